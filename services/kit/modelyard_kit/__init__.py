@@ -1,0 +1,1 @@
+"""The chassis that every Modelyard service stands on."""

@@ -1,0 +1,58 @@
+"""Every published limit, in one table that code, documents and tests read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modelyard_kit.errors import LimitExceeded
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit: what may be at most `maximum` units."""
+
+    name: str
+    maximum: int
+    unit: str
+    description: str
+
+
+_TABLE = (
+    Limit("description_length", 5_000, "characters", "description of any resource"),
+    Limit("tags_per_resource", 100, "tags", "tags of a catalog, schema, model or version"),
+    Limit("tag_key_length", 250, "characters", "key of a tag"),
+    Limit("tag_value_length", 5_000, "characters", "value of a tag"),
+    Limit("metrics_per_version", 1_000, "metrics", "metrics of a version"),
+    Limit("metric_name_length", 250, "characters", "name of a metric"),
+    Limit("metric_value_bytes", 65_536, "bytes", "a metric as JSON"),
+    Limit("aliases_per_model", 1_000, "aliases", "aliases of a model"),
+    Limit("signature_methods", 32, "methods", "methods of a signature"),
+    Limit("signature_tensors", 10_000, "tensors", "inputs or outputs of a method"),
+    Limit("provenance_packages", 2_000, "packages", "packages in a provenance"),
+    Limit("provenance_field_length", 2_000, "characters", "a text field of a provenance"),
+    Limit("request_id_length", 64, "characters", "request_id of a create"),
+    Limit("files_per_artifact", 100_000, "files", "files of an artifact"),
+    Limit("path_bytes", 1_024, "bytes", "path of a file in an artifact"),
+    Limit("blob_bytes", 5 * 2**40, "bytes", "one file of an artifact"),
+    Limit("open_uploads_per_principal", 100, "uploads", "uploads of one principal that are not committed"),
+    Limit("chunk_bytes", 2**20, "bytes", "one chunk of an upload or download"),
+    Limit("targets_per_deployment", 16, "targets", "traffic targets of a deployment"),
+    Limit("replicas_per_target", 64, "replicas", "replicas of a traffic target"),
+    Limit("tokens_per_principal", 1_000, "tokens", "API tokens of a principal"),
+    Limit("comment_length", 1_024, "characters", "comment of a review"),
+    Limit("protected_aliases", 100, "aliases", "protected aliases of a policy"),
+    Limit("required_approvals", 20, "approvals", "approvals that a policy can require"),
+)
+
+LIMITS = {limit.name: limit for limit in _TABLE}
+
+
+def check(name: str, actual: int) -> None:
+    """Refuse `actual` if it is over the limit `name`.
+
+    Raises:
+        LimitExceeded: it is over.
+    """
+    limit = LIMITS[name]
+    if actual > limit.maximum:
+        raise LimitExceeded(name, maximum=limit.maximum, actual=actual)

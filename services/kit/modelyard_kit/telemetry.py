@@ -1,0 +1,103 @@
+"""Logs, traces and metrics: structlog to standard error, OpenTelemetry to a collector, Prometheus to be scraped."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from prometheus_client import start_http_server
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from modelyard_kit.config import Settings
+
+_NAME = "modelyard"
+
+
+def configure_logging(settings: Settings, service: str) -> None:
+    """Send structured lines to standard error; the standard library's logging joins them."""
+    level = getattr(logging, settings.log_level.upper())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = structlog.processors.JSONRenderer(default=str)
+    if settings.log_format == "console":
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def start(settings: Settings, service: str) -> TracerProvider | None:
+    """Set up traces and metrics for this process; returns the tracer provider if traces are exported."""
+    resource = Resource.create({"service.name": f"modelyard-{service}"})
+    readers: list[MetricReader] = []
+    provider = None
+    if settings.otlp_endpoint:
+        insecure = not settings.otlp_endpoint.startswith("https://")
+        provider = TracerProvider(resource=resource)
+        exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
+        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+        trace.set_tracer_provider(provider)
+        metric_exporter = OTLPMetricExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
+        readers.append(PeriodicExportingMetricReader(metric_exporter))
+    if settings.metrics_listen:
+        host, _, port = settings.metrics_listen.rpartition(":")
+        start_http_server(int(port), host)
+        readers.append(PrometheusMetricReader())
+    if readers:
+        metrics.set_meter_provider(MeterProvider(metric_readers=readers, resource=resource))
+    return provider
+
+
+def trace_sql(engine: AsyncEngine) -> None:
+    """Make a span of every statement that runs within a trace."""
+    SQLAlchemyInstrumentor().instrument(engine=engine.sync_engine, enable_commenter=False)
+
+
+def tracer() -> trace.Tracer:
+    """Return the tracer of Modelyard."""
+    return trace.get_tracer(_NAME)
+
+
+def meter() -> metrics.Meter:
+    """Return the meter of Modelyard."""
+    return metrics.get_meter(_NAME)
+
+
+def outgoing_context() -> list[tuple[str, str]]:
+    """Return the metadata that carries the current trace to another service (W3C Trace Context)."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return list(carrier.items())
+
+
+def incoming_context(metadata: Iterable[tuple[str, str | bytes]]) -> Any:
+    """Return the trace context that a call brought along."""
+    carrier: Mapping[str, str] = {key: value for key, value in metadata if isinstance(value, str)}
+    return propagate.extract(carrier)
