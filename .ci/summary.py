@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class Count:
 
 def read(report: Path) -> Count:
     """Count the outcomes in one report; an error at set-up or collection is a failure."""
-    suites = ElementTree.parse(report).getroot().iter("testsuite")
+    suites = ET.parse(report).getroot().iter("testsuite")
     total = Count()
     for suite in suites:
         failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
