@@ -1,0 +1,170 @@
+"""Which processes make up a suite, in which order, with which settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
+from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
+from modelyard_kit.config import PREFIX
+from modelyard_suite.home import Home
+from modelyard_suite.postgres import EmbeddedPostgres
+from modelyard_suite.supervisor import ProcessSpec
+
+SERVICES = ("governance", "catalog", "artifact", "inference")
+_PROBE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user can choose.
+
+    Args:
+        listen: address of the gateway, `host:port`.
+        extra: further settings for every process, without the prefix; for tests and for the curious.
+    """
+
+    listen: str = "127.0.0.1:8080"
+    extra: Mapping[str, str] | None = None
+
+
+def stages(home: Home, options: Options) -> list[list[ProcessSpec]]:
+    """Return the processes in the order in which they start."""
+    postgres = EmbeddedPostgres(home.postgres, home.database_sockets)
+
+    async def make_databases() -> None:
+        for name in SERVICES:
+            await postgres.ensure_database(f"modelyard_{name}")
+
+    database = ProcessSpec(
+        name="postgres",
+        command=postgres.command(),
+        environment=_inherited(),
+        is_ready=postgres.is_ready,
+        when_ready=make_databases,
+        user=postgres.user,
+        stop_signal=signal.SIGINT,  # "fast" shutdown: end sessions, then stop cleanly
+    )
+    services = [_service(home, postgres, options, name) for name in SERVICES]
+    return [[database], services, _gateway(home, options)]
+
+
+def _service(home: Home, postgres: EmbeddedPostgres, options: Options, name: str) -> ProcessSpec:
+    address = home.socket(name)
+    settings = {
+        **_common(home, name),
+        "listen": address,
+        "database": postgres.dsn(f"modelyard_{name}"),
+        **_particular(home, name),
+        **(options.extra or {}),
+    }
+    return ProcessSpec(
+        name=name,
+        command=[sys.executable, "-m", f"modelyard_{name}"],
+        environment=_environment(settings),
+        is_ready=lambda: _is_serving(address),
+        stop_seconds=60.0 if name == "inference" else 20.0,
+    )
+
+
+def _particular(home: Home, name: str) -> Mapping[str, str]:
+    return {
+        "governance": {
+            "signing_key_file": str(home.secrets / "signing_key.pem"),
+            "bootstrap_directory": str(home.secrets),
+        },
+        "catalog": {},
+        "artifact": {"blobs": f"file://{home.blobs}"},
+        "inference": {
+            "run_directory": str(home.run / "r"),
+            "cache_directory": str(home.cache),
+            "stop_replicas_on_exit": "true",
+        },
+    }[name]
+
+
+def _gateway(home: Home, options: Options) -> list[ProcessSpec]:
+    settings = {
+        **_common(home, "gateway"),
+        "listen": options.listen,
+        "envoy_directory": str(home.envoy),
+        "access_log": str(home.logs / "access.log"),
+        **(options.extra or {}),
+    }
+    environment = _environment(settings)
+
+    async def always() -> bool:
+        return True
+
+    return [
+        ProcessSpec("gateway", [sys.executable, "-m", "modelyard_gateway"], environment, is_ready=always),
+        ProcessSpec(
+            "envoy",
+            [sys.executable, "-m", "modelyard_gateway", "envoy"],
+            environment,
+            is_ready=_reachable(options.listen),
+        ),
+    ]
+
+
+def _common(home: Home, name: str) -> dict[str, str]:
+    addresses = {f"{service}_address": home.socket(service) for service in SERVICES}
+    return {"token_file": str(home.token_file(name)), **addresses}
+
+
+def _inherited() -> dict[str, str]:
+    """Return the environment without settings of Modelyard: those come from the plan alone."""
+    kept = {f"{PREFIX}OTLP_ENDPOINT", f"{PREFIX}LOG_LEVEL", f"{PREFIX}LOG_FORMAT"}
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in kept}
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    ours = {f"{PREFIX}{name.upper()}": value for name, value in settings.items()}
+    return {**_inherited(), "PYTHONUNBUFFERED": "1", **ours}
+
+
+async def _is_serving(address: str) -> bool:
+    async with grpc.aio.insecure_channel(address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        try:
+            answer = await check(health_pb2.HealthCheckRequest(), timeout=_PROBE_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _reachable(target: str) -> Callable[[], Awaitable[bool]]:
+    """Return a probe that asks governance for its public keys through the gateway."""
+
+    async def probe() -> bool:
+        async with grpc.aio.insecure_channel(target) as channel:
+            try:
+                await GovernanceServiceStub(channel).GetJwks(GetJwksRequest(), timeout=_PROBE_SECONDS)
+            except grpc.aio.AioRpcError:
+                return False
+        return True
+
+    return probe
+
+
+async def is_port_free(listen: str) -> bool:
+    """Return whether a server could listen on `host:port` now."""
+    host, _, port = listen.rpartition(":")
+    try:
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), host, int(port))
+    except OSError:
+        return False
+    server.close()
+    with contextlib.suppress(OSError):
+        await server.wait_closed()
+    return True

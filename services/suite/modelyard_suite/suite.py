@@ -1,0 +1,182 @@
+"""One suite: up, down, and what it is doing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from modelyard.credentials import Context, save_context
+from modelyard_suite import plan, secrets
+from modelyard_suite.home import Home, HomeInUseError, Running, State
+from modelyard_suite.postgres import EmbeddedPostgres
+from modelyard_suite.supervisor import StartFailedError, Supervisor, end_leftover, is_alive
+
+CONTEXT = "local"
+_POLL_SECONDS = 0.1
+_DOWN_SECONDS = 120.0
+
+
+class PortTakenError(RuntimeError):
+    """Another program listens where the gateway should."""
+
+
+class NotRunningError(RuntimeError):
+    """There is no suite on this home."""
+
+
+@asynccontextmanager
+async def running(home: Home, options: plan.Options) -> AsyncIterator[State]:
+    """Run a suite within this block.
+
+    Raises:
+        HomeInUseError: another suite runs on this home.
+        PortTakenError: another program listens on `options.listen`.
+        StartFailedError: a process did not start; everything was stopped again.
+    """
+    home.prepare()
+    with home.locked():
+        end_leftovers(home)
+        if not await plan.is_port_free(options.listen):
+            raise PortTakenError(
+                f"{options.listen} is taken by another program: stop it, or choose another with --listen 127.0.0.1:PORT"
+            )
+        secrets.ensure_tokens(home.secrets)
+        EmbeddedPostgres(home.postgres, home.database_sockets).prepare()
+        me = Running(os.getpid(), psutil.Process().create_time())
+        ready = False
+
+        def report(processes: dict[str, Running]) -> None:
+            home.write_state(State(me, options.listen, ready, processes))
+
+        supervisor = Supervisor(home.logs, report)
+        try:
+            await supervisor.start(plan.stages(home, options))
+            state = home.state()
+            if state is None:
+                raise StartFailedError("nothing was started")
+            ready = True
+            state = State(me, options.listen, ready, state.processes)
+            home.write_state(state)
+            _log_in(home, options.listen)
+            yield state
+        finally:
+            await supervisor.stop()
+            home.clear_state()
+
+
+async def serve(home: Home, options: plan.Options) -> None:
+    """Run a suite until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(home, options):
+        await stop.wait()
+
+
+def start_in_background(home: Home, options: plan.Options, *, timeout: float = 120.0) -> State:
+    """Start a suite that stays when this process ends, and return when it is ready.
+
+    Raises:
+        HomeInUseError: another suite runs on this home.
+        StartFailedError: it did not start; the message holds the reason.
+    """
+    home.prepare()
+    if home.is_locked():
+        with home.locked():  # says who
+            pass
+    log = home.logs / "supervisor.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "modelyard_suite", "--home", str(home.root), "--listen", options.listen],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StartFailedError(log.read_text(errors="replace").strip() or f"see {log}")
+        state = home.state()
+        if state and state.ready and state.supervisor.pid == process.pid:
+            return state
+        time.sleep(_POLL_SECONDS)
+    process.terminate()
+    process.wait(_DOWN_SECONDS)
+    raise StartFailedError(f"not ready after {timeout:.0f} s; see the logs in {home.logs}")
+
+
+def stop(home: Home) -> None:
+    """Stop the suite on this home and return when all of it is gone.
+
+    Raises:
+        NotRunningError: there is none.
+    """
+    state = home.state()
+    if state is None or not is_alive(state.supervisor):
+        left = end_leftovers(home) if state else []
+        if left:
+            return
+        raise NotRunningError(f"no suite runs on {home.root}; `modelyard up` starts one")
+    process = psutil.Process(state.supervisor.pid)
+    process.terminate()
+    try:
+        process.wait(_DOWN_SECONDS)
+    except psutil.TimeoutExpired as error:
+        raise StartFailedError(
+            f"the supervisor (process {process.pid}) does not end; see {home.logs}"
+        ) from error
+    end_leftovers(home)
+
+
+def end_leftovers(home: Home) -> list[str]:
+    """End what a suite left behind that was killed itself, and return the names."""
+    state = home.state()
+    ended = []
+    for name, process in reversed(list(state.processes.items())) if state else ():
+        if is_alive(process):
+            ended.append(name)
+            end_leftover(process, signal.SIGINT if name == "postgres" else signal.SIGTERM)
+    for pid_file in (home.run / "r" / "replicas").glob("*/pid"):
+        ended += _end_replica(pid_file)
+    home.clear_state()
+    return ended
+
+
+def _end_replica(pid_file: Path) -> list[str]:
+    """End the replica whose process id the launcher wrote, if the process is that replica still."""
+    try:
+        process = psutil.Process(int(pid_file.read_text().split()[0]))
+        if "modelyard_inference.replica" not in process.cmdline():
+            return []
+        end_leftover(Running(process.pid, process.create_time()))
+    except (ValueError, IndexError, FileNotFoundError, psutil.NoSuchProcess):
+        return []
+    return [f"replica {pid_file.parent.name}"]
+
+
+def _log_in(home: Home, target: str) -> None:
+    """Make the administrator of this suite the user of the command line on this machine."""
+    token = home.token_file(secrets.ADMINISTRATOR).read_text().strip()
+    save_context(CONTEXT, Context(target=target, token=token), directory=home.root.parent, use=True)
+
+
+__all__ = [
+    "HomeInUseError",
+    "NotRunningError",
+    "PortTakenError",
+    "StartFailedError",
+    "running",
+    "serve",
+    "stop",
+]

@@ -1,0 +1,155 @@
+"""The kit's database, outbox and idempotency on real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
+
+import pytest
+from modelyard_kit import idempotency, outbox
+from modelyard_kit.access import SYSTEM
+from modelyard_kit.auth import Principal
+from modelyard_kit.db import Database
+from modelyard_kit.errors import Contention, PeerUnavailable, RequestIdReused
+from modelyard_kit.outbox import Event, Relay
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tests.framework.postgres import TestPostgres
+
+ADA = Principal("1", "ada", "user")
+
+
+@pytest.fixture
+async def database(postgres_server: TestPostgres) -> AsyncIterator[Database]:
+    database = Database.connect(postgres_server.empty())
+
+    async def create(connection: AsyncConnection) -> None:
+        def tables(sync: object) -> None:
+            operations = SimpleNamespace(get_bind=lambda: sync)
+            outbox.create(operations)
+            idempotency.create(operations)
+
+        await connection.run_sync(tables)
+        await connection.execute(text("CREATE TABLE counter (value int)"))
+        await connection.execute(text("INSERT INTO counter VALUES (0)"))
+
+    await database.in_tx(create)
+    yield database
+    await database.close()
+
+
+async def increment(connection: AsyncConnection) -> None:
+    value = (await connection.execute(text("SELECT value FROM counter"))).scalar_one()
+    await connection.execute(text("UPDATE counter SET value = :value"), {"value": value + 1})
+
+
+async def count(connection: AsyncConnection) -> int:
+    return int((await connection.execute(text("SELECT value FROM counter"))).scalar_one())
+
+
+async def test_concurrent_read_modify_write_loses_no_update(database: Database) -> None:
+    await asyncio.gather(*(database.in_tx(increment) for _ in range(8)))
+    assert await database.read(count) == 8
+
+
+async def test_endless_contention_is_reported_and_changes_nothing(database: Database) -> None:
+    async def beaten(connection: AsyncConnection) -> None:
+        await connection.execute(text("SELECT value FROM counter"))
+        await database.in_tx(increment)
+        await increment(connection)
+
+    with pytest.raises(Contention):
+        await database.in_tx(beaten)
+    assert await database.read(count) == 10
+
+
+async def test_a_failing_transaction_leaves_nothing(database: Database) -> None:
+    async def fail(connection: AsyncConnection) -> None:
+        await increment(connection)
+        raise LookupError("on purpose")
+
+    with pytest.raises(LookupError):
+        await database.in_tx(fail)
+    assert await database.read(count) == 0
+
+
+def event(name: str) -> Event:
+    return Event("kit.thing.changed", SYSTEM, ADA, "r1", {"name": name})
+
+
+async def append(database: Database, *names: str) -> None:
+    for name in names:
+        await database.in_tx(lambda connection, name=name: outbox.append(connection, event(name)))
+
+
+async def test_the_relay_delivers_in_order_and_once_when_all_is_well(database: Database) -> None:
+    seen: list[str] = []
+
+    async def sink(events: Sequence[Event]) -> None:
+        seen.extend(str(one.data["name"]) for one in events)
+
+    relay = Relay(database, sink)
+    await append(database, "a", "b", "c")
+    assert await relay.deliver() == 3
+    assert await relay.deliver() == 0
+    assert seen == ["a", "b", "c"]
+
+
+async def test_what_the_sink_did_not_take_is_delivered_again(database: Database) -> None:
+    taken: list[str] = []
+    failures = iter([True, False])
+
+    async def sink(events: Sequence[Event]) -> None:
+        if next(failures):
+            raise PeerUnavailable("governance")
+        taken.extend(str(one.data["name"]) for one in events)
+
+    relay = Relay(database, sink)
+    await append(database, "a")
+    with pytest.raises(PeerUnavailable):
+        await relay.deliver()
+    assert await relay.deliver() == 1
+    assert taken == ["a"]
+
+
+async def test_a_notification_wakes_the_relay(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "POLL_SECONDS", 60.0)  # so that only NOTIFY can be what woke it
+    delivered = asyncio.Event()
+    seen: list[Event] = []
+
+    async def sink(events: Sequence[Event]) -> None:
+        seen.extend(events)
+        delivered.set()
+
+    task = asyncio.create_task(Relay(database, sink).run())
+    try:
+        # The relay may still be connecting its listener: every append notifies again.
+        async with asyncio.timeout(30):
+            while not delivered.is_set():
+                await append(database, "a")
+                await asyncio.sleep(0.05)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert seen[0].data == {"name": "a"}
+
+
+@pytest.mark.parametrize("again", ["same", "other"])
+async def test_a_request_id_is_bound_to_its_content(database: Database, again: str) -> None:
+    key = {"principal_id": "1", "method": "CreateThing", "request_id": "r"}
+
+    async def first(connection: AsyncConnection) -> None:
+        assert await idempotency.replay(connection, **key, fingerprint="same") is None
+        await idempotency.remember(connection, **key, fingerprint="same", resource_id="42")
+
+    async def second(connection: AsyncConnection) -> str | None:
+        return await idempotency.replay(connection, **key, fingerprint=again)
+
+    await database.in_tx(first)
+    if again == "same":
+        assert await database.in_tx(second) == "42"
+    else:
+        with pytest.raises(RequestIdReused):
+            await database.in_tx(second)

@@ -1,0 +1,22 @@
+"""Fixtures of the whole test suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.framework.postgres import TestPostgres, postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[TestPostgres]:
+    """A real PostgreSQL for this test process."""
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_database(postgres_server: TestPostgres) -> Callable[[str], str]:
+    """`fresh_database("modelyard_catalog")`: address of a new database with that service's migrations applied."""
+    return postgres_server.fresh
