@@ -1,0 +1,1 @@
+"""The artifact service: content-addressed bytes, verified on the way in, immutable after commit."""

@@ -1,0 +1,33 @@
+"""Who may call what. An RPC that is missing here keeps the service from starting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelyard_kit.access import AUTHENTICATED, AccessTable, Chain, Privilege, Requires
+
+from modelyard_artifact.messages import parse_model, parse_version
+
+if TYPE_CHECKING:
+    from modelyard_artifact.catalog_peer import CatalogPeer
+
+
+def access_table(catalog: CatalogPeer) -> AccessTable:
+    """The rule of every RPC."""
+
+    async def model(request: Any) -> Chain:
+        return await catalog.model_chain(parse_model(request.model))
+
+    async def version(request: Any) -> Chain:
+        return await catalog.version_chain(parse_version(request.model_version))
+
+    return {
+        "BeginUpload": Requires(Privilege.CREATE_VERSION, model),
+        # An upload is seen only by the principal that began it; the rules look for it under that principal.
+        "UploadBlobs": AUTHENTICATED,
+        "GetUpload": AUTHENTICATED,
+        "CommitUpload": AUTHENTICATED,
+        "GetArtifact": Requires(Privilege.READ_METADATA, model),
+        "ListFiles": Requires(Privilege.READ_ARTIFACT, version),
+        "ReadFile": Requires(Privilege.READ_ARTIFACT, version),
+    }

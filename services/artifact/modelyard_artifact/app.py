@@ -1,0 +1,124 @@
+"""Puts the artifact service together: the only file that knows all the others."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote, urlsplit
+
+from modelyard.api.artifact.v1.artifact_service_pb2_grpc import add_ArtifactServiceServicer_to_server
+from modelyard_kit import chassis
+from modelyard_kit.chassis import Chassis, Service
+from modelyard_kit.config import Settings
+from modelyard_kit.errors import DomainError
+from pydantic import Field, model_validator
+
+from modelyard_artifact.access import access_table
+from modelyard_artifact.artifacts import Artifacts
+from modelyard_artifact.blobs.local import DEFAULT_RESERVE, LocalBlobStore
+from modelyard_artifact.catalog_peer import CatalogPeer
+from modelyard_artifact.servicer import ArtifactServicer
+from modelyard_artifact.transfers import Transfers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import grpc.aio
+
+    from modelyard_artifact.blobs import BlobStore
+
+FULL_NAME = "modelyard.api.artifact.v1.ArtifactService"
+_EXPIRY_PAUSE_SECONDS = 3600.0
+
+
+class ArtifactSettings(Settings):
+    """Settings of the artifact service."""
+
+    blobs: str = Field(description="Where content lies: file:///folder or s3://bucket/prefix.")
+    s3_endpoint: str = Field("", description="Address of the S3 server; empty: AWS.")
+    staging: Path | None = Field(None, description="Local folder for content on its way to S3.")
+    storage_reserve_bytes: int = Field(
+        DEFAULT_RESERVE, ge=0, description="Bytes of the local disk that uploads leave free."
+    )
+    upload_expiry_hours: float = Field(
+        168.0, gt=0, description="Hours after which an upload nobody worked on is thrown away."
+    )
+
+    @model_validator(mode="after")
+    def _blob_store(self) -> Self:
+        address = urlsplit(self.blobs)
+        if address.scheme == "file":
+            if address.netloc or not address.path.startswith("/"):
+                raise ValueError(f"blobs={self.blobs}: write file:///absolute/path, with three slashes")
+        elif address.scheme == "s3":
+            if not address.netloc:
+                raise ValueError(f"blobs={self.blobs}: name the bucket, s3://bucket/prefix")
+            if self.staging is None or not self.staging.is_absolute():
+                raise ValueError("staging: with S3, name an absolute local folder for what is arriving")
+        else:
+            raise ValueError(f"blobs={self.blobs}: write file:///absolute/path or s3://bucket/prefix")
+        return self
+
+
+def blob_store(settings: ArtifactSettings) -> BlobStore:
+    """The engine that the setting `blobs` asks for, not yet opened."""
+    address = urlsplit(settings.blobs)
+    reserve = settings.storage_reserve_bytes
+    if address.scheme == "file":
+        return LocalBlobStore(Path(unquote(address.path)), reserve=reserve)
+    from modelyard_artifact.blobs.s3 import S3BlobStore
+
+    prefix = address.path.strip("/")
+    if settings.staging is None:
+        raise ValueError("staging: with S3, name an absolute local folder for what is arriving")
+    return S3BlobStore(
+        address.netloc,
+        f"{prefix}/" if prefix else "",
+        staging=settings.staging,
+        endpoint=settings.s3_endpoint,
+        reserve=reserve,
+    )
+
+
+@asynccontextmanager
+async def build(parts: Chassis) -> AsyncIterator[Service]:
+    """Wires the service on a chassis and lets go of the blob store at the end."""
+    settings: ArtifactSettings = parts.settings
+    blobs = blob_store(settings)
+    await blobs.open()
+    catalog = CatalogPeer(parts.peers)
+    artifacts = Artifacts(parts.db, blobs, catalog, parts.clock)
+    servicer = ArtifactServicer(artifacts, Transfers(parts.db, blobs, parts.clock))
+
+    def register(server: grpc.aio.Server) -> None:
+        add_ArtifactServiceServicer_to_server(servicer, server)
+
+    async def expire() -> None:
+        age = timedelta(hours=settings.upload_expiry_hours)
+        while True:
+            try:
+                expired = await artifacts.expire(age)
+                if expired:
+                    parts.log.info("uploads_expired", count=expired)
+            except (DomainError, OSError) as error:
+                parts.log.warning("upload_expiry_failed", error=str(error))
+            await asyncio.sleep(_EXPIRY_PAUSE_SECONDS)
+
+    try:
+        yield Service(
+            name="artifact",
+            full_name=FULL_NAME,
+            register=register,
+            access=access_table(catalog),
+            background=(expire,),
+        )
+    finally:
+        await blobs.close()
+
+
+def main() -> None:
+    """Runs the service until it is told to stop."""
+    chassis.main(ArtifactSettings, build, package="modelyard_artifact")

@@ -1,0 +1,96 @@
+"""Where content lies: one small contract, several engines.
+
+A blob is named by its SHA-256 and never changes. Bytes arrive in a *partial*, which belongs to one upload, survives
+a restart, and becomes a blob only after its size and hash were found right. So whatever a reader finds under a hash is
+complete, and storing the same content twice is harmless.
+
+Owners and hashes are made or checked by the service (UUIDs, 64 hex digits); text from clients never reaches an engine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from modelyard_artifact.models import Blob
+
+__all__ = ["BlobStore", "Partial"]
+
+
+class Partial(ABC):
+    """Content being received. Used by one task at a time; always closed in the end."""
+
+    @property
+    @abstractmethod
+    def offset(self) -> int:
+        """Bytes received so far: where the next ones go."""
+
+    @abstractmethod
+    async def append(self, data: bytes) -> None:
+        """Adds bytes at `offset`.
+
+        Raises:
+            DigestMismatch: more bytes than announced; the partial was thrown away.
+            StorageFull: no room; what was received before is kept.
+            OffsetMismatch: a newer transfer of the same content has taken over.
+        """
+
+    @abstractmethod
+    async def finish(self) -> None:
+        """Proves size and hash and makes the content durable under its hash; harmless when it is there already.
+
+        Raises:
+            DigestMismatch: not the announced bytes; the partial was thrown away.
+            StorageFull: no room; the partial is kept.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Makes what was received durable and lets go of it. May be repeated."""
+
+
+class BlobStore(ABC):
+    """Stores blobs by content. Engines: local disk, S3, memory (tests)."""
+
+    @abstractmethod
+    async def size(self, sha256: str) -> int | None:
+        """Size in bytes of a stored blob; None when it is not there."""
+
+    @abstractmethod
+    async def received(self, owner: str) -> Mapping[str, int]:
+        """The partials of an owner: hash -> bytes that are durable and need not be sent again."""
+
+    @abstractmethod
+    async def resume(self, owner: str, blob: Blob) -> Partial:
+        """Opens the owner's partial of a blob, new or where it ended; an older transfer of it is cut off.
+
+        Raises:
+            StorageFull: the rest would not fit.
+        """
+
+    @abstractmethod
+    async def discard(self, owner: str) -> None:
+        """Throws away every partial of an owner; harmless when there is none."""
+
+    @abstractmethod
+    def read(self, blob: Blob, offset: int, length: int) -> AsyncIterator[bytes]:
+        """Yields `length` bytes from `offset` in pieces of at most 1 MiB. The range must lie inside the blob.
+
+        Raises:
+            BlobLost: the blob is not there or too short.
+        """
+
+    @abstractmethod
+    async def delete(self, sha256: str) -> None:
+        """Removes a blob; harmless when it is not there."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Gets ready, and finds out now whether the store can be used at all."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Lets go of connections and threads."""

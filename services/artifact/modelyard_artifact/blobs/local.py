@@ -1,0 +1,106 @@
+"""Blobs in a folder of the local disk.
+
+`blobs/ab/cd/<sha256>` are complete and never written again; `partial/` holds what is arriving. A partial becomes a blob
+by one rename on the same file system, after its content was synced and before its folder is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from modelyard_kit.faults import failpoint
+
+from modelyard_artifact.blobs import BlobStore
+from modelyard_artifact.blobs.partials import Disk, Partials, make_folder, sync_folder
+from modelyard_artifact.errors import BlobLost
+from modelyard_artifact.models import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from modelyard_artifact.blobs import Partial
+    from modelyard_artifact.models import Blob
+
+DEFAULT_RESERVE = 64 << 20
+
+
+class LocalBlobStore(BlobStore):
+    """A folder of the local disk.
+
+    Args:
+        root: the folder; made when missing, mode 0700.
+        reserve: bytes of the file system that uploads leave free.
+    """
+
+    def __init__(self, root: Path, *, reserve: int = DEFAULT_RESERVE) -> None:
+        self._root = root
+        self._disk = Disk()
+        self._partials = Partials(root / "partial", self._disk, self._publish, reserve=reserve)
+
+    async def open(self) -> None:
+        """Makes the folders, so that a root that cannot be written is found at the start."""
+        for name in ("blobs", "partial"):
+            await self._disk.run(make_folder, self._root / name)
+
+    async def close(self) -> None:
+        """See BlobStore."""
+        self._disk.close()
+
+    async def size(self, sha256: str) -> int | None:
+        """See BlobStore."""
+        try:
+            return (await self._disk.run(self._path(sha256).stat)).st_size
+        except FileNotFoundError:
+            return None
+
+    async def received(self, owner: str) -> Mapping[str, int]:
+        """See BlobStore."""
+        return await self._partials.received(owner)
+
+    async def resume(self, owner: str, blob: Blob) -> Partial:
+        """See BlobStore."""
+        return await self._partials.resume(owner, blob)
+
+    async def discard(self, owner: str) -> None:
+        """See BlobStore."""
+        await self._partials.discard(owner)
+
+    async def read(self, blob: Blob, offset: int, length: int) -> AsyncIterator[bytes]:
+        """See BlobStore."""
+        try:
+            descriptor = await self._disk.run(os.open, self._path(blob.sha256), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise BlobLost(blob.sha256, "is not on the disk") from error
+        try:
+            end = offset + length
+            while offset < end:
+                piece = await self._disk.run(os.pread, descriptor, min(CHUNK_BYTES, end - offset), offset)
+                if not piece:
+                    raise BlobLost(blob.sha256, f"ends at byte {offset} instead of {blob.size}")
+                offset += len(piece)
+                yield piece
+        finally:
+            os.close(descriptor)
+
+    async def delete(self, sha256: str) -> None:
+        """See BlobStore."""
+        await self._disk.run(self._path(sha256).unlink, missing_ok=True)
+
+    async def _publish(self, source: Path, blob: Blob) -> None:
+        target = self._path(blob.sha256)
+        await self._disk.run(make_folder, target.parent)
+        await failpoint("artifact.blob.before_rename")
+        await self._disk.run(_move, source, target)
+        await failpoint("artifact.blob.after_rename")
+        await self._disk.run(sync_folder, target.parent)
+
+    def _path(self, sha256: str) -> Path:
+        return self._root / "blobs" / sha256[:2] / sha256[2:4] / sha256
+
+
+def _move(source: Path, target: Path) -> None:
+    # Content decides the name, so replacing a blob that is there already changes nothing a reader could see.
+    source.chmod(0o400)
+    source.replace(target)

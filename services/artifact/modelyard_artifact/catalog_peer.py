@@ -1,0 +1,90 @@
+"""What the catalog knows, asked over its contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelyard.api.catalog.v1 import catalog_service_pb2, model_pb2
+from modelyard.references import parse_version_reference
+from modelyard_kit.access import SYSTEM, Chain, Missing, ResourceType
+from modelyard_kit.errors import NotFound
+from modelyard_kit.protos import chain_from_proto, resource_type_to_proto
+
+from modelyard_artifact.models import ModelRef, VersionRef
+
+if TYPE_CHECKING:
+    from modelyard_kit.peers import Peers
+
+
+class CatalogPeer:
+    """The catalog service as the rules and the access table need it; nothing is remembered here."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    async def model(self, name: str) -> ModelRef:
+        """Finds a model by its full name.
+
+        Raises:
+            NotFound: there is none.
+            PeerUnavailable: the catalog does not answer.
+        """
+        link = (await self._resolve(ResourceType.MODEL, name))[0]
+        return ModelRef(id=link.id, name=link.name)
+
+    async def version(self, reference: str) -> VersionRef:
+        """Finds a version by its reference.
+
+        Raises:
+            NotFound: there is none.
+            PeerUnavailable: the catalog does not answer.
+        """
+        request = catalog_service_pb2.GetModelVersionRequest(name=reference)
+        response = await self._peers.call(self._peers.catalog.GetModelVersion, request)
+        version: model_pb2.ModelVersion = response.model_version
+        state = model_pb2.ModelVersion.State.Name(version.state).removeprefix("STATE_")
+        return VersionRef(id=version.id, name=version.name, state=state, digest=version.artifact_digest)
+
+    async def model_chain(self, name: str) -> Chain:
+        """The model and its containers.
+
+        Raises:
+            Missing: there is no such model.
+            PeerUnavailable: the catalog does not answer.
+        """
+        try:
+            return await self._resolve(ResourceType.MODEL, name)
+        except NotFound as error:
+            raise Missing(error, await self._nearest(name)) from error
+
+    async def version_chain(self, reference: str) -> Chain:
+        """The version and its containers.
+
+        Raises:
+            Missing: there is no such version.
+            PeerUnavailable: the catalog does not answer.
+        """
+        try:
+            return await self._resolve(ResourceType.MODEL_VERSION, reference)
+        except NotFound as error:
+            model = parse_version_reference(reference).model
+            try:
+                nearest = await self._resolve(ResourceType.MODEL, model)
+            except NotFound:
+                nearest = await self._nearest(model)
+            raise Missing(error, nearest) from error
+
+    async def _nearest(self, model: str) -> Chain:
+        """The chain of the schema or catalog in which a missing model would be, or of the system."""
+        schema, catalog = model.rpartition(".")[0], model.partition(".")[0]
+        for kind, name in ((ResourceType.SCHEMA, schema), (ResourceType.CATALOG, catalog)):
+            try:
+                return await self._resolve(kind, name)
+            except NotFound:
+                continue
+        return (SYSTEM,)
+
+    async def _resolve(self, kind: ResourceType, name: str) -> Chain:
+        request = catalog_service_pb2.ResolveResourceRequest(type=resource_type_to_proto(kind), name=name)
+        response = await self._peers.call(self._peers.catalog.ResolveResource, request)
+        return chain_from_proto(response.chain)

@@ -1,0 +1,81 @@
+"""The published rules for the files of an artifact: paths, and the digest of the manifest. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from typing import TYPE_CHECKING
+
+from modelyard_kit.limits import LIMITS
+
+from modelyard_artifact.models import FileEntry, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_HEADER = b"modelyard-manifest-v1\n"
+
+
+def build(files: Iterable[FileEntry]) -> Manifest:
+    """Sorts the files by the bytes of their paths and computes the digest over them.
+
+    The digest is `sha256:` and the SHA-256 of the line `modelyard-manifest-v1` and one line
+    `<sha256> <size> <path>` per file, each ended by one newline.
+    """
+    ordered = tuple(sorted(files, key=lambda file: file.path.encode()))
+    digest = hashlib.sha256(_HEADER)
+    for file in ordered:
+        digest.update(f"{file.sha256} {file.size} {file.path}\n".encode())
+    return Manifest(digest=f"sha256:{digest.hexdigest()}", files=ordered)
+
+
+def path_problem(path: str) -> str | None:
+    """Says what is wrong with a path, or None when nothing is."""
+    if not path:
+        return "is empty: name the file by its path relative to the artifact, like 'model/weights.bin'"
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    maximum = LIMITS["path_bytes"].maximum
+    if size > maximum:
+        return f"has {size} bytes in UTF-8; the limit path_bytes is {maximum}"
+    if "\\" in path:
+        return "has a backslash: separate folders with '/'"
+    if any(unicodedata.category(character) == "Cc" for character in path):
+        return "has a control character"
+    if not unicodedata.is_normalized("NFC", path):
+        return "is not in Unicode form NFC: normalise it before sending"
+    parts = path.split("/")
+    if "" in parts:
+        return "has an empty part: no '/' at the beginning or end, and none twice in a row"
+    if "." in parts or ".." in parts:
+        return "has a part '.' or '..': paths are relative to the artifact and go only downwards"
+    return None
+
+
+def collisions(paths: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yields (index, problem) for paths that cannot lie in one folder together.
+
+    That is: the same path twice, paths that differ only in case (one file on macOS and Windows), and a file where
+    another path needs a folder.
+    """
+    seen: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for index, path in enumerate(paths):
+        key = _fold(path)
+        if seen.get(key) == path:
+            yield index, f"{path!r} is there twice"
+        elif key in seen:
+            yield index, f"{path!r} and {seen[key]!r} differ only in case, which is one file on some systems"
+        seen.setdefault(key, path)
+        for end, character in enumerate(path):
+            if character == "/":
+                folders.setdefault(_fold(path[:end]), path)
+    for index, path in enumerate(paths):
+        if (inside := folders.get(_fold(path))) is not None:
+            yield index, f"{path!r} is a file, but {inside!r} needs a folder there"
+
+
+def _fold(path: str) -> str:
+    return unicodedata.normalize("NFC", path.casefold())

@@ -1,0 +1,122 @@
+"""What the artifact service keeps, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+CHUNK_BYTES = 1 << 20
+"""Most bytes of one chunk, on the wire and out of a blob store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Content, named by what it is."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of an artifact. The path is a label: it never names anything on the server's disk."""
+
+    path: str
+    size: int
+    sha256: str
+
+    @property
+    def blob(self) -> Blob:
+        """Its content."""
+        return Blob(self.sha256, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The files of an artifact in byte order of their paths, and the digest that names them."""
+
+    digest: str
+    files: tuple[FileEntry, ...]
+
+    @property
+    def size(self) -> int:
+        """Sum of the file sizes in bytes."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An immutable set of files that was committed."""
+
+    digest: str
+    file_count: int
+    size: int
+    create_time: datetime
+
+
+class UploadState(StrEnum):
+    """Where an upload is in its life."""
+
+    OPEN = "OPEN"
+    COMMITTED = "COMMITTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An artifact on its way in, for one model, by one principal."""
+
+    id: str
+    model_id: str
+    model: str
+    principal_id: str
+    digest: str
+    state: UploadState
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBlob:
+    """Content still to be sent, from `offset` on."""
+
+    blob: Blob
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadStatus:
+    """An upload and what it still waits for."""
+
+    upload: Upload
+    missing: Sequence[MissingBlob]
+
+
+@dataclass(frozen=True, slots=True)
+class FilePage:
+    """Part of a manifest; `next_path` is the path to continue after, or None at the end."""
+
+    digest: str
+    files: Sequence[FileEntry]
+    next_path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model as the catalog knows it at this moment."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRef:
+    """A model version as the catalog knows it at this moment; the digest is empty until it is READY."""
+
+    id: str
+    name: str
+    state: str
+    digest: str

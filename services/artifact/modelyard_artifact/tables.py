@@ -1,0 +1,70 @@
+"""The tables of the artifact service."""
+
+from __future__ import annotations
+
+from modelyard_kit.idempotency import requests_table
+from modelyard_kit.outbox import outbox_table
+from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Index, MetaData, Table, Text, text
+
+metadata = MetaData()
+
+outbox = outbox_table(metadata)
+requests = requests_table(metadata)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    comment="Content that is completely stored; a row is written after the blob store has it.",
+)
+
+manifest_files = Table(
+    "manifest_files",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    # C: ordered by bytes, as the manifest is.
+    Column("path", Text(collation="C"), primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Index("manifest_files_content", "digest", "sha256"),
+    Index("manifest_files_sha256", "sha256"),
+    comment="What a digest means, announced or committed: it can mean nothing else, so it is written once.",
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("file_count", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    comment="Manifests that were committed: every blob of them is stored.",
+)
+
+artifact_models = Table(
+    "artifact_models",
+    metadata,
+    Column("digest", Text, ForeignKey("artifacts.digest"), primary_key=True),
+    Column("model_id", Text, primary_key=True),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Index("artifact_models_model", "model_id"),
+    comment="For which models an artifact was committed.",
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model_id", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("principal_id", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("update_time", DateTime(timezone=True), nullable=False),
+    Index("uploads_open_by_principal", "principal_id", postgresql_where=text("state = 'OPEN'")),
+    Index("uploads_open_by_age", "update_time", postgresql_where=text("state = 'OPEN'")),
+    Index("uploads_digest", "digest"),
+)
