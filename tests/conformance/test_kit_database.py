@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.auth import Principal
 from modelyard_kit.db import Database
 from modelyard_kit.errors import Contention, PeerUnavailable, RequestIdReused
 from modelyard_kit.outbox import Event, Relay
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from tests.framework.postgres import TestPostgres
 
 ADA = Principal("1", "ada", "user")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+
 from modelyard_kit import migrate
 from modelyard_suite.postgres import EmbeddedPostgres
 

@@ -266,7 +266,7 @@ class Grants:
             raise PermissionsStale(age)
 
 
-class Missing(Exception):  # noqa: N818 - an answer of a resolver, not an error shown to anybody
+class Missing(Exception):
     """The resource of a request does not exist; `nearest` is the chain of its nearest existing container.
 
     Whoever lacks the privilege there must not learn whether the resource exists: it gets PERMISSION_DENIED, everybody

@@ -21,8 +21,8 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from modelyard.api.governance.v1.governance_service_pb2 import RecordEventsRequest
 
+from modelyard.api.governance.v1.governance_service_pb2 import RecordEventsRequest
 from modelyard_kit import faults, migrate, outbox, permissions, telemetry
 from modelyard_kit.access import AccessTable, Grants
 from modelyard_kit.auth import TokenVerifier

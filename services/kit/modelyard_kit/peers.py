@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
+
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from modelyard.api.governance.v1.governance_service_pb2 import ExchangeTokenRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
 from modelyard.api.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
-
 from modelyard_kit import telemetry
 from modelyard_kit.auth import current_call
 from modelyard_kit.channels import open_channel

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest, WatchPermissionsRequest
 
+from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest, WatchPermissionsRequest
 from modelyard_kit.access import Grants
 from modelyard_kit.auth import public_key
 from modelyard_kit.errors import DomainError

@@ -8,9 +8,9 @@ from typing import cast
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from modelyard.api.common.v1 import event_pb2, resource_pb2
 from modelyard.api.governance.v1 import access_pb2
-
 from modelyard_kit.access import SYSTEM_ID, Chain, Effect, Link, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.auth import Kind, Principal
 from modelyard_kit.errors import InvalidField
