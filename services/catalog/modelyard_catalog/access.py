@@ -1,0 +1,128 @@
+"""Who may call what: each RPC, the privilege it needs, and on which resource of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from modelyard_kit.access import (
+    AUTHENTICATED,
+    SERVICES,
+    SYSTEM,
+    AccessTable,
+    Chain,
+    Missing,
+    Privilege,
+    Requires,
+    ResourceType,
+)
+from modelyard_kit.db import Database
+from modelyard_kit.errors import NotFound
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_catalog import names
+from modelyard_catalog.commands import VersionRef
+from modelyard_catalog.messages import parse_target
+from modelyard_catalog.models import Path, container_kind
+from modelyard_catalog.store import CatalogStore
+
+Resolver = Callable[[Any], Awaitable[Chain]]
+
+
+class Resolvers:
+    """Finds the resource that a request is about, with its containers."""
+
+    def __init__(self, db: Database, store: CatalogStore) -> None:
+        self._db = db
+        self._store = store
+
+    async def path(self, path: Path) -> Chain:
+        """Return the chain of a catalog, schema or model; of no parts, the system.
+
+        Raises:
+            Missing: it, or one of its containers, does not exist.
+        """
+        return await self._db.read(lambda connection: self._path(connection, path))
+
+    async def version(self, ref: VersionRef) -> Chain:
+        """Return the chain of a version.
+
+        Raises:
+            Missing: it, its model, or one of the containers does not exist.
+        """
+
+        async def work(connection: AsyncConnection) -> Chain:
+            found = await self._store.version(connection, ref)
+            if found is not None:
+                return found.chain
+            model = await self._path(connection, ref.model)
+            raise Missing(NotFound(ResourceType.MODEL_VERSION, str(ref)), model)
+
+        return await self._db.read(work)
+
+    async def _path(self, connection: AsyncConnection, path: Path) -> Chain:
+        """Return the chain of `path`, looking from the inside out, so that what exists costs one query."""
+        missing: NotFound | None = None
+        for length in range(len(path), 0, -1):
+            kind = container_kind(path[:length])
+            found = await self._store.find(connection, kind, path[:length])
+            if found is None:
+                missing = NotFound(kind.kind, ".".join(path[:length]))
+                continue
+            if missing is not None:
+                raise Missing(missing, found.chain)
+            return found.chain
+        if missing is not None:
+            raise Missing(missing, (SYSTEM,))
+        return (SYSTEM,)
+
+
+def access_table(resolvers: Resolvers) -> AccessTable:
+    """Return the rule of every RPC, as the comments of the contract promise it."""
+
+    def container(field: str, nested: str, parts: int) -> Resolver:
+        """Resolve the container of what the request wants to make."""
+
+        async def resolve(request: Any) -> Chain:
+            name = getattr(request, nested).name
+            return await resolvers.path(names.path(field, name, parts)[:-1])
+
+        return resolve
+
+    def named(field: str, parts: int) -> Resolver:
+        """Resolve the catalog, schema or model that a field names."""
+
+        async def resolve(request: Any) -> Chain:
+            return await resolvers.path(names.path(field, getattr(request, field), parts))
+
+        return resolve
+
+    async def model_of_version(request: Any) -> Chain:
+        return await resolvers.path(names.version("name", request.name).model)
+
+    async def tagged(request: Any) -> Chain:
+        target = parse_target(request.resource_type, request.name, "resource_type")
+        if isinstance(target, VersionRef):
+            return await resolvers.version(target)
+        return await resolvers.path(target)
+
+    return {
+        "CreateCatalog": Requires(Privilege.CREATE_CATALOG, container("catalog.name", "catalog", 1)),
+        "GetCatalog": Requires(Privilege.USE_CATALOG, named("name", 1)),
+        "ListCatalogs": AUTHENTICATED,  # the query shows what the caller may see
+        "CreateSchema": Requires(Privilege.CREATE_SCHEMA, container("schema.name", "schema", 2)),
+        "GetSchema": Requires(Privilege.USE_SCHEMA, named("name", 2)),
+        "ListSchemas": Requires(Privilege.USE_CATALOG, named("catalog", 1)),
+        "CreateModel": Requires(Privilege.CREATE_MODEL, container("model.name", "model", 3)),
+        "GetModel": Requires(Privilege.READ_METADATA, named("name", 3)),
+        "ListModels": Requires(Privilege.USE_SCHEMA, named("schema", 2)),
+        "CreateModelVersion": Requires(Privilege.CREATE_VERSION, named("model", 3)),
+        "FinalizeModelVersion": Requires(Privilege.CREATE_VERSION, model_of_version),
+        "FailModelVersion": Requires(Privilege.CREATE_VERSION, model_of_version),
+        "GetModelVersion": Requires(Privilege.READ_METADATA, model_of_version),
+        "ListModelVersions": Requires(Privilege.READ_METADATA, named("model", 3)),
+        "SetAliases": Requires(Privilege.EDIT, named("model", 3)),
+        "SetTags": Requires(Privilege.APPLY_TAG, tagged),
+        "SetMetrics": Requires(Privilege.EDIT, model_of_version),
+        "ResolveResource": SERVICES,
+    }

@@ -1,0 +1,131 @@
+"""What callers ask for, once its shape has been checked: the arguments of the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modelyard_kit.access import ResourceType
+
+from modelyard_catalog.models import Json, Path, Provenance, Signature
+
+
+@dataclass(frozen=True)
+class Once:
+    """What makes the repetition of a create safe; an empty `request_id` means nothing does."""
+
+    request_id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class VersionRef:
+    """Which version of which model: by number, by alias, or with neither the default one."""
+
+    model: Path
+    number: int | None = None
+    alias: str | None = None
+
+    def __str__(self) -> str:
+        """Return the reference as people type it."""
+        name = ".".join(self.model)
+        if self.number is not None:
+            return f"{name}/{self.number}"
+        return f"{name}@{self.alias}" if self.alias is not None else name
+
+
+Target = Path | VersionRef
+"""A catalog, schema or model by its name, or a version by a reference."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which rows of a list: `size` of them, after the row with key `after`."""
+
+    size: int
+    after: str | int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Create:
+    """Make a catalog, schema or model; the length of `path` says which."""
+
+    path: Path
+    description: str
+    tags: Mapping[str, str]
+    once: Once
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateVersion:
+    """Add a version; without a digest it is PENDING."""
+
+    model: Path
+    artifact_digest: str
+    description: str
+    runtime: str
+    signature: Signature | None
+    tags: Mapping[str, str]
+    metrics: Mapping[str, Json]
+    provenance: Provenance | None
+    once: Once
+
+
+@dataclass(frozen=True)
+class Finalize:
+    """Give a version its artifact."""
+
+    version: VersionRef
+    artifact_digest: str
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Give a version up."""
+
+    version: VersionRef
+    message: str
+
+
+@dataclass(frozen=True)
+class AliasChange:
+    """Point an alias at a version number (0 removes it), only while it points at `expected` if that is given."""
+
+    alias: str
+    version: int
+    expected: int | None = None
+
+
+@dataclass(frozen=True)
+class SetAliases:
+    """Change aliases of one model, all or none."""
+
+    model: Path
+    changes: tuple[AliasChange, ...]
+
+
+@dataclass(frozen=True)
+class SetTags:
+    """Write and remove tags."""
+
+    target: Target
+    write: Mapping[str, str]
+    remove: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SetMetrics:
+    """Write and remove metrics of a version."""
+
+    version: VersionRef
+    write: Mapping[str, Json]
+    remove: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Resolve:
+    """Find a resource by name or by id; exactly one of `target` and `id` is given."""
+
+    type: ResourceType
+    target: Target | None
+    id: str

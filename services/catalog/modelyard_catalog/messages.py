@@ -1,0 +1,208 @@
+"""Requests to commands, every shape check included; `render.py` is the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from modelyard.api.catalog.v1 import catalog_service_pb2 as service
+from modelyard.api.common.v1 import resource_pb2
+from modelyard_kit import idempotency, limits, paging
+from modelyard_kit.access import ResourceType
+from modelyard_kit.errors import InvalidField
+
+from modelyard_catalog import names, values
+from modelyard_catalog.commands import (
+    AliasChange,
+    Create,
+    CreateVersion,
+    Fail,
+    Finalize,
+    Once,
+    Page,
+    Resolve,
+    SetAliases,
+    SetMetrics,
+    SetTags,
+    Target,
+)
+
+_MAX_NUMBER = 2**63 - 1
+_TYPES: dict[int, ResourceType] = {
+    resource_pb2.RESOURCE_TYPE_CATALOG: ResourceType.CATALOG,
+    resource_pb2.RESOURCE_TYPE_SCHEMA: ResourceType.SCHEMA,
+    resource_pb2.RESOURCE_TYPE_MODEL: ResourceType.MODEL,
+    resource_pb2.RESOURCE_TYPE_MODEL_VERSION: ResourceType.MODEL_VERSION,
+}
+_PARTS = {ResourceType.CATALOG: 1, ResourceType.SCHEMA: 2, ResourceType.MODEL: 3}
+
+
+class _Named(Protocol):
+    """What the messages of catalogs, schemas and models have in common."""
+
+    name: str
+    description: str
+
+    @property
+    def tags(self) -> Mapping[str, str]: ...
+
+
+def parse_create_catalog(request: service.CreateCatalogRequest) -> Create:
+    """Check the shape of a request for a catalog."""
+    return _create(request, "catalog", request.catalog, 1)
+
+
+def parse_create_schema(request: service.CreateSchemaRequest) -> Create:
+    """Check the shape of a request for a schema."""
+    return _create(request, "schema", request.schema, 2)
+
+
+def parse_create_model(request: service.CreateModelRequest) -> Create:
+    """Check the shape of a request for a model."""
+    return _create(request, "model", request.model, 3)
+
+
+def _create(request: Any, field: str, message: _Named, parts: int) -> Create:
+    if not request.HasField(field):
+        raise InvalidField(field, "is required")
+    return Create(
+        path=names.path(f"{field}.name", message.name, parts),
+        description=values.text(f"{field}.description", message.description, "description_length"),
+        tags=values.tags(f"{field}.tags", message.tags),
+        once=_once(request),
+    )
+
+
+def parse_create_version(request: service.CreateModelVersionRequest) -> CreateVersion:
+    """Check the shape of a request for a version."""
+    return CreateVersion(
+        model=names.path("model", request.model, 3),
+        artifact_digest=names.digest("artifact_digest", request.artifact_digest)
+        if request.artifact_digest
+        else "",
+        description=values.text("description", request.description, "description_length"),
+        runtime=values.runtime("runtime", request.runtime),
+        signature=values.signature("signature", request.signature) if request.HasField("signature") else None,
+        tags=values.tags("tags", request.tags),
+        metrics=values.metrics("metrics", request.metrics),
+        provenance=values.provenance("provenance", request.provenance)
+        if request.HasField("provenance")
+        else None,
+        once=_once(request),
+    )
+
+
+def parse_finalize(request: service.FinalizeModelVersionRequest) -> Finalize:
+    """Check the shape of a request to finalize a version."""
+    return Finalize(
+        version=names.numbered_version("name", request.name),
+        artifact_digest=names.digest("artifact_digest", request.artifact_digest),
+    )
+
+
+def parse_fail(request: service.FailModelVersionRequest) -> Fail:
+    """Check the shape of a request to give a version up."""
+    version = names.numbered_version("name", request.name)
+    if not request.message.strip():
+        raise InvalidField("message", "is required: say why")
+    return Fail(version=version, message=values.text("message", request.message, "description_length"))
+
+
+def parse_set_aliases(request: service.SetAliasesRequest) -> SetAliases:
+    """Check the shape of a request to move aliases."""
+    model = names.path("model", request.model, 3)
+    if not request.changes:
+        raise InvalidField("changes", "needs at least one change")
+    limits.check("aliases_per_model", len(request.changes))
+    changes: dict[str, AliasChange] = {}
+    for position, message in enumerate(request.changes):
+        change = _alias_change(f"changes[{position}]", message)
+        if change.alias in changes:
+            raise InvalidField(f"changes[{position}].alias", f"{change.alias!r} is there twice")
+        changes[change.alias] = change
+    return SetAliases(model, tuple(changes.values()))
+
+
+def _alias_change(field: str, message: service.AliasChange) -> AliasChange:
+    alias = names.settable_alias(f"{field}.alias", message.alias)
+    expected = message.expected_version if message.HasField("expected_version") else None
+    for name, number in (("version", message.version), ("expected_version", expected or 0)):
+        if number < 0:
+            raise InvalidField(
+                f"{field}.{name}", f"{number} is not a version number: write 1, 2, 3 …, or 0 for none"
+            )
+    return AliasChange(alias, message.version, expected)
+
+
+def parse_set_tags(request: service.SetTagsRequest) -> SetTags:
+    """Check the shape of a request to change tags."""
+    target = parse_target(request.resource_type, request.name, "resource_type")
+    write = values.tags("set", request.set)
+    remove = values.removals("remove", request.remove, write, "tag_key_length")
+    _require_change(write, remove)
+    return SetTags(target, write, remove)
+
+
+def parse_set_metrics(request: service.SetMetricsRequest) -> SetMetrics:
+    """Check the shape of a request to change metrics."""
+    version = names.version("name", request.name)
+    write = values.metrics("set", request.set)
+    remove = values.removals("remove", request.remove, write, "metric_name_length")
+    _require_change(write, remove)
+    return SetMetrics(version, write, remove)
+
+
+def _require_change(write: Mapping[str, object], remove: Sequence[str]) -> None:
+    if not write and not remove:
+        raise InvalidField("set", "needs at least one entry in 'set' or 'remove'")
+
+
+def parse_resolve(request: service.ResolveResourceRequest) -> Resolve:
+    """Check the shape of a request to find a resource."""
+    kind = _type("type", request.type)
+    if bool(request.name) == bool(request.id):
+        raise InvalidField("name", "give either the name or the id")
+    if request.id:
+        return Resolve(kind, None, names.identifier("id", request.id))
+    return Resolve(kind, parse_target(request.type, request.name, "type"), "")
+
+
+def parse_target(resource_type: int, name: str, type_field: str) -> Target:
+    """Return what a type and a name together refer to."""
+    kind = _type(type_field, resource_type)
+    if kind is ResourceType.MODEL_VERSION:
+        return names.version("name", name)
+    return names.path("name", name, _PARTS[kind])
+
+
+def _type(field: str, value: int) -> ResourceType:
+    if value not in _TYPES:
+        raise InvalidField(field, "must be CATALOG, SCHEMA, MODEL or MODEL_VERSION")
+    return _TYPES[value]
+
+
+def parse_page(request: Any) -> Page:
+    """Check size and token of a page of catalogs, schemas or models; the key of a row is its id."""
+    key = paging.decode_token(request.page_token, str)
+    after = names.identifier("page_token", str(key[0])) if key else None
+    return Page(paging.page_size(request.page_size), after)
+
+
+def parse_version_page(request: service.ListModelVersionsRequest) -> Page:
+    """Check size and token of a page of versions; the key of a row is its number."""
+    key = paging.decode_token(request.page_token, int)
+    after = int(key[0]) if key else None
+    if after is not None and not 0 < after <= _MAX_NUMBER:
+        raise InvalidField(
+            "page_token", "not a token of this list; send next_page_token of the page before, unchanged"
+        )
+    return Page(paging.page_size(request.page_size), after)
+
+
+def _once(request: Any) -> Once:
+    """Return what makes a repetition of this create safe: its id, and a fingerprint of everything else in it."""
+    values.text("request_id", request.request_id, "request_id_length")
+    content = type(request)()
+    content.CopyFrom(request)
+    content.ClearField("request_id")
+    return Once(request.request_id, idempotency.fingerprint(content.SerializeToString(deterministic=True)))

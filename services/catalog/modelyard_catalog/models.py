@@ -1,0 +1,213 @@
+"""What the catalog keeps: catalogs, schemas, models and versions, as frozen values, and the states of a version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+from modelyard_kit.access import Chain, Link, ResourceType
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+"""Any JSON value."""
+
+Path = tuple[str, ...]
+"""Parts of a dotted name, outermost first: `("prod", "ml_team", "iris")`."""
+
+
+class VersionState(StrEnum):
+    """Where a version is in its life."""
+
+    PENDING = "PENDING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+
+class Transition(StrEnum):
+    """What can be asked of a version's state."""
+
+    FINALIZE = "FINALIZE"
+    FAIL = "FAIL"
+
+
+TRANSITIONS: Mapping[VersionState, Mapping[Transition, VersionState]] = {
+    VersionState.PENDING: {Transition.FINALIZE: VersionState.READY, Transition.FAIL: VersionState.FAILED},
+    VersionState.READY: {},
+    VersionState.FAILED: {},
+}
+"""The only changes of state there are. READY and FAILED are final."""
+
+RESULTS: Mapping[Transition, VersionState] = {
+    Transition.FINALIZE: VersionState.READY,
+    Transition.FAIL: VersionState.FAILED,
+}
+"""The state that each transition leads to; a version already there has been through it."""
+
+
+class ComputedAlias(StrEnum):
+    """Aliases that nobody sets: they are worked out among the READY versions whenever they are read."""
+
+    DEFAULT = "default"
+    FIRST = "first"
+    LAST = "last"
+
+
+class InputLayout(StrEnum):
+    """How a method takes its inputs in Python."""
+
+    TENSORS = "TENSORS"
+    COLUMNS = "COLUMNS"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named input or output; -1 in the shape is a dimension of any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MethodSignature:
+    """One callable of a model."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_layout: InputLayout = InputLayout.TENSORS
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The methods of a version; the first is the one a plain prediction calls."""
+
+    methods: tuple[MethodSignature, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a version came from."""
+
+    git_repository: str = ""
+    git_branch: str = ""
+    git_commit: str = ""
+    git_dirty: bool = False
+    source: str = ""
+    python_version: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """What catalogs, schemas, models and versions have in common.
+
+    Attributes:
+        name: full name, as people type it.
+        owner_id: principal that owns it; empty for versions, which belong to the owner of their model.
+        revision: grows with every change; the `etag`.
+        parents: containers, innermost first, ending with the system.
+    """
+
+    kind: ClassVar[ResourceType]
+
+    id: str
+    name: str
+    description: str
+    owner_id: str
+    tags: Mapping[str, str]
+    revision: int
+    create_time: datetime
+    update_time: datetime
+    parents: Chain
+
+    @property
+    def link(self) -> Link:
+        """The resource as grants, events and chains refer to it."""
+        return Link(self.kind, self.id, self.name, self.owner_id)
+
+    @property
+    def chain(self) -> Chain:
+        """The resource followed by its containers."""
+        return (self.link, *self.parents)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog(Resource):
+    """The outermost namespace."""
+
+    kind = ResourceType.CATALOG
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema(Resource):
+    """A namespace inside a catalog."""
+
+    kind = ResourceType.SCHEMA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Resource):
+    """A registered model.
+
+    Attributes:
+        aliases: alias to version number.
+        latest_version: highest number given out; 0 when there is none.
+    """
+
+    kind = ResourceType.MODEL
+
+    aliases: Mapping[str, int]
+    latest_version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion(Resource):
+    """One trained model: content that never changes, with descriptions that may.
+
+    Attributes:
+        number: from 1, never reused within the model.
+        artifact_digest: empty unless READY.
+        metrics: name to JSON value.
+        aliases: those that point here, sorted.
+        author_name: what the author was called at the time.
+    """
+
+    kind = ResourceType.MODEL_VERSION
+
+    number: int
+    state: VersionState
+    state_message: str
+    artifact_digest: str
+    runtime: str
+    signature: Signature | None
+    metrics: Mapping[str, Json]
+    provenance: Provenance | None
+    aliases: tuple[str, ...]
+    author_id: str
+    author_name: str
+
+    @property
+    def model(self) -> Link:
+        """The model it belongs to."""
+        return self.parents[0]
+
+
+@dataclass(frozen=True)
+class AliasMove:
+    """One alias that was pointed elsewhere; 0 stands for nowhere."""
+
+    alias: str
+    before: int
+    after: int
+
+
+CONTAINERS: tuple[type[Resource], ...] = (Catalog, Schema, Model)
+"""What a dotted name of one, two or three parts names."""
+
+
+def container_kind(path: Path) -> type[Resource]:
+    """Return what a dotted name names: a catalog, schema or model."""
+    return CONTAINERS[len(path) - 1]

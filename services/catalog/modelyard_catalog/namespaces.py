@@ -1,0 +1,186 @@
+"""Rules of catalogs, schemas and models, and of what every resource has: tags and a chain of containers."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from modelyard_kit import limits
+from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType, Scope
+from modelyard_kit.auth import Call
+from modelyard_kit.clock import Clock
+from modelyard_kit.db import Database
+from modelyard_kit.errors import AlreadyExists, NotFound
+from modelyard_kit.ids import new_id
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_catalog.commands import Create, Page, Resolve, SetTags, Target, VersionRef
+from modelyard_catalog.models import (
+    CONTAINERS,
+    Catalog,
+    Model,
+    ModelVersion,
+    Path,
+    Resource,
+    Schema,
+    container_kind,
+)
+from modelyard_catalog.recording import changes, create_once, record
+from modelyard_catalog.store import CatalogStore
+
+C = TypeVar("C", Catalog, Schema, Model)
+
+_KINDS: tuple[type[Resource], ...] = (*CONTAINERS, ModelVersion)
+_BY_TYPE = {kind.kind: kind for kind in _KINDS}
+
+
+class Namespaces:
+    """Use cases of catalogs, schemas and models."""
+
+    def __init__(self, db: Database, store: CatalogStore, clock: Clock) -> None:
+        self._db = db
+        self._store = store
+        self._clock = clock
+
+    async def create(self, call: Call, kind: type[C], command: Create) -> C:
+        """Make a catalog, schema or model, owned by the caller.
+
+        Raises:
+            NotFound: its container does not exist.
+            AlreadyExists: the name is taken.
+            RequestIdReused: the request id came before with other content.
+        """
+        name = ".".join(command.path)
+
+        async def work(connection: AsyncConnection) -> C:
+            async def insert() -> str:
+                return await self._insert(connection, call, kind, command)
+
+            made = await create_once(connection, call, f"create_{kind.kind}", command.once, insert)
+            found = await self._store.get(connection, kind, made)
+            if found is None:
+                raise NotFound(kind.kind, name)
+            return found
+
+        return await self._db.in_tx(work)
+
+    async def get(self, kind: type[C], path: Path) -> C:
+        """Return a catalog, schema or model.
+
+        Raises:
+            NotFound: it does not exist.
+        """
+        return await self._db.read(lambda connection: self._require(connection, kind, path))
+
+    async def page(self, kind: type[C], parent: Path, scope: Scope, page: Page) -> list[C]:
+        """Return up to one row more than a page of what `scope` shows; the one more tells that there is a next page.
+
+        Raises:
+            NotFound: the container does not exist.
+        """
+        after = page.after if isinstance(page.after, str) else None
+
+        async def work(connection: AsyncConnection) -> list[C]:
+            container = await self._container(connection, parent)
+            return await self._store.page(
+                connection,
+                kind,
+                parent_id=container.id if parent else None,
+                scope=scope,
+                after=after,
+                limit=page.size + 1,
+            )
+
+        return await self._db.read(work)
+
+    async def set_tags(self, call: Call, command: SetTags) -> dict[str, str]:
+        """Write and remove tags of a resource and return all it has then.
+
+        Raises:
+            NotFound: the resource does not exist.
+            LimitExceeded: it would have too many.
+        """
+
+        async def work(connection: AsyncConnection) -> dict[str, str]:
+            resource = await self._target(connection, command.target)
+            before = dict(resource.tags)
+            after = {**before, **command.write}
+            for key in command.remove:
+                after.pop(key, None)
+            limits.check("tags_per_resource", len(after))
+            if after == before:
+                return before
+            now = self._clock()
+            await self._store.set_tags(connection, resource, after, now)
+            event = f"catalog.{resource.kind}.tagged"
+            await record(connection, call, event, resource.link, time=now, data=changes(before, after))
+            return after
+
+        return await self._db.in_tx(work)
+
+    async def chain(self, command: Resolve) -> Chain:
+        """Return a resource, named or given by id, and its containers.
+
+        Raises:
+            NotFound: there is none.
+        """
+
+        async def work(connection: AsyncConnection) -> Chain:
+            if command.target is not None:
+                return (await self._target(connection, command.target)).chain
+            found = await self._store.get(connection, _BY_TYPE[command.type], command.id)
+            if found is None:
+                raise NotFound(command.type, command.id)
+            return found.chain
+
+        return await self._db.read(work)
+
+    async def _insert(self, connection: AsyncConnection, call: Call, kind: type[C], command: Create) -> str:
+        *containers, own_name = command.path
+        parent = await self._container(connection, tuple(containers))
+        made = new_id()
+        now = self._clock()
+        inserted = await self._store.insert(
+            connection,
+            kind,
+            id=made,
+            parent_id=parent.id if containers else None,
+            name=own_name,
+            description=command.description,
+            tags=command.tags,
+            owner_id=call.principal.id,
+            time=now,
+        )
+        name = ".".join(command.path)
+        if not inserted:
+            raise AlreadyExists(kind.kind, name)
+        link = Link(kind.kind, made, name, call.principal.id)
+        data = {"after": {"description": command.description, "tags": dict(command.tags)}}
+        await record(connection, call, f"catalog.{kind.kind}.created", link, time=now, data=data)
+        return made
+
+    async def _container(self, connection: AsyncConnection, path: Path) -> Link:
+        if not path:
+            return SYSTEM
+        kind = container_kind(path)
+        found = await self._store.find(connection, kind, path)
+        if found is None:
+            raise NotFound(kind.kind, ".".join(path))
+        return found.link
+
+    async def _require(self, connection: AsyncConnection, kind: type[C], path: Path) -> C:
+        found = await self._store.find(connection, kind, path)
+        if found is None:
+            raise NotFound(kind.kind, ".".join(path))
+        return found
+
+    async def _target(self, connection: AsyncConnection, target: Target) -> Resource:
+        if isinstance(target, VersionRef):
+            version = await self._store.version(connection, target)
+            if version is None:
+                raise NotFound(ResourceType.MODEL_VERSION, str(target))
+            return version
+        kind = container_kind(target)
+        found = await self._store.find(connection, kind, target)
+        if found is None:
+            raise NotFound(kind.kind, ".".join(target))
+        return found

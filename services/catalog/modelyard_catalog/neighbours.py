@@ -1,0 +1,59 @@
+"""The two other services that the rules ask, through their published stubs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelyard.api.artifact.v1.artifact_service_pb2 import GetArtifactRequest
+from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_MOVE_ALIAS
+from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest, EvaluateGateResponse
+from modelyard_kit.errors import InvalidField, NotFound, PolicyUnmet
+from modelyard_kit.peers import Peers
+from modelyard_kit.protos import chain_to_proto
+
+from modelyard_catalog.models import ModelVersion
+
+
+class ArtifactService:
+    """Asks the artifact service."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    async def require(self, digest: str, model: str) -> None:
+        """Return if the artifact was committed for the model.
+
+        Raises:
+            InvalidField: it was not.
+            PeerUnavailable: the service does not answer.
+        """
+        request = GetArtifactRequest(digest=digest, model=model)
+        try:
+            await self._peers.call(self._peers.artifact.GetArtifact, request)
+        except NotFound as error:
+            problem = f"no artifact {digest} of {model}: commit an upload for this model first"
+            raise InvalidField("artifact_digest", problem) from error
+
+
+class GovernanceService:
+    """Asks the governance service."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    async def require_alias_move(self, version: ModelVersion, aliases: Sequence[str]) -> None:
+        """Return if policies let the aliases point at the version.
+
+        Raises:
+            PolicyUnmet: they do not.
+            PeerUnavailable: the service does not answer.
+        """
+        request = EvaluateGateRequest(
+            model_version=chain_to_proto(version.chain),
+            author_id=version.author_id,
+            action=GATED_ACTION_MOVE_ALIAS,
+            aliases=aliases,
+        )
+        answer: EvaluateGateResponse = await self._peers.call(self._peers.governance.EvaluateGate, request)
+        if not answer.allowed:
+            raise PolicyUnmet("MOVE_ALIAS", version.name, answer.policy, list(answer.unmet))

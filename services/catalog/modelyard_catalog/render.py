@@ -1,0 +1,145 @@
+"""Values to messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
+from modelyard.api.catalog.v1 import model_pb2, namespace_pb2, signature_pb2
+from modelyard_kit import paging, protos
+
+from modelyard_catalog.models import (
+    Catalog,
+    InputLayout,
+    Json,
+    MethodSignature,
+    Model,
+    ModelVersion,
+    Provenance,
+    Resource,
+    Schema,
+    Signature,
+    TensorSpec,
+    VersionState,
+)
+
+R = TypeVar("R", bound=Resource)
+
+_STATES = {
+    VersionState.PENDING: model_pb2.ModelVersion.STATE_PENDING,
+    VersionState.READY: model_pb2.ModelVersion.STATE_READY,
+    VersionState.FAILED: model_pb2.ModelVersion.STATE_FAILED,
+}
+_LAYOUTS = {
+    InputLayout.TENSORS: signature_pb2.INPUT_LAYOUT_TENSORS,
+    InputLayout.COLUMNS: signature_pb2.INPUT_LAYOUT_COLUMNS,
+}
+
+
+def catalog(value: Catalog) -> namespace_pb2.Catalog:
+    """Return the message of a catalog."""
+    return namespace_pb2.Catalog(owner_id=value.owner_id, **_common(value))
+
+
+def schema(value: Schema) -> namespace_pb2.Schema:
+    """Return the message of a schema."""
+    return namespace_pb2.Schema(owner_id=value.owner_id, **_common(value))
+
+
+def model(value: Model) -> model_pb2.Model:
+    """Return the message of a model."""
+    return model_pb2.Model(
+        owner_id=value.owner_id,
+        aliases=value.aliases,
+        latest_version=value.latest_version,
+        **_common(value),
+    )
+
+
+def version(value: ModelVersion) -> model_pb2.ModelVersion:
+    """Return the message of a version."""
+    return model_pb2.ModelVersion(
+        model=value.model.name,
+        model_id=value.model.id,
+        number=value.number,
+        state=_STATES[value.state],
+        state_message=value.state_message,
+        artifact_digest=value.artifact_digest,
+        runtime=value.runtime,
+        signature=None if value.signature is None else _signature(value.signature),
+        metrics=metrics(value.metrics),
+        provenance=None if value.provenance is None else _provenance(value.provenance),
+        aliases=value.aliases,
+        author_id=value.author_id,
+        author_name=value.author_name,
+        **_common(value),
+    )
+
+
+def metrics(values: Mapping[str, Json]) -> dict[str, Value]:
+    """Return the messages of metrics."""
+    return {name: _value(value) for name, value in values.items()}
+
+
+def page(rows: Sequence[R], size: int, key: Callable[[R], str | int]) -> tuple[Sequence[R], str]:
+    """Return the rows of a page, and the token of the next one if there is a row more than its size."""
+    shown = rows[:size]
+    return shown, paging.encode_token([key(shown[-1])]) if len(rows) > size else ""
+
+
+def _common(value: Resource) -> dict[str, Any]:
+    return {
+        "id": value.id,
+        "name": value.name,
+        "description": value.description,
+        "tags": value.tags,
+        "create_time": protos.timestamp(value.create_time),
+        "update_time": protos.timestamp(value.update_time),
+        "etag": str(value.revision),
+    }
+
+
+def _signature(value: Signature) -> signature_pb2.Signature:
+    return signature_pb2.Signature(methods=map(_method, value.methods))
+
+
+def _method(value: MethodSignature) -> signature_pb2.MethodSignature:
+    return signature_pb2.MethodSignature(
+        name=value.name,
+        inputs=map(_tensor, value.inputs),
+        outputs=map(_tensor, value.outputs),
+        input_layout=_LAYOUTS[value.input_layout],
+    )
+
+
+def _tensor(value: TensorSpec) -> signature_pb2.TensorSpec:
+    return signature_pb2.TensorSpec(name=value.name, datatype=value.datatype, shape=value.shape)
+
+
+def _provenance(value: Provenance) -> model_pb2.Provenance:
+    return model_pb2.Provenance(
+        git_repository=value.git_repository,
+        git_branch=value.git_branch,
+        git_commit=value.git_commit,
+        git_dirty=value.git_dirty,
+        source=value.source,
+        python_version=value.python_version,
+        packages=value.packages,
+    )
+
+
+def _value(value: Json) -> Value:
+    match value:
+        case None:
+            return Value(null_value=NULL_VALUE)
+        case bool():
+            return Value(bool_value=value)
+        case int() | float():
+            return Value(number_value=float(value))
+        case str():
+            return Value(string_value=value)
+        case list():
+            return Value(list_value=ListValue(values=map(_value, value)))
+        case dict():
+            return Value(struct_value=Struct(fields={name: _value(item) for name, item in value.items()}))

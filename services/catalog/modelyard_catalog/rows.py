@@ -1,0 +1,211 @@
+"""Complete rows in one query each, and the values made of them.
+
+A row brings its containers, its aliases and its metrics along, so that no list needs a query per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar, cast
+
+from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
+from sqlalchemy import ColumnElement, FromClause, Row, Select, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
+from sqlalchemy.types import Text
+
+from modelyard_catalog.models import (
+    Catalog,
+    InputLayout,
+    Json,
+    MethodSignature,
+    Model,
+    ModelVersion,
+    Provenance,
+    Resource,
+    Schema,
+    Signature,
+    TensorSpec,
+    VersionState,
+)
+from modelyard_catalog.tables import aliases, catalogs, metrics, model_versions, models, schemas
+
+R = TypeVar("R", bound=Resource)
+
+_IN_CATALOG = schemas.join(catalogs, schemas.c.catalog_id == catalogs.c.id)
+_IN_SCHEMA = models.join(schemas, models.c.schema_id == schemas.c.id).join(
+    catalogs, schemas.c.catalog_id == catalogs.c.id
+)
+_IN_MODEL = model_versions.join(models, model_versions.c.model_id == models.c.id).join(
+    _IN_CATALOG, models.c.schema_id == schemas.c.id
+)
+
+_ALIASES_OF_MODEL = (
+    select(func.jsonb_object_agg(aliases.c.alias, aliases.c.number, type_=JSONB))
+    .where(aliases.c.model_id == models.c.id)
+    .correlate(models)
+    .scalar_subquery()
+    .label("aliases")
+)
+_ALIASES_OF_VERSION = (
+    select(
+        func.array_agg(aggregate_order_by(aliases.c.alias, aliases.c.alias.collate("C")), type_=ARRAY(Text))
+    )
+    .where(aliases.c.model_id == model_versions.c.model_id, aliases.c.number == model_versions.c.number)
+    .correlate(model_versions)
+    .scalar_subquery()
+    .label("aliases")
+)
+_METRICS = (
+    select(func.jsonb_object_agg(metrics.c.name, metrics.c.value, type_=JSONB))
+    .where(metrics.c.version_id == model_versions.c.id)
+    .correlate(model_versions)
+    .scalar_subquery()
+    .label("metrics")
+)
+
+
+def _container(table: Any, prefix: str) -> list[ColumnElement[Any]]:
+    return [table.c[name].label(f"{prefix}_{name}") for name in ("id", "name", "owner_id")]
+
+
+_SELECTS: Mapping[type[Resource], tuple[FromClause, list[Any]]] = {
+    Catalog: (catalogs, [catalogs]),
+    Schema: (_IN_CATALOG, [schemas, *_container(catalogs, "catalog")[1:]]),
+    Model: (
+        _IN_SCHEMA,
+        [models, *_container(schemas, "schema")[1:], *_container(catalogs, "catalog"), _ALIASES_OF_MODEL],
+    ),
+    ModelVersion: (
+        _IN_MODEL,
+        [
+            model_versions,
+            *_container(models, "model")[1:],
+            *_container(schemas, "schema"),
+            *_container(catalogs, "catalog"),
+            _ALIASES_OF_VERSION,
+            _METRICS,
+        ],
+    ),
+}
+_LEVELS: Mapping[type[Resource], tuple[Any, ...]] = {
+    Catalog: (catalogs,),
+    Schema: (schemas, catalogs),
+    Model: (models, schemas, catalogs),
+    ModelVersion: (model_versions, models, schemas, catalogs),
+}
+
+
+def levels(kind: type[Resource]) -> tuple[Any, ...]:
+    """Return the table of a kind followed by the tables of its containers."""
+    return _LEVELS[kind]
+
+
+def select_live(kind: type[Resource]) -> Select[Any]:
+    """Return the query of complete rows of a kind that are not deleted, nor in anything deleted."""
+    source, columns = _SELECTS[kind]
+    return (
+        select(*columns)
+        .select_from(source)
+        .where(*(table.c.delete_time.is_(None) for table in _LEVELS[kind]))
+    )
+
+
+def read_row(kind: type[R], row: Row[Any]) -> R:
+    """Return the value of a row of `select_live(kind)`."""
+    return cast("R", _READERS[kind](row))
+
+
+def _common(row: Row[Any], name: str, owner_id: str, parents: Chain) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": name,
+        "description": row.description,
+        "owner_id": owner_id,
+        "tags": row.tags,
+        "revision": row.revision,
+        "create_time": row.create_time,
+        "update_time": row.update_time,
+        "parents": parents,
+    }
+
+
+def _catalog_chain(row: Row[Any]) -> Chain:
+    return (Link(ResourceType.CATALOG, row.catalog_id, row.catalog_name, row.catalog_owner_id), SYSTEM)
+
+
+def _schema_chain(row: Row[Any]) -> Chain:
+    name = f"{row.catalog_name}.{row.schema_name}"
+    return (Link(ResourceType.SCHEMA, row.schema_id, name, row.schema_owner_id), *_catalog_chain(row))
+
+
+def _model_chain(row: Row[Any]) -> Chain:
+    name = f"{row.catalog_name}.{row.schema_name}.{row.model_name}"
+    return (Link(ResourceType.MODEL, row.model_id, name, row.model_owner_id), *_schema_chain(row))
+
+
+def _catalog(row: Row[Any]) -> Catalog:
+    return Catalog(**_common(row, row.name, row.owner_id, (SYSTEM,)))
+
+
+def _schema(row: Row[Any]) -> Schema:
+    parents = _catalog_chain(row)
+    return Schema(**_common(row, f"{parents[0].name}.{row.name}", row.owner_id, parents))
+
+
+def _model(row: Row[Any]) -> Model:
+    parents = _schema_chain(row)
+    common = _common(row, f"{parents[0].name}.{row.name}", row.owner_id, parents)
+    return Model(**common, aliases=row.aliases or {}, latest_version=row.latest_version)
+
+
+def _version(row: Row[Any]) -> ModelVersion:
+    parents = _model_chain(row)
+    return ModelVersion(
+        **_common(row, f"{parents[0].name}/{row.number}", "", parents),
+        number=row.number,
+        state=VersionState(row.state),
+        state_message=row.state_message,
+        artifact_digest=row.artifact_digest,
+        runtime=row.runtime,
+        signature=signature_from_json(row.signature),
+        metrics=row.metrics or {},
+        provenance=None if row.provenance is None else Provenance(**row.provenance),
+        aliases=tuple(row.aliases or ()),
+        author_id=row.author_id,
+        author_name=row.author_name,
+    )
+
+
+_READERS: Mapping[type[Resource], Callable[[Row[Any]], Resource]] = {
+    Catalog: _catalog,
+    Schema: _schema,
+    Model: _model,
+    ModelVersion: _version,
+}
+
+
+def signature_to_json(signature: Signature | None) -> Json:
+    """Return what is stored for a signature."""
+    return None if signature is None else cast("Json", asdict(signature))
+
+
+def signature_from_json(stored: Any) -> Signature | None:
+    """Return the signature of what was stored for it."""
+    if stored is None:
+        return None
+    return Signature(
+        tuple(
+            MethodSignature(
+                name=method["name"],
+                inputs=_tensors(method["inputs"]),
+                outputs=_tensors(method["outputs"]),
+                input_layout=InputLayout(method["input_layout"]),
+            )
+            for method in stored["methods"]
+        )
+    )
+
+
+def _tensors(stored: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(item["name"], item["datatype"], tuple(item["shape"])) for item in stored)

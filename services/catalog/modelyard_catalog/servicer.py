@@ -1,0 +1,152 @@
+"""One method per RPC: parse, call the rules, render."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelyard.api.catalog.v1 import catalog_service_pb2 as service
+from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
+from modelyard_kit.access import Grants, Privilege, Scope
+from modelyard_kit.auth import current_call
+from modelyard_kit.protos import chain_to_proto
+
+from modelyard_catalog import messages, names, render
+from modelyard_catalog.aliases import Aliases
+from modelyard_catalog.models import Catalog, Model, Schema
+from modelyard_catalog.namespaces import Namespaces
+from modelyard_catalog.versions import Versions
+
+
+class CatalogServicer(CatalogServiceServicer):
+    """Serves `modelyard.api.catalog.v1.CatalogService`."""
+
+    def __init__(self, namespaces: Namespaces, versions: Versions, aliases: Aliases, grants: Grants) -> None:
+        self._namespaces = namespaces
+        self._versions = versions
+        self._aliases = aliases
+        self._grants = grants
+
+    async def CreateCatalog(
+        self, request: service.CreateCatalogRequest, context: Any
+    ) -> service.CreateCatalogResponse:
+        command = messages.parse_create_catalog(request)
+        made = await self._namespaces.create(current_call(), Catalog, command)
+        return service.CreateCatalogResponse(catalog=render.catalog(made))
+
+    async def GetCatalog(
+        self, request: service.GetCatalogRequest, context: Any
+    ) -> service.GetCatalogResponse:
+        found = await self._namespaces.get(Catalog, names.path("name", request.name, 1))
+        return service.GetCatalogResponse(catalog=render.catalog(found))
+
+    async def ListCatalogs(
+        self, request: service.ListCatalogsRequest, context: Any
+    ) -> service.ListCatalogsResponse:
+        page = messages.parse_page(request)
+        scope = self._scope(Privilege.USE_CATALOG)
+        rows = await self._namespaces.page(Catalog, (), scope, page)
+        shown, token = render.page(rows, page.size, lambda row: row.id)
+        return service.ListCatalogsResponse(catalogs=map(render.catalog, shown), next_page_token=token)
+
+    async def CreateSchema(
+        self, request: service.CreateSchemaRequest, context: Any
+    ) -> service.CreateSchemaResponse:
+        command = messages.parse_create_schema(request)
+        made = await self._namespaces.create(current_call(), Schema, command)
+        return service.CreateSchemaResponse(schema=render.schema(made))
+
+    async def GetSchema(self, request: service.GetSchemaRequest, context: Any) -> service.GetSchemaResponse:
+        found = await self._namespaces.get(Schema, names.path("name", request.name, 2))
+        return service.GetSchemaResponse(schema=render.schema(found))
+
+    async def ListSchemas(
+        self, request: service.ListSchemasRequest, context: Any
+    ) -> service.ListSchemasResponse:
+        parent = names.path("catalog", request.catalog, 1)
+        page = messages.parse_page(request)
+        scope = self._scope(Privilege.USE_SCHEMA)
+        rows = await self._namespaces.page(Schema, parent, scope, page)
+        shown, token = render.page(rows, page.size, lambda row: row.id)
+        return service.ListSchemasResponse(schemas=map(render.schema, shown), next_page_token=token)
+
+    async def CreateModel(
+        self, request: service.CreateModelRequest, context: Any
+    ) -> service.CreateModelResponse:
+        command = messages.parse_create_model(request)
+        made = await self._namespaces.create(current_call(), Model, command)
+        return service.CreateModelResponse(model=render.model(made))
+
+    async def GetModel(self, request: service.GetModelRequest, context: Any) -> service.GetModelResponse:
+        found = await self._namespaces.get(Model, names.path("name", request.name, 3))
+        return service.GetModelResponse(model=render.model(found))
+
+    async def ListModels(
+        self, request: service.ListModelsRequest, context: Any
+    ) -> service.ListModelsResponse:
+        parent = names.path("schema", request.schema, 2)
+        page = messages.parse_page(request)
+        scope = self._scope(Privilege.READ_METADATA)
+        rows = await self._namespaces.page(Model, parent, scope, page)
+        shown, token = render.page(rows, page.size, lambda row: row.id)
+        return service.ListModelsResponse(models=map(render.model, shown), next_page_token=token)
+
+    async def CreateModelVersion(
+        self, request: service.CreateModelVersionRequest, context: Any
+    ) -> service.CreateModelVersionResponse:
+        command = messages.parse_create_version(request)
+        made = await self._versions.create(current_call(), command)
+        return service.CreateModelVersionResponse(model_version=render.version(made))
+
+    async def FinalizeModelVersion(
+        self, request: service.FinalizeModelVersionRequest, context: Any
+    ) -> service.FinalizeModelVersionResponse:
+        ready = await self._versions.finalize(current_call(), messages.parse_finalize(request))
+        return service.FinalizeModelVersionResponse(model_version=render.version(ready))
+
+    async def FailModelVersion(
+        self, request: service.FailModelVersionRequest, context: Any
+    ) -> service.FailModelVersionResponse:
+        failed = await self._versions.fail(current_call(), messages.parse_fail(request))
+        return service.FailModelVersionResponse(model_version=render.version(failed))
+
+    async def GetModelVersion(
+        self, request: service.GetModelVersionRequest, context: Any
+    ) -> service.GetModelVersionResponse:
+        found = await self._versions.get(names.version("name", request.name))
+        return service.GetModelVersionResponse(model_version=render.version(found))
+
+    async def ListModelVersions(
+        self, request: service.ListModelVersionsRequest, context: Any
+    ) -> service.ListModelVersionsResponse:
+        model = names.path("model", request.model, 3)
+        page = messages.parse_version_page(request)
+        rows = await self._versions.page(model, page)
+        shown, token = render.page(rows, page.size, lambda row: row.number)
+        return service.ListModelVersionsResponse(
+            model_versions=map(render.version, shown), next_page_token=token
+        )
+
+    async def SetAliases(
+        self, request: service.SetAliasesRequest, context: Any
+    ) -> service.SetAliasesResponse:
+        model = await self._aliases.set(current_call(), messages.parse_set_aliases(request))
+        return service.SetAliasesResponse(model=render.model(model))
+
+    async def SetTags(self, request: service.SetTagsRequest, context: Any) -> service.SetTagsResponse:
+        tags = await self._namespaces.set_tags(current_call(), messages.parse_set_tags(request))
+        return service.SetTagsResponse(tags=tags)
+
+    async def SetMetrics(
+        self, request: service.SetMetricsRequest, context: Any
+    ) -> service.SetMetricsResponse:
+        metrics = await self._versions.set_metrics(current_call(), messages.parse_set_metrics(request))
+        return service.SetMetricsResponse(metrics=render.metrics(metrics))
+
+    async def ResolveResource(
+        self, request: service.ResolveResourceRequest, context: Any
+    ) -> service.ResolveResourceResponse:
+        chain = await self._namespaces.chain(messages.parse_resolve(request))
+        return service.ResolveResourceResponse(chain=chain_to_proto(chain))
+
+    def _scope(self, privilege: Privilege) -> Scope:
+        return self._grants.scope(current_call().principal.id, privilege)

@@ -1,0 +1,379 @@
+"""The catalog in PostgreSQL. Every method runs in the caller's transaction and never commits."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, TypeVar
+
+from modelyard_kit.access import SYSTEM_ID, Scope
+from modelyard_kit.auth import Call
+from sqlalchemy import ColumnElement, and_, any_, cast, delete, false, insert, not_, or_, select, true, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import Uuid
+
+from modelyard_catalog.commands import CreateVersion, VersionRef
+from modelyard_catalog.models import (
+    AliasMove,
+    ComputedAlias,
+    Json,
+    Model,
+    ModelVersion,
+    Path,
+    Resource,
+    Schema,
+    VersionState,
+)
+from modelyard_catalog.rows import levels, read_row, select_live, signature_to_json
+from modelyard_catalog.tables import (
+    alias_history,
+    aliases,
+    catalogs,
+    metrics,
+    model_versions,
+    models,
+    schemas,
+)
+
+R = TypeVar("R", bound=Resource)
+
+_PARENT_COLUMN: Mapping[type[Resource], str] = {
+    Schema: "catalog_id",
+    Model: "schema_id",
+    ModelVersion: "model_id",
+}
+
+
+class CatalogStore:
+    """Reads and writes of the catalog's tables."""
+
+    # Reads. Deleted rows, and rows in deleted containers, are never seen.
+
+    async def find(self, connection: AsyncConnection, kind: type[R], path: Path) -> R | None:
+        """Return the catalog, schema or model with this name."""
+        names = (table.c.name == part for table, part in zip(levels(kind), reversed(path), strict=True))
+        return await self._one(connection, kind, *names)
+
+    async def get(self, connection: AsyncConnection, kind: type[R], id: str) -> R | None:  # noqa: A002 - what it is
+        """Return the resource with this id."""
+        return await self._one(connection, kind, levels(kind)[0].c.id == id)
+
+    async def version(self, connection: AsyncConnection, ref: VersionRef) -> ModelVersion | None:
+        """Return the version that a reference names at this moment."""
+        names = [
+            table.c.name == part
+            for table, part in zip((models, schemas, catalogs), reversed(ref.model), strict=True)
+        ]
+        if ref.number is not None:
+            return await self._one(connection, ModelVersion, *names, model_versions.c.number == ref.number)
+        alias = ref.alias if ref.alias is not None else ComputedAlias.DEFAULT
+        if alias in set(ComputedAlias):
+            return await self._computed(connection, names, ComputedAlias(alias))
+        number = (
+            select(aliases.c.number)
+            .where(aliases.c.model_id == models.c.id, aliases.c.alias == alias)
+            .correlate(models)
+            .scalar_subquery()
+        )
+        return await self._one(connection, ModelVersion, *names, model_versions.c.number == number)
+
+    async def versions_by_number(
+        self, connection: AsyncConnection, model_id: str, numbers: Iterable[int]
+    ) -> dict[int, ModelVersion]:
+        """Return those of the numbers that exist in a model."""
+        query = select_live(ModelVersion).where(
+            model_versions.c.model_id == model_id, model_versions.c.number.in_(sorted(set(numbers)))
+        )
+        rows = await connection.execute(query)
+        return {row.number: read_row(ModelVersion, row) for row in rows}
+
+    async def page(
+        self,
+        connection: AsyncConnection,
+        kind: type[R],
+        *,
+        parent_id: str | None,
+        scope: Scope,
+        after: str | None,
+        limit: int,
+    ) -> list[R]:
+        """Return rows in creation order that `scope` shows, after the row with id `after`."""
+        table = levels(kind)[0]
+        query = select_live(kind).where(_visible(kind, scope)).order_by(table.c.id).limit(limit)
+        if parent_id is not None:
+            query = query.where(table.c[_PARENT_COLUMN[kind]] == parent_id)
+        if after is not None:
+            query = query.where(table.c.id > after)
+        return [read_row(kind, row) for row in await connection.execute(query)]
+
+    async def version_page(
+        self, connection: AsyncConnection, model_id: str, *, before: int | None, limit: int
+    ) -> list[ModelVersion]:
+        """Return versions of a model, newest first, with numbers under `before`."""
+        query = select_live(ModelVersion).where(model_versions.c.model_id == model_id)
+        if before is not None:
+            query = query.where(model_versions.c.number < before)
+        query = query.order_by(model_versions.c.number.desc()).limit(limit)
+        return [read_row(ModelVersion, row) for row in await connection.execute(query)]
+
+    async def alias_history(self, connection: AsyncConnection, model_id: str) -> list[AliasMove]:
+        """Return every move of every alias of a model, oldest first."""
+        query = (
+            select(alias_history.c.alias, alias_history.c.number_before, alias_history.c.number_after)
+            .where(alias_history.c.model_id == model_id)
+            .order_by(alias_history.c.sequence)
+        )
+        return [
+            AliasMove(row.alias, row.number_before, row.number_after)
+            for row in await connection.execute(query)
+        ]
+
+    # Writes.
+
+    async def insert(
+        self,
+        connection: AsyncConnection,
+        kind: type[Resource],
+        *,
+        id: str,  # noqa: A002 - what it is
+        parent_id: str | None,
+        name: str,
+        description: str,
+        tags: Mapping[str, str],
+        owner_id: str,
+        time: datetime,
+    ) -> bool:
+        """Insert a catalog, schema or model; False if the name is taken."""
+        values: dict[str, Any] = _new_row(id, description, tags, time) | {"name": name, "owner_id": owner_id}
+        if parent_id is not None:
+            values[_PARENT_COLUMN[kind]] = parent_id
+        if kind is Model:
+            values["latest_version"] = 0
+        table = levels(kind)[0]
+        statement = upsert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
+        return (await connection.execute(statement)).one_or_none() is not None
+
+    async def next_number(self, connection: AsyncConnection, model_id: str, time: datetime) -> int:
+        """Give out the next version number of a model; with the transaction's end it is taken for good."""
+        statement = (
+            update(models)
+            .where(models.c.id == model_id)
+            .values(
+                latest_version=models.c.latest_version + 1,
+                revision=models.c.revision + 1,
+                update_time=time,
+            )
+            .returning(models.c.latest_version)
+        )
+        return int((await connection.execute(statement)).scalar_one())
+
+    async def insert_version(
+        self,
+        connection: AsyncConnection,
+        command: CreateVersion,
+        *,
+        id: str,  # noqa: A002 - what it is
+        model_id: str,
+        number: int,
+        call: Call,
+        time: datetime,
+    ) -> None:
+        """Insert a version: READY with a digest, PENDING without."""
+        state = VersionState.READY if command.artifact_digest else VersionState.PENDING
+        values = _new_row(id, command.description, command.tags, time) | {
+            "model_id": model_id,
+            "number": number,
+            "state": state,
+            "state_message": "",
+            "artifact_digest": command.artifact_digest,
+            "runtime": command.runtime,
+            "signature": signature_to_json(command.signature),
+            "provenance": None if command.provenance is None else asdict(command.provenance),
+            "author_id": call.principal.id,
+            "author_name": call.principal.name,
+        }
+        await connection.execute(insert(model_versions).values(values))
+        await self._write_metrics(connection, id, command.metrics)
+
+    async def set_state(
+        self,
+        connection: AsyncConnection,
+        version_id: str,
+        state: VersionState,
+        *,
+        message: str,
+        digest: str,
+        time: datetime,
+    ) -> None:
+        """Put a version into a state."""
+        await self._change(
+            connection,
+            ModelVersion,
+            version_id,
+            time,
+            state=state,
+            state_message=message,
+            artifact_digest=digest,
+        )
+
+    async def set_tags(
+        self, connection: AsyncConnection, resource: Resource, tags: Mapping[str, str], time: datetime
+    ) -> None:
+        """Replace all tags of a resource."""
+        await self._change(connection, type(resource), resource.id, time, tags=dict(tags))
+
+    async def set_metrics(
+        self,
+        connection: AsyncConnection,
+        version_id: str,
+        *,
+        write: Mapping[str, Json],
+        remove: Sequence[str],
+        time: datetime,
+    ) -> None:
+        """Write and remove metrics of a version."""
+        gone = delete(metrics).where(metrics.c.version_id == version_id, metrics.c.name.in_(remove))
+        if remove:
+            await connection.execute(gone)
+        await self._write_metrics(connection, version_id, write)
+        await self._change(connection, ModelVersion, version_id, time)
+
+    async def move_aliases(
+        self,
+        connection: AsyncConnection,
+        model_id: str,
+        moves: Sequence[AliasMove],
+        call: Call,
+        time: datetime,
+    ) -> None:
+        """Point aliases elsewhere, add to their history, and give the model and its versions a new revision."""
+        for move in moves:
+            await self._point(connection, model_id, move)
+        history = [
+            {
+                "model_id": model_id,
+                "alias": move.alias,
+                "number_before": move.before,
+                "number_after": move.after,
+                "actor_id": call.principal.id,
+                "actor_name": call.principal.name,
+                "request_id": call.request_id,
+                "time": time,
+            }
+            for move in moves
+        ]
+        await connection.execute(insert(alias_history), history)
+        await self._change(connection, Model, model_id, time)
+        numbers = {number for move in moves for number in (move.before, move.after)}
+        await connection.execute(
+            update(model_versions)
+            .where(model_versions.c.model_id == model_id, model_versions.c.number.in_(sorted(numbers)))
+            .values(revision=model_versions.c.revision + 1, update_time=time)
+        )
+
+    # Parts of the above.
+
+    async def _one(self, connection: AsyncConnection, kind: type[R], *where: ColumnElement[bool]) -> R | None:
+        row = (await connection.execute(select_live(kind).where(*where))).one_or_none()
+        return None if row is None else read_row(kind, row)
+
+    async def _computed(
+        self, connection: AsyncConnection, names: Sequence[ColumnElement[bool]], alias: ComputedAlias
+    ) -> ModelVersion | None:
+        number = model_versions.c.number
+        query = (
+            select_live(ModelVersion)
+            .where(*names, model_versions.c.state == VersionState.READY)
+            .order_by(number if alias is ComputedAlias.FIRST else number.desc())
+            .limit(1)
+        )
+        row = (await connection.execute(query)).one_or_none()
+        return None if row is None else read_row(ModelVersion, row)
+
+    async def _write_metrics(
+        self, connection: AsyncConnection, version_id: str, values: Mapping[str, Json]
+    ) -> None:
+        if not values:
+            return
+        rows = [
+            {"version_id": version_id, "name": name, "value": value, "number": _number(value)}
+            for name, value in values.items()
+        ]
+        statement = upsert(metrics).values(rows)
+        new = {"value": statement.excluded.value, "number": statement.excluded.number}
+        await connection.execute(
+            statement.on_conflict_do_update(index_elements=["version_id", "name"], set_=new)
+        )
+
+    async def _point(self, connection: AsyncConnection, model_id: str, move: AliasMove) -> None:
+        if not move.after:
+            gone = delete(aliases).where(aliases.c.model_id == model_id, aliases.c.alias == move.alias)
+            await connection.execute(gone)
+            return
+        statement = upsert(aliases).values(model_id=model_id, alias=move.alias, number=move.after)
+        await connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["model_id", "alias"], set_={"number": statement.excluded.number}
+            )
+        )
+
+    async def _change(
+        self,
+        connection: AsyncConnection,
+        kind: type[Resource],
+        id: str,  # noqa: A002 - what it is
+        time: datetime,
+        **values: Any,
+    ) -> None:
+        table = levels(kind)[0]
+        statement = update(table).where(table.c.id == id)
+        await connection.execute(statement.values(revision=table.c.revision + 1, update_time=time, **values))
+
+
+def _new_row(id: str, description: str, tags: Mapping[str, str], time: datetime) -> dict[str, Any]:  # noqa: A002
+    return {
+        "id": id,
+        "description": description,
+        "tags": dict(tags),
+        "revision": 1,
+        "create_time": time,
+        "update_time": time,
+    }
+
+
+def _number(value: Json) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _visible(kind: type[Resource], scope: Scope) -> ColumnElement[bool]:
+    """Return the condition under which a scope shows a row: the same decision as `access.decide`, for all rows at once."""
+    if scope.everything:
+        return true()
+    if SYSTEM_ID in scope.denied:
+        return false()
+    tables = levels(kind)
+    allowed: ColumnElement[bool] = true()
+    if SYSTEM_ID not in scope.allowed:
+        owned = [table.c.owner_id == scope.principal_id for table in tables] if scope.principal_id else []
+        allowed = or_(false(), *owned, *_any_of(tables, scope.allowed))
+    return and_(allowed, *(not_(condition) for condition in _any_of(tables, scope.denied)))
+
+
+def _any_of(tables: Iterable[Any], ids: frozenset[str]) -> list[ColumnElement[bool]]:
+    known = [id for id in sorted(ids) if _is_uuid(id)]  # noqa: A001 - what it is
+    if not known:
+        return []
+    array = cast(known, ARRAY(Uuid(as_uuid=False)))
+    return [table.c.id == any_(array) for table in tables]
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,228 @@
+"""Rules of model versions: numbers, states, metrics."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from modelyard_kit import limits
+from modelyard_kit.access import Link, ResourceType
+from modelyard_kit.auth import Call
+from modelyard_kit.clock import Clock
+from modelyard_kit.db import Database
+from modelyard_kit.errors import InvalidState, NotFound
+from modelyard_kit.ids import new_id
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_catalog.commands import CreateVersion, Fail, Finalize, Page, SetMetrics, VersionRef
+from modelyard_catalog.models import (
+    RESULTS,
+    TRANSITIONS,
+    Json,
+    Model,
+    ModelVersion,
+    Path,
+    Transition,
+    VersionState,
+)
+from modelyard_catalog.recording import changes, compact, create_once, record
+from modelyard_catalog.store import CatalogStore
+
+
+class Artifacts(Protocol):
+    """What the rules ask of the artifact service."""
+
+    async def require(self, digest: str, model: str) -> None:
+        """Return if the artifact was committed for the model.
+
+        Raises:
+            InvalidField: it was not.
+            PeerUnavailable: nobody can tell at the moment.
+        """
+        ...
+
+
+class Versions:
+    """Use cases of model versions."""
+
+    def __init__(self, db: Database, store: CatalogStore, clock: Clock, artifacts: Artifacts) -> None:
+        self._db = db
+        self._store = store
+        self._clock = clock
+        self._artifacts = artifacts
+
+    async def create(self, call: Call, command: CreateVersion) -> ModelVersion:
+        """Add a version with the next number: READY if it names a committed artifact, else PENDING.
+
+        Raises:
+            NotFound: the model does not exist.
+            InvalidField: the artifact was not committed for the model.
+            PeerUnavailable: the artifact service does not answer.
+            RequestIdReused: the request id came before with other content.
+        """
+        if command.artifact_digest:
+            # Before the transaction: what it runs may run twice, and must not wait for another service.
+            await self._artifacts.require(command.artifact_digest, ".".join(command.model))
+
+        async def work(connection: AsyncConnection) -> ModelVersion:
+            async def insert() -> str:
+                return await self._insert(connection, call, command)
+
+            made = await create_once(connection, call, "create_model_version", command.once, insert)
+            found = await self._store.get(connection, ModelVersion, made)
+            if found is None:
+                raise NotFound(ResourceType.MODEL_VERSION, made)
+            return found
+
+        return await self._db.in_tx(work)
+
+    async def finalize(self, call: Call, command: Finalize) -> ModelVersion:
+        """Give a PENDING version its artifact; the same again changes nothing.
+
+        Raises:
+            NotFound: the version does not exist.
+            InvalidState: it has another artifact, or was given up.
+            InvalidField: the artifact was not committed for the model.
+            PeerUnavailable: the artifact service does not answer.
+        """
+        seen = await self.get(command.version)
+        if _is_repetition(seen, Transition.FINALIZE, digest=command.artifact_digest):
+            return seen
+        await self._artifacts.require(command.artifact_digest, seen.model.name)
+        return await self._change_state(
+            call,
+            VersionRef(command.version.model, seen.number),
+            Transition.FINALIZE,
+            digest=command.artifact_digest,
+        )
+
+    async def fail(self, call: Call, command: Fail) -> ModelVersion:
+        """Give up a PENDING version; the same again changes nothing.
+
+        Raises:
+            NotFound: the version does not exist.
+            InvalidState: it is READY.
+        """
+        return await self._change_state(call, command.version, Transition.FAIL, message=command.message)
+
+    async def get(self, ref: VersionRef) -> ModelVersion:
+        """Return the version that a reference names at this moment.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return await self._db.read(lambda connection: self._require(connection, ref))
+
+    async def page(self, model: Path, page: Page) -> list[ModelVersion]:
+        """Return up to one row more than a page of versions, newest first.
+
+        Raises:
+            NotFound: the model does not exist.
+        """
+        before = page.after if isinstance(page.after, int) else None
+
+        async def work(connection: AsyncConnection) -> list[ModelVersion]:
+            found = await self._model(connection, model)
+            return await self._store.version_page(connection, found.id, before=before, limit=page.size + 1)
+
+        return await self._db.read(work)
+
+    async def set_metrics(self, call: Call, command: SetMetrics) -> dict[str, Json]:
+        """Write and remove metrics of a version and return all it has then.
+
+        Raises:
+            NotFound: the version does not exist.
+            LimitExceeded: it would have too many.
+        """
+
+        async def work(connection: AsyncConnection) -> dict[str, Json]:
+            version = await self._require(connection, command.version)
+            before = dict(version.metrics)
+            after = {**before, **command.write}
+            for name in command.remove:
+                after.pop(name, None)
+            limits.check("metrics_per_version", len(after))
+            difference = changes(before, after)
+            if not difference["before"] and not difference["after"]:
+                return after
+            now = self._clock()
+            await self._store.set_metrics(
+                connection, version.id, write=command.write, remove=command.remove, time=now
+            )
+            event = "catalog.model_version.measured"
+            await record(connection, call, event, version.link, time=now, data=difference)
+            return after
+
+        return await self._db.in_tx(work)
+
+    async def _insert(self, connection: AsyncConnection, call: Call, command: CreateVersion) -> str:
+        model = await self._model(connection, command.model)
+        now = self._clock()
+        number = await self._store.next_number(connection, model.id, now)
+        made = new_id()
+        await self._store.insert_version(
+            connection, command, id=made, model_id=model.id, number=number, call=call, time=now
+        )
+        link = Link(ResourceType.MODEL_VERSION, made, f"{model.name}/{number}")
+        data = {
+            "after": {
+                "model_id": model.id,
+                "number": number,
+                "state": VersionState.READY if command.artifact_digest else VersionState.PENDING,
+                "artifact_digest": command.artifact_digest,
+                "description": command.description,
+                "runtime": command.runtime,
+                "tags": dict(command.tags),
+                "metrics": {name: compact(value) for name, value in command.metrics.items()},
+            }
+        }
+        await record(connection, call, "catalog.model_version.created", link, time=now, data=data)
+        return made
+
+    async def _change_state(
+        self, call: Call, ref: VersionRef, transition: Transition, *, message: str = "", digest: str = ""
+    ) -> ModelVersion:
+        async def work(connection: AsyncConnection) -> ModelVersion:
+            version = await self._require(connection, ref)
+            if _is_repetition(version, transition, digest=digest):
+                return version
+            state = TRANSITIONS[version.state][transition]
+            now = self._clock()
+            await self._store.set_state(
+                connection, version.id, state, message=message, digest=digest, time=now
+            )
+            data = {
+                "before": {"state": version.state},
+                "after": {"state": state, "artifact_digest": digest, "state_message": message},
+            }
+            event = "finalized" if transition is Transition.FINALIZE else "failed"
+            await record(
+                connection, call, f"catalog.model_version.{event}", version.link, time=now, data=data
+            )
+            return await self._require(connection, ref)
+
+        return await self._db.in_tx(work)
+
+    async def _model(self, connection: AsyncConnection, path: Path) -> Model:
+        found = await self._store.find(connection, Model, path)
+        if found is None:
+            raise NotFound(ResourceType.MODEL, ".".join(path))
+        return found
+
+    async def _require(self, connection: AsyncConnection, ref: VersionRef) -> ModelVersion:
+        found = await self._store.version(connection, ref)
+        if found is None:
+            raise NotFound(ResourceType.MODEL_VERSION, str(ref))
+        return found
+
+
+def _is_repetition(version: ModelVersion, transition: Transition, *, digest: str) -> bool:
+    """Return whether the transition was made before; False if it can be made now.
+
+    Raises:
+        InvalidState: neither.
+    """
+    if transition in TRANSITIONS[version.state]:
+        return False
+    if version.state is RESULTS[transition] and version.artifact_digest == digest:
+        return True
+    raise InvalidState(version.kind, version.name, state=version.state, wanted=VersionState.PENDING)
