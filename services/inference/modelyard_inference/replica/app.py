@@ -1,0 +1,178 @@
+"""A replica from start to end: listen, load, warm up, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from modelyard_inference.replica import tracing
+from modelyard_inference.replica.config import ReplicaConfig, write_status
+from modelyard_inference.replica.contract import Contract
+from modelyard_inference.replica.engine import Engine
+from modelyard_inference.replica.front import Front, MakeFront
+from modelyard_inference.replica.grpc_front import GrpcFront
+from modelyard_inference.replica.lifecycle import Lifecycle, State
+from modelyard_inference.replica.servicer import Servicer
+from modelyard_inference.runtimes import LoadError
+
+log: Any = structlog.get_logger()
+_FAILED: Final = 1
+_BAD_CONFIGURATION: Final = 2
+# Room above the limit, so that a body somewhat too large gets an answer that names the limit.
+_SLACK: Final = 2
+
+
+class Replica:
+    """One replica inside a running event loop."""
+
+    def __init__(self, config: ReplicaConfig, *, make_front: MakeFront = GrpcFront) -> None:
+        self.config = config
+        self.lifecycle = Lifecycle()
+        self._engine = Engine(config)
+        wrap, self._flush = tracing.start(config)
+        servicer = Servicer(Contract(config), self._engine, self.lifecycle)
+        self._front: Front = make_front(
+            servicer.routes(wrap), listen=config.listen, max_message_bytes=config.max_request_bytes * _SLACK
+        )
+
+    async def start(self) -> None:
+        """Listen (NOT_SERVING), load the model, warm it up, then serve.
+
+        Raises:
+            LoadError: if the model cannot be loaded.
+            OSError: if the address cannot be used.
+        """
+        await self._front.start()
+        await self._engine.load()
+        self.lifecycle.move(State.READY)
+
+    async def drain(self) -> None:
+        """Refuse what is new, finish what is in flight within `drain_seconds`, stop listening."""
+        self.lifecycle.move(State.DRAINING)
+        try:
+            async with asyncio.timeout(self.config.drain_seconds):
+                await self.lifecycle.idle()
+        except TimeoutError:
+            log.warning("drain_timed_out", in_flight=self.lifecycle.in_flight)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop at once; calls in flight get a second to send their answers."""
+        await self._front.stop(1.0)
+        if not self.lifecycle.in_flight:
+            await self._engine.close()
+        await asyncio.to_thread(self._flush)
+
+
+def main(config_path: Path) -> int:
+    """Run a replica until it is told to stop; return the exit status."""
+    try:
+        config = ReplicaConfig.load(config_path)
+    except (OSError, ValueError) as error:
+        configure_logging("info", "json")
+        log.error("replica_failed", problem=f"{config_path}: {error}")  # noqa: TRY400  the text says it all
+        _try_write_status(config_path, "failed", f"{config_path}: {error}")
+        return _BAD_CONFIGURATION
+    configure_logging(config.log_level, config.log_format)
+    structlog.contextvars.bind_contextvars(
+        deployment=config.deployment, model_version=f"{config.model}/{config.version}"
+    )
+    _try_write_status(config_path, "loading")
+    return asyncio.run(_serve(config, config_path))
+
+
+async def _serve(config: ReplicaConfig, config_path: Path) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    # The service that started this process may end; its predictions go on.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    replica = Replica(config)
+    starting = asyncio.ensure_future(replica.start())
+    asked_to_stop = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((starting, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        log.info("replica_stopped_while_loading")
+        _leave(0)
+    try:
+        starting.result()
+    except (LoadError, OSError) as error:
+        return await _fail(replica, config_path, str(error))
+    except Exception as error:  # a runtime may raise anything; the launcher must be told
+        log.exception("load_raised")
+        return await _fail(replica, config_path, f"{type(error).__name__}: {error}")
+    _try_write_status(config_path, "ready")
+    log.info("replica_ready", listen=config.listen, process_id=os.getpid())
+    await asked_to_stop
+    log.info("replica_draining", in_flight=replica.lifecycle.in_flight)
+    _try_write_status(config_path, "draining")
+    await replica.drain()
+    log.info("replica_stopped", in_flight=replica.lifecycle.in_flight)
+    if replica.lifecycle.in_flight:
+        _leave(0)
+    return 0
+
+
+async def _fail(replica: Replica, config_path: Path, message: str) -> int:
+    log.error("replica_failed", problem=message)
+    _try_write_status(config_path, "failed", message)
+    await replica.stop()
+    return _FAILED
+
+
+def _leave(status: int) -> None:
+    """End the process though the model's thread is still busy; nothing can stop a thread."""
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _try_write_status(config_path: Path, state: str, message: str = "") -> None:
+    try:
+        write_status(config_path, state, message)
+    except OSError as error:
+        # Serving matters more than saying so: the folder may be gone with the service that made it.
+        log.warning("status_not_written", problem=str(error))
+
+
+class _Lines:
+    """Standard error that does not mind when nobody reads it any more."""
+
+    def write(self, text: str) -> int:
+        try:
+            return sys.stderr.write(text)
+        except (OSError, ValueError):
+            return 0
+
+    def flush(self) -> None:
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            return
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Log to standard error, one line per event."""
+    renderer: Any = structlog.processors.JSONRenderer()
+    if form == "console":
+        renderer = structlog.dev.ConsoleRenderer()
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if form == "json":
+        processors.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(_Lines()),  # type: ignore[arg-type]  # all it needs of a file
+        cache_logger_on_first_use=True,
+    )

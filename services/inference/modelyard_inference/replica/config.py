@@ -1,0 +1,176 @@
+"""What the launcher tells a replica: a JSON file, mode 0600, and what the replica answers beside it: a status file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from modelyard_inference.runtimes.signature import Signature
+
+_SOCKET_PATH_BYTES: Final = 103  # sun_path of macOS; Linux allows four more
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_LOG_FORMATS: Final = ("json", "console")
+
+
+@dataclass(frozen=True)
+class ReplicaConfig:
+    """Everything one replica needs to know."""
+
+    deployment: str
+    """Name of the deployment, the `model_name` of predictions."""
+    model: str
+    """Full name of the model, `prod.ml.iris`."""
+    version: int
+    """Number of the version."""
+    artifact_digest: str
+    """Digest of the artifact that was unpacked into `model_directory`."""
+    model_directory: Path
+    """Local folder with the artifact's files."""
+    runtime: str
+    """Name of the runtime: `sklearn` or `onnx`."""
+    signature: Signature
+    """The methods of the version."""
+    listen: str
+    """`unix:/path` of the socket; its folder is made with mode 0700."""
+    max_request_bytes: int = 64 * 1024 * 1024
+    """Largest request body."""
+    max_queue_rows: int = 10_000
+    """Rows that may wait for the model."""
+    max_batch_rows: int = 1024
+    """Rows of one run of the model; a larger request runs alone."""
+    batch_delay_seconds: float = 0.0
+    """How long an idle replica waits for company for a request; 0 batches what waited while the model ran."""
+    threads: int = 1
+    """Threads one prediction may use, where the runtime can tell."""
+    drain_seconds: float = 30.0
+    """Longest time to finish predictions when stopping."""
+    server_name: str = "modelyard"
+    """Name that ServerMetadata answers."""
+    log_level: str = "info"
+    """Least level that is logged."""
+    log_format: str = "json"
+    """`json` or `console`."""
+    otlp_endpoint: str = ""
+    """OTLP/gRPC collector; if set, predictions that carry a `traceparent` become spans."""
+
+    def __post_init__(self) -> None:
+        problems = [f"{name}: must not be empty" for name in _TEXTS if not getattr(self, name)]
+        problems += [f"{name}: must be at least 1" for name in _COUNTS if getattr(self, name) < 1]
+        problems += [f"{name}: must not be negative" for name in _SECONDS if getattr(self, name) < 0]
+        if not self.listen.startswith("unix:/"):
+            problems.append(f"listen: must be unix:/path, not {self.listen!r}")
+        elif len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES:
+            problems.append(
+                f"listen: the path of a socket has at most {_SOCKET_PATH_BYTES} bytes: {self.socket}"
+            )
+        if self.log_level not in _LOG_LEVELS:
+            problems.append(f"log_level: must be one of {', '.join(_LOG_LEVELS)}")
+        if self.log_format not in _LOG_FORMATS:
+            problems.append(f"log_format: must be one of {', '.join(_LOG_FORMATS)}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def socket(self) -> Path:
+        """Path of the socket."""
+        return Path(self.listen.removeprefix("unix:"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the configuration file."""
+        value = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**value, "model_directory": str(self.model_directory), "signature": self.signature.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Any) -> ReplicaConfig:
+        """Read what `to_json` returns.
+
+        Raises:
+            ValueError: naming every field that is missing, unknown or of the wrong type.
+        """
+        if not isinstance(value, Mapping):
+            raise ValueError("the configuration must be a JSON object")  # noqa: TRY004
+        known = {field.name: field for field in fields(cls)}
+        problems = [f"{name}: is no setting of a replica" for name in value if name not in known]
+        problems += [f"{name}: is missing" for name in _REQUIRED if name not in value]
+        problems += [
+            f"{name}: must be {_article(wanted)}"
+            for name, wanted in _TYPES.items()
+            if name in value and (not isinstance(value[name], wanted) or isinstance(value[name], bool))
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return cls(
+            **{
+                **value,
+                "model_directory": Path(value["model_directory"]),
+                "signature": Signature.from_json(value["signature"]),
+            }
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> ReplicaConfig:
+        """Read the file at `path`.
+
+        Raises:
+            OSError: if it cannot be read.
+            ValueError: as `from_json`, or if it is not JSON.
+        """
+        return cls.from_json(json.loads(path.read_text("utf-8")))
+
+    def dump(self, path: Path) -> None:
+        """Write the file at `path`, mode 0600, all at once."""
+        write_private(path, json.dumps(self.to_json(), indent=2) + "\n")
+
+
+_TEXTS: Final = ("deployment", "model", "artifact_digest", "runtime", "server_name")
+_COUNTS: Final = ("version", "max_request_bytes", "max_queue_rows", "max_batch_rows", "threads")
+_SECONDS: Final = ("batch_delay_seconds", "drain_seconds")
+_REQUIRED: Final = (
+    "deployment", "model", "version", "artifact_digest", "model_directory", "runtime", "signature", "listen",
+)  # fmt: skip
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(
+        (*_TEXTS, "model_directory", "listen", "log_level", "log_format", "otlp_endpoint"), (str,)
+    ),
+    **dict.fromkeys(_COUNTS, (int,)),
+    **dict.fromkeys(_SECONDS, (int, float)),
+    "signature": (dict,),
+}
+
+
+def status_path(config_path: Path) -> Path:
+    """Return where the replica of a configuration file writes its status."""
+    return config_path.with_name(config_path.name + ".status")
+
+
+def write_status(config_path: Path, state: str, message: str = "") -> None:
+    """Write `{"state", "message", "process_id"}`; the state is loading, ready, draining or failed."""
+    content = {"state": state, "message": message, "process_id": os.getpid()}
+    write_private(status_path(config_path), json.dumps(content) + "\n")
+
+
+def read_status(config_path: Path) -> dict[str, Any]:
+    """Return the status, or `{}` while there is none."""
+    try:
+        value: dict[str, Any] = json.loads(status_path(config_path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600 by renaming, so that readers see the old or the new content."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def _article(types: tuple[type, ...]) -> str:
+    return {str: "text", int: "a whole number", float: "a number", dict: "an object"}[types[-1]]

@@ -1,0 +1,245 @@
+"""The methods a replica answers: the Open Inference Protocol under both of its names, its REST form, and health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from importlib import metadata
+from typing import Any, Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
+
+from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
+from modelyard.api.oip.v2 import rest_inference_pb2 as rest_pb
+from modelyard_inference.replica import messages, rest
+from modelyard_inference.replica.batching import Outputs
+from modelyard_inference.replica.contract import Contract, Prediction
+from modelyard_inference.replica.engine import Engine
+from modelyard_inference.replica.errors import ReplicaNotReady
+from modelyard_inference.replica.front import Call, Routes, Unary
+from modelyard_inference.replica.lifecycle import Lifecycle
+from modelyard_inference.runtimes.signature import TensorSpec
+from modelyard_kit.errors import DeadlineExceeded, InvalidField, LimitExceeded, NotFound
+
+OIP_SERVICES: Final = ("inference.GRPCInferenceService", "modelyard.api.oip.v2.GRPCInferenceService")
+REST_SERVICE: Final = "modelyard.api.oip.v2.RestInferenceService"
+HEALTH_SERVICE: Final = "grpc.health.v1.Health"
+_JSON: Final = "application/json"
+# Up to these sizes a body is read on the event loop, beyond them in a thread: health must not wait for it.
+_LARGE_BODY: Final = 4 * 1024 * 1024
+_LARGE_SLOW_BODY: Final = 32 * 1024
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+class Servicer:
+    """Answers encoded messages with encoded messages."""
+
+    def __init__(self, contract: Contract, engine: Engine, lifecycle: Lifecycle) -> None:
+        self._contract = contract
+        self._engine = engine
+        self._lifecycle = lifecycle
+        self._renderer = messages.Renderer(contract)
+        self._max_bytes = contract.config.max_request_bytes
+        has_bytes = any(
+            spec.datatype == "BYTES"
+            for method in contract.config.signature.methods
+            for spec in (*method.inputs, *method.outputs)
+        )
+        self._large = _LARGE_SLOW_BODY if has_bytes else _LARGE_BODY
+        self._version = metadata.version("modelyard") if _installed() else "0"
+
+    def routes(self, wrap: Callable[[str, Unary], Unary]) -> Routes:
+        """Return the methods by path; `wrap` gets the methods that predict."""
+        oip: dict[str, Unary] = {
+            "ServerLive": self.server_live,
+            "ServerReady": self.server_ready,
+            "ServerMetadata": self.server_metadata,
+            "ModelReady": self.model_ready,
+            "ModelMetadata": self.model_metadata,
+            "ModelInfer": wrap("ModelInfer", self.model_infer),
+        }
+        unary = {f"/{service}/{name}": method for service in OIP_SERVICES for name, method in oip.items()}
+        unary[f"/{REST_SERVICE}/Infer"] = wrap("Infer", self.rest_infer)
+        unary[f"/{REST_SERVICE}/Describe"] = self.rest_describe
+        unary[f"/{REST_SERVICE}/Ready"] = self.rest_ready
+        unary[f"/{HEALTH_SERVICE}/Check"] = self.health_check
+        return Routes(unary, {f"/{HEALTH_SERVICE}/Watch": self.health_watch})
+
+    async def model_infer(self, body: bytes, call: Call) -> bytes:
+        """ModelInfer."""
+        self._lifecycle.enter()
+        try:
+            self._check_size(len(body))
+            if len(body) < self._large:
+                prediction = messages.parse(body, self._contract)
+            else:
+                prediction = await asyncio.to_thread(messages.parse, body, self._contract)
+            outputs = await self._predict(prediction, call)
+            return await self._render(outputs, lambda: self._renderer.render(prediction, outputs))
+        finally:
+            self._lifecycle.leave()
+
+    async def rest_infer(self, body: bytes, call: Call) -> bytes:
+        """RestInferenceService.Infer."""
+        self._lifecycle.enter()
+        try:
+            self._check_size(len(body))
+            request = _decode(rest_pb.InferRequest, body)
+            arguments = (request.model_name, request.model_version, request.body.data, self._contract)
+            if len(body) < _LARGE_SLOW_BODY:
+                prediction = rest.parse(*arguments)
+            else:
+                prediction = await asyncio.to_thread(rest.parse, *arguments)
+            outputs = await self._predict(prediction, call)
+            data = await self._render(outputs, lambda: rest.render(prediction, outputs, self._contract))
+        finally:
+            self._lifecycle.leave()
+        response = rest_pb.InferResponse()
+        response.body.content_type, response.body.data = _JSON, data
+        return response.SerializeToString()
+
+    async def server_live(self, body: bytes, call: Call) -> bytes:
+        """ServerLive."""
+        return pb.ServerLiveResponse(live=True).SerializeToString()
+
+    async def server_ready(self, body: bytes, call: Call) -> bytes:
+        """ServerReady."""
+        return pb.ServerReadyResponse(ready=self._lifecycle.ready).SerializeToString()
+
+    async def server_metadata(self, body: bytes, call: Call) -> bytes:
+        """ServerMetadata."""
+        return pb.ServerMetadataResponse(
+            name=self._contract.config.server_name, version=self._version
+        ).SerializeToString()
+
+    async def model_ready(self, body: bytes, call: Call) -> bytes:
+        """ModelReady: an unknown model is not ready, which is no error."""
+        request = _decode(pb.ModelReadyRequest, body)
+        known = request.name == self._contract.name and self._contract.is_version(request.version)
+        return pb.ModelReadyResponse(ready=known and self._lifecycle.ready).SerializeToString()
+
+    async def model_metadata(self, body: bytes, call: Call) -> bytes:
+        """ModelMetadata."""
+        request = _decode(pb.ModelMetadataRequest, body)
+        return self._metadata(request.name, request.version).SerializeToString()
+
+    async def rest_describe(self, body: bytes, call: Call) -> bytes:
+        """RestInferenceService.Describe."""
+        request = _decode(rest_pb.DescribeRequest, body)
+        described = self._metadata(request.model_name, request.model_version)
+        response = rest_pb.DescribeResponse()
+        response.body.content_type = _JSON
+        response.body.data = rest.dump(
+            {
+                "name": described.name,
+                "versions": list(described.versions),
+                "platform": described.platform,
+                "inputs": [_tensor(item) for item in described.inputs],
+                "outputs": [_tensor(item) for item in described.outputs],
+                "properties": dict(described.properties),
+            }
+        )
+        return response.SerializeToString()
+
+    async def rest_ready(self, body: bytes, call: Call) -> bytes:
+        """RestInferenceService.Ready: not ready is an error there, because HTTP clients look at the status."""
+        request = _decode(rest_pb.ReadyRequest, body)
+        self._contract.check_model(request.model_name, request.model_version)
+        if not self._lifecycle.ready:
+            raise ReplicaNotReady(self._lifecycle.state.value)
+        response = rest_pb.ReadyResponse()
+        response.body.content_type = _JSON
+        response.body.data = rest.dump({"name": self._contract.name, "ready": True})
+        return response.SerializeToString()
+
+    async def health_check(self, body: bytes, call: Call) -> bytes:
+        """Health.Check of this process ("") or its deployment."""
+        service = _decode(health_pb2.HealthCheckRequest, body).service
+        if service not in ("", self._contract.name):
+            raise NotFound("service", service)
+        return self._health()
+
+    async def health_watch(self, body: bytes, call: Call) -> AsyncIterator[bytes]:
+        """Health.Watch: the state now and after every change."""
+        service = _decode(health_pb2.HealthCheckRequest, body).service
+        if service not in ("", self._contract.name):
+            yield health_pb2.HealthCheckResponse(
+                status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            ).SerializeToString()
+            await asyncio.Event().wait()
+        while True:
+            changed = asyncio.ensure_future(self._lifecycle.changed())
+            try:
+                yield self._health()
+                await changed
+            finally:
+                changed.cancel()
+
+    async def _predict(self, prediction: Prediction, call: Call) -> Outputs:
+        deadline = call.deadline
+        future = self._engine.submit(prediction, deadline)
+        if prediction.timeout is None:
+            return await future
+        # The front ends calls at their deadline; the protocol's own parameter is this method's business.
+        try:
+            async with asyncio.timeout(prediction.timeout):
+                return await future
+        except TimeoutError as error:
+            raise DeadlineExceeded from error
+
+    async def _render(self, outputs: Outputs, render: Callable[[], T]) -> T:
+        if sum(array.nbytes for array in outputs.values()) < self._large:
+            return render()
+        return await asyncio.to_thread(render)
+
+    def _health(self) -> bytes:
+        states = health_pb2.HealthCheckResponse
+        return states(
+            status=states.SERVING if self._lifecycle.ready else states.NOT_SERVING
+        ).SerializeToString()
+
+    def _metadata(self, name: str, version: str) -> pb.ModelMetadataResponse:
+        self._contract.check_model(name, version)
+        config, method = self._contract.config, self._contract.first.signature
+        return pb.ModelMetadataResponse(
+            name=self._contract.name,
+            versions=[self._contract.version],
+            platform=config.runtime,
+            inputs=[_spec(spec) for spec in method.inputs],
+            outputs=[_spec(spec) for spec in method.outputs],
+            properties={
+                "artifact_digest": config.artifact_digest,
+                "model_version": f"{config.model}/{config.version}",
+                "methods": ",".join(self._contract.methods),
+            },
+        )
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise LimitExceeded("max_request_bytes", maximum=self._max_bytes, actual=size)
+
+
+def _decode(message: type[M], body: bytes) -> M:
+    try:
+        return message.FromString(body)
+    except DecodeError as error:
+        raise InvalidField("body", f"is not a {message.DESCRIPTOR.name}") from error
+
+
+def _spec(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+
+
+def _tensor(item: pb.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:
+    return {"name": item.name, "datatype": item.datatype, "shape": list(item.shape)}
+
+
+def _installed() -> bool:
+    try:
+        metadata.version("modelyard")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
