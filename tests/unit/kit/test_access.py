@@ -1,0 +1,127 @@
+"""Decisions of the kit, rule by rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelyard_kit.access import (
+    SERVICES,
+    SYSTEM,
+    Chain,
+    Effect,
+    Grants,
+    Link,
+    Missing,
+    Privilege,
+    Requires,
+    ResourceGrant,
+    ResourceType,
+    authorize,
+    decide,
+)
+from modelyard_kit.auth import Principal
+from modelyard_kit.errors import NotFound, PermissionDenied, PermissionsStale
+
+CATALOG = Link(ResourceType.CATALOG, "c", "prod", "owner-of-catalog")
+SCHEMA = Link(ResourceType.SCHEMA, "s", "prod.ml")
+MODEL = Link(ResourceType.MODEL, "m", "prod.ml.iris", "owner-of-model")
+CHAIN: Chain = (MODEL, SCHEMA, CATALOG, SYSTEM)
+ADA = Principal("ada", "ada", "user")
+
+
+def allow(resource: str, *privileges: Privilege) -> list[ResourceGrant]:
+    return [ResourceGrant(resource, privilege, Effect.ALLOW) for privilege in privileges]
+
+
+def deny(resource: str, privilege: Privilege) -> list[ResourceGrant]:
+    return [ResourceGrant(resource, privilege, Effect.DENY)]
+
+
+USE = allow("c", Privilege.USE_CATALOG, Privilege.USE_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("principal", "grants", "allowed", "says"),
+    [
+        ("ada", [], False, "nobody granted USE_SCHEMA"),
+        ("ada", USE, False, "nobody granted EDIT on model 'prod.ml.iris'"),
+        ("ada", USE + allow("m", Privilege.EDIT), True, "EDIT is granted on model"),
+        ("ada", USE + allow("c", Privilege.EDIT), True, "EDIT is granted on catalog"),
+        ("ada", USE + allow("system", Privilege.EDIT), True, "EDIT is granted on the system"),
+        ("ada", allow("m", Privilege.EDIT), False, "nobody granted USE_SCHEMA"),
+        ("ada", allow("m", Privilege.EDIT) + allow("s", Privilege.USE_SCHEMA), False, "nobody granted USE_CATALOG"),
+        ("ada", USE + allow("c", Privilege.EDIT) + deny("m", Privilege.EDIT), False, "EDIT is denied on model"),
+        ("ada", USE + allow("m", Privilege.EDIT) + deny("c", Privilege.EDIT), False, "EDIT is denied on catalog"),
+        ("ada", USE + allow("m", Privilege.EDIT) + deny("s", Privilege.USE_SCHEMA), False, "USE_SCHEMA is denied"),
+        ("owner-of-catalog", [], True, "owner of catalog"),
+        ("owner-of-model", [], False, "nobody granted USE_SCHEMA"),
+        ("owner-of-model", USE, True, "owner of model"),
+        ("owner-of-model", USE + deny("m", Privilege.EDIT), False, "EDIT is denied"),
+        ("ada", USE + allow("s", Privilege.OWNERSHIP), True, "owner of schema"),
+        ("ada", allow("system", Privilege.OWNERSHIP) + deny("m", Privilege.EDIT), True, "owner of the system"),
+    ],
+)
+def test_decide(principal: str, grants: list[ResourceGrant], allowed: bool, says: str) -> None:
+    decision = decide(principal, grants, Privilege.EDIT, CHAIN)
+    assert (decision.allowed, says in decision.explanation) == (allowed, True), decision
+
+
+def test_nobody_owns_what_has_no_owner() -> None:
+    assert not decide("", [], Privilege.USE_SCHEMA, (SCHEMA, SYSTEM)).allowed
+
+
+def test_seeing_a_container_needs_its_use_privilege_only_once() -> None:
+    assert decide("ada", allow("c", Privilege.USE_CATALOG), Privilege.USE_CATALOG, (CATALOG, SYSTEM)).allowed
+
+
+async def test_grants_fail_closed_when_they_grow_old() -> None:
+    now = 0.0
+    grants = Grants(bound=10.0, monotonic=lambda: now)
+    with pytest.raises(PermissionsStale):
+        grants.decide("ada", Privilege.EDIT, CHAIN)
+    grants.replace("ada", "ada", USE + allow("m", Privilege.EDIT))
+    await grants.mark_fresh(1)
+    assert grants.decide("ada", Privilege.EDIT, CHAIN).allowed
+    now = 10.5
+    with pytest.raises(PermissionsStale):
+        grants.decide("ada", Privilege.EDIT, CHAIN)
+
+
+async def test_a_revocation_replaces_what_was_granted() -> None:
+    grants = Grants()
+    grants.replace("ada", "ada", USE + allow("m", Privilege.EDIT))
+    await grants.mark_fresh(1)
+    seen = grants.changes
+    grants.replace("ada", "ada", USE)
+    assert grants.changes == seen + 1
+    with pytest.raises(PermissionDenied):
+        grants.require(ADA, Privilege.EDIT, CHAIN)
+
+
+async def test_scope_lists_where_a_privilege_is_held_and_denied() -> None:
+    grants = Grants()
+    held = allow("c", Privilege.READ_METADATA) + allow("x", Privilege.OWNERSHIP) + allow("y", Privilege.EDIT)
+    grants.replace("ada", "ada", held + deny("m", Privilege.READ_METADATA))
+    await grants.mark_fresh(1)
+    scope = grants.scope("ada", Privilege.READ_METADATA)
+    assert (scope.allowed, scope.denied, scope.everything) == ({"c", "x"}, {"m"}, False)
+
+
+async def test_who_may_not_look_does_not_learn_whether_it_exists() -> None:
+    async def missing(_request: object) -> Chain:
+        raise Missing(NotFound("model", "prod.ml.iris"), (SCHEMA, CATALOG, SYSTEM))
+
+    rule = Requires(Privilege.READ_METADATA, missing)
+    grants = Grants()
+    await grants.mark_fresh(1)
+    with pytest.raises(PermissionDenied, match=r"prod\.ml\.iris"):
+        await authorize(rule, ADA, grants, None)
+    grants.replace("ada", "ada", USE + allow("c", Privilege.READ_METADATA))
+    with pytest.raises(NotFound):
+        await authorize(rule, ADA, grants, None)
+
+
+async def test_service_rules_refuse_people() -> None:
+    with pytest.raises(PermissionDenied, match="being a service"):
+        await authorize(SERVICES, ADA, Grants(), None)
+    await authorize(SERVICES, Principal("1", "catalog", "service"), Grants(), None)

@@ -1,0 +1,118 @@
+"""Paging, limits, tokens, configuration, failpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelyard_kit import api_tokens, config, faults, limits, paging
+from modelyard_kit.errors import InvalidField, LimitExceeded
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 50), (7, 7), (1_000, 1_000), (5_000, 1_000)])
+def test_page_sizes_are_clamped(asked: int, given: int) -> None:
+    assert paging.page_size(asked) == given
+
+
+def test_a_page_size_below_zero_is_refused() -> None:
+    with pytest.raises(InvalidField, match="page_size"):
+        paging.page_size(-1)
+
+
+@given(st.text(), st.integers(-(2**63), 2**63 - 1))
+def test_page_tokens_hold_their_key(text: str, number: int) -> None:
+    assert paging.decode_token(paging.encode_token([text, number]), str, int) == (text, number)
+
+
+@given(st.text(min_size=1))
+def test_other_page_tokens_are_refused(token: str) -> None:
+    try:
+        key = paging.decode_token(token, str, int)
+    except InvalidField as error:
+        assert error.metadata == {"field": "page_token"}
+    else:
+        assert key is not None
+        assert [type(part) for part in key] == [str, int]
+
+
+@pytest.mark.parametrize("limit", limits.LIMITS.values(), ids=lambda limit: limit.name)
+def test_every_limit_admits_its_maximum_and_no_more(limit: limits.Limit) -> None:
+    limits.check(limit.name, limit.maximum)
+    with pytest.raises(LimitExceeded) as caught:
+        limits.check(limit.name, limit.maximum + 1)
+    assert caught.value.metadata == {
+        "limit": limit.name,
+        "maximum": str(limit.maximum),
+        "actual": str(limit.maximum + 1),
+    }
+
+
+def test_api_tokens() -> None:
+    token, other = api_tokens.generate(), api_tokens.generate()
+    assert api_tokens.token_id(token) != api_tokens.token_id(other)
+    assert api_tokens.matches(token, api_tokens.hash_secret(token))
+    assert not api_tokens.matches(other, api_tokens.hash_secret(token))
+    assert api_tokens.token_id(token[:-1]) is None
+
+
+def settings(**given: object) -> config.Settings:
+    base = {"listen": "unix:/tmp/x.sock", "database": "postgresql://h/d", "token_file": Path("/t")}
+    return config.Settings(**{**base, **given})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:80", "[::1]:80", "localhost:80", "127.8.8.8:1", "unix:/s"])
+def test_local_addresses_need_no_tls(address: str) -> None:
+    assert settings(listen=address).listen == address
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:80", "10.0.0.1:80", "example.org:80", "[::]:80"])
+def test_other_addresses_need_tls(address: str) -> None:
+    with pytest.raises(ValueError, match="can be reached from outside"):
+        settings(listen=address)
+    pair = {"tls_certificate": Path("/c"), "tls_key": Path("/k")}
+    assert settings(listen=address, **pair).listen == address
+
+
+@pytest.mark.parametrize("address", ["80", "host:", "host:x", "host:99999", "unix:relative", "unix:/" + "x" * 120])
+def test_malformed_addresses_are_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"write unix|absolute|too long"):
+        settings(listen=address)
+
+
+def test_every_problem_of_a_configuration_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_LISTEN", "nowhere")
+    monkeypatch.setenv("MODELYARD_LOG_LEVEL", "loud")
+    with pytest.raises(SystemExit) as caught:
+        config.load(config.Settings)
+    for name in ("MODELYARD_LISTEN", "MODELYARD_LOG_LEVEL", "MODELYARD_DATABASE", "MODELYARD_TOKEN_FILE"):
+        assert name in str(caught.value)
+
+
+def test_the_environment_rules_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "modelyard.toml"
+    file.write_text('listen = "127.0.0.1:1"\ndatabase = "postgresql://h/d"\ntoken_file = "/t"\n')
+    monkeypatch.setenv("MODELYARD_CONFIG_FILE", str(file))
+    monkeypatch.setenv("MODELYARD_LISTEN", "127.0.0.1:2")
+    loaded = config.load(config.Settings)
+    assert (loaded.listen, loaded.database) == ("127.0.0.1:2", "postgresql://h/d")
+
+
+async def test_failpoints_fire_as_often_as_asked() -> None:
+    faults.configure("a=error*2")
+    try:
+        for _ in range(2):
+            with pytest.raises(faults.InjectedFault):
+                await faults.failpoint("a")
+        await faults.failpoint("a")
+        await faults.failpoint("b")
+    finally:
+        faults.configure("")
+
+
+@pytest.mark.parametrize("text", ["a", "a=explode", "a=sleep", "a=sleep:x"])
+def test_unknown_failpoint_actions_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="failpoint"):
+        faults.configure(text)
