@@ -1,0 +1,1 @@
+"""Governance: who may do what, who approved what, and a record nobody can quietly change."""

@@ -1,0 +1,62 @@
+"""Who may call what: every RPC and its rule, as `governance_service.proto` says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelyard_governance import messages
+from modelyard_governance.directory import PeerDirectory
+from modelyard_kit.access import (
+    AUTHENTICATED,
+    PUBLIC,
+    SERVICES,
+    SYSTEM,
+    AccessTable,
+    Chain,
+    Privilege,
+    Requires,
+)
+
+
+def access_table(directory: PeerDirectory) -> AccessTable:
+    """Return the rule of every RPC.
+
+    AUTHENTICATED where the caller may act for itself: the rules then ask for MANAGE to act for others.
+    """
+
+    async def system(_request: Any) -> Chain:
+        return (SYSTEM,)
+
+    async def grantable(request: Any) -> Chain:
+        return await directory.chain_or_phantom(*messages.parse_grantable(request))
+
+    async def policed(request: Any) -> Chain:
+        return await directory.chain_or_phantom(*messages.parse_policed(request))
+
+    async def model(request: Any) -> Chain:
+        return await directory.model_of(messages.parse_reference(request))
+
+    return {
+        "ExchangeToken": PUBLIC,
+        "GetJwks": PUBLIC,
+        "GetCaller": AUTHENTICATED,
+        "CreatePrincipal": Requires(Privilege.MANAGE, system),
+        "GetPrincipal": AUTHENTICATED,
+        "ListPrincipals": AUTHENTICATED,
+        "CreateToken": AUTHENTICATED,
+        "ListTokens": AUTHENTICATED,
+        "RevokeToken": AUTHENTICATED,
+        "CreateGrant": Requires(Privilege.MANAGE, grantable),
+        "DeleteGrant": Requires(Privilege.MANAGE, grantable),
+        "ListGrants": Requires(Privilege.MANAGE, grantable),
+        "CheckPermission": AUTHENTICATED,
+        "WatchPermissions": SERVICES,
+        "SetApprovalPolicy": Requires(Privilege.MANAGE, policed),
+        "GetApprovalPolicy": Requires(Privilege.READ_METADATA, policed),
+        "ReviewVersion": Requires(Privilege.APPROVE, model),
+        "GetApproval": Requires(Privilege.READ_METADATA, model),
+        "EvaluateGate": SERVICES,
+        "RecordEvents": SERVICES,
+        "ListAuditEntries": Requires(Privilege.MANAGE, system),
+        "VerifyAudit": Requires(Privilege.MANAGE, system),
+    }

@@ -1,0 +1,95 @@
+"""Composition root of the governance service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field
+
+from modelyard.api.governance.v1.governance_service_pb2_grpc import add_GovernanceServiceServicer_to_server
+from modelyard_governance import messages
+from modelyard_governance.access import access_table
+from modelyard_governance.approvals import Approvals
+from modelyard_governance.audit import Audit
+from modelyard_governance.bootstrap import UnusableBootstrap, bootstrap
+from modelyard_governance.directory import PeerDirectory
+from modelyard_governance.grants import GrantRules
+from modelyard_governance.identity import Identity
+from modelyard_governance.permissions import PermissionFeed
+from modelyard_governance.servicer import GovernanceServicer
+from modelyard_governance.signing import Signer, UnusableKey, load_or_create_key
+from modelyard_governance.store.identity import account_by_name
+from modelyard_kit.auth import TokenVerifier
+from modelyard_kit.chassis import Chassis, Service
+from modelyard_kit.config import Settings
+from modelyard_kit.outbox import Event
+from modelyard_kit.protos import event_to_proto
+
+FULL_NAME = "modelyard.api.governance.v1.GovernanceService"
+OWN_NAME = "governance"
+
+
+class GovernanceSettings(Settings):
+    """What the governance service is told beside what every service is told."""
+
+    signing_key_file: Path = Field(description="EC P-256 private key (PEM) that signs JWTs; made if missing.")
+    bootstrap_directory: Path | None = Field(
+        None, description="Folder with admin.token and <service>.token of the installation."
+    )
+    token_lifetime_seconds: int = Field(900, ge=30, le=86_400, description="Life of a JWT.")
+
+
+@asynccontextmanager
+async def build(chassis: Chassis) -> AsyncIterator[Service]:
+    """Wire the parts together. Governance is its own issuer, watcher and audit sink, so it calls nobody for these."""
+    settings: GovernanceSettings = chassis.settings
+    database, clock = chassis.db, chassis.clock
+    try:
+        key = load_or_create_key(settings.signing_key_file)
+        if settings.bootstrap_directory is not None:
+            await bootstrap(database, settings.bootstrap_directory, clock=clock)
+    except (UnusableKey, UnusableBootstrap) as error:
+        raise SystemExit(str(error)) from error
+    signer = Signer(key, issuer=settings.issuer, lifetime=timedelta(seconds=settings.token_lifetime_seconds))
+    await _sign_own_calls(chassis, signer)
+    feed = PermissionFeed(database, chassis.grants)
+    await feed.refresh()
+    directory = PeerDirectory(chassis.peers)
+    audit = Audit(database=database, feed=feed, clock=clock)
+    servicer = GovernanceServicer(
+        identity=Identity(database=database, grants=chassis.grants, feed=feed, signer=signer, clock=clock),
+        grants=GrantRules(
+            database=database, grants=chassis.grants, feed=feed, directory=directory, clock=clock
+        ),
+        feed=feed,
+        approvals=Approvals(database=database, directory=directory, clock=clock),
+        audit=audit,
+    )
+
+    async def record_own_events(events: Sequence[Event]) -> None:
+        await audit.record([messages.parse_event(event_to_proto(event)) for event in events])
+
+    yield Service(
+        name=OWN_NAME,
+        full_name=FULL_NAME,
+        register=lambda server: add_GovernanceServiceServicer_to_server(servicer, server),
+        access=access_table(directory),
+        background=(feed.run,),
+        verifier=TokenVerifier(settings.issuer, signer.keys),
+        event_sink=record_own_events,
+    )
+
+
+async def _sign_own_calls(chassis: Chassis, signer: Signer) -> None:
+    """Let calls to other services carry a JWT signed here; without such a principal the token file is exchanged as usual."""
+    account = await chassis.db.read(lambda connection: account_by_name(connection, OWN_NAME))
+    if account is None:
+        return
+
+    async def own_token() -> str:
+        return signer.sign(account, now=chassis.clock())[0]
+
+    chassis.peers.use_tokens(own_token)

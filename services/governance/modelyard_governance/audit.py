@@ -1,0 +1,79 @@
+"""The audit chain: appended to, read, and recomputed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_governance.chain import ChainVerifier, extend
+from modelyard_governance.grants import set_owner
+from modelyard_governance.models import OWNABLE, Entry, RecordedEvent, Verification
+from modelyard_governance.permissions import PermissionFeed
+from modelyard_governance.store import audit as rows
+from modelyard_kit.clock import Clock
+from modelyard_kit.db import Database
+
+VERIFY_BATCH = 1_000
+
+_log = structlog.get_logger()
+
+
+class Audit:
+    """Remembers every event for good."""
+
+    def __init__(self, *, database: Database, feed: PermissionFeed, clock: Clock) -> None:
+        self._database = database
+        self._feed = feed
+        self._clock = clock
+
+    async def record(self, events: Sequence[RecordedEvent]) -> None:
+        """Append events, each id once, and note the owners of what they say was created."""
+        unique = {event.id: event for event in events}
+
+        async def work(connection: AsyncConnection) -> bool:
+            sequence, head = await rows.lock_head(connection)
+            known = await rows.known(connection, unique)
+            fresh = [event for event in unique.values() if event.id not in known]
+            await rows.append(connection, extend(sequence, head, fresh))
+            return await self._note_owners(connection, fresh)
+
+        # The lock on the head puts appends in one order; each statement after it sees what was committed before.
+        if await self._database.in_tx(work, isolation="READ COMMITTED"):
+            await self._feed.refresh()
+
+    async def _note_owners(self, connection: AsyncConnection, events: Sequence[RecordedEvent]) -> bool:
+        changed = False
+        for event in events:
+            resource = event.resource
+            if event.type.endswith(".created") and resource.type in OWNABLE and resource.owner_id:
+                changed |= await set_owner(connection, resource, clock=self._clock)
+        return changed
+
+    async def entries(self, *, after: int, limit: int, resource_id: str) -> list[Entry]:
+        """Return entries in order, from the one after sequence `after`; of one resource if it is named."""
+        return await self._database.read(
+            lambda connection: rows.entries(connection, after=after, limit=limit, resource_id=resource_id)
+        )
+
+    async def verify(self) -> Verification:
+        """Recompute the whole chain on one consistent view, a batch at a time, hashing on a thread."""
+
+        async def work(connection: AsyncConnection) -> Verification:
+            verifier = ChainVerifier()
+            recorded_sequence, recorded_head = await rows.head(connection)
+            after = 0
+            while not verifier.broken:
+                batch = await rows.entries(connection, after=after, limit=VERIFY_BATCH)
+                if not batch:
+                    break
+                await asyncio.to_thread(verifier.feed, batch)
+                after = batch[-1].sequence
+            return verifier.finish(recorded_sequence, recorded_head)
+
+        outcome = await self._database.read(work)
+        if not outcome.valid:
+            _log.error("audit_chain_broken", sequence=outcome.broken_sequence, problem=outcome.problem)
+        return outcome

@@ -1,0 +1,18 @@
+"""Errors that only governance raises."""
+
+from __future__ import annotations
+
+from modelyard_kit.errors import DomainError
+
+
+class SelfApproval(DomainError):
+    """The policy wants a reviewer other than the author."""
+
+    reason = "SELF_APPROVAL"
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, name: str, author: str, policy: str) -> None:
+        super().__init__(
+            f"{author} created {name!r}, and the policy on {policy!r} wants an approval by somebody else",
+            metadata={"name": name, "author": author},
+        )

@@ -1,0 +1,275 @@
+"""What governance knows, as frozen values; and what it asks of the services that know resources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from modelyard_kit.access import Chain, Effect, Link, Privilege, ResourceGrant, ResourceType
+from modelyard_kit.auth import Kind
+
+
+@dataclass(frozen=True)
+class Account:
+    """A principal as stored."""
+
+    id: str
+    name: str
+    kind: Kind
+    display_name: str
+    create_time: datetime
+
+
+@dataclass(frozen=True)
+class ApiToken:
+    """An API token without its secret; `principal` is the name of whom it belongs to."""
+
+    id: str
+    principal_id: str
+    principal: str
+    description: str
+    create_time: datetime
+    expire_time: datetime | None = None
+    revoke_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class StoredSecret:
+    """What an exchange needs of a token: whom it belongs to, its hash, and whether it still works."""
+
+    account: Account
+    secret_hash: bytes
+    expire_time: datetime | None
+    revoke_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One privilege given to (or taken from) one principal on one resource."""
+
+    id: str
+    principal_id: str
+    principal: str
+    privilege: Privilege
+    effect: Effect
+    resource: Link
+    create_time: datetime
+
+
+@dataclass(frozen=True)
+class HeldGrants:
+    """Everything decided about one principal, as of a revision."""
+
+    principal_id: str
+    principal: str
+    grants: tuple[ResourceGrant, ...]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a version needs before it may be used."""
+
+    id: str
+    resource: Link
+    required_approvals: int
+    allow_self_approval: bool
+    protected_aliases: tuple[str, ...]
+    protect_deployments: bool
+    update_time: datetime
+
+
+class Verdict(StrEnum):
+    """What one reviewer said of a version."""
+
+    APPROVE = "APPROVE"
+    REJECT = "REJECT"
+
+
+@dataclass(frozen=True)
+class Review:
+    """One reviewer's word; a later one of the same reviewer replaces it."""
+
+    reviewer_id: str
+    reviewer: str
+    verdict: Verdict
+    comment: str
+    create_time: datetime
+
+
+class ApprovalState(StrEnum):
+    """Where a version stands."""
+
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Where a version stands, computed from its reviews and the policy that applies."""
+
+    version: Link
+    state: ApprovalState
+    approvals: int
+    required_approvals: int
+    reviews: tuple[Review, ...]
+
+
+class GatedAction(StrEnum):
+    """What a policy can hold back."""
+
+    MOVE_ALIAS = "MOVE_ALIAS"
+    DEPLOY = "DEPLOY"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Whether policies let a version be used; `policy` is the name of the resource whose policy was applied."""
+
+    allowed: bool
+    unmet: tuple[str, ...]
+    policy: str
+
+
+@dataclass(frozen=True)
+class RecordedEvent:
+    """An event on its way into the audit chain; `document` is all of it, in the JSON form of its protobuf message."""
+
+    id: str
+    type: str
+    resource: Link
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One link of the audit chain."""
+
+    sequence: int
+    event_id: str
+    resource_id: str
+    canonical_event: str
+    previous_hash: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome of recomputing the chain; `broken_sequence` is 0 when all of it holds."""
+
+    valid: bool
+    entries: int
+    head_hash: bytes
+    broken_sequence: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """What the catalog says of a model version."""
+
+    chain: Chain
+    author_id: str
+    author: str
+    state: str
+
+
+GRANTABLE = (
+    ResourceType.SYSTEM,
+    ResourceType.CATALOG,
+    ResourceType.SCHEMA,
+    ResourceType.MODEL,
+    ResourceType.DEPLOYMENT,
+)
+"""Kinds of resources that grants stand on."""
+
+POLICED = (ResourceType.CATALOG, ResourceType.SCHEMA, ResourceType.MODEL)
+"""Kinds of resources that policies stand on."""
+
+OWNABLE = (ResourceType.CATALOG, ResourceType.SCHEMA, ResourceType.MODEL, ResourceType.DEPLOYMENT)
+"""Kinds of resources whose owner every service must know, because other resources lie inside or beside them."""
+
+
+class Directory(Protocol):
+    """Finds resources that other services keep."""
+
+    async def chain(self, resource_type: ResourceType, name: str) -> Chain:
+        """Return the resource and its containers.
+
+        Raises:
+            NotFound: there is none of that name.
+            PeerUnavailable: the service that knows cannot be reached.
+        """
+
+    async def chain_or_phantom(self, resource_type: ResourceType, name: str) -> Chain:
+        """Return the chain of a resource, or if there is none the chain that it would have."""
+
+    async def version(self, reference: str) -> Version:
+        """Return the version that a reference means now; errors as `chain`."""
+
+
+@dataclass(frozen=True)
+class CreatePrincipal:
+    """A wanted principal."""
+
+    name: str
+    kind: Kind
+    display_name: str
+    request_id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class CreateToken:
+    """A wanted API token; an empty principal means the caller."""
+
+    principal: str
+    description: str
+    expire_time: datetime | None
+    request_id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class GrantContent:
+    """A grant by its content: principal and resource by name."""
+
+    principal: str
+    privilege: Privilege
+    effect: Effect
+    resource_type: ResourceType
+    resource: str
+
+
+@dataclass(frozen=True)
+class SetPolicy:
+    """A wanted policy."""
+
+    resource_type: ResourceType
+    resource: str
+    required_approvals: int
+    allow_self_approval: bool
+    protected_aliases: tuple[str, ...]
+    protect_deployments: bool
+
+
+@dataclass(frozen=True)
+class ReviewVersion:
+    """A wanted review."""
+
+    reference: str
+    verdict: Verdict
+    comment: str
+
+
+@dataclass(frozen=True)
+class GateQuestion:
+    """One use of one version: its chain, who created it, what is about to be done."""
+
+    chain: Chain
+    author_id: str
+    action: GatedAction
+    aliases: tuple[str, ...]

@@ -1,0 +1,171 @@
+"""One method per RPC: parse, call the rules, render."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
+
+from modelyard.api.governance.v1 import governance_service_pb2 as pb
+from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceServicer
+from modelyard.api.governance.v1.identity_pb2 import JsonWebKey
+from modelyard_governance import answers, messages
+from modelyard_governance.approvals import Approvals
+from modelyard_governance.audit import Audit
+from modelyard_governance.grants import GrantRules
+from modelyard_governance.identity import Identity
+from modelyard_governance.permissions import PermissionFeed
+from modelyard_kit.auth import ALGORITHM, current_call
+from modelyard_kit.paging import decode_token, encode_token, page_size
+from modelyard_kit.protos import timestamp
+
+T = TypeVar("T")
+
+
+class GovernanceServicer(GovernanceServiceServicer):
+    """Serves `modelyard.api.governance.v1.GovernanceService`."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        grants: GrantRules,
+        feed: PermissionFeed,
+        approvals: Approvals,
+        audit: Audit,
+    ) -> None:
+        self._identity = identity
+        self._grants = grants
+        self._feed = feed
+        self._approvals = approvals
+        self._audit = audit
+
+    async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Any) -> pb.ExchangeTokenResponse:
+        token, expire_time = await self._identity.exchange(messages.parse_api_token(request))
+        return pb.ExchangeTokenResponse(access_token=token, expire_time=timestamp(expire_time))
+
+    async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
+        keys = [JsonWebKey(kid=key.kid, alg=ALGORITHM, x=key.x, y=key.y) for key in self._identity.keys]
+        return pb.GetJwksResponse(keys=keys, issuer=self._identity.issuer)
+
+    async def GetCaller(self, request: pb.GetCallerRequest, context: Any) -> pb.GetCallerResponse:
+        account = await self._identity.caller(current_call())
+        return pb.GetCallerResponse(principal=answers.principal_out(account))
+
+    async def CreatePrincipal(
+        self, request: pb.CreatePrincipalRequest, context: Any
+    ) -> pb.CreatePrincipalResponse:
+        command = messages.parse_create_principal(request)
+        account = await self._identity.create_principal(current_call(), command)
+        return pb.CreatePrincipalResponse(principal=answers.principal_out(account))
+
+    async def GetPrincipal(self, request: pb.GetPrincipalRequest, context: Any) -> pb.GetPrincipalResponse:
+        account = await self._identity.get_principal(messages.parse_principal_name(request))
+        return pb.GetPrincipalResponse(principal=answers.principal_out(account))
+
+    async def ListPrincipals(
+        self, request: pb.ListPrincipalsRequest, context: Any
+    ) -> pb.ListPrincipalsResponse:
+        size = page_size(request.page_size)
+        after = messages.page_text(decode_token(request.page_token, str))
+        found = await self._identity.list_principals(after=after, limit=size + 1)
+        rows, token = _page(found, size, lambda account: account.name)
+        return pb.ListPrincipalsResponse(principals=map(answers.principal_out, rows), next_page_token=token)
+
+    async def CreateToken(self, request: pb.CreateTokenRequest, context: Any) -> pb.CreateTokenResponse:
+        command = messages.parse_create_token(request)
+        token, secret = await self._identity.create_token(current_call(), command)
+        return pb.CreateTokenResponse(token=answers.token_out(token), secret=secret)
+
+    async def ListTokens(self, request: pb.ListTokensRequest, context: Any) -> pb.ListTokensResponse:
+        size = page_size(request.page_size)
+        after = messages.page_text(decode_token(request.page_token, str))
+        owner = messages.parse_token_owner(request)
+        found = await self._identity.list_tokens(current_call(), owner, after=after, limit=size + 1)
+        rows, token = _page(found, size, lambda row: row.id)
+        return pb.ListTokensResponse(tokens=map(answers.token_out, rows), next_page_token=token)
+
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> pb.RevokeTokenResponse:
+        token = await self._identity.revoke_token(current_call(), messages.parse_token_id(request))
+        return pb.RevokeTokenResponse(token=answers.token_out(token))
+
+    async def CreateGrant(self, request: pb.CreateGrantRequest, context: Any) -> pb.CreateGrantResponse:
+        grant = await self._grants.create(current_call(), messages.parse_grant(request))
+        return pb.CreateGrantResponse(grant=answers.grant_out(grant))
+
+    async def DeleteGrant(self, request: pb.DeleteGrantRequest, context: Any) -> pb.DeleteGrantResponse:
+        deleted = await self._grants.delete(current_call(), messages.parse_grant(request))
+        return pb.DeleteGrantResponse(deleted=deleted)
+
+    async def ListGrants(self, request: pb.ListGrantsRequest, context: Any) -> pb.ListGrantsResponse:
+        size = page_size(request.page_size)
+        after = messages.page_text(decode_token(request.page_token, str))
+        found = await self._grants.list_on(*messages.parse_grantable(request), after=after, limit=size + 1)
+        rows, token = _page(found, size, lambda grant: grant.id)
+        return pb.ListGrantsResponse(grants=map(answers.grant_out, rows), next_page_token=token)
+
+    async def CheckPermission(
+        self, request: pb.CheckPermissionRequest, context: Any
+    ) -> pb.CheckPermissionResponse:
+        decision = await self._grants.check(current_call(), messages.parse_check(request))
+        return pb.CheckPermissionResponse(allowed=decision.allowed, explanation=decision.explanation)
+
+    async def WatchPermissions(
+        self, request: pb.WatchPermissionsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchPermissionsResponse]:
+        async for step in self._feed.watch():
+            yield answers.step_out(step)
+
+    async def SetApprovalPolicy(
+        self, request: pb.SetApprovalPolicyRequest, context: Any
+    ) -> pb.SetApprovalPolicyResponse:
+        policy = await self._approvals.set_policy(current_call(), messages.parse_set_policy(request))
+        return pb.SetApprovalPolicyResponse(policy=answers.policy_out(policy))
+
+    async def GetApprovalPolicy(
+        self, request: pb.GetApprovalPolicyRequest, context: Any
+    ) -> pb.GetApprovalPolicyResponse:
+        policy = await self._approvals.applying_policy(*messages.parse_policed(request))
+        return pb.GetApprovalPolicyResponse(policy=answers.policy_out(policy) if policy else None)
+
+    async def ReviewVersion(self, request: pb.ReviewVersionRequest, context: Any) -> pb.ReviewVersionResponse:
+        approval = await self._approvals.review(current_call(), messages.parse_review(request))
+        return pb.ReviewVersionResponse(approval=answers.approval_out(approval))
+
+    async def GetApproval(self, request: pb.GetApprovalRequest, context: Any) -> pb.GetApprovalResponse:
+        approval = await self._approvals.approval(messages.parse_reference(request))
+        return pb.GetApprovalResponse(approval=answers.approval_out(approval))
+
+    async def EvaluateGate(self, request: pb.EvaluateGateRequest, context: Any) -> pb.EvaluateGateResponse:
+        gate = await self._approvals.gate(messages.parse_gate(request))
+        return pb.EvaluateGateResponse(allowed=gate.allowed, unmet=gate.unmet, policy=gate.policy)
+
+    async def RecordEvents(self, request: pb.RecordEventsRequest, context: Any) -> pb.RecordEventsResponse:
+        await self._audit.record(messages.parse_events(request))
+        return pb.RecordEventsResponse()
+
+    async def ListAuditEntries(
+        self, request: pb.ListAuditEntriesRequest, context: Any
+    ) -> pb.ListAuditEntriesResponse:
+        size = page_size(request.page_size)
+        key = decode_token(request.page_token, int)
+        found = await self._audit.entries(
+            after=messages.page_sequence(key), limit=size + 1, resource_id=messages.parse_resource_id(request)
+        )
+        rows, token = _page(found, size, lambda entry: entry.sequence)
+        return pb.ListAuditEntriesResponse(entries=map(answers.entry_out, rows), next_page_token=token)
+
+    async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Any) -> pb.VerifyAuditResponse:
+        outcome = await self._audit.verify()
+        return pb.VerifyAuditResponse(
+            valid=outcome.valid,
+            entries=outcome.entries,
+            head_hash=outcome.head_hash.hex(),
+            broken_sequence=outcome.broken_sequence,
+            problem=outcome.problem,
+        )
+
+
+def _page(found: Sequence[T], size: int, key: Callable[[T], str | int]) -> tuple[Sequence[T], str]:
+    """Return a page and the token of the next; `found` holds one row more than the page if there is a next."""
+    rows = found[:size]
+    return rows, encode_token([key(rows[-1])]) if len(found) > size else ""

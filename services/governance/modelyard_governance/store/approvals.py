@@ -1,0 +1,77 @@
+"""Rows of policies and reviews."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_governance.models import Policy, Review, Verdict
+from modelyard_governance.tables import policies, reviews
+from modelyard_kit.access import Link, ResourceType
+
+
+async def put_policy(connection: AsyncConnection, policy: Policy) -> Policy:
+    """Insert a policy or replace the one on the same resource, whose id stays; return it as stored."""
+    content = {
+        "resource_name": policy.resource.name,
+        "required_approvals": policy.required_approvals,
+        "allow_self_approval": policy.allow_self_approval,
+        "protected_aliases": list(policy.protected_aliases),
+        "protect_deployments": policy.protect_deployments,
+        "update_time": policy.update_time,
+    }
+    statement = (
+        insert(policies)
+        .values(id=policy.id, resource_type=policy.resource.type, resource_id=policy.resource.id, **content)
+        .on_conflict_do_update(index_elements=[policies.c.resource_id], set_=content)
+        .returning(policies)
+    )
+    return _policy((await connection.execute(statement)).one())
+
+
+async def policies_on(connection: AsyncConnection, resource_ids: Iterable[str]) -> dict[str, Policy]:
+    """Return the policies on these resources, by the id of the resource."""
+    query = select(policies).where(policies.c.resource_id.in_(list(resource_ids)))
+    return {row.resource_id: _policy(row) for row in await connection.execute(query)}
+
+
+async def put_review(connection: AsyncConnection, version_id: str, review: Review) -> None:
+    """Insert a review or replace the one of the same reviewer."""
+    content = {
+        "reviewer_name": review.reviewer,
+        "verdict": review.verdict,
+        "comment": review.comment,
+        "create_time": review.create_time,
+    }
+    statement = insert(reviews).values(version_id=version_id, reviewer_id=review.reviewer_id, **content)
+    key = [reviews.c.version_id, reviews.c.reviewer_id]
+    await connection.execute(statement.on_conflict_do_update(index_elements=key, set_=content))
+
+
+async def reviews_of(connection: AsyncConnection, version_id: str) -> list[Review]:
+    """Return what was said of a version, in order."""
+    query = (
+        select(reviews)
+        .where(reviews.c.version_id == version_id)
+        .order_by(reviews.c.create_time, reviews.c.reviewer_id)
+    )
+    return [
+        Review(row.reviewer_id, row.reviewer_name, Verdict(row.verdict), row.comment, row.create_time)
+        for row in await connection.execute(query)
+    ]
+
+
+def _policy(row: Any) -> Policy:
+    return Policy(
+        id=row.id,
+        resource=Link(ResourceType(row.resource_type), row.resource_id, row.resource_name),
+        required_approvals=row.required_approvals,
+        allow_self_approval=row.allow_self_approval,
+        protected_aliases=tuple(row.protected_aliases),
+        protect_deployments=row.protect_deployments,
+        update_time=row.update_time,
+    )
