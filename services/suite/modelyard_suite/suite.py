@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -73,13 +73,14 @@ async def running(home: Home, options: plan.Options) -> AsyncIterator[State]:
             home.clear_state()
 
 
-async def serve(home: Home, options: plan.Options) -> None:
-    """Run a suite until SIGTERM or SIGINT."""
+async def serve(home: Home, options: plan.Options, *, when_ready: Callable[[], None] = lambda: None) -> None:
+    """Run a suite until SIGTERM or SIGINT; calls `when_ready` once all of it answers."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(home, options):
+        when_ready()
         await stop.wait()
 
 

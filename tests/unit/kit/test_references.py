@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.references import InvalidReference, VersionReference, parse_alias, parse_name, parse_version_reference
+from modelyard.references import (
+    InvalidReference,
+    VersionReference,
+    parse_alias,
+    parse_name,
+    parse_version_reference,
+)
 
 PART = st.from_regex(r"[A-Za-z0-9_-]{1,63}", fullmatch=True)
 ALIAS = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,62}", fullmatch=True)

@@ -1,0 +1,103 @@
+"""S3 servers for tests, both from PyPI, both real processes or threads with a real HTTP port on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+KEY = "modelyardtestkey"
+SECRET = "modelyardtestsecret"
+BUCKET = "bucket"
+
+ENVIRONMENT = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server with the bucket `bucket`."""
+
+    endpoint: str
+
+
+@contextmanager
+def moto() -> Iterator[S3Server]:
+    """Run `moto_server`, in memory."""
+    with tempfile.TemporaryDirectory(prefix="my-moto-") as folder:
+        port = _free_port()
+        command = [str(_script("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+        with _running(command, port, Path(folder)) as server:
+            _make_bucket(server.endpoint)
+            yield server
+
+
+@contextmanager
+def rclone() -> Iterator[S3Server]:
+    """Run `rclone serve s3` over a temporary folder, whose sub-folders are the buckets."""
+    with tempfile.TemporaryDirectory(prefix="my-rclone-") as folder:
+        root = Path(folder) / "root"
+        (root / BUCKET).mkdir(parents=True)
+        port = _free_port()
+        command = [str(_script("rclone")), "serve", "s3", "--addr", f"127.0.0.1:{port}"]
+        command += ["--auth-key", f"{KEY},{SECRET}", "--config", os.devnull, str(root)]
+        with _running(command, port, Path(folder)) as server:
+            yield server
+
+
+@contextmanager
+def _running(command: list[str], port: int, folder: Path) -> Iterator[S3Server]:
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not _answers(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{command[0]} does not answer:\n{log.read_text()}")
+            time.sleep(0.05)
+        yield S3Server(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _make_bucket(endpoint: str) -> None:
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+    )
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+
+
+def _script(name: str) -> Path:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if not found:
+        raise RuntimeError(f"{name} is not installed: make install")
+    return Path(found)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
