@@ -1,0 +1,133 @@
+"""What Envoy says about itself, through its admin interface on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelyard_gateway.clusters import group_of_cluster
+from modelyard_gateway.routes import NAME
+
+_TIMEOUT_SECONDS = 2.0
+_LDS = "listener_manager.lds.version_text"
+_CDS = "cluster_manager.cds.version_text"
+_RDS = f"http.{NAME}.rds.{NAME}.version_text"
+_WARMING = "cluster_manager.warming_clusters"
+_STATS = "/stats?filter=(version_text%7Cwarming_clusters)$&format=json"
+
+
+class EnvoyUnreachableError(Exception):
+    """Envoy does not run, or does not answer."""
+
+
+@dataclass(frozen=True)
+class EnvoyState:
+    """Which version of each file Envoy serves, how many clusters are still warming, and its open complaints."""
+
+    listeners: str
+    clusters: str
+    routes: str
+    warming: int
+
+
+class Admin:
+    """Asks one Envoy."""
+
+    def __init__(self, admin_socket: Path) -> None:
+        self._socket = admin_socket
+
+    async def state(self) -> EnvoyState:
+        """Return what Envoy has applied.
+
+        Raises:
+            EnvoyUnreachableError: it does not answer.
+        """
+        rows = (await self._json(_STATS)).get("stats", [])
+        values = {row["name"]: row["value"] for row in rows if "name" in row}
+        return EnvoyState(
+            listeners=str(values.get(_LDS, "")),
+            clusters=str(values.get(_CDS, "")),
+            routes=str(values.get(_RDS, "")),
+            warming=int(values.get(_WARMING, 0)),
+        )
+
+    async def healthy_groups(self) -> frozenset[str]:
+        """Return the groups with at least one replica that Envoy would send a prediction to.
+
+        Raises:
+            EnvoyUnreachableError: it does not answer.
+        """
+        found = set()
+        for cluster in (await self._json("/clusters?format=json")).get("cluster_statuses", []):
+            group = group_of_cluster(cluster["name"])
+            if group is not None and any(map(_is_healthy, cluster.get("host_statuses", []))):
+                found.add(group)
+        return frozenset(found)
+
+    async def problem(self) -> str:
+        """Return why Envoy refused the last files; empty when it did not.
+
+        Raises:
+            EnvoyUnreachableError: it does not answer.
+        """
+        dump = await self._json("/config_dump")
+        problems = []
+        for config in dump.get("configs", []):
+            for rows in config.values():
+                for row in rows if isinstance(rows, list) else ():
+                    details = row.get("error_state", {}).get("details", "") if isinstance(row, dict) else ""
+                    if details:
+                        problems.append(details)
+        return "; ".join(problems)
+
+    async def listen_port(self) -> int:
+        """Return the port of the public listener; 0 when there is none or it is a Unix socket.
+
+        Raises:
+            EnvoyUnreachableError: it does not answer.
+        """
+        for status in (await self._json("/listeners?format=json")).get("listener_statuses", []):
+            if status["name"] == NAME:
+                return int(status["local_address"].get("socket_address", {}).get("port_value", 0))
+        return 0
+
+    async def _json(self, path: str) -> dict[str, Any]:
+        text = await asyncio.to_thread(self._get, path)
+        try:
+            answer: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise EnvoyUnreachableError(f"Envoy's admin interface gave no JSON for {path}") from error
+        return answer
+
+    def _get(self, path: str) -> bytes:
+        connection = _UnixConnection(self._socket)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read()
+        except (OSError, http.client.HTTPException) as error:
+            raise EnvoyUnreachableError(f"Envoy does not answer on {self._socket}: {error}") from error
+        finally:
+            connection.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("envoy", timeout=_TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT_SECONDS)
+        self.sock.connect(str(self._path))
+
+
+def _is_healthy(host: dict[str, Any]) -> bool:
+    """Envoy names only what is wrong with a host; `eds_health_status` is HEALTHY unless discovery says otherwise."""
+    status = host.get("health_status", {})
+    failed = any(value is True for value in status.values())
+    return not failed and status.get("eds_health_status", "HEALTHY") in ("HEALTHY", "UNKNOWN")

@@ -1,0 +1,169 @@
+"""Keeps Envoy configured: follows routes, grants and keys, applies what follows from them, tells what Envoy serves.
+
+When a watch breaks, the agent goes on with what it knows and asks again; Envoy serves from its files in the meantime. So
+nothing here ever makes a route disappear but a table that says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
+from modelyard.api.inference.v1.inference_service_pb2 import ConfirmRoutesRequest, WatchRoutesRequest
+from modelyard_gateway import desk
+from modelyard_gateway.admin import Admin, EnvoyUnreachableError
+from modelyard_gateway.apply import Applier, ApplyFailedError
+from modelyard_gateway.messages import keys_from_proto, table_from_proto
+from modelyard_gateway.permissions import allowed_principals
+from modelyard_gateway.render import InconsistentConfigurationError, render
+from modelyard_gateway.settings import GatewaySettings
+from modelyard_gateway.table import Desired, Predictions, RouteTable, SigningKeys
+from modelyard_kit import permissions
+from modelyard_kit.access import Grants
+from modelyard_kit.errors import DomainError
+from modelyard_kit.peers import Peers
+
+log = structlog.get_logger()
+
+_HEARTBEAT_SECONDS = 1.0
+_RETRY_SECONDS = 0.5
+# A connection that died without a word is found after this long.
+_WATCH_SECONDS = 300.0
+
+
+class Agent:
+    """The agent of one Envoy."""
+
+    def __init__(
+        self, settings: GatewaySettings, peers: Peers, grants: Grants, admin: Admin, applier: Applier
+    ) -> None:
+        self._settings = settings
+        self._peers = peers
+        self._grants = grants
+        self._admin = admin
+        self._applier = applier
+        self._table: RouteTable | None = None
+        self._keys: SigningKeys | None = None
+        self._changed = asyncio.Event()
+        self._report = asyncio.Event()
+        self._applied: RouteTable | None = None
+        self._confirmed = 0
+        self._problem = ""
+
+    async def run(self) -> None:
+        """Work for ever."""
+        self._applier.prepare()
+        async with desk.serving(self._settings.desk_socket, self._is_ready), asyncio.TaskGroup() as group:
+            group.create_task(permissions.watch(self._peers, self._grants))
+            group.create_task(_for_ever("routes", self._watch_routes))
+            group.create_task(_for_ever("keys", self._watch_keys))
+            group.create_task(self._watch_grants())
+            group.create_task(self._apply_changes())
+            group.create_task(self._report_for_ever())
+
+    def _is_ready(self) -> bool:
+        return self._confirmed > 0
+
+    async def _watch_routes(self) -> None:
+        request = WatchRoutesRequest(gateway_id=self._settings.gateway_id)
+        async for message in self._peers.stream(
+            self._peers.inference.WatchRoutes, request, timeout=_WATCH_SECONDS
+        ):
+            table = table_from_proto(message.table)
+            if table != self._table:
+                log.info("routes_received", version=table.version, routes=len(table.routes))
+                self._table = table
+                self._changed.set()
+
+    async def _watch_keys(self) -> None:
+        while True:
+            response = await self._peers.call(self._peers.governance.GetJwks, GetJwksRequest())
+            keys = keys_from_proto(response)
+            if keys != self._keys:
+                log.info("keys_received", keys=[key.kid for key in keys.keys])
+                self._keys = keys
+                self._changed.set()
+            await asyncio.sleep(self._settings.keys_interval_seconds)
+
+    async def _watch_grants(self) -> None:
+        seen = 0
+        while True:
+            seen = await self._grants.wait_change(seen)
+            if self._grants.complete:
+                self._changed.set()
+
+    def _desired(self) -> Desired | None:
+        """Return what to configure; None while too little is known to be better than what Envoy has."""
+        if self._keys is None:
+            return None
+        if self._table is None or not self._grants.complete:
+            return Desired(self._keys, None) if self._applier.is_empty else None
+        allowed = allowed_principals(self._table, self._grants.principals())
+        return Desired(self._keys, Predictions(self._table, allowed))
+
+    async def _apply_changes(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            desired = self._desired()
+            if desired is None:
+                continue
+            try:
+                await self._applier.apply(render(self._settings, desired))
+            except (ApplyFailedError, InconsistentConfigurationError, OSError) as error:
+                self._problem = str(error)
+                log.warning("configuration_not_applied", problem=self._problem)
+                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._changed.set)
+            else:
+                self._problem = ""
+                self._applied = desired.predictions.table if desired.predictions else None
+            self._report.set()
+
+    async def _report_for_ever(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                    await self._report.wait()
+            except TimeoutError:
+                pass
+            self._report.clear()
+            request = await self._confirmation()
+            try:
+                await self._peers.call(
+                    self._peers.inference.ConfirmRoutes, request, timeout=_HEARTBEAT_SECONDS
+                )
+            except (DomainError, OSError) as error:
+                log.debug("confirmation_not_delivered", error=str(error))
+
+    async def _confirmation(self) -> ConfirmRoutesRequest:
+        """Ask Envoy what it serves. While it takes a new configuration, the one before is what it serves."""
+        applied, healthy, problem = self._applied, frozenset[str](), self._problem
+        try:
+            late = await self._applier.check()
+            if not late and applied is not None:
+                self._confirmed = applied.version
+            problem = problem or (late if applied is self._applied and not self._changed.is_set() else "")
+            healthy = await self._admin.healthy_groups()
+        except EnvoyUnreachableError as error:
+            self._confirmed = 0
+            problem = str(error)
+        groups = {target.group for route in (applied.routes if applied else ()) for target in route.targets}
+        return ConfirmRoutesRequest(
+            gateway_id=self._settings.gateway_id,
+            version=self._confirmed,
+            healthy_groups=sorted(healthy & groups),
+            problem=problem,
+        )
+
+
+async def _for_ever(name: str, watch: Callable[[], Awaitable[None]]) -> None:
+    """Begin a watch again whenever it ends."""
+    while True:
+        try:
+            await watch()
+        except (DomainError, OSError) as error:
+            log.warning("watch_lost", watch=name, error=str(error) or type(error).__name__)
+        await asyncio.sleep(_RETRY_SECONDS)

@@ -1,0 +1,180 @@
+"""Brings Envoy to a configuration without dropping a request, and knows what Envoy serves.
+
+Envoy reads three files. They are written in the order that never leaves a route without its cluster: clusters old and
+new together, wait until the new ones are warm, then the routes, wait, then the clusters without the old ones. When
+Envoy does not run, the files are written all the same: it starts from them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from modelyard_gateway import envoy
+from modelyard_gateway.admin import Admin, EnvoyState, EnvoyUnreachableError
+from modelyard_gateway.files import prepare_directory, write_atomic
+from modelyard_gateway.render import (
+    BOOTSTRAP_FILE,
+    CLUSTERS_FILE,
+    LISTENERS_FILE,
+    ROUTES_FILE,
+    Configuration,
+    bootstrap,
+    discovery_file,
+    referenced_clusters,
+    static_candidate,
+)
+from modelyard_gateway.settings import GatewaySettings
+
+log = structlog.get_logger()
+
+_POLL_SECONDS = 0.02
+Json = dict[str, Any]
+
+
+class ApplyFailedError(Exception):
+    """Envoy does not serve a configuration; the text says why, for the operator."""
+
+
+class Applier:
+    """Owns the files of one Envoy."""
+
+    def __init__(self, settings: GatewaySettings, admin: Admin) -> None:
+        self._settings = settings
+        self._admin = admin
+        self._folder = settings.envoy_directory
+        self._versions: dict[str, str] = {}
+        self._routes: Json | None = None
+        self._clusters: dict[str, Json] = {}
+        self._accepted: Configuration | None = None
+
+    def prepare(self) -> None:
+        """Make the folder, the bootstrap and, where they are missing, files without resources; read what is there."""
+        prepare_directory(self._folder)
+        write_atomic(self._folder / BOOTSTRAP_FILE, json.dumps(bootstrap(self._settings), indent=1))
+        for name in (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE):
+            path = self._folder / name
+            resources, version = _read(path)
+            if version is None:
+                text, version = discovery_file([])
+                write_atomic(path, text)
+            self._versions[name] = version
+            if name == CLUSTERS_FILE:
+                self._clusters = {cluster["name"]: cluster for cluster in resources}
+            elif name == ROUTES_FILE and resources:
+                self._routes = resources[0]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no configuration was ever applied in this folder."""
+        return self._routes is None
+
+    async def apply(self, wanted: Configuration) -> None:
+        """Bring Envoy to `wanted`.
+
+        Raises:
+            ApplyFailedError: Envoy refuses it (then nothing was written), or does not take it in time.
+        """
+        if not self._differs(wanted):
+            await self._settle()
+            return
+        if wanted != self._accepted:
+            program = envoy.binary(self._settings.envoy_binary)
+            if problem := await envoy.validate(program, static_candidate(wanted)):
+                raise ApplyFailedError(f"Envoy refuses the configuration: {problem}")
+            self._accepted = wanted
+        names = {cluster["name"] for cluster in wanted.clusters}
+        old = [
+            self._clusters[name]
+            for name in sorted(referenced_clusters(self._routes) - names)
+            if name in self._clusters
+        ]
+        await self._put_clusters([*wanted.clusters, *old])
+        self._put(ROUTES_FILE, [wanted.routes] if wanted.routes else [])
+        self._routes = wanted.routes
+        self._put(LISTENERS_FILE, wanted.listeners)
+        await self._settle()
+        await self._put_clusters(wanted.clusters)
+        log.info("configuration_applied", routes=self._versions[ROUTES_FILE], clusters=len(wanted.clusters))
+
+    def _differs(self, wanted: Configuration) -> bool:
+        files = {
+            LISTENERS_FILE: list(wanted.listeners),
+            CLUSTERS_FILE: list(wanted.clusters),
+            ROUTES_FILE: [wanted.routes] if wanted.routes else [],
+        }
+        return any(discovery_file(body)[1] != self._versions[name] for name, body in files.items())
+
+    async def _put_clusters(self, clusters: list[Json] | tuple[Json, ...]) -> None:
+        if self._put(CLUSTERS_FILE, clusters):
+            self._clusters = {cluster["name"]: cluster for cluster in clusters}
+            await self._settle()
+
+    def _put(self, name: str, resources: Any) -> bool:
+        text, version = discovery_file(resources)
+        if version == self._versions[name]:
+            return False
+        write_atomic(self._folder / name, text)
+        self._versions[name] = version
+        return True
+
+    async def _settle(self) -> None:
+        """Wait until Envoy serves the files as written and every cluster is warm; not at all if it does not run."""
+        deadline = time.monotonic() + self._settings.apply_timeout_seconds
+        while True:
+            try:
+                problem = self._lag(await self._admin.state())
+            except EnvoyUnreachableError:
+                return
+            if not problem:
+                return
+            if time.monotonic() > deadline:
+                raise ApplyFailedError(await self._explain(problem))
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def check(self) -> str:
+        """Return why Envoy does not serve the files as written; empty when it does.
+
+        Raises:
+            EnvoyUnreachableError: it does not answer.
+        """
+        problem = self._lag(await self._admin.state())
+        return await self._explain(problem) if problem else ""
+
+    def _lag(self, state: EnvoyState) -> str:
+        pairs = {
+            LISTENERS_FILE: state.listeners,
+            CLUSTERS_FILE: state.clusters,
+            ROUTES_FILE: state.routes,
+        }
+        # The route table is asked for by the listener; without a listener there is none.
+        if self._routes is None:
+            del pairs[ROUTES_FILE]
+        late = [name for name, applied in pairs.items() if applied != self._versions[name]]
+        if late:
+            return f"Envoy has not taken {', '.join(late)}"
+        return f"{state.warming} clusters of Envoy are not warm yet" if state.warming else ""
+
+    async def _explain(self, problem: str) -> str:
+        try:
+            said = await self._admin.problem()
+        except EnvoyUnreachableError as error:
+            return str(error)
+        if "Address already in use" in said or "cannot bind" in said:
+            listen = self._settings.listen
+            return f"{listen} is taken by another program: stop it, or choose another address with MODELYARD_LISTEN ({said})"
+        return f"{problem}: {said}" if said else problem
+
+
+def _read(path: Path) -> tuple[list[Json], str | None]:
+    """Return resources and version of a file of an earlier run; no version if it is missing or unreadable."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return list(content["resources"]), str(content["version_info"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], None

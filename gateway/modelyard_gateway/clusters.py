@@ -1,0 +1,136 @@
+"""Envoy clusters: one for each service of the control plane and one for each group of replicas."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from modelyard_gateway.table import RouteTable, Target
+
+Json = dict[str, Any]
+
+TYPE = "type.googleapis.com/"
+DESK = "desk"
+TELEMETRY = "telemetry"
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def service_cluster_name(service: str) -> str:
+    """Return the cluster of a service of the control plane."""
+    return f"service-{service}"
+
+
+def group_cluster_name(group: str) -> str:
+    """Return the cluster of a group of replicas."""
+    return f"group-{group}"
+
+
+def group_of_cluster(cluster: str) -> str | None:
+    """Return the group that a cluster belongs to, or None for other clusters."""
+    return cluster.removeprefix("group-") if cluster.startswith("group-") else None
+
+
+def service_clusters(services: dict[str, str], desk: str, otlp_endpoint: str) -> list[Json]:
+    """Return the clusters that do not depend on routes."""
+    clusters = [_cluster(service_cluster_name(name), [address]) for name, address in sorted(services.items())]
+    clusters.append(_cluster(DESK, [desk]))
+    if otlp_endpoint:
+        parts = urlsplit(otlp_endpoint if "//" in otlp_endpoint else f"//{otlp_endpoint}")
+        clusters.append(_cluster(TELEMETRY, [f"{parts.hostname}:{parts.port or 4317}"]))
+    return clusters
+
+
+def group_clusters(table: RouteTable, buffer_bytes: int) -> list[Json]:
+    """Return one cluster for each group that has addresses, also for those without traffic: they are being warmed."""
+    targets = (target for route in table.routes for target in route.targets if target.addresses)
+    return [
+        _group_cluster(target, buffer_bytes) for target in sorted(targets, key=lambda target: target.group)
+    ]
+
+
+def _group_cluster(target: Target, buffer_bytes: int) -> Json:
+    cluster = _cluster(group_cluster_name(target.group), target.addresses)
+    cluster |= {
+        "per_connection_buffer_limit_bytes": buffer_bytes,
+        "lb_policy": "LEAST_REQUEST",
+        # A replica that was taken off the list gets nothing more, even while it still answers health checks.
+        "ignore_health_on_host_removal": True,
+        "common_lb_config": {
+            "healthy_panic_threshold": {"value": 0},
+            "ignore_new_hosts_until_first_hc": True,
+        },
+        "health_checks": [
+            {
+                "timeout": "1s",
+                "interval": "1s",
+                "no_traffic_interval": "1s",
+                "healthy_threshold": 1,
+                "unhealthy_threshold": 2,
+                "grpc_health_check": {"authority": "replica"},
+            }
+        ],
+        # Only what says "this replica is in trouble" ejects it; a model that fails on an input must not.
+        "outlier_detection": {
+            "interval": "1s",
+            "base_ejection_time": "2s",
+            "max_ejection_time": "10s",
+            "max_ejection_percent": 50,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_success_rate": 0,
+            "consecutive_gateway_failure": 5,
+            "enforcing_consecutive_gateway_failure": 100,
+        },
+    }
+    return cluster
+
+
+def _cluster(name: str, addresses: Iterable[str]) -> Json:
+    addresses = sorted(addresses)
+    return {
+        "@type": TYPE + "envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC" if all(map(_is_literal, addresses)) else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {
+                "@type": TYPE + _HTTP_OPTIONS,
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": 4096,
+                    "max_pending_requests": 65536,
+                    "max_requests": 65536,
+                    "max_retries": 4096,
+                }
+            ]
+        },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [
+                {"lb_endpoints": [{"endpoint": {"address": envoy_address(address)}} for address in addresses]}
+            ],
+        },
+    }
+
+
+def envoy_address(address: str) -> Json:
+    """Return `unix:/path` or `host:port` as Envoy writes it."""
+    if address.startswith("unix:"):
+        return {"pipe": {"path": address.removeprefix("unix:")}}
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def _is_literal(address: str) -> bool:
+    if address.startswith("unix:"):
+        return True
+    try:
+        ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,75 @@
+"""Descriptors that Envoy and reflection need, made from the contracts.
+
+The Open Inference Protocol travels under its public name `inference.GRPCInferenceService`, while its messages live in
+`modelyard.api.oip.v2` (see the contract for the reason). So its file is copied under the public package name.
+"""
+
+from __future__ import annotations
+
+from google.api import annotations_pb2, httpbody_pb2
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.rpc import error_details_pb2, status_pb2
+
+from modelyard.api.oip.v2 import grpc_inference_pb2, rest_inference_pb2
+
+PUBLIC_PACKAGE = "inference"
+OWN_PACKAGE = "modelyard.api.oip.v2"
+OIP_SERVICES = (f"{PUBLIC_PACKAGE}.GRPCInferenceService", f"{OWN_PACKAGE}.GRPCInferenceService")
+REST_SERVICE = f"{OWN_PACKAGE}.RestInferenceService"
+
+
+def public_oip() -> FileDescriptorProto:
+    """Return the protocol's file under its public package name."""
+    file = FileDescriptorProto()
+    grpc_inference_pb2.DESCRIPTOR.CopyToProto(file)
+    file.name = "inference/grpc_inference.proto"
+    file.package = PUBLIC_PACKAGE
+    for message in file.message_type:
+        _rename_fields(message)
+    for service in file.service:
+        for method in service.method:
+            method.input_type = _renamed(method.input_type)
+            method.output_type = _renamed(method.output_type)
+    return file
+
+
+def _rename_fields(message: descriptor_pb2.DescriptorProto) -> None:
+    for field in message.field:
+        if field.type_name:
+            field.type_name = _renamed(field.type_name)
+    for nested in message.nested_type:
+        _rename_fields(nested)
+
+
+def _renamed(type_name: str) -> str:
+    prefix = f".{OWN_PACKAGE}."
+    return (
+        f".{PUBLIC_PACKAGE}.{type_name.removeprefix(prefix)}" if type_name.startswith(prefix) else type_name
+    )
+
+
+def with_imports(rest: FileDescriptorProto) -> FileDescriptorSet:
+    """Return a complete set: the protocol under both names, `rest` for its REST form, and what they import."""
+    files = FileDescriptorSet()
+    for module in (annotations_pb2, status_pb2, error_details_pb2, httpbody_pb2, grpc_inference_pb2):
+        _add(module.DESCRIPTOR, files)
+    files.file.extend((public_oip(), rest))
+    return files
+
+
+def _add(descriptor: FileDescriptor, files: FileDescriptorSet) -> None:
+    """Add a file after everything it imports, each once."""
+    if any(file.name == descriptor.name for file in files.file):
+        return
+    for dependency in descriptor.dependencies:
+        _add(dependency, files)
+    descriptor.CopyToProto(files.file.add())
+
+
+def rest_file() -> FileDescriptorProto:
+    """Return a copy of the file of the REST service, to be annotated."""
+    file = FileDescriptorProto()
+    rest_inference_pb2.DESCRIPTOR.CopyToProto(file)
+    return file

@@ -1,0 +1,302 @@
+"""The public listener: the chain of filters, the check of tokens, local replies, access log, traces."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from modelyard_gateway import refusals, rest
+from modelyard_gateway.clusters import TELEMETRY, TYPE, envoy_address
+from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
+from modelyard_gateway.refusals import METADATA, Refusal
+from modelyard_gateway.routes import (
+    BUFFER,
+    CONTROL_PLANE,
+    FIELD_EXTRACTION,
+    GRPC_TRANSCODER,
+    HEADER,
+    HEALTH_PREFIX,
+    JWT,
+    LUA,
+    NAME,
+    RBAC,
+    SERVER_PATHS,
+)
+from modelyard_gateway.settings import GatewaySettings
+from modelyard_gateway.table import SigningKeys
+from modelyard_kit.auth import ALGORITHM, AUDIENCE
+
+Json = dict[str, Any]
+
+_HTTP = "envoy.extensions.filters.http"
+# Bytes of a gRPC frame and of the message around a body.
+_FRAME_BYTES = 64 * 2**10
+_WITHOUT_TOKEN = ("ExchangeToken", "GetJwks")
+
+
+def listener(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> Json:
+    """Return the listener that takes its routes from `routes_file`."""
+    chain: Json = {
+        "filters": [
+            {
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": _connection_manager(settings, keys, routes_file),
+            }
+        ]
+    }
+    if settings.tls_certificate and settings.tls_key:
+        chain["transport_socket"] = _tls(settings.tls_certificate, settings.tls_key)
+    listener: Json = {
+        "@type": TYPE + "envoy.config.listener.v3.Listener",
+        "name": NAME,
+        "address": envoy_address(settings.listen),
+        "filter_chains": [chain],
+        # The body of a request is held until it is answered, so that it can be sent to another replica.
+        "per_connection_buffer_limit_bytes": settings.max_request_bytes + _FRAME_BYTES,
+    }
+    if not settings.listen.startswith("unix:"):
+        # A port that another program holds must be an error, and few long connections must spread over all workers.
+        listener |= {"enable_reuse_port": False, "connection_balance_config": {"exact_balance": {}}}
+    return listener
+
+
+def _tls(certificate: Path, key: Path) -> Json:
+    pair = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "tls_certificates": [pair],
+                "alpn_protocols": ["h2", "http/1.1"],
+            },
+        },
+    }
+
+
+def _connection_manager(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> Json:
+    manager: Json = {
+        "@type": TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": NAME,
+        "codec_type": "AUTO",
+        "rds": {
+            "route_config_name": NAME,
+            "config_source": {
+                "path_config_source": {"path": str(routes_file)},
+                "resource_api_version": "V3",
+                "initial_fetch_timeout": "0s",
+            },
+        },
+        "http_filters": _filters(settings, keys),
+        "local_reply_config": {"mappers": list(_local_replies())},
+        "access_log": [_access_log(settings.access_log_file)],
+        "use_remote_address": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        # Making ids costs a third of Envoy's time; a caller's own id is passed on, services make the missing ones.
+        "generate_request_id": False,
+        "preserve_external_request_id": True,
+        "request_headers_timeout": "10s",
+        "stream_idle_timeout": "300s",
+        "common_http_protocol_options": {"idle_timeout": "3600s"},
+        "server_header_transformation": "PASS_THROUGH",
+    }
+    if settings.otlp_endpoint:
+        manager["tracing"] = _tracing()
+    return manager
+
+
+def _tracing() -> Json:
+    return {
+        "spawn_upstream_span": False,
+        "provider": {
+            "name": "envoy.tracers.opentelemetry",
+            "typed_config": {
+                "@type": TYPE + "envoy.config.trace.v3.OpenTelemetryConfig",
+                "grpc_service": {"envoy_grpc": {"cluster_name": TELEMETRY}, "timeout": "1s"},
+                "service_name": "modelyard-gateway",
+            },
+        },
+    }
+
+
+def _filters(settings: GatewaySettings, keys: SigningKeys) -> list[Json]:
+    """Filters in the order in which a request meets them; that order is what makes them right.
+
+    1. gRPC-Web is unwrapped. 2. The token is checked. 3-5. Only on routes that do not know the deployment yet: the
+    REST form becomes gRPC, the name is read from the message, the route is chosen again. 6. RBAC decides on the final
+    route. 7. The body is counted, after RBAC so that nothing is held for callers who may not. 8. The router.
+    """
+    limit = settings.max_request_bytes
+    return [
+        _filter("envoy.filters.http.grpc_web", f"{_HTTP}.grpc_web.v3.GrpcWeb"),
+        _filter(JWT, f"{_HTTP}.jwt_authn.v3.JwtAuthentication", **_jwt(keys)),
+        _filter(GRPC_TRANSCODER, f"{_HTTP}.grpc_json_transcoder.v3.GrpcJsonTranscoder", **_transcoder(limit)),
+        _filter(
+            FIELD_EXTRACTION, f"{_HTTP}.grpc_field_extraction.v3.GrpcFieldExtractionConfig", **_extraction()
+        ),
+        _filter(LUA, f"{_HTTP}.lua.v3.Lua", default_source_code={"inline_string": _lua()}),
+        _filter(RBAC, f"{_HTTP}.rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {}}),
+        _filter(BUFFER, f"{_HTTP}.buffer.v3.Buffer", max_request_bytes=limit),
+        _filter("envoy.filters.http.router", f"{_HTTP}.router.v3.Router", suppress_envoy_headers=True),
+    ]
+
+
+def _filter(name: str, message: str, **config: Any) -> Json:
+    return {"name": name, "typed_config": {"@type": TYPE + message, **config}}
+
+
+def _lua() -> str:
+    return resources.files("modelyard_gateway").joinpath("resolve.lua").read_text(encoding="utf-8")
+
+
+def _jwt(keys: SigningKeys) -> Json:
+    jwks = [
+        {"kty": "EC", "crv": "P-256", "alg": ALGORITHM, "use": "sig", "kid": key.kid, "x": key.x, "y": key.y}
+        for key in sorted(keys.keys, key=lambda key: key.kid)
+    ]
+    open_paths = [f"/{CONTROL_PLANE['governance']}/{method}" for method in _WITHOUT_TOKEN]
+    open_paths += [*SERVER_PATHS, *rest.SERVER_PATHS]
+    rules: list[Json] = [{"match": {"path": path}} for path in open_paths]
+    rules.append({"match": {"prefix": HEALTH_PREFIX}})
+    rules.append({"match": {"prefix": "/"}, "requires": {"provider_name": NAME}})
+    provider = {
+        "issuer": keys.issuer,
+        "audiences": [AUDIENCE],
+        "local_jwks": {"inline_string": json.dumps({"keys": jwks})},
+        # Services check tokens once more by themselves; routes to replicas remove them.
+        "forward": True,
+        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+        "payload_in_metadata": "jwt_payload",
+        "require_expiration": True,
+        "clock_skew_seconds": 5,
+        "jwt_cache_config": {"jwt_cache_size": 1000},
+    }
+    return {"providers": {NAME: provider}, "rules": rules}
+
+
+def _transcoder(limit: int) -> Json:
+    return {
+        "proto_descriptor_bin": base64.b64encode(rest.descriptor_set()).decode(),
+        "services": [REST_SERVICE],
+        "convert_grpc_status": True,
+        "max_request_body_size": limit + _FRAME_BYTES,
+        "max_response_body_size": limit + _FRAME_BYTES,
+        "request_validation_options": {"reject_unknown_method": True},
+    }
+
+
+def _extraction() -> Json:
+    fields = {"ModelInfer": "model_name", "ModelReady": "name", "ModelMetadata": "name"}
+    methods = {f"{service}.{method}": field for service in OIP_SERVICES for method, field in fields.items()}
+    methods |= {f"{REST_SERVICE}.{method}": "model_name" for method in rest.RULES}
+    return {
+        "descriptor_set": {"inline_bytes": base64.b64encode(rest.descriptor_set()).decode()},
+        "extractions_by_method": {
+            method: {"request_field_extractions": {field: {}}} for method, field in methods.items()
+        },
+    }
+
+
+def _local_replies() -> Iterable[Json]:
+    """What Envoy's own refusals look like, most specific first; each for gRPC and for the REST form."""
+    yield from _reply(_details_contain("Jwt_is_missing"), 401, refusals.TOKEN_MISSING)
+    yield from _reply(_details_contain("Jwt_is_expired"), 401, refusals.TOKEN_EXPIRED)
+    yield from _reply(_details_contain("jwt_authn_access_denied"), 401, refusals.TOKEN_INVALID)
+    yield from _reply(_details_contain("rbac_access_denied"), 403, "denied", refusals.PERMISSION_DENIED)
+    yield from _reply(_status(413), 413, "too_large", refusals.RESOURCE_EXHAUSTED)
+    yield from _reply(_status(503), 503, "unavailable", refusals.UNAVAILABLE)
+    yield from _reply(_status(408), 504, refusals.DEADLINE)
+    yield from _reply(_status(504), 504, refusals.DEADLINE)
+    yield {"filter": _is_rest(), "body_format_override": _json_error("%LOCAL_REPLY_BODY%")}
+
+
+def _reply(condition: Json, http_status: int, refusal: Refusal | str, code: int = 0) -> Iterable[Json]:
+    """One refusal in both forms: fixed, or taken from the metadata of the route under the name `refusal`."""
+    if isinstance(refusal, Refusal):
+        code, message, details = refusal.code, refusal.message, refusal.details
+    else:
+        message = f"%METADATA(ROUTE:{METADATA}:{refusal}_message)%"
+        details = f"%METADATA(ROUTE:{METADATA}:{refusal}_details)%"
+    yield {
+        "filter": {"and_filter": {"filters": [condition, _is_rest()]}},
+        "status_code": http_status,
+        "body_format_override": _json_error(message),
+    }
+    yield {
+        "filter": condition,
+        "headers_to_add": [
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in (("grpc-status", str(code)), ("grpc-status-details-bin", details))
+        ],
+        "body_format_override": {"text_format_source": {"inline_string": message}},
+    }
+
+
+def _json_error(message: str) -> Json:
+    return {"json_format": {"error": message}, "content_type": "application/json"}
+
+
+def _status(code: int) -> Json:
+    comparison = {"op": "EQ", "value": {"default_value": code, "runtime_key": "modelyard.unused"}}
+    return {"status_code_filter": {"comparison": comparison}}
+
+
+def _details_contain(text: str) -> Json:
+    return _cel(f"response.code_details.contains('{text}')")
+
+
+def _is_rest() -> Json:
+    """Requests that did not come as gRPC; the transcoder leaves the path they came with."""
+    return _cel(
+        "'x-envoy-original-path' in request.headers || !('content-type' in request.headers)"
+        " || !request.headers['content-type'].startsWith('application/grpc')"
+    )
+
+
+def _cel(expression: str) -> Json:
+    return {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": {
+                "@type": TYPE + "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                "expression": expression,
+            },
+        }
+    }
+
+
+def _access_log(path: str) -> Json:
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": TYPE + "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": path,
+            "log_format": {
+                "omit_empty_values": True,
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "sub": f"%DYNAMIC_METADATA({JWT}:jwt_payload:sub)%",
+                    "deployment": f"%REQ({HEADER})%",
+                    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+                    "status": "%RESPONSE_CODE%",
+                    "grpc_status": "%GRPC_STATUS(SNAKE_STRING)%",
+                    "flags": "%RESPONSE_FLAGS%",
+                    "details": "%RESPONSE_CODE_DETAILS%",
+                    "duration_ms": "%DURATION%",
+                    "bytes_received": "%BYTES_RECEIVED%",
+                    "bytes_sent": "%BYTES_SENT%",
+                    "cluster": "%UPSTREAM_CLUSTER%",
+                    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+                    "request_id": "%REQ(X-REQUEST-ID)%",
+                    "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
+                },
+            },
+        },
+    }

@@ -1,0 +1,51 @@
+"""From messages of the services to the values of `table`."""
+
+from __future__ import annotations
+
+from modelyard.api.governance.v1 import governance_service_pb2
+from modelyard.api.inference.v1 import route_pb2
+from modelyard_gateway.table import Route, RouteTable, SigningKey, SigningKeys, Target
+from modelyard_kit.errors import InvalidField
+from modelyard_kit.protos import chain_from_proto
+
+
+def table_from_proto(message: route_pb2.RouteTable) -> RouteTable:
+    """Return the table of a message.
+
+    Raises:
+        InvalidField: a route is incomplete.
+    """
+    return RouteTable(message.version, tuple(_route(route) for route in message.routes))
+
+
+def keys_from_proto(message: governance_service_pb2.GetJwksResponse) -> SigningKeys:
+    """Return the signing keys of a message.
+
+    Raises:
+        InvalidField: there is none, or one is not ES256.
+    """
+    if not message.keys:
+        raise InvalidField("keys", "governance must publish at least one signing key")
+    for key in message.keys:
+        if key.alg != "ES256":
+            raise InvalidField("keys.alg", f"{key.alg!r} is not supported; ES256 is")
+    keys = tuple(SigningKey(key.kid, key.x, key.y) for key in message.keys)
+    return SigningKeys(message.issuer, keys)
+
+
+def _route(message: route_pb2.Route) -> Route:
+    chain = chain_from_proto(message.deployment, "routes.deployment")
+    return Route(
+        deployment=chain,
+        targets=tuple(_target(target) for target in message.targets),
+        max_request_bytes=message.max_request_bytes,
+        timeout=message.timeout.ToNanoseconds() / 1e9,
+    )
+
+
+def _target(message: route_pb2.RouteTarget) -> Target:
+    if not message.group:
+        raise InvalidField("routes.targets.group", "must be set")
+    if message.weight < 0:
+        raise InvalidField("routes.targets.weight", f"{message.weight} is negative")
+    return Target(message.group, message.model_version, message.weight, tuple(message.addresses))

@@ -1,0 +1,96 @@
+"""What Envoy says when it refuses a call by itself: the same codes, reasons and details as the services give.
+
+Texts about one deployment stand in the metadata of its route, from where the listener's local replies take them; so
+they cost nothing on calls that succeed, and a new deployment does not change the listener.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "modelyard"
+METADATA = "modelyard"
+"""Namespace of the route metadata."""
+
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, PERMISSION_DENIED = 3, 4, 5, 7
+RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE, UNAUTHENTICATED = 8, 12, 14, 16
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One answer: canonical gRPC code, text, reason with its metadata."""
+
+    code: int
+    message: str
+    reason: str
+    metadata: Mapping[str, str]
+
+    @property
+    def details(self) -> str:
+        """Value of the header `grpc-status-details-bin`."""
+        info = error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
+        status = status_pb2.Status(code=self.code, message=self.message)
+        status.details.add().Pack(info)
+        return base64.b64encode(status.SerializeToString(deterministic=True)).decode().rstrip("=")
+
+
+TOKEN_MISSING = Refusal(
+    UNAUTHENTICATED, "the call carries no token: send `authorization: Bearer <JWT>`", "TOKEN_MISSING", {}
+)
+TOKEN_EXPIRED = Refusal(
+    UNAUTHENTICATED, "the token has expired: exchange the API token for a new one", "TOKEN_EXPIRED", {}
+)
+TOKEN_INVALID = Refusal(
+    UNAUTHENTICATED, "the token is not valid here: exchange the API token for a new one", "TOKEN_INVALID", {}
+)
+DEADLINE = Refusal(DEADLINE_EXCEEDED, "the deadline passed before the answer came", "DEADLINE_EXCEEDED", {})
+
+
+def denied(deployment: str) -> Refusal:
+    """Return the answer to a caller without EXECUTE."""
+    return Refusal(
+        PERMISSION_DENIED,
+        f"EXECUTE on deployment '{deployment}' is needed",
+        "PERMISSION_DENIED",
+        {"privilege": "EXECUTE", "resource_type": "deployment", "name": deployment},
+    )
+
+
+def too_large(maximum: int) -> Refusal:
+    """Return the answer to a body over the limit. The code is the one gRPC gives to messages over a limit."""
+    return Refusal(
+        RESOURCE_EXHAUSTED,
+        f"the request is larger than max_request_bytes, {maximum} bytes",
+        "LIMIT_EXCEEDED",
+        {"limit": "max_request_bytes", "maximum": str(maximum)},
+    )
+
+
+def no_replica(deployment: str) -> Refusal:
+    """Return the answer while no replica of a deployment can take the call."""
+    return Refusal(
+        UNAVAILABLE, f"no replica of deployment '{deployment}' answers at the moment", "REPLICA_NOT_READY", {}
+    )
+
+
+def no_service(service: str) -> Refusal:
+    """Return the answer while a service of the control plane does not answer."""
+    return Refusal(
+        UNAVAILABLE,
+        f"the {service} service does not answer at the moment",
+        "PEER_UNAVAILABLE",
+        {"service": service},
+    )
+
+
+def route_metadata(refusals: Mapping[str, Refusal]) -> dict[str, str]:
+    """Return the metadata of a route: text and details of each refusal that its calls can meet."""
+    values: dict[str, str] = {}
+    for kind, refusal in refusals.items():
+        values[f"{kind}_message"] = refusal.message
+        values[f"{kind}_details"] = refusal.details
+    return values

@@ -1,0 +1,137 @@
+"""Settings and desired state become the files that Envoy watches. Pure: nothing is read, written or asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelyard_gateway.clusters import TYPE, group_clusters, service_clusters
+from modelyard_gateway.listener import listener
+from modelyard_gateway.routes import NAME, route_configuration
+from modelyard_gateway.settings import GatewaySettings
+from modelyard_gateway.table import Desired
+
+Json = dict[str, Any]
+
+LISTENERS_FILE = "listeners.json"
+CLUSTERS_FILE = "clusters.json"
+ROUTES_FILE = "routes.json"
+BOOTSTRAP_FILE = "bootstrap.json"
+_BUFFER_SLACK = 2**20
+
+
+class InconsistentConfigurationError(ValueError):
+    """What was rendered contradicts itself; it must not reach Envoy."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Resources of one state of the gateway."""
+
+    listeners: tuple[Json, ...]
+    clusters: tuple[Json, ...]
+    routes: Json | None
+
+
+EMPTY = Configuration((), (), None)
+
+
+def render(settings: GatewaySettings, desired: Desired) -> Configuration:
+    """Return the configuration for a desired state.
+
+    Raises:
+        InconsistentConfigurationError: two groups have one name, or a route leads to a cluster that is not there.
+    """
+    clusters = service_clusters(settings.services, f"unix:{settings.desk_socket}", settings.otlp_endpoint)
+    if desired.predictions:
+        clusters += group_clusters(desired.predictions.table, settings.max_request_bytes + _BUFFER_SLACK)
+    configuration = Configuration(
+        listeners=(listener(settings, desired.keys, settings.envoy_directory / ROUTES_FILE),),
+        clusters=tuple(clusters),
+        routes=route_configuration(desired.predictions, settings.max_request_bytes),
+    )
+    check(configuration)
+    return configuration
+
+
+def check(configuration: Configuration) -> None:
+    """Refuse what Envoy would take but could not serve.
+
+    Raises:
+        InconsistentConfigurationError: as `render`.
+    """
+    names = [cluster["name"] for cluster in configuration.clusters]
+    if len(names) != len(set(names)):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise InconsistentConfigurationError(f"more than one cluster is named {', '.join(twice)}")
+    if missing := referenced_clusters(configuration.routes) - set(names):
+        raise InconsistentConfigurationError(
+            f"routes lead to clusters that do not exist: {', '.join(sorted(missing))}"
+        )
+
+
+def referenced_clusters(routes: Json | None) -> set[str]:
+    """Return the names of all clusters that the routes lead to."""
+    found: set[str] = set()
+    for host in (routes or {}).get("virtual_hosts", ()):
+        for route in host["routes"]:
+            action = route.get("route", {})
+            found |= {cluster["name"] for cluster in action.get("weighted_clusters", {}).get("clusters", ())}
+            found |= {action["cluster"]} if "cluster" in action else set()
+    return found
+
+
+def discovery_file(resources: Iterable[Json]) -> tuple[str, str]:
+    """Return the text of a file of resources and its version, a digest of the content."""
+    body = list(resources)
+    version = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    return json.dumps({"version_info": version, "resources": body}, indent=1), version
+
+
+def bootstrap(settings: GatewaySettings) -> Json:
+    """Return the file Envoy is started with; it never changes while Envoy runs."""
+    folder = settings.envoy_directory
+    return {
+        "node": {"id": settings.gateway_id, "cluster": "modelyard-gateway"},
+        "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
+        "dynamic_resources": {
+            "lds_config": _source(folder / LISTENERS_FILE),
+            "cds_config": _source(folder / CLUSTERS_FILE),
+        },
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "limits",
+                    "static_layer": {"overload.global_downstream_max_connections": 50000},
+                }
+            ]
+        },
+    }
+
+
+def _source(path: Path) -> Json:
+    return {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}
+
+
+def static_candidate(configuration: Configuration) -> Json:
+    """Return the configuration in one file without watched parts, for `envoy --mode validate`."""
+    listeners = json.loads(json.dumps(configuration.listeners))
+    for resource in listeners:
+        resource.pop("@type")
+        for chain in resource["filter_chains"]:
+            manager = chain["filters"][0]["typed_config"]
+            manager.pop("rds")
+            routes = dict(configuration.routes or {"name": NAME})
+            routes.pop("@type", None)
+            manager["route_config"] = routes
+    clusters = [
+        {key: value for key, value in cluster.items() if key != "@type"} for cluster in configuration.clusters
+    ]
+    return {"static_resources": {"listeners": listeners, "clusters": clusters}}
+
+
+__all__ = ["EMPTY", "TYPE", "Configuration", "InconsistentConfigurationError", "bootstrap", "check", "render"]

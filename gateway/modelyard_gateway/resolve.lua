@@ -1,0 +1,117 @@
+-- Runs only for predictions whose caller did not send a known `modelyard-deployment` itself.
+-- The name in the body decides: it replaces whatever the header said, before the route (and with it RBAC) is chosen.
+
+local HEADER = "modelyard-deployment"
+
+local function varint(n)
+  local out = ""
+  while n >= 128 do
+    out = out .. string.char(n % 128 + 128)
+    n = math.floor(n / 128)
+  end
+  return out .. string.char(n)
+end
+
+local function field(number, text)
+  return string.char(number * 8 + 2) .. varint(#text) .. text
+end
+
+local function entry(key, value)
+  return field(3, field(1, key) .. field(2, value))
+end
+
+-- google.rpc.Status with a google.rpc.ErrorInfo
+local function details(code, message, info)
+  local any = field(1, "type.googleapis.com/google.rpc.ErrorInfo") .. field(2, info)
+  return string.char(8, code) .. field(2, message) .. field(3, any)
+end
+
+local function refuse(handle, code, http_status, message, info)
+  local headers = handle:headers()
+  if headers:get("x-envoy-original-path") then
+    -- The REST form; the listener's local replies wrap the text in JSON.
+    handle:respond({[":status"] = http_status}, message)
+    return
+  end
+  handle:respond({
+    [":status"] = "200",
+    ["content-type"] = "application/grpc",
+    ["grpc-status"] = tostring(code),
+    ["grpc-status-details-bin"] = (handle:base64Escape(details(code, message, info)):gsub("=", "")),
+  }, message)
+end
+
+local function extracted(handle)
+  local found = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.grpc_field_extraction")
+  if not found then
+    return nil
+  end
+  local values = found["model_name"] or found["name"]
+  return values and values[1] or ""
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  if headers:get("x-envoy-original-path") then
+    handle:streamInfo():dynamicMetadata():set("modelyard", "rest", true)
+  end
+  local name = extracted(handle)
+  -- What is not a name must not become a header.
+  local valid = name and #name <= 1024 and name:match("^[%w_.@-]+$")
+  if valid then
+    headers:replace(HEADER, name)
+  else
+    headers:remove(HEADER)
+  end
+  handle:clearRouteCache()
+  local route = handle:metadata():get("unresolved")
+  if not route then
+    return
+  end
+  if valid then
+    local info = field(1, "RESOURCE_NOT_FOUND") .. field(2, "modelyard")
+      .. entry("resource_type", "deployment") .. entry("name", name)
+    refuse(handle, 5, "404", "deployment '" .. name .. "' does not exist or has no replicas", info)
+  else
+    local info = field(1, "INVALID_FIELD") .. field(2, "modelyard") .. entry("field", "model_name")
+    refuse(handle, 3, "400", "model_name: must be the name of a deployment, such as prod.ml_team.iris", info)
+  end
+end
+
+-- In the REST form a failed call becomes the protocol's JSON error with the HTTP status of its code.
+local HTTP_STATUS = {
+  ["1"] = "499", ["3"] = "400", ["4"] = "504", ["5"] = "404", ["6"] = "409", ["7"] = "403", ["8"] = "429",
+  ["9"] = "400", ["10"] = "409", ["11"] = "400", ["12"] = "501", ["14"] = "503", ["16"] = "401",
+}
+
+local function json_string(text)
+  local escaped = text:gsub('[%c"\\]', function(c)
+    return string.format("\\u%04x", string.byte(c))
+  end)
+  return '"' .. escaped .. '"'
+end
+
+local function percent_decoded(text)
+  return (text:gsub("%%(%x%x)", function(hex)
+    return string.char(tonumber(hex, 16))
+  end))
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local code = headers:get("grpc-status")
+  if not code or code == "0" then
+    return
+  end
+  local rest = handle:streamInfo():dynamicMetadata():get("modelyard")
+  if not (rest and rest["rest"]) then
+    return
+  end
+  local message = percent_decoded(headers:get("grpc-message") or "")
+  headers:replace(":status", HTTP_STATUS[code] or "500")
+  headers:replace("content-type", "application/json")
+  headers:remove("grpc-status")
+  headers:remove("grpc-message")
+  headers:remove("grpc-status-details-bin")
+  handle:body(true):setBytes('{"error": ' .. json_string(message) .. "}")
+end

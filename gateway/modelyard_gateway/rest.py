@@ -1,0 +1,62 @@
+"""The REST form of the Open Inference Protocol, as HTTP rules for Envoy's transcoder.
+
+The contracts carry no HTTP annotations; they are added here to a copy of the descriptors that only Envoy sees. Bodies
+pass through as bytes (`google.api.HttpBody`), because the protocol's JSON is not the JSON of protobuf.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from google.api import annotations_pb2
+from google.api.http_pb2 import HttpRule
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from modelyard_gateway.descriptors import rest_file, with_imports
+
+PREFIX = "/v2/models/"
+SERVER_PATHS = {
+    "/v2/health/live": {"live": True},
+    "/v2/health/ready": {"ready": True},
+    "/v2": {"name": "modelyard", "version": "2", "extensions": []},
+}
+"""Answers about the server itself, which Envoy gives alone."""
+
+_MODEL = "/v2/models/{model_name}"
+_VERSION = _MODEL + "/versions/{model_version}"
+
+RULES: dict[str, HttpRule] = {
+    "Infer": HttpRule(
+        post=f"{_MODEL}/infer",
+        body="body",
+        response_body="body",
+        additional_bindings=[HttpRule(post=f"{_VERSION}/infer", body="body", response_body="body")],
+    ),
+    "Describe": HttpRule(
+        get=_MODEL, response_body="body", additional_bindings=[HttpRule(get=_VERSION, response_body="body")]
+    ),
+    "Ready": HttpRule(
+        get=f"{_MODEL}/ready",
+        response_body="body",
+        additional_bindings=[HttpRule(get=f"{_VERSION}/ready", response_body="body")],
+    ),
+}
+"""HTTP rule of each method of RestInferenceService."""
+
+
+@cache
+def descriptor_set() -> bytes:
+    """Return the serialized descriptors of both services, with the rules as annotations.
+
+    Raises:
+        ValueError: the service has a method without a rule, or a rule has no method.
+    """
+    file = rest_file()
+    methods = {method.name: method for method in file.service[0].method}
+    if methods.keys() != RULES.keys():
+        raise ValueError(f"HTTP rules and methods differ: {sorted(methods.keys() ^ RULES.keys())}")
+    for name, rule in RULES.items():
+        methods[name].options.Extensions[annotations_pb2.http].CopyFrom(rule)
+    file.dependency.append(annotations_pb2.DESCRIPTOR.name)
+    files: FileDescriptorSet = with_imports(file)
+    return files.SerializeToString(deterministic=True)
