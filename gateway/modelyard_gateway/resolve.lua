@@ -64,8 +64,13 @@ function envoy_on_request(handle)
     headers:remove(HEADER)
   end
   handle:clearRouteCache()
-  local route = handle:metadata():get("unresolved")
-  if not route then
+  local route = handle:metadata()
+  if not route:get("unresolved") then
+    -- The message was held back to be looked into, so the filter that counts bodies will not see it grow.
+    local body = handle:body()
+    if body and body:length() > (route:get("max_request_bytes") or 0) then
+      handle:respond({[":status"] = "413"}, "too large")
+    end
     return
   end
   if valid then

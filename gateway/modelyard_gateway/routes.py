@@ -51,6 +51,9 @@ RBAC = "envoy.filters.http.rbac"
 BUFFER = "envoy.filters.http.buffer"
 JWT = "envoy.filters.http.jwt_authn"
 
+FRAME_BYTES = 5
+"""What gRPC puts before a message."""
+
 _PREDICTION_PREFIXES = tuple(f"/{service}/" for service in (*OIP_SERVICES, REST_SERVICE))
 _RESOLVERS = (GRPC_TRANSCODER, FIELD_EXTRACTION, LUA)
 _DISABLED = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
@@ -131,22 +134,24 @@ def _control_plane_routes() -> list[Json]:
 
 def _deployment_routes(route: Route, principals: Sequence[str], max_request_bytes: int) -> Iterable[Json]:
     largest = min(route.max_request_bytes or max_request_bytes, max_request_bytes)
+    refusals = {
+        "denied": denied(route.name),
+        "too_large": too_large(largest),
+        "unavailable": no_replica(route.name),
+    }
     common = {
-        "metadata": _metadata(
-            route_metadata(
-                {
-                    "denied": denied(route.name),
-                    "too_large": too_large(largest),
-                    "unavailable": no_replica(route.name),
-                }
-            )
-        ),
+        "metadata": {
+            "filter_metadata": {
+                METADATA: route_metadata(refusals),
+                LUA: {"max_request_bytes": largest + FRAME_BYTES},
+            }
+        },
         "typed_per_filter_config": _filters(
             **{
                 RBAC: _allow(principals),
                 BUFFER: {
                     "@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-                    "buffer": {"max_request_bytes": largest},
+                    "buffer": {"max_request_bytes": largest + FRAME_BYTES},
                 },
             }
         ),
