@@ -1,0 +1,248 @@
+"""The asynchronous client: everything else is a facade of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from modelyard import contexts
+from modelyard._artifacts import AsyncArtifacts
+from modelyard._catalog import (
+    AsyncAliases,
+    AsyncCatalogs,
+    AsyncMetrics,
+    AsyncModels,
+    AsyncSchemas,
+    AsyncTags,
+    AsyncVersions,
+)
+from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
+from modelyard._connection import Connection
+from modelyard._deployments import AsyncDeployments
+from modelyard._endpoints import AsyncEndpoints
+from modelyard._governance import (
+    AsyncApprovals,
+    AsyncAudit,
+    AsyncGrants,
+    AsyncPolicies,
+    AsyncPrincipals,
+    AsyncTokens,
+)
+from modelyard._log_model import log_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from modelyard._deployments import Targets
+    from modelyard._progress import Progress
+    from modelyard.types import Deployment, ModelVersion, Prediction, Principal, Signature
+
+
+class AsyncClient:
+    """Client of Modelyard for `async` programs; `modelyard.Client` is the same for all others.
+
+    Verbs are grouped by noun: `client.models.create(...)`, `client.grants.list(...)`. The things done every day stand on
+    the client itself: `log_model`, `deploy`, `predict`, `download`.
+
+    Attributes:
+        catalogs: Outermost namespaces.
+        schemas: Namespaces inside a catalog.
+        models: Registered models.
+        versions: Versions of models.
+        aliases: Names that point at versions.
+        tags: Short texts on everything in the catalog.
+        metrics: Measurements of versions.
+        artifacts: The bytes of versions.
+        principals: Users and service accounts.
+        tokens: API tokens.
+        grants: Who may do what.
+        policies: What a version needs before it may be used.
+        approvals: Reviews of versions.
+        audit: Everything that was changed.
+        deployments: Names that answer predictions.
+        endpoints: Deployments as those who predict see them.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        token: str = "",
+        *,
+        services: Mapping[str, str] | None = None,
+        ca_certificate: str | Path | None = None,
+        insecure: bool = False,
+        timeout: float = 10.0,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        """Say where Modelyard is; nothing connects before the first call.
+
+        Args:
+            target: Address of the gateway: `host:port`, `https://host:port`, `unix:/path`.
+            token: API token, exchanged for short-lived ones as needed; or a JWT, sent as it is.
+            services: Other targets for single services (`catalog`, `artifact`, `governance`, `inference`, `serving`),
+                where there is no gateway.
+            ca_certificate: File with the certificates to trust (PEM), if not those of the system.
+            insecure: Allow a connection without TLS to another machine.
+            timeout: Seconds that a call may take where it does not say otherwise.
+            max_message_bytes: Largest message sent or received.
+
+        Raises:
+            ConfigurationError: a target is malformed, or would send the token in the clear.
+        """
+        self._connection = Connection(
+            target,
+            token,
+            services=services or {},
+            ca_certificate=ca_certificate,
+            insecure=insecure,
+            timeout=timeout,
+            max_message_bytes=max_message_bytes,
+        )
+        self.catalogs = AsyncCatalogs(self._connection)
+        self.schemas = AsyncSchemas(self._connection)
+        self.models = AsyncModels(self._connection)
+        self.versions = AsyncVersions(self._connection)
+        self.aliases = AsyncAliases(self._connection)
+        self.tags = AsyncTags(self._connection)
+        self.metrics = AsyncMetrics(self._connection)
+        self.artifacts = AsyncArtifacts(self._connection)
+        self.principals = AsyncPrincipals(self._connection)
+        self.tokens = AsyncTokens(self._connection)
+        self.grants = AsyncGrants(self._connection)
+        self.policies = AsyncPolicies(self._connection)
+        self.approvals = AsyncApprovals(self._connection)
+        self.audit = AsyncAudit(self._connection)
+        self.deployments = AsyncDeployments(self._connection)
+        self.endpoints = AsyncEndpoints(self._connection)
+
+    @classmethod
+    def from_context(cls, name: str | None = None, *, timeout: float = 10.0) -> Self:
+        """The client for a saved context (`modelyard login`), by default the current one.
+
+        MODELYARD_TARGET and MODELYARD_TOKEN override it.
+
+        Raises:
+            ConfigurationError: there is no such context, or its file is readable by others.
+        """
+        return cls(**contexts.resolve(name).connection(), timeout=timeout)
+
+    async def log_model(
+        self,
+        model: Any,
+        name: str,
+        *,
+        example: Any = None,
+        runtime: str | None = None,
+        signature: Signature | None = None,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        aliases: Sequence[str] = (),
+        create: bool = True,
+        progress: Progress = None,
+    ) -> ModelVersion:
+        """Save a trained model, upload it and register it as a new version.
+
+        Args:
+            model: A scikit-learn estimator, an ONNX model (object or bytes), or the path of a saved model.
+            name: Full name of the model, `prod.ml_team.iris`.
+            example: Rows as the model takes them; the signature is told from what it answers to them.
+            runtime: Runtime that loads it, by default told from the model: `sklearn`, `onnx`.
+            signature: The signature, instead of an example.
+            description: Free text.
+            tags: Tags of the version.
+            metrics: Any JSON values.
+            aliases: Aliases to point at the new version.
+            create: Register the model if it is new; its catalog and schema must exist.
+            progress: As for `artifacts.upload`.
+
+        Returns:
+            The version, READY to be approved and deployed.
+        """
+        return await log_model(
+            self._connection,
+            self.artifacts,
+            model,
+            name,
+            runtime=runtime,
+            example=example,
+            signature=signature,
+            description=description,
+            tags=tags,
+            metrics=metrics,
+            aliases=aliases,
+            create=create,
+            progress=progress,
+        )
+
+    async def deploy(
+        self,
+        name: str,
+        targets: Targets | None = None,
+        *,
+        replicas: int | None = None,
+        description: str | None = None,
+        wait: bool = True,
+        timeout: float = 300.0,
+    ) -> Deployment:
+        """Make an endpoint, or change it if it exists, and wait until it answers.
+
+        Args:
+            name: Full name of the deployment.
+            targets: Version references, if wanted with weights; by default the default version of the model that has
+                the name of the deployment.
+            replicas: Processes per target.
+            description: Free text.
+            wait: Wait until it is ACTIVE.
+            timeout: Longest wait in seconds.
+
+        Raises:
+            DeploymentFailed: it could not be brought up.
+            PolicyUnmet: a policy holds a version back.
+        """
+        deployment = await self.deployments.apply(
+            name, name if targets is None else targets, replicas=replicas, description=description
+        )
+        return await self.deployments.wait(name, timeout=timeout) if wait else deployment
+
+    async def predict(
+        self,
+        name: str,
+        inputs: Any,
+        *,
+        version: int | None = None,
+        method: str = "",
+        outputs: Sequence[str] = (),
+        timeout: float = 60.0,
+    ) -> Prediction:
+        """Predict with a deployment: see `endpoints.predict`."""
+        return await self.endpoints.predict(
+            name, inputs, version=version, method=method, outputs=outputs, timeout=timeout
+        )
+
+    async def download(
+        self, reference: str, destination: str | Path, *, overwrite: bool = False, progress: Progress = None
+    ) -> Path:
+        """Fetch the files of a version into a folder, verified; returns the folder."""
+        return await self.artifacts.download(reference, destination, overwrite=overwrite, progress=progress)
+
+    async def whoami(self) -> Principal:
+        """Who you are to the services."""
+        return await self.principals.get_caller()
+
+    async def access_token(self) -> str:
+        """The short-lived token that calls carry, for other programs: `authorization: Bearer …`."""
+        return await self._connection.access_token()
+
+    async def close(self) -> None:
+        """Close the connection; calls in progress are cancelled."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

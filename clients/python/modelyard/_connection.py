@@ -1,0 +1,213 @@
+"""The way every call of the client takes: identity, request id, deadline, trace, error."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import grpc
+
+from modelyard._channel import open_channel, parse_target
+from modelyard._status import error_from_call
+from modelyard._token import TokenSource
+from modelyard._tracing import call_span
+from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceStub
+from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from modelyard.api.governance.v1.governance_service_pb2 import ExchangeTokenRequest
+from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
+from modelyard.api.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
+from modelyard.errors import ConfigurationError, TokenMissing, Unauthenticated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from google.protobuf.descriptor import ServiceDescriptor
+    from google.protobuf.message import Message
+
+    from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceAsyncStub
+    from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceAsyncStub
+    from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceAsyncStub
+    from modelyard.api.inference.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
+
+    Metadata = Sequence[tuple[str, str]]
+
+Q = TypeVar("Q", bound="Message")
+A = TypeVar("A", bound="Message")
+R = TypeVar("R")
+
+SERVICES = ("catalog", "artifact", "governance", "inference", "serving")
+"""Names that `services={...}` may override; `serving` answers predictions."""
+
+
+def new_request_id() -> str:
+    """An id that makes the repetition of a creation safe."""
+    return uuid.uuid4().hex
+
+
+class Connection:
+    """Channels to the services, opened when first used on the event loop that uses them."""
+
+    def __init__(
+        self,
+        target: str,
+        token: str,
+        *,
+        services: Mapping[str, str],
+        ca_certificate: str | Path | None,
+        insecure: bool,
+        timeout: float,
+        max_message_bytes: int,
+    ) -> None:
+        unknown = set(services) - set(SERVICES)
+        if unknown:
+            raise ConfigurationError(
+                f"services: {', '.join(sorted(unknown))} unknown; use {', '.join(SERVICES)}"
+            )
+        targets = {name: services.get(name, target) for name in SERVICES}
+        self._endpoints = {
+            name: parse_target(text, ca_certificate=ca_certificate, insecure=insecure)
+            for name, text in targets.items()
+        }
+        self._timeout = timeout
+        self._max_message_bytes = max_message_bytes
+        self._channels: dict[Any, grpc.aio.Channel] = {}
+        self._stubs: dict[str, Any] = {}
+        self._token = TokenSource(token, self._exchange)
+        self._closed = False
+
+    @property
+    def catalog(self) -> CatalogServiceAsyncStub:
+        """Stub of the catalog."""
+        return cast("CatalogServiceAsyncStub", self.stub("catalog", CatalogServiceStub))
+
+    @property
+    def artifact(self) -> ArtifactServiceAsyncStub:
+        """Stub of the artifact store."""
+        return cast("ArtifactServiceAsyncStub", self.stub("artifact", ArtifactServiceStub))
+
+    @property
+    def governance(self) -> GovernanceServiceAsyncStub:
+        """Stub of governance."""
+        return cast("GovernanceServiceAsyncStub", self.stub("governance", GovernanceServiceStub))
+
+    @property
+    def inference(self) -> InferenceServiceAsyncStub:
+        """Stub of the control plane of deployments."""
+        return cast("InferenceServiceAsyncStub", self.stub("inference", InferenceServiceStub))
+
+    def stub(self, service: str, make: Callable[[Any], R]) -> R:
+        """The stub that `make` builds on the channel of a service, made once."""
+        if service not in self._stubs:
+            self._stubs[service] = make(self._channel(service))
+        return cast("R", self._stubs[service])
+
+    async def access_token(self) -> str:
+        """The short-lived token that calls carry."""
+        bearer = await self._token.bearer()
+        if not bearer:
+            raise TokenMissing("this client has no token; give token=… or run `modelyard login`")
+        return bearer
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Q, A],
+        request: Q,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+    ) -> A:
+        """Make a call; `timeout` in seconds replaces the client's."""
+        limit = self._timeout if timeout is None else timeout
+
+        async def start(carried: Metadata) -> A:
+            return await method(request, timeout=limit, metadata=[*carried, *metadata])
+
+        return await self._authenticated(type(request), start)
+
+    async def send(
+        self,
+        method: grpc.aio.StreamUnaryMultiCallable[Q, A],
+        kind: type[Q],
+        pieces: Callable[[], AsyncIterator[Q]],
+        *,
+        timeout: float,
+    ) -> A:
+        """Stream requests to the service; `pieces` is called again if the token has to be renewed."""
+
+        async def start(carried: Metadata) -> A:
+            return await method(pieces(), timeout=timeout, metadata=carried)
+
+        return await self._authenticated(kind, start)
+
+    async def receive(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Q, A], request: Q, *, timeout: float
+    ) -> AsyncGenerator[A]:
+        """Stream answers of the service."""
+
+        async def start(carried: Metadata) -> tuple[grpc.aio.UnaryStreamCall[Q, A], Any]:
+            call = method(request, timeout=timeout, metadata=carried)
+            return call, await call.read()  # the first answer, or a refusal that is worth a new token
+
+        call, answer = await self._authenticated(type(request), start)
+        try:
+            while answer is not grpc.aio.EOF:
+                yield answer
+                answer = await call.read()
+        except grpc.aio.AioRpcError as error:
+            raise error_from_call(error, "") from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Close every channel; calls in progress are cancelled."""
+        self._closed = True
+        channels, self._channels = list(self._channels.values()), {}
+        self._stubs = {}
+        for channel in channels:
+            await channel.close()
+
+    async def _authenticated(self, request: type[Message], start: Callable[[Metadata], Awaitable[R]]) -> R:
+        """Run a call with identity; once more with a new token if the first one is refused."""
+        bearer = await self._token.bearer()
+        try:
+            return await self._run(request, start, bearer)
+        except Unauthenticated:
+            if not self._token.renewable:
+                raise
+        self._token.forget(bearer)
+        return await self._run(request, start, await self._token.bearer())
+
+    async def _run(self, request: type[Message], start: Callable[[Metadata], Awaitable[R]], bearer: str) -> R:
+        request_id = new_request_id()
+        identity = [("authorization", f"Bearer {bearer}")] if bearer else []
+        with call_span(*_names(request)) as trace:
+            try:
+                return await start([("x-request-id", request_id), *identity, *trace])
+            except grpc.aio.AioRpcError as error:
+                raise error_from_call(error, request_id) from error
+
+    async def _exchange(self, api_token: str) -> tuple[str, datetime]:
+        request = ExchangeTokenRequest(api_token=api_token)
+
+        async def start(carried: Metadata) -> tuple[str, datetime]:
+            answer = await self.governance.ExchangeToken(request, timeout=self._timeout, metadata=carried)
+            return answer.access_token, answer.expire_time.ToDatetime(tzinfo=UTC)
+
+        return await self._run(ExchangeTokenRequest, start, "")
+
+    def _channel(self, service: str) -> grpc.aio.Channel:
+        if self._closed:
+            raise ConfigurationError("the client is closed; make a new one")
+        endpoint = self._endpoints[service]
+        if endpoint not in self._channels:
+            self._channels[endpoint] = open_channel(endpoint, self._max_message_bytes)
+        return self._channels[endpoint]
+
+
+def _names(request: type[Message]) -> tuple[str, str]:
+    """Service and method of a request: it stands beside its service and is called `<Method>Request`."""
+    services = request.DESCRIPTOR.file.services_by_name.values()
+    service = cast("ServiceDescriptor", next(iter(services)))
+    return service.full_name, request.DESCRIPTOR.name.removesuffix("Request")

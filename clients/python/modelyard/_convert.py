@@ -1,0 +1,218 @@
+"""Between protobuf messages and the dataclasses of `types`, by their equal field names.
+
+One generic pair of functions serves every message: the field names of a dataclass are those of its message, and
+`MESSAGES` and `ENUMS` say which classes belong together. A unit test holds both sides equal.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from google.protobuf import json_format, struct_pb2
+
+from modelyard import types
+from modelyard.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from google.protobuf.descriptor import EnumDescriptor
+    from google.protobuf.message import Message
+
+T = TypeVar("T")
+M = TypeVar("M", bound="Message")
+
+_API = "modelyard.api"
+MESSAGES: dict[str, type[Any]] = {
+    **{
+        f"{_API}.catalog.v1.{c.__name__}": c
+        for c in (types.Catalog, types.Schema, types.Model, types.ModelVersion)
+    },
+    **{
+        f"{_API}.catalog.v1.{c.__name__}": c
+        for c in (types.TensorSpec, types.MethodSignature, types.Signature)
+    },
+    f"{_API}.catalog.v1.Provenance": types.Provenance,
+    **{
+        f"{_API}.artifact.v1.{c.__name__}": c
+        for c in (types.FileEntry, types.Artifact, types.MissingBlob, types.Upload)
+    },
+    **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Principal, types.ApiToken, types.Grant)},
+    **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ApprovalPolicy, types.Review, types.Approval)},
+    f"{_API}.governance.v1.JsonWebKey": types.SigningKey,
+    f"{_API}.governance.v1.GetJwksResponse": types.SigningKeys,
+    f"{_API}.governance.v1.CheckPermissionResponse": types.PermissionDecision,
+    f"{_API}.governance.v1.AuditEntry": types.AuditEntry,
+    f"{_API}.governance.v1.VerifyAuditResponse": types.AuditVerification,
+    f"{_API}.common.v1.Event": types.Event,
+    f"{_API}.common.v1.Resource": types.Resource,
+    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},
+    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
+    f"{_API}.oip.v2.ServerMetadataResponse": types.ServerInfo,
+    f"{_API}.oip.v2.ModelMetadataResponse": types.EndpointInfo,
+    f"{_API}.oip.v2.ModelMetadataResponse.TensorMetadata": types.TensorSpec,
+}
+ENUMS: dict[str, type[StrEnum]] = {
+    f"{_API}.common.v1.ResourceType": types.ResourceType,
+    f"{_API}.catalog.v1.ModelVersion.State": types.VersionState,
+    f"{_API}.catalog.v1.InputLayout": types.InputLayout,
+    f"{_API}.artifact.v1.Upload.State": types.UploadState,
+    f"{_API}.governance.v1.Principal.Kind": types.PrincipalKind,
+    f"{_API}.governance.v1.Privilege": types.Privilege,
+    f"{_API}.governance.v1.Effect": types.Effect,
+    f"{_API}.governance.v1.Review.Decision": types.ReviewDecision,
+    f"{_API}.governance.v1.Approval.State": types.ApprovalState,
+    f"{_API}.inference.v1.Deployment.State": types.DeploymentState,
+    f"{_API}.inference.v1.Replica.State": types.ReplicaState,
+}
+
+
+def from_proto(kind: type[T], message: Message) -> T:
+    """The dataclass `kind` with the values of `message`."""
+    known = message.DESCRIPTOR.fields_by_name
+    values = {f.name: _get(message, known[f.name]) for f in fields(cast("Any", kind))}
+    return kind(**{name: value for name, value in values.items() if value is not _ABSENT})
+
+
+def to_proto(kind: type[M], value: object) -> M:
+    """A message of type `kind` with the values of a dataclass; None and empty values are left out."""
+    message = kind()
+    _fill(message, value)
+    return message
+
+
+def rows(kind: type[T], messages: Iterable[Message]) -> list[T]:
+    """Each message as the dataclass `kind`."""
+    return [from_proto(kind, message) for message in messages]
+
+
+_ABSENT = object()
+
+
+def _get(message: Message, field: Any) -> Any:
+    value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        entry = field.message_type.fields_by_name["value"]
+        return {key: _one(value[key], entry) for key in sorted(value)}
+    if field.is_repeated:
+        return tuple(_one(item, field) for item in value)
+    if field.message_type is not None and not message.HasField(field.name):
+        return None if field.message_type.full_name in _TIMES else _ABSENT
+    return _one(value, field)
+
+
+def _one(value: Any, field: Any) -> Any:
+    if field.enum_type is not None:
+        return enum_from_number(field.enum_type, value)
+    if field.message_type is None:
+        return value
+    name = field.message_type.full_name
+    if name == "google.protobuf.Timestamp":
+        return value.ToDatetime(tzinfo=UTC)
+    if name == "google.protobuf.Duration":
+        return value.ToTimedelta()
+    if name in {"google.protobuf.Struct", "google.protobuf.Value"}:
+        return json_format.MessageToDict(value)
+    return from_proto(MESSAGES[name], value)
+
+
+def _fill(message: Message, value: object) -> None:
+    known = message.DESCRIPTOR.fields_by_name
+    for f in fields(cast("Any", value)):
+        _set(message, known[f.name], getattr(value, f.name))
+
+
+def _set(message: Message, field: Any, value: Any) -> None:
+    target = getattr(message, field.name)
+    if value is None:
+        return
+    if isinstance(value, datetime):
+        target.FromDatetime(value.astimezone(UTC))
+    elif isinstance(value, timedelta):
+        target.FromTimedelta(value)
+    elif field.enum_type is not None:
+        setattr(message, field.name, enum_number(field.enum_type, value))
+    elif field.is_repeated and isinstance(value, dict):
+        target.update(value)
+    elif field.is_repeated and field.message_type is not None:
+        for item in value:
+            _fill(target.add(), item)
+    elif field.is_repeated:
+        target.extend(value)
+    elif field.message_type is not None:
+        _fill(target, value)
+    else:
+        setattr(message, field.name, value)
+
+
+_TIMES = {"google.protobuf.Timestamp", "google.protobuf.Duration"}
+
+
+def enum_from_number(descriptor: EnumDescriptor, number: int) -> StrEnum | None:
+    """The member for a number; None for UNSPECIFIED and for values newer than this client."""
+    known = descriptor.values_by_number.get(number)
+    if known is None or number == 0:
+        return None
+    try:
+        return ENUMS[descriptor.full_name](known.name.removeprefix(_prefix(descriptor)))
+    except ValueError:
+        return None
+
+
+def enum_number(descriptor: EnumDescriptor, value: StrEnum) -> int:
+    """The number of a member."""
+    return int(descriptor.values_by_name[_prefix(descriptor) + value].number)
+
+
+def parse_enum(kind: type[T], value: str, field: str) -> T:
+    """A member by its name in any case.
+
+    Raises:
+        InvalidArgument: there is no such member; the message lists them.
+    """
+    try:
+        return cast("T", cast("Any", kind)(value.upper().replace("-", "_")))
+    except ValueError:
+        names = ", ".join(cast("Iterable[str]", kind))
+        raise InvalidArgument(f"{field}: {value!r} is none of {names}") from None
+
+
+def _prefix(descriptor: EnumDescriptor) -> str:
+    """`RESOURCE_TYPE_` of `ResourceType`; the zero value is always `<prefix>UNSPECIFIED`."""
+    return descriptor.values_by_number[0].name.removesuffix("UNSPECIFIED")
+
+
+def json_values(values: Mapping[str, Any], field: str) -> dict[str, struct_pb2.Value]:
+    """Any JSON values, numpy scalars included, as protobuf values.
+
+    Raises:
+        InvalidArgument: a value is not JSON, or is NaN or infinite, which JSON cannot hold.
+    """
+    return {
+        name: json_format.ParseDict(_plain(value, f"{field}[{name!r}]"), struct_pb2.Value())
+        for name, value in values.items()
+    }
+
+
+def _plain(value: Any, field: str) -> Any:
+    if hasattr(value, "item") and not getattr(value, "shape", ()):
+        value = value.item()
+    elif hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item, f"{field}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{field}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidArgument(
+            f"{field}: {value} cannot be stored; JSON has no such number, leave it out or send a text"
+        )
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise InvalidArgument(
+        f"{field}: a {type(value).__name__} cannot be stored; send numbers, texts, lists or dicts"
+    )

@@ -1,0 +1,190 @@
+"""Deployments: endpoints and the replicas behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from modelyard._connection import new_request_id
+from modelyard._convert import from_proto, rows, to_proto
+from modelyard._namespace import Namespace, resource_name, version_reference
+from modelyard._pager import AsyncPager
+from modelyard.api.inference.v1 import deployment_pb2
+from modelyard.api.inference.v1 import inference_service_pb2 as pb
+from modelyard.errors import AlreadyExists, DeadlineExceeded, DeploymentFailed, InvalidArgument, NotFound
+from modelyard.types import Deployment, DeploymentState, Replica, TrafficTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Targets = str | TrafficTarget | Sequence[str | TrafficTarget] | Mapping[str, int]
+
+_POLL_SECONDS = 0.25
+
+
+class AsyncDeployments(Namespace):
+    """`client.deployments`: names that answer predictions.
+
+    Targets are one version reference, several, or references with their weights: `"prod.ml.iris@champion"`,
+    `{"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}`.
+    """
+
+    async def create(
+        self,
+        name: str,
+        targets: Targets,
+        *,
+        replicas: int = 1,
+        description: str = "",
+        max_request_bytes: int = 0,
+        timeout: float | None = None,
+        request_id: str = "",
+    ) -> Deployment:
+        """Make an endpoint and return at once; `wait` for it.
+
+        Args:
+            name: Full name, `prod.ml_team.iris`.
+            targets: What answers.
+            replicas: Processes per target, 1 to 64.
+            description: Free text.
+            max_request_bytes: Largest request; 0 means 64 MiB.
+            timeout: Longest time a prediction may take in seconds; by default 60.
+            request_id: Makes a repetition safe.
+        """
+        wanted = Deployment(
+            name=resource_name(name, 3),
+            targets=_targets(targets),
+            replicas=replicas,
+            description=description,
+            max_request_bytes=max_request_bytes,
+            timeout=None if timeout is None else timedelta(seconds=timeout),
+        )
+        request = pb.CreateDeploymentRequest(
+            deployment=to_proto(deployment_pb2.Deployment, wanted), request_id=request_id or new_request_id()
+        )
+        answer = await self._connection.call(self._connection.inference.CreateDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
+    async def get(self, name: str) -> Deployment:
+        """Read one deployment as it is now."""
+        request = pb.GetDeploymentRequest(name=name)
+        answer = await self._connection.call(self._connection.inference.GetDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
+    def list(self, schema: str = "", *, page_size: int = 0) -> AsyncPager[Deployment]:
+        """Walk through the deployments of a schema, or all."""
+
+        async def fetch(token: str) -> tuple[Sequence[Deployment], str]:
+            request = pb.ListDeploymentsRequest(schema=schema, page_size=page_size, page_token=token)
+            answer = await self._connection.call(self._connection.inference.ListDeployments, request)
+            return rows(Deployment, answer.deployments), answer.next_page_token
+
+        return AsyncPager(fetch)
+
+    async def update(
+        self,
+        name: str,
+        *,
+        targets: Targets | None = None,
+        replicas: int | None = None,
+        description: str | None = None,
+        max_request_bytes: int | None = None,
+        timeout: float | None = None,
+        etag: str = "",
+    ) -> Deployment:
+        """Change what is given and return at once; with `etag` only if nobody changed it since.
+
+        The old keeps answering until the new does.
+        """
+        wanted = Deployment(
+            name=name,
+            targets=() if targets is None else _targets(targets),
+            replicas=replicas or 0,
+            description=description or "",
+            max_request_bytes=max_request_bytes or 0,
+            timeout=None if timeout is None else timedelta(seconds=timeout),
+            etag=etag,
+        )
+        given = {
+            "targets": targets,
+            "replicas": replicas,
+            "description": description,
+            "max_request_bytes": max_request_bytes,
+            "timeout": timeout,
+        }
+        request = pb.UpdateDeploymentRequest(deployment=to_proto(deployment_pb2.Deployment, wanted))
+        request.update_mask.paths.extend(field for field, value in given.items() if value is not None)
+        if not request.update_mask.paths:
+            raise InvalidArgument(f"nothing to change: give at least one of {', '.join(given)}")
+        answer = await self._connection.call(self._connection.inference.UpdateDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
+    async def delete(self, name: str, *, etag: str = "") -> Deployment:
+        """Drain and remove an endpoint; returns at once."""
+        request = pb.DeleteDeploymentRequest(name=name, etag=etag)
+        answer = await self._connection.call(self._connection.inference.DeleteDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
+    async def replicas(self, name: str) -> tuple[Replica, ...]:
+        """The processes behind a deployment, oldest first."""
+        request = pb.ListReplicasRequest(deployment=name)
+        answer = await self._connection.call(self._connection.inference.ListReplicas, request)
+        return tuple(rows(Replica, answer.replicas))
+
+    async def wait(self, name: str, *, timeout: float = 300.0) -> Deployment:
+        """Wait until a deployment answers with what was asked for.
+
+        Raises:
+            DeploymentFailed: it could not be brought up; the message says why.
+            DeadlineExceeded: `timeout` seconds passed.
+        """
+        ends_at = time.monotonic() + timeout
+        while True:
+            deployment = await self.get(name)
+            if deployment.state is DeploymentState.ACTIVE:
+                return deployment
+            if deployment.state in {DeploymentState.FAILED, DeploymentState.DELETING}:
+                raise DeploymentFailed(
+                    f"deployment {name} is {deployment.state}: {deployment.state_message or 'no reason given'}",
+                    metadata={"resource_type": "deployment", "name": name},
+                )
+            if time.monotonic() >= ends_at:
+                raise DeadlineExceeded(
+                    f"deployment {name} is still {deployment.state} after {timeout:g} s: {deployment.state_message}"
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def wait_deleted(self, name: str, *, timeout: float = 120.0) -> None:
+        """Wait until a deployment that is being deleted is gone.
+
+        Raises:
+            DeadlineExceeded: `timeout` seconds passed.
+        """
+        ends_at = time.monotonic() + timeout
+        while time.monotonic() < ends_at:
+            try:
+                await self.get(name)
+            except NotFound:
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+        raise DeadlineExceeded(f"deployment {name} is still there after {timeout:g} s")
+
+    async def apply(
+        self, name: str, targets: Targets, *, replicas: int | None = None, description: str | None = None
+    ) -> Deployment:
+        """Make the endpoint, or change it if it exists; returns at once."""
+        try:
+            return await self.create(name, targets, replicas=replicas or 1, description=description or "")
+        except AlreadyExists:
+            return await self.update(name, targets=targets, replicas=replicas, description=description)
+
+
+def _targets(given: Targets) -> tuple[TrafficTarget, ...]:
+    if isinstance(given, (str, TrafficTarget)):
+        given = [given]
+    if isinstance(given, dict):
+        given = [TrafficTarget(reference, weight) for reference, weight in given.items()]
+    targets = [TrafficTarget(t) if isinstance(t, str) else t for t in given]
+    return tuple(TrafficTarget(version_reference(t.model_version, "targets"), t.weight) for t in targets)

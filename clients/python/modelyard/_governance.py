@@ -1,0 +1,313 @@
+"""Principals, tokens, grants, policies, approvals and the audit chain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from google.protobuf import timestamp_pb2
+
+from modelyard import _namespace
+from modelyard._connection import new_request_id
+from modelyard._convert import from_proto, parse_enum, rows, to_proto
+from modelyard._namespace import Namespace, resource_type_number, version_reference
+from modelyard._pager import AsyncPager
+from modelyard.api.governance.v1 import access_pb2, approval_pb2, identity_pb2
+from modelyard.api.governance.v1 import governance_service_pb2 as pb
+from modelyard.types import (
+    ApiToken,
+    Approval,
+    ApprovalPolicy,
+    AuditEntry,
+    AuditVerification,
+    Effect,
+    Grant,
+    NewToken,
+    PermissionDecision,
+    Principal,
+    PrincipalKind,
+    Privilege,
+    ResourceType,
+    ReviewDecision,
+    SigningKeys,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class AsyncPrincipals(Namespace):
+    """`client.principals`: users and service accounts."""
+
+    async def create(
+        self,
+        name: str,
+        *,
+        kind: PrincipalKind | str = PrincipalKind.USER,
+        display_name: str = "",
+        request_id: str = "",
+    ) -> Principal:
+        """Make a user or a service account."""
+        wanted = Principal(name=name, kind=parse_enum(PrincipalKind, kind, "kind"), display_name=display_name)
+        request = pb.CreatePrincipalRequest(
+            principal=to_proto(identity_pb2.Principal, wanted), request_id=request_id or new_request_id()
+        )
+        answer = await self._connection.call(self._connection.governance.CreatePrincipal, request)
+        return from_proto(Principal, answer.principal)
+
+    async def get(self, name: str) -> Principal:
+        """Read one principal."""
+        request = pb.GetPrincipalRequest(name=name)
+        answer = await self._connection.call(self._connection.governance.GetPrincipal, request)
+        return from_proto(Principal, answer.principal)
+
+    async def get_caller(self) -> Principal:
+        """Who you are to the services."""
+        answer = await self._connection.call(self._connection.governance.GetCaller, pb.GetCallerRequest())
+        return from_proto(Principal, answer.principal)
+
+    def list(self, *, page_size: int = 0) -> AsyncPager[Principal]:
+        """Walk through all principals."""
+
+        async def fetch(token: str) -> tuple[Sequence[Principal], str]:
+            request = pb.ListPrincipalsRequest(page_size=page_size, page_token=token)
+            answer = await self._connection.call(self._connection.governance.ListPrincipals, request)
+            return rows(Principal, answer.principals), answer.next_page_token
+
+        return AsyncPager(fetch)
+
+
+class AsyncTokens(Namespace):
+    """`client.tokens`: long-lived secrets of principals, and what verifies the short-lived ones."""
+
+    async def create(
+        self,
+        *,
+        principal: str = "",
+        description: str = "",
+        expire_time: datetime | None = None,
+        request_id: str = "",
+    ) -> NewToken:
+        """Make an API token; its secret is in the answer and nowhere else.
+
+        Args:
+            principal: Whose it is; by default yours.
+            description: What it is for.
+            expire_time: When it stops working (aware); by default in 90 days.
+            request_id: Makes a repetition safe; a repeated answer has no secret.
+        """
+        request = pb.CreateTokenRequest(
+            principal=principal, description=description, request_id=request_id or new_request_id()
+        )
+        if expire_time is not None:
+            request.expire_time.CopyFrom(_timestamp(expire_time))
+        answer = await self._connection.call(self._connection.governance.CreateToken, request)
+        return NewToken(from_proto(ApiToken, answer.token), answer.secret)
+
+    def list(self, *, principal: str = "", page_size: int = 0) -> AsyncPager[ApiToken]:
+        """Walk through the API tokens of a principal, by default yours."""
+
+        async def fetch(token: str) -> tuple[Sequence[ApiToken], str]:
+            request = pb.ListTokensRequest(principal=principal, page_size=page_size, page_token=token)
+            answer = await self._connection.call(self._connection.governance.ListTokens, request)
+            return rows(ApiToken, answer.tokens), answer.next_page_token
+
+        return AsyncPager(fetch)
+
+    async def revoke(self, token_id: str) -> ApiToken:
+        """End an API token."""
+        request = pb.RevokeTokenRequest(token_id=token_id)
+        answer = await self._connection.call(self._connection.governance.RevokeToken, request)
+        return from_proto(ApiToken, answer.token)
+
+    async def signing_keys(self) -> SigningKeys:
+        """The public keys that verify the tokens of calls."""
+        answer = await self._connection.call(self._connection.governance.GetJwks, pb.GetJwksRequest())
+        return from_proto(SigningKeys, answer)
+
+
+class AsyncGrants(Namespace):
+    """`client.grants`: who may do what.
+
+    A resource is named by its name: empty for the whole installation, `prod`, `prod.ml_team`; for three parts say
+    `resource_type` MODEL or DEPLOYMENT.
+    """
+
+    async def create(
+        self,
+        principal: str,
+        privilege: Privilege | str,
+        resource: str = "",
+        *,
+        resource_type: ResourceType | str | None = None,
+        effect: Effect | str = Effect.ALLOW,
+    ) -> Grant:
+        """Give a principal a privilege on a resource and everything inside it, or deny it; twice is once."""
+        request = pb.CreateGrantRequest(
+            principal=principal,
+            privilege=_privilege(privilege),
+            effect=_effect(effect),
+            resource_type=resource_type_number(_namespace.resource_type(resource, resource_type)),
+            resource=resource,
+        )
+        answer = await self._connection.call(self._connection.governance.CreateGrant, request)
+        return from_proto(Grant, answer.grant)
+
+    async def delete(
+        self,
+        principal: str,
+        privilege: Privilege | str,
+        resource: str = "",
+        *,
+        resource_type: ResourceType | str | None = None,
+        effect: Effect | str = Effect.ALLOW,
+    ) -> bool:
+        """Take a grant back; tells whether there was one."""
+        request = pb.DeleteGrantRequest(
+            principal=principal,
+            privilege=_privilege(privilege),
+            effect=_effect(effect),
+            resource_type=resource_type_number(_namespace.resource_type(resource, resource_type)),
+            resource=resource,
+        )
+        return (await self._connection.call(self._connection.governance.DeleteGrant, request)).deleted
+
+    def list(
+        self, resource: str = "", *, resource_type: ResourceType | str | None = None, page_size: int = 0
+    ) -> AsyncPager[Grant]:
+        """Walk through the grants on a resource itself; inherited ones stand on its containers."""
+        kind = resource_type_number(_namespace.resource_type(resource, resource_type))
+
+        async def fetch(token: str) -> tuple[Sequence[Grant], str]:
+            request = pb.ListGrantsRequest(
+                resource_type=kind, resource=resource, page_size=page_size, page_token=token
+            )
+            answer = await self._connection.call(self._connection.governance.ListGrants, request)
+            return rows(Grant, answer.grants), answer.next_page_token
+
+        return AsyncPager(fetch)
+
+    async def check(
+        self,
+        privilege: Privilege | str,
+        resource: str = "",
+        *,
+        resource_type: ResourceType | str | None = None,
+        principal: str = "",
+    ) -> PermissionDecision:
+        """Whether a principal (by default you) has a privilege, and why."""
+        request = pb.CheckPermissionRequest(
+            principal=principal,
+            privilege=_privilege(privilege),
+            resource_type=resource_type_number(_namespace.resource_type(resource, resource_type)),
+            resource=resource,
+        )
+        answer = await self._connection.call(self._connection.governance.CheckPermission, request)
+        return from_proto(PermissionDecision, answer)
+
+
+class AsyncPolicies(Namespace):
+    """`client.policies`: what a version needs before it may be used."""
+
+    async def set(
+        self,
+        resource: str,
+        *,
+        required_approvals: int = 1,
+        allow_self_approval: bool = False,
+        protected_aliases: Sequence[str] = (),
+        protect_deployments: bool = False,
+    ) -> ApprovalPolicy:
+        """Put a policy on a catalog, schema or model, or replace the one there.
+
+        Args:
+            resource: Name of the catalog, schema or model.
+            required_approvals: Principals that must have approved.
+            allow_self_approval: Whether the author of a version may be one of them.
+            protected_aliases: Aliases that may point at approved versions only; `*` means every alias.
+            protect_deployments: Whether only approved versions may be deployed.
+        """
+        policy = ApprovalPolicy(
+            required_approvals=required_approvals,
+            allow_self_approval=allow_self_approval,
+            protected_aliases=tuple(protected_aliases),
+            protect_deployments=protect_deployments,
+        )
+        request = pb.SetApprovalPolicyRequest(
+            resource_type=resource_type_number(_governed(resource)),
+            resource=resource,
+            policy=to_proto(approval_pb2.ApprovalPolicy, policy),
+        )
+        answer = await self._connection.call(self._connection.governance.SetApprovalPolicy, request)
+        return from_proto(ApprovalPolicy, answer.policy)
+
+    async def get(self, resource: str) -> ApprovalPolicy | None:
+        """The policy that applies to a catalog, schema or model; None when there is none."""
+        request = pb.GetApprovalPolicyRequest(
+            resource_type=resource_type_number(_governed(resource)), resource=resource
+        )
+        answer = await self._connection.call(self._connection.governance.GetApprovalPolicy, request)
+        return from_proto(ApprovalPolicy, answer.policy) if answer.HasField("policy") else None
+
+
+class AsyncApprovals(Namespace):
+    """`client.approvals`: reviews of versions."""
+
+    async def review(self, reference: str, decision: ReviewDecision | str, *, comment: str = "") -> Approval:
+        """Approve or reject a version; a rejection needs a comment."""
+        kind = parse_enum(ReviewDecision, decision, "decision")
+        request = pb.ReviewVersionRequest(
+            model_version=version_reference(reference),
+            decision=approval_pb2.Review.Decision.Value(f"DECISION_{kind}"),
+            comment=comment,
+        )
+        answer = await self._connection.call(self._connection.governance.ReviewVersion, request)
+        return from_proto(Approval, answer.approval)
+
+    async def get(self, reference: str) -> Approval:
+        """Where a version stands."""
+        request = pb.GetApprovalRequest(model_version=version_reference(reference))
+        answer = await self._connection.call(self._connection.governance.GetApproval, request)
+        return from_proto(Approval, answer.approval)
+
+
+class AsyncAudit(Namespace):
+    """`client.audit`: everything that was changed, in a chain of hashes."""
+
+    def list(self, *, resource_id: str = "", page_size: int = 0) -> AsyncPager[AuditEntry]:
+        """Walk through the entries, oldest first; of one resource, or all."""
+
+        async def fetch(token: str) -> tuple[Sequence[AuditEntry], str]:
+            request = pb.ListAuditEntriesRequest(
+                page_size=page_size, page_token=token, resource_id=resource_id
+            )
+            answer = await self._connection.call(self._connection.governance.ListAuditEntries, request)
+            return rows(AuditEntry, answer.entries), answer.next_page_token
+
+        return AsyncPager(fetch)
+
+    async def verify(self, *, timeout: float = 300.0) -> AuditVerification:
+        """Let the service recompute the whole chain, within `timeout` seconds."""
+        method = self._connection.governance.VerifyAudit
+        answer = await self._connection.call(method, pb.VerifyAuditRequest(), timeout=timeout)
+        return from_proto(AuditVerification, answer)
+
+
+def _privilege(value: Privilege | str) -> access_pb2.Privilege.ValueType:
+    name = parse_enum(Privilege, value, "privilege")
+    return access_pb2.Privilege.Value(f"PRIVILEGE_{name}")
+
+
+def _effect(value: Effect | str) -> access_pb2.Effect.ValueType:
+    return access_pb2.Effect.Value(f"EFFECT_{parse_enum(Effect, value, 'effect')}")
+
+
+def _governed(resource: str) -> ResourceType:
+    """Policies stand on catalogs, schemas and models only, so three parts are a model."""
+    return _namespace.resource_type(resource, ResourceType.MODEL if resource.count(".") == 2 else None)
+
+
+def _timestamp(value: datetime) -> timestamp_pb2.Timestamp:
+    stamp = timestamp_pb2.Timestamp()
+    stamp.FromDatetime(value.astimezone(UTC))
+    return stamp

@@ -1,0 +1,70 @@
+"""What the groups of verbs (`client.models`, `client.grants` …) have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelyard.api.common.v1 import resource_pb2
+from modelyard.errors import InvalidArgument
+from modelyard.references import InvalidReference, parse_name, parse_version_reference
+from modelyard.types import ResourceType
+
+if TYPE_CHECKING:
+    from modelyard._connection import Connection
+
+
+class Namespace:
+    """Verbs of one noun, on the connection of a client."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+
+def version_reference(text: str, field: str = "reference") -> str:
+    """The reference without `models:/`, refused here when it cannot be one.
+
+    Raises:
+        InvalidArgument: it is malformed.
+    """
+    try:
+        return str(parse_version_reference(text))
+    except InvalidReference as error:
+        raise InvalidArgument(f"{field}: {error}") from None
+
+
+def resource_name(text: str, parts: int, field: str = "name") -> str:
+    """A name of so many dotted parts, refused here when it cannot be one.
+
+    Raises:
+        InvalidArgument: it is malformed.
+    """
+    try:
+        parse_name(text, parts)
+    except InvalidReference as error:
+        raise InvalidArgument(f"{field}: {error}") from None
+    return text
+
+
+def resource_type(name: str, given: ResourceType | str | None) -> ResourceType:
+    """The kind of resource meant by a name: as given, else by its form.
+
+    Raises:
+        InvalidArgument: the kind is unknown, or the form fits a model as well as a deployment.
+    """
+    if given:
+        try:
+            return ResourceType(given.upper())
+        except ValueError:
+            raise InvalidArgument(f"resource_type: {given!r} is none of {', '.join(ResourceType)}") from None
+    if name.startswith("models:/") or "/" in name or "@" in name:
+        return ResourceType.MODEL_VERSION
+    forms = {0: ResourceType.SYSTEM, 1: ResourceType.CATALOG, 2: ResourceType.SCHEMA}
+    parts = len(name.split(".")) if name else 0
+    if parts not in forms:
+        raise InvalidArgument(f"resource_type: say whether {name} is a MODEL or a DEPLOYMENT")
+    return forms[parts]
+
+
+def resource_type_number(kind: ResourceType) -> resource_pb2.ResourceType.ValueType:
+    """The kind of resource as the contracts number it."""
+    return resource_pb2.ResourceType.Value(f"RESOURCE_TYPE_{kind}")

@@ -1,0 +1,56 @@
+"""What can be logged as a model, one module for each: how it is saved, and how its signature is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from modelyard.types import Signature
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready to upload: its file or folder, what loads it, what it takes and gives, what it was made with."""
+
+    path: Path
+    runtime: str
+    signature: Signature | None
+    packages: tuple[str, ...]
+
+
+def prepare(
+    model: Any, folder: Path, *, runtime: str | None, example: Any, signature: Signature | None
+) -> Prepared:
+    """Save a model under `folder` (or take it from where it is) and tell its signature.
+
+    Args:
+        model: A scikit-learn estimator, an ONNX model (object or bytes), or the path of a file or folder.
+        folder: Empty folder to save into.
+        runtime: Runtime that shall load it; by default told from the model.
+        example: Rows as `predict` takes them, to tell the signature from.
+        signature: The signature, instead of an example.
+
+    Raises:
+        InvalidArgument: the model is of no known kind, or its signature cannot be told.
+        MissingExtra: the package for this kind of model is not installed.
+    """
+    if isinstance(model, (str, Path)):
+        from modelyard.flavors import files
+
+        return files.prepare(Path(model).expanduser(), runtime=runtime, example=example, signature=signature)
+    if isinstance(model, bytes) or hasattr(model, "SerializeToString"):
+        from modelyard.flavors import onnx
+
+        return onnx.prepare(model, folder, signature=signature)
+    if hasattr(model, "get_params") and hasattr(model, "predict"):
+        from modelyard.flavors import sklearn
+
+        return sklearn.prepare(model, folder, example=example, signature=signature)
+    raise InvalidArgument(
+        f"model: a {type(model).__module__}.{type(model).__qualname__} cannot be logged as it is; give a scikit-learn "
+        "estimator, an ONNX model, or the path of a saved model with its runtime and signature"
+    )

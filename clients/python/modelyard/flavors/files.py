@@ -1,0 +1,55 @@
+"""Models that are saved already: a file or a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelyard.errors import InvalidArgument
+from modelyard.flavors import Prepared, onnx, sklearn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelyard.types import Signature
+
+_RUNTIMES = {".onnx": onnx.RUNTIME, ".skops": sklearn.RUNTIME}
+_PACKAGES = {onnx.RUNTIME: onnx.PACKAGES, sklearn.RUNTIME: sklearn.PACKAGES}
+
+
+def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signature | None) -> Prepared:
+    """Take a saved model where it is; an ONNX file tells its own signature, a skops file needs an example."""
+    if not path.exists():
+        raise InvalidArgument(f"model: {path} does not exist")
+    main = _main_file(path)
+    runtime = runtime or (_RUNTIMES[main.suffix] if main else None)
+    if not runtime:
+        raise InvalidArgument(
+            f"runtime: cannot be told from {path}; say which runtime loads it (runtime='sklearn')"
+        )
+    if signature is None and main and main.suffix == ".onnx":
+        signature = onnx.infer(main)
+    elif signature is None and main and example is not None:
+        signature = sklearn.infer(_load(main), example)
+    if signature is None:
+        raise InvalidArgument(
+            f"signature: cannot be told from {path.name} alone; give an example (example=X[:5]) or "
+            "signature=modelyard.infer_signature(inputs, outputs)"
+        )
+    return Prepared(path, runtime, signature, _PACKAGES.get(runtime, ("modelyard",)))
+
+
+def _main_file(path: Path) -> Path | None:
+    """The file that a runtime would load."""
+    if path.is_file():
+        return path if path.suffix in _RUNTIMES else None
+    candidates = (path / onnx.FILE_NAME, path / sklearn.FILE_NAME)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _load(path: Path) -> Any:
+    """Read a skops file, with the types skops knows to be harmless only."""
+    skops = sklearn.load_skops()
+    try:
+        return skops.load(path, trusted=[])
+    except Exception as error:
+        raise InvalidArgument(f"model: {path.name} cannot be loaded to try the example: {error}") from error

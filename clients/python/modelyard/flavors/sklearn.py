@@ -1,0 +1,82 @@
+"""scikit-learn estimators, saved by skops: no pickle, nothing runs when the file is read."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from modelyard.errors import InvalidArgument, MissingExtra
+from modelyard.flavors import Prepared
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelyard.types import MethodSignature, Signature
+
+FILE_NAME = "model.skops"
+RUNTIME = "sklearn"
+PACKAGES = ("scikit-learn", "skops", "numpy", "scipy", "modelyard")
+
+
+def prepare(estimator: Any, folder: Path, *, example: Any, signature: Signature | None) -> Prepared:
+    """Save an estimator as `model.skops`, with the signature its methods show on the example."""
+    skops = load_skops()
+    signature = signature or infer(estimator, example)
+    path = folder / FILE_NAME
+    skops.dump(estimator, path)
+    unknown = skops.get_untrusted_types(file=path)
+    if unknown:
+        warnings.warn(
+            f"the model contains {', '.join(unknown)}; a replica loads only types that its runtime trusts and may "
+            "refuse this version",
+            stacklevel=2,
+        )
+    return Prepared(path, RUNTIME, signature, PACKAGES)
+
+
+def infer(estimator: Any, example: Any) -> Signature:
+    """The signature of `predict`, and of `predict_proba` where there is one."""
+    from modelyard import signature as signatures
+    from modelyard.types import Signature
+
+    if example is None:
+        raise InvalidArgument(
+            "example: give some rows as the model takes them (example=X[:5]), or signature=…"
+        )
+    if not signatures.is_table(example):
+        example = signatures.as_array(example)
+        if example.dtype.kind in "iub":
+            example = example.astype(
+                "float64"
+            )  # whole numbers in the example do not mean that only they will come
+    return Signature(tuple(_method(estimator, name, output, example) for name, output in _methods(estimator)))
+
+
+def _methods(estimator: Any) -> list[tuple[str, str]]:
+    methods = [("predict", "output")]
+    if hasattr(estimator, "predict_proba"):
+        methods.append(("predict_proba", "probabilities"))
+    return methods
+
+
+def _method(estimator: Any, method: str, output: str, example: Any) -> MethodSignature:
+    from modelyard import signature as signatures
+
+    try:
+        result = getattr(estimator, method)(example)
+    except Exception as error:
+        raise InvalidArgument(f"example: the model's {method} fails on it: {error}") from error
+    if isinstance(result, (list, tuple)):  # several targets, one array each
+        result = {f"{output}_{i}": item for i, item in enumerate(result)}
+    elif not signatures.is_table(result):
+        result = {output: result}
+    return signatures.infer_method(example, result, method)
+
+
+def load_skops() -> Any:
+    """The module `skops.io`; its absence is told with the remedy."""
+    try:
+        import skops.io
+    except ImportError as error:
+        raise MissingExtra("skops", "sklearn") from error
+    return skops.io
