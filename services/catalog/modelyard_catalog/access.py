@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_catalog import names
+from modelyard_catalog.commands import VersionRef
+from modelyard_catalog.models import Path, container_kind
+from modelyard_catalog.store import CatalogStore
 from modelyard_kit.access import (
     AUTHENTICATED,
     SERVICES,
@@ -18,13 +24,6 @@ from modelyard_kit.access import (
 )
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from modelyard_catalog import names
-from modelyard_catalog.commands import VersionRef
-from modelyard_catalog.messages import parse_target
-from modelyard_catalog.models import Path, container_kind
-from modelyard_catalog.store import CatalogStore
 
 Resolver = Callable[[Any], Awaitable[Chain]]
 
@@ -101,7 +100,7 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         return await resolvers.path(names.version("name", request.name).model)
 
     async def tagged(request: Any) -> Chain:
-        target = parse_target(request.resource_type, request.name, "resource_type")
+        target = names.target("resource_type", request.resource_type, request.name)
         if isinstance(target, VersionRef):
             return await resolvers.version(target)
         return await resolvers.path(target)

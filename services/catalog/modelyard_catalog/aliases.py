@@ -6,12 +6,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from modelyard_kit import limits
-from modelyard_kit.access import ResourceType
-from modelyard_kit.auth import Call
-from modelyard_kit.clock import Clock
-from modelyard_kit.db import Database
-from modelyard_kit.errors import InvalidState, NotFound
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.commands import AliasChange, SetAliases
@@ -19,6 +13,12 @@ from modelyard_catalog.errors import AliasMoved
 from modelyard_catalog.models import AliasMove, Model, ModelVersion, VersionState
 from modelyard_catalog.recording import record
 from modelyard_catalog.store import CatalogStore
+from modelyard_kit import limits
+from modelyard_kit.access import ResourceType
+from modelyard_kit.auth import Call
+from modelyard_kit.clock import Clock
+from modelyard_kit.db import Database
+from modelyard_kit.errors import InvalidState, NotFound
 
 _GATES_AT_ONCE = 8
 

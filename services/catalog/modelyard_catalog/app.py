@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc.aio
-from modelyard.api.catalog.v1.catalog_service_pb2_grpc import add_CatalogServiceServicer_to_server
-from modelyard_kit.chassis import Chassis, Service
-from modelyard_kit.chassis import main as run
-from modelyard_kit.config import Settings
+from pydantic import Field
 
+from modelyard.api.catalog.v1.catalog_service_pb2_grpc import add_CatalogServiceServicer_to_server
 from modelyard_catalog.access import Resolvers, access_table
 from modelyard_catalog.aliases import Aliases
 from modelyard_catalog.namespaces import Namespaces
@@ -18,13 +16,19 @@ from modelyard_catalog.neighbours import ArtifactService, GovernanceService
 from modelyard_catalog.servicer import CatalogServicer
 from modelyard_catalog.store import CatalogStore
 from modelyard_catalog.versions import Versions
+from modelyard_kit.chassis import Chassis, Service
+from modelyard_kit.chassis import main as run
+from modelyard_kit.config import Settings
 
 PACKAGE = "modelyard_catalog"
 FULL_NAME = "modelyard.api.catalog.v1.CatalogService"
 
 
 class CatalogSettings(Settings):
-    """What the catalog service is told; it needs `artifact_address` and `governance_address`."""
+    """What the catalog service is told, beside what every service is."""
+
+    artifact_address: str = Field(description="Address of the artifact service.")
+    governance_address: str = Field(description="Address of the governance service.")
 
 
 @asynccontextmanager

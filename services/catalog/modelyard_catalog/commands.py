@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from modelyard_kit.access import ResourceType
-
 from modelyard_catalog.models import Json, Path, Provenance, Signature
+from modelyard_kit.access import ResourceType
 
 
 @dataclass(frozen=True)

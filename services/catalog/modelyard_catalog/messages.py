@@ -6,11 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
-from modelyard.api.common.v1 import resource_pb2
-from modelyard_kit import idempotency, limits, paging
-from modelyard_kit.access import ResourceType
-from modelyard_kit.errors import InvalidField
-
 from modelyard_catalog import names, values
 from modelyard_catalog.commands import (
     AliasChange,
@@ -24,17 +19,11 @@ from modelyard_catalog.commands import (
     SetAliases,
     SetMetrics,
     SetTags,
-    Target,
 )
+from modelyard_kit import idempotency, limits, paging
+from modelyard_kit.errors import InvalidField
 
 _MAX_NUMBER = 2**63 - 1
-_TYPES: dict[int, ResourceType] = {
-    resource_pb2.RESOURCE_TYPE_CATALOG: ResourceType.CATALOG,
-    resource_pb2.RESOURCE_TYPE_SCHEMA: ResourceType.SCHEMA,
-    resource_pb2.RESOURCE_TYPE_MODEL: ResourceType.MODEL,
-    resource_pb2.RESOURCE_TYPE_MODEL_VERSION: ResourceType.MODEL_VERSION,
-}
-_PARTS = {ResourceType.CATALOG: 1, ResourceType.SCHEMA: 2, ResourceType.MODEL: 3}
 
 
 class _Named(Protocol):
@@ -136,7 +125,7 @@ def _alias_change(field: str, message: service.AliasChange) -> AliasChange:
 
 def parse_set_tags(request: service.SetTagsRequest) -> SetTags:
     """Check the shape of a request to change tags."""
-    target = parse_target(request.resource_type, request.name, "resource_type")
+    target = names.target("resource_type", request.resource_type, request.name)
     write = values.tags("set", request.set)
     remove = values.removals("remove", request.remove, write, "tag_key_length")
     _require_change(write, remove)
@@ -159,26 +148,12 @@ def _require_change(write: Mapping[str, object], remove: Sequence[str]) -> None:
 
 def parse_resolve(request: service.ResolveResourceRequest) -> Resolve:
     """Check the shape of a request to find a resource."""
-    kind = _type("type", request.type)
+    kind = names.resource_type("type", request.type)
     if bool(request.name) == bool(request.id):
         raise InvalidField("name", "give either the name or the id")
     if request.id:
         return Resolve(kind, None, names.identifier("id", request.id))
-    return Resolve(kind, parse_target(request.type, request.name, "type"), "")
-
-
-def parse_target(resource_type: int, name: str, type_field: str) -> Target:
-    """Return what a type and a name together refer to."""
-    kind = _type(type_field, resource_type)
-    if kind is ResourceType.MODEL_VERSION:
-        return names.version("name", name)
-    return names.path("name", name, _PARTS[kind])
-
-
-def _type(field: str, value: int) -> ResourceType:
-    if value not in _TYPES:
-        raise InvalidField(field, "must be CATALOG, SCHEMA, MODEL or MODEL_VERSION")
-    return _TYPES[value]
+    return Resolve(kind, names.target("type", request.type, request.name), "")
 
 
 def parse_page(request: Any) -> Page:

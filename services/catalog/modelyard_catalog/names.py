@@ -12,13 +12,15 @@ from modelyard.references import (
     parse_name,
     parse_version_reference,
 )
-from modelyard_kit.errors import InvalidField
-
-from modelyard_catalog.commands import VersionRef
+from modelyard_catalog.commands import Target, VersionRef
 from modelyard_catalog.models import ComputedAlias, Path
+from modelyard_kit.access import ResourceType
+from modelyard_kit.errors import InvalidField
+from modelyard_kit.protos import resource_type_from_proto
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LIKE_A_VERSION = re.compile(r"v[0-9]+", re.IGNORECASE)
+_PARTS = {ResourceType.CATALOG: 1, ResourceType.SCHEMA: 2, ResourceType.MODEL: 3}
 _RESERVED = frozenset((*ComputedAlias, "latest"))
 
 
@@ -109,3 +111,27 @@ def identifier(field: str, text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError as error:
         raise InvalidField(field, "is not an id: ids are UUIDs, as the service returns them") from error
+
+
+def resource_type(field: str, value: int) -> ResourceType:
+    """Return the type of something that the catalog keeps.
+
+    Raises:
+        InvalidField: it is unspecified, unknown, or kept elsewhere.
+    """
+    found = resource_type_from_proto(value, field)
+    if found not in _PARTS and found is not ResourceType.MODEL_VERSION:
+        raise InvalidField(field, "must be CATALOG, SCHEMA, MODEL or MODEL_VERSION")
+    return found
+
+
+def target(type_field: str, type_value: int, name: str) -> Target:
+    """Return what a type and the field `name` together refer to.
+
+    Raises:
+        InvalidField: either is missing or malformed.
+    """
+    kind = resource_type(type_field, type_value)
+    if kind is ResourceType.MODEL_VERSION:
+        return version("name", name)
+    return path("name", name, _PARTS[kind])

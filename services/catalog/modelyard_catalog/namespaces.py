@@ -4,13 +4,6 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from modelyard_kit import limits
-from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType, Scope
-from modelyard_kit.auth import Call
-from modelyard_kit.clock import Clock
-from modelyard_kit.db import Database
-from modelyard_kit.errors import AlreadyExists, NotFound
-from modelyard_kit.ids import new_id
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.commands import Create, Page, Resolve, SetTags, Target, VersionRef
@@ -26,6 +19,13 @@ from modelyard_catalog.models import (
 )
 from modelyard_catalog.recording import changes, create_once, record
 from modelyard_catalog.store import CatalogStore
+from modelyard_kit import limits
+from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType, Scope
+from modelyard_kit.auth import Call
+from modelyard_kit.clock import Clock
+from modelyard_kit.db import Database
+from modelyard_kit.errors import AlreadyExists, NotFound
+from modelyard_kit.ids import new_id
 
 C = TypeVar("C", Catalog, Schema, Model)
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from modelyard.api.artifact.v1.artifact_service_pb2 import GetArtifactRequest
 from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_MOVE_ALIAS
 from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest, EvaluateGateResponse
+from modelyard_catalog.models import ModelVersion
 from modelyard_kit.errors import InvalidField, NotFound, PolicyUnmet
 from modelyard_kit.peers import Peers
 from modelyard_kit.protos import chain_to_proto
-
-from modelyard_catalog.models import ModelVersion
 
 
 class ArtifactService:

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from modelyard_kit import idempotency, outbox
-from modelyard_kit.access import Link
-from modelyard_kit.auth import Call
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.commands import Once
 from modelyard_catalog.models import Json
+from modelyard_kit import idempotency, outbox
+from modelyard_kit.access import Link
+from modelyard_kit.auth import Call
 
 _INLINE_CHARACTERS = 1_000
 

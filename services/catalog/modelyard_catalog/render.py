@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
-from modelyard.api.catalog.v1 import model_pb2, namespace_pb2, signature_pb2
-from modelyard_kit import paging, protos
 
+from modelyard.api.catalog.v1 import model_pb2, namespace_pb2, signature_pb2
 from modelyard_catalog.models import (
     Catalog,
     InputLayout,
@@ -23,6 +22,7 @@ from modelyard_catalog.models import (
     TensorSpec,
     VersionState,
 )
+from modelyard_kit import paging, protos
 
 R = TypeVar("R", bound=Resource)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
-from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 from sqlalchemy import ColumnElement, FromClause, Row, Select, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 from sqlalchemy.types import Text
@@ -29,6 +28,7 @@ from modelyard_catalog.models import (
     VersionState,
 )
 from modelyard_catalog.tables import aliases, catalogs, metrics, model_versions, models, schemas
+from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 R = TypeVar("R", bound=Resource)
 
@@ -169,7 +169,7 @@ def _version(row: Row[Any]) -> ModelVersion:
         artifact_digest=row.artifact_digest,
         runtime=row.runtime,
         signature=signature_from_json(row.signature),
-        metrics=row.metrics or {},
+        metrics={name: _doubles(value) for name, value in (row.metrics or {}).items()},
         provenance=None if row.provenance is None else Provenance(**row.provenance),
         aliases=tuple(row.aliases or ()),
         author_id=row.author_id,
@@ -183,6 +183,21 @@ _READERS: Mapping[type[Resource], Callable[[Row[Any]], Resource]] = {
     Model: _model,
     ModelVersion: _version,
 }
+
+
+def _doubles(value: Json) -> Json:
+    """Return a JSON value with every number as the double that came in; PostgreSQL writes 1e300 as an integer."""
+    match value:
+        case bool():
+            return value
+        case int():
+            return float(value)
+        case list():
+            return [_doubles(item) for item in value]
+        case dict():
+            return {name: _doubles(item) for name, item in value.items()}
+        case _:
+            return value
 
 
 def signature_to_json(signature: Signature | None) -> Json:

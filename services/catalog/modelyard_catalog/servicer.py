@@ -6,15 +6,14 @@ from typing import Any
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
-from modelyard_kit.access import Grants, Privilege, Scope
-from modelyard_kit.auth import current_call
-from modelyard_kit.protos import chain_to_proto
-
 from modelyard_catalog import messages, names, render
 from modelyard_catalog.aliases import Aliases
 from modelyard_catalog.models import Catalog, Model, Schema
 from modelyard_catalog.namespaces import Namespaces
 from modelyard_catalog.versions import Versions
+from modelyard_kit.access import Grants, Privilege, Scope
+from modelyard_kit.auth import current_call
+from modelyard_kit.protos import chain_to_proto
 
 
 class CatalogServicer(CatalogServiceServicer):

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeVar
 
-from modelyard_kit.access import SYSTEM_ID, Scope
-from modelyard_kit.auth import Call
 from sqlalchemy import ColumnElement, and_, any_, cast, delete, false, insert, not_, or_, select, true, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -38,6 +36,8 @@ from modelyard_catalog.tables import (
     models,
     schemas,
 )
+from modelyard_kit.access import SYSTEM_ID, Scope
+from modelyard_kit.auth import Call
 
 R = TypeVar("R", bound=Resource)
 

@@ -6,7 +6,6 @@ catalog: `delete_time` hides them, and unique names hold among the rows that are
 
 from __future__ import annotations
 
-from modelyard_kit import idempotency, outbox
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -23,6 +22,8 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+
+from modelyard_kit import idempotency, outbox
 
 metadata = MetaData()
 outbox.outbox_table(metadata)

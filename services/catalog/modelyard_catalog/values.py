@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 
 from google.protobuf.struct_pb2 import Value
+
 from modelyard.api.catalog.v1 import model_pb2, signature_pb2
+from modelyard_catalog.models import InputLayout, Json, MethodSignature, Provenance, Signature, TensorSpec
 from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField
-
-from modelyard_catalog.models import InputLayout, Json, MethodSignature, Provenance, Signature, TensorSpec
 
 # Each level of a JSON value takes up to three levels of messages, of which protobuf reads at most 100.
 METRIC_DEPTH = 16

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-from modelyard_kit import idempotency, outbox
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+
+from modelyard_kit import idempotency, outbox
 
 revision = "0001"
 down_revision = None

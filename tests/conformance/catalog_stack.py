@@ -1,0 +1,151 @@
+"""The catalog's rules on a real database, with the two services it asks played by plain objects."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_catalog import names
+from modelyard_catalog.aliases import Aliases
+from modelyard_catalog.commands import (
+    AliasChange,
+    Create,
+    CreateVersion,
+    Once,
+    Page,
+    SetAliases,
+)
+from modelyard_catalog.models import AliasMove, Catalog, Json, Model, ModelVersion, Path, Schema
+from modelyard_catalog.namespaces import Namespaces
+from modelyard_catalog.store import CatalogStore
+from modelyard_catalog.versions import Versions
+from modelyard_kit.access import Scope
+from modelyard_kit.auth import Call, Principal
+from modelyard_kit.clock import utc_now
+from modelyard_kit.db import Database
+from modelyard_kit.errors import AlreadyExists, InvalidField, PolicyUnmet
+
+ADA = Call(Principal("0198c0de-0000-7000-8000-00000000ada0", "ada", "user"), "request-of-ada")
+BOB = Call(Principal("0198c0de-0000-7000-8000-00000000b0b0", "bob", "user"), "request-of-bob")
+EVERYTHING = Scope(ADA.principal.id, frozenset(), frozenset(), everything=True)
+DIGEST = "sha256:" + "a" * 64
+IRIS: Path = ("prod", "ml", "iris")
+
+
+C = TypeVar("C", Catalog, Schema, Model)
+
+
+@dataclass
+class FakeArtifacts:
+    """Knows the artifacts in `missing` not to be there, and every other one to be."""
+
+    missing: set[str] = field(default_factory=set)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    async def require(self, digest: str, model: str) -> None:
+        self.asked.append((digest, model))
+        if digest in self.missing:
+            raise InvalidField("artifact_digest", f"no artifact {digest} of {model}")
+
+
+@dataclass
+class FakeGates:
+    """Holds back the version numbers in `closed`."""
+
+    closed: set[int] = field(default_factory=set)
+    asked: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+
+    async def require_alias_move(self, version: ModelVersion, aliases: Sequence[str]) -> None:
+        self.asked.append((version.number, tuple(aliases)))
+        if version.number in self.closed:
+            raise PolicyUnmet("MOVE_ALIAS", version.name, "prod", ["1 approval is missing"])
+
+
+class CatalogStack:
+    """The rules, and short verbs for tests."""
+
+    def __init__(self, dsn: str) -> None:
+        self.db = Database.connect(dsn)
+        self.store = CatalogStore()
+        self.artifacts = FakeArtifacts()
+        self.gates = FakeGates()
+        self.namespaces = Namespaces(self.db, self.store, utc_now)
+        self.versions = Versions(self.db, self.store, utc_now, self.artifacts)
+        self.aliases = Aliases(self.db, self.store, utc_now, self.gates)
+
+    async def close(self) -> None:
+        await self.db.close()
+
+    async def create(
+        self,
+        kind: type[C],
+        *path: str,
+        by: Call = ADA,
+        request_id: str = "",
+        tags: dict[str, str] | None = None,
+    ) -> C:
+        command = Create(path=path, description="", tags=tags or {}, once=Once(request_id, ".".join(path)))
+        return await self.namespaces.create(by, kind, command)
+
+    async def create_model(self, *path: str, by: Call = ADA) -> Model:
+        """Make a model and what it needs around it."""
+        for kind, length in ((Catalog, 1), (Schema, 2)):
+            with contextlib.suppress(AlreadyExists):
+                await self.create(kind, *path[:length], by=by)
+        return await self.create(Model, *path, by=by)
+
+    async def create_version(
+        self,
+        model: Path = IRIS,
+        *,
+        digest: str = DIGEST,
+        request_id: str = "",
+        metrics: dict[str, Json] | None = None,
+        by: Call = ADA,
+    ) -> ModelVersion:
+        command = CreateVersion(
+            model=model,
+            artifact_digest=digest,
+            description="a version",
+            runtime="sklearn",
+            signature=None,
+            tags={"stage": "tëst"},
+            metrics=metrics or {},
+            provenance=None,
+            once=Once(request_id, digest),
+        )
+        return await self.versions.create(by, command)
+
+    async def set_aliases(self, *changes: AliasChange, model: Path = IRIS, by: Call = ADA) -> Model:
+        return await self.aliases.set(by, SetAliases(model, changes))
+
+    async def get(self, reference: str) -> ModelVersion:
+        return await self.versions.get(names.version("name", reference))
+
+    async def history(self, model: Model) -> list[AliasMove]:
+        return await self.db.read(lambda connection: self.store.alias_history(connection, model.id))
+
+    async def names_seen(self, kind: type[C], scope: Scope, *parent: str) -> list[str]:
+        """Names of every row that a scope shows, read page by page of two rows."""
+        found: list[str] = []
+        after = None
+        while True:
+            rows = await self.namespaces.page(kind, parent, scope, Page(2, after))
+            found += [row.name for row in rows[:2]]
+            if len(rows) <= 2:
+                return found
+            after = rows[1].id
+
+    async def events(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Type, resource name and data of every event, in order."""
+
+        async def work(connection: AsyncConnection) -> list[tuple[str, str, dict[str, Any]]]:
+            query = text("SELECT type, resource_name, data FROM outbox ORDER BY position")
+            return [(row.type, row.resource_name, row.data) for row in await connection.execute(query)]
+
+        return await self.db.read(work)
