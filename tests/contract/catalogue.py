@@ -102,5 +102,7 @@ def _text(block: str) -> str:
 
 def source_files(package: str) -> list[Path]:
     """Every Python file of an import package, without its migrations."""
-    folder = Path(importlib.import_module(package).__file__ or "").parent
+    file = importlib.import_module(package).__file__
+    assert file, f"{package} has no __init__.py"
+    folder = Path(file).parent
     return [path for path in sorted(folder.rglob("*.py")) if "migrations" not in path.parts]

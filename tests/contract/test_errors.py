@@ -9,6 +9,7 @@ from functools import cache
 
 import grpc
 import pytest
+
 from modelyard import errors as client_errors
 from modelyard.api.common.v1 import errors_pb2
 from modelyard_kit.errors import DomainError
