@@ -102,7 +102,8 @@ async def running(settings: Settings, build: Build, package: str) -> AsyncIterat
     faults.configure(settings.failpoints)
     await migrate.upgrade(settings.database, package)
     database = Database.connect(settings.database)
-    telemetry.trace_sql(database.engine)
+    if settings.otlp_endpoint:
+        telemetry.trace_sql(database.engine)
     peers = Peers(settings)
     grants = Grants(bound=settings.permission_bound_seconds)
     chassis = Chassis(settings, database, peers, grants, utc_now, structlog.get_logger())

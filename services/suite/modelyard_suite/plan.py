@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -155,6 +156,13 @@ def _reachable(target: str) -> Callable[[], Awaitable[bool]]:
         return True
 
     return probe
+
+
+def free_port() -> int:
+    """Return a port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def is_port_free(listen: str) -> bool:

@@ -140,6 +140,21 @@ def stop(home: Home) -> None:
     end_leftovers(home)
 
 
+def processes_of(home: Home) -> list[str]:
+    """Return the processes that were started with this home, whoever their parent is now."""
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            told = [*process.cmdline(), *process.environ().values()]
+        except psutil.Error:
+            continue  # it has just ended, or belongs to somebody else
+        if any(str(folder) in text for text in told for folder in (home.root, home.run)):
+            found.append(f"{process.pid} {' '.join(told[:4])}")
+    return found
+
+
 def end_leftovers(home: Home) -> list[str]:
     """End what a suite left behind that was killed itself, and return the names."""
     state = home.state()

@@ -1,0 +1,1 @@
+"""`modelyard demo`: one story through the whole product, on real parts."""
