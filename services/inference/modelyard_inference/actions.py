@@ -1,0 +1,166 @@
+"""Steps that the reconciler can take; see `planner.py` for when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from modelyard_inference.models import DeploymentState, Version
+
+
+@dataclass(frozen=True)
+class AddGroup:
+    """Make a group and its replicas, not yet started."""
+
+    version: Version
+    max_request_bytes: int
+    replicas: int
+
+
+@dataclass(frozen=True)
+class AddReplicas:
+    """Make more replicas in a group, not yet started."""
+
+    group_id: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Download the artifact of a version into the cache."""
+
+    version: Version
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start the process of a replica, or find the one that runs already."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True)
+class RecordReady:
+    """Note that a replica answers."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True)
+class RecordEnd:
+    """Note that the process of a replica is gone, and when to start it again."""
+
+    replica_id: str
+    message: str
+    failures: int
+    not_before: datetime
+
+
+@dataclass(frozen=True)
+class Abort:
+    """End a process that does not get ready, then note its end."""
+
+    replica_id: str
+    end: RecordEnd
+
+
+@dataclass(frozen=True)
+class AdmitGroup:
+    """Put a group whose replicas are ready into the route table with weight 0 (STARTING -> WARM)."""
+
+    group_id: str
+    replica_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReviveGroup:
+    """Want a group again that still is in the route table (DRAINING -> WARM)."""
+
+    group_id: str
+
+
+@dataclass(frozen=True)
+class EndGroup:
+    """Take a group without traffic out of the route table (-> STOPPING)."""
+
+    group_id: str
+
+
+@dataclass(frozen=True)
+class RemoveGroup:
+    """Forget a group that has no replica left."""
+
+    group_id: str
+
+
+@dataclass(frozen=True)
+class RouteReplicas:
+    """Let the gateways know more replicas of a group."""
+
+    group_id: str
+    replica_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UnrouteReplicas:
+    """Take replicas of a group out of the route table; they drain."""
+
+    group_id: str
+    replica_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Let the process of a replica finish what it has, and end."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True)
+class RemoveReplica:
+    """Forget a replica whose process is gone."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Give all traffic to these groups by weight; every other serving group drains."""
+
+    weights: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tell callers the state of the deployment."""
+
+    state: DeploymentState
+    message: str
+
+
+@dataclass(frozen=True)
+class RemoveDeployment:
+    """Forget a deployment of which nothing runs any more."""
+
+
+Action = (
+    AddGroup
+    | AddReplicas
+    | Fetch
+    | Start
+    | RecordReady
+    | RecordEnd
+    | Abort
+    | AdmitGroup
+    | ReviveGroup
+    | EndGroup
+    | RemoveGroup
+    | RouteReplicas
+    | UnrouteReplicas
+    | Stop
+    | RemoveReplica
+    | Shift
+    | Report
+    | RemoveDeployment
+)

@@ -1,0 +1,106 @@
+"""Puts the inference control plane together."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field
+
+from modelyard.api.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+from modelyard_inference.access import access_table
+from modelyard_inference.artifacts import ArtifactCache
+from modelyard_inference.deployments import Deployments
+from modelyard_inference.followers import Followers
+from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
+from modelyard_inference.probe import HealthProber
+from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.routes import Routes
+from modelyard_inference.servicer import InferenceServicer
+from modelyard_inference.steps import ReplicaDefaults, StepParts, Steps
+from modelyard_inference.store import InferenceStore
+from modelyard_inference.upstream import PeerUpstream
+from modelyard_kit.access import Grants
+from modelyard_kit.auth import Principal
+from modelyard_kit.chassis import Chassis, Service
+from modelyard_kit.config import Settings
+
+FULL_NAME = "modelyard.api.inference.v1.InferenceService"
+SERVICE_NAME = "inference"
+
+
+class InferenceSettings(Settings):
+    """What the inference service is told beside what every service is."""
+
+    run_directory: Path = Field(
+        description="Short absolute folder for sockets, process ids and logs of replicas."
+    )
+    cache_directory: Path = Field(description="Folder for downloaded artifacts.")
+    start_timeout_seconds: float = Field(
+        60.0, gt=0, description="Longest time a replica may take to load its model."
+    )
+    drain_grace_seconds: float = Field(
+        30.0, ge=0, description="Longest time a stopping replica may finish predictions."
+    )
+    python_executable: str = Field(sys.executable, min_length=1, description="Python that runs replicas.")
+    stop_replicas_on_exit: bool = Field(
+        default=False, description="Stop all replicas with this service; else they go on answering."
+    )
+
+
+@asynccontextmanager
+async def build(chassis: Chassis) -> AsyncIterator[Service]:
+    """Yield the service; at the end leave or stop the replicas, as the settings say."""
+    settings: InferenceSettings = chassis.settings
+    store, wake = InferenceStore(), asyncio.Event()
+    launcher = LocalLauncher(settings.run_directory, settings.python_executable)
+    try:
+        launcher.prepare()
+    except RunFolderUnusable as error:
+        raise SystemExit(str(error)) from error
+    upstream = PeerUpstream(chassis.peers)
+    artifacts = ArtifactCache(upstream, settings.cache_directory / "artifacts")
+    artifacts.prepare()
+    prober = HealthProber()
+    # Read before anybody can watch: a gateway must never see an emptier table than it serves.
+    routes = Routes(await chassis.db.read(store.routes), wake.set)
+    steps = Steps(
+        StepParts(
+            chassis.db, store, artifacts, launcher, prober, chassis.clock, lambda: _self(chassis.grants)
+        ),
+        ReplicaDefaults(
+            settings.drain_grace_seconds, settings.log_level, settings.log_format, settings.otlp_endpoint
+        ),
+        wake.set,
+    )
+    parts = Parts(chassis.db, store, artifacts, launcher, prober, routes, chassis.clock)
+    reconciler = Reconciler(
+        parts, steps, wake, start_timeout=timedelta(seconds=settings.start_timeout_seconds)
+    )
+    followers = Followers(chassis.db, store, upstream, wake.set)
+    deployments = Deployments(chassis.db, store, upstream, chassis.grants, chassis.clock, wake.set)
+    servicer = InferenceServicer(deployments, routes)
+    try:
+        yield Service(
+            name=SERVICE_NAME,
+            full_name=FULL_NAME,
+            register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
+            access=access_table(deployments),
+            background=(reconciler.run, followers.run),
+        )
+    finally:
+        await steps.close()
+        if settings.stop_replicas_on_exit:
+            await reconciler.stop_all(settings.drain_grace_seconds)
+        await artifacts.close()
+        await prober.close()
+
+
+def _self(grants: Grants) -> Principal:
+    """Return this service as a principal, for events of what it does by itself."""
+    known = (key for key, (name, _) in grants.principals().items() if name == SERVICE_NAME)
+    return Principal(next(known, SERVICE_NAME), SERVICE_NAME, "service")

@@ -1,0 +1,50 @@
+"""What callers ask for, once its shape has been checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modelyard_inference.models import TargetSpec
+
+
+@dataclass(frozen=True)
+class CreateDeployment:
+    """Make an endpoint."""
+
+    name: str
+    description: str
+    targets: tuple[TargetSpec, ...]
+    replicas: int
+    max_request_bytes: int
+    timeout_ms: int
+    request_id: str
+    fingerprint: str
+
+    @property
+    def schema(self) -> str:
+        """Return the full name of the schema it goes into."""
+        return self.name.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class UpdateDeployment:
+    """Change an endpoint; what is None stays."""
+
+    name: str
+    etag: str
+    description: str | None = None
+    targets: tuple[TargetSpec, ...] | None = None
+    replicas: int | None = None
+    max_request_bytes: int | None = None
+    timeout_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class ListDeployments:
+    """Read a page of endpoints."""
+
+    schema: str
+    """Full name; empty means all."""
+    limit: int
+    after: str
+    """Id of the last row of the page before; empty for the first page."""

@@ -1,0 +1,37 @@
+"""Refusals of the inference control plane.
+
+All of them are common to several services, so their classes are in the kit: INVALID_FIELD, RESOURCE_NOT_FOUND,
+RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, REQUEST_ID_REUSED, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PERMISSION_DENIED,
+PEER_UNAVAILABLE. This module binds them to deployments, so that every message names the thing in the same way.
+"""
+
+from __future__ import annotations
+
+from modelyard_inference.models import Deployment
+from modelyard_kit.access import ResourceType
+from modelyard_kit.errors import AlreadyExists, EtagMismatch, InvalidState, NotFound
+
+
+def no_deployment(name: str) -> NotFound:
+    """Return the refusal of a name or id that no deployment has."""
+    return NotFound(ResourceType.DEPLOYMENT, name)
+
+
+def name_taken(name: str) -> AlreadyExists:
+    """Return the refusal of a name that a deployment has already."""
+    return AlreadyExists(ResourceType.DEPLOYMENT, name)
+
+
+def changed_meanwhile(deployment: Deployment, etag: str) -> EtagMismatch:
+    """Return the refusal of a change that was made for another state of the deployment."""
+    return EtagMismatch(ResourceType.DEPLOYMENT, deployment.name, expected=etag, actual=deployment.etag)
+
+
+def on_its_way_out(deployment: Deployment) -> InvalidState:
+    """Return the refusal to change a deployment that is being removed."""
+    return InvalidState(
+        ResourceType.DEPLOYMENT,
+        deployment.name,
+        state=deployment.state,
+        wanted="CREATING, ACTIVE, UPDATING or FAILED",
+    )

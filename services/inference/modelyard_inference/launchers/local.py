@@ -1,0 +1,216 @@
+"""Replicas as processes of this machine.
+
+    <run folder>/s/<name>              socket of a replica; Envoy connects here
+    <run folder>/replicas/<id>/pid     its process id
+                               config.json, config.json.status, log, log.1 (the run before)
+
+A replica is a session of its own, so it survives this service and its terminal. The process writes its own `pid` file before it
+becomes the replica: there is no moment at which it runs and cannot be found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import structlog
+
+from modelyard_inference.launchers import Found, Handle, LaunchFailed, ReplicaSpec, processes
+from modelyard_inference.replica.config import read_status
+
+SOCKET_PATH_BYTES = 103
+_SOCKET_NAME_LENGTH = len("/s/") + 12
+TAIL_BYTES = 2_000
+# What a replica may see of this service's environment: never its tokens and addresses.
+_ENVIRONMENT = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH", "SSL_CERT_FILE",
+)  # fmt: skip
+# The shell notes the process id and becomes the replica; $0 is the pid file.
+_WRAPPER = 'echo $$ > "$0.new" && mv -f "$0.new" "$0" && exec "$@"'
+
+_log = structlog.get_logger()
+
+
+class RunFolderUnusable(Exception):
+    """The run folder cannot hold sockets; the message says what to set instead."""
+
+
+class LocalLauncher:
+    """Starts replicas with a Python interpreter of this machine.
+
+    Args:
+        run_folder: absolute; short, because the path of a socket is.
+        python: interpreter that has the replica's packages.
+        module: what it runs, with `--config FILE`.
+    """
+
+    def __init__(self, run_folder: Path, python: str, module: str = "modelyard_inference.replica") -> None:
+        self._run_folder = run_folder
+        self._command = (python, "-m", module)
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def prepare(self) -> None:
+        """Make the folders, for this user alone.
+
+        Raises:
+            RunFolderUnusable: the path is relative or too long, or the folders belong to somebody else.
+        """
+        room = SOCKET_PATH_BYTES - _SOCKET_NAME_LENGTH
+        if not self._run_folder.is_absolute() or len(os.fsencode(self._run_folder)) > room:
+            raise RunFolderUnusable(
+                f"the run folder {str(self._run_folder)!r} must be absolute and at most {room} bytes long, because"
+                f" the path of a socket is at most {SOCKET_PATH_BYTES}: set MODELYARD_RUN_DIRECTORY to a shorter one"
+            )
+        for folder in (self._run_folder, self._run_folder / "s", self._run_folder / "replicas"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid != os.geteuid():
+                raise RunFolderUnusable(
+                    f"{folder} belongs to another user: set MODELYARD_RUN_DIRECTORY to an own folder"
+                )
+            folder.chmod(0o700)
+
+    def address(self, replica_id: str) -> str:
+        """Return the socket of a replica."""
+        return f"unix:{self._run_folder}/s/{replica_id.replace('-', '')[-12:]}"
+
+    async def start(self, spec: ReplicaSpec) -> Handle:
+        """Start a replica, or return the process that runs for its id already.
+
+        Raises:
+            LaunchFailed: it cannot be started.
+        """
+        running = await asyncio.to_thread(self._find, spec.id)
+        if running:
+            return running
+        try:
+            return await asyncio.to_thread(self._spawn, spec)
+        except OSError as error:
+            raise LaunchFailed(f"the process could not be started: {error}") from error
+
+    async def status(self, handle: Handle) -> Found:
+        """Return what a process is doing."""
+        return await asyncio.to_thread(self._status, handle)
+
+    async def stop(self, handle: Handle, grace: float) -> None:
+        """Ask a process to finish, kill it after `grace` seconds; return when it is gone."""
+        deadline = time.monotonic() + grace
+        self._signal(handle, signal.SIGTERM)
+        while (await self.status(handle)).running:
+            if time.monotonic() >= deadline:
+                _log.warning(
+                    "replica_killed", replica=handle.replica_id, process_id=handle.process_id, grace=grace
+                )
+                self._signal(handle, signal.SIGKILL)
+                deadline += 1.0
+            await asyncio.sleep(0.05)
+
+    async def list(self) -> Collection[Handle]:
+        """Return every replica process that runs in this run folder, whoever started it."""
+        return await asyncio.to_thread(lambda: [h for h in map(self._find, self._ids()) if h])
+
+    async def forget(self, replica_id: str) -> None:
+        """Remove the files of a replica whose process is gone."""
+        await asyncio.to_thread(shutil.rmtree, self._folder(replica_id), ignore_errors=True)
+        socket = Path(self.address(replica_id).removeprefix("unix:"))
+        await asyncio.to_thread(socket.unlink, missing_ok=True)
+
+    def _ids(self) -> Iterable[str]:
+        return [path.name for path in (self._run_folder / "replicas").iterdir() if path.is_dir()]
+
+    def _folder(self, replica_id: str) -> Path:
+        return self._run_folder / "replicas" / replica_id
+
+    def _config(self, replica_id: str) -> Path:
+        return self._folder(replica_id) / "config.json"
+
+    def _find(self, replica_id: str) -> Handle | None:
+        """Return the live process of a replica. Its command names the configuration file, as no other's does."""
+        try:
+            process_id = int((self._folder(replica_id) / "pid").read_text())
+        except (OSError, ValueError):
+            return None
+        started = processes.start_time(process_id)
+        if not started or str(self._config(replica_id)) not in processes.command_line(process_id):
+            return None
+        return Handle(replica_id, process_id, started)
+
+    def _spawn(self, spec: ReplicaSpec) -> Handle:
+        folder, config = self._folder(spec.id), self._config(spec.id)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        config.with_name(config.name + ".status").unlink(missing_ok=True)
+        Path(self.address(spec.id).removeprefix("unix:")).unlink(missing_ok=True)
+        spec.config.dump(config)
+        log = folder / "log"
+        if log.exists():
+            log.replace(folder / "log.1")
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        with log.open("xb") as output:
+            log.chmod(0o600)
+            child = subprocess.Popen(  # noqa: S603 - the command is ours; only the path of the file varies
+                ["/bin/sh", "-c", _WRAPPER, str(folder / "pid"), *self._command, "--config", str(config)],
+                cwd=folder,
+                env={**environment, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._children[child.pid] = child
+        return Handle(spec.id, child.pid, processes.start_time(child.pid))
+
+    def _status(self, handle: Handle) -> Found:
+        child = self._children.get(handle.process_id)
+        ended = child.poll() if child else processes.collect(handle.process_id)
+        if ended is None and handle.started and processes.start_time(handle.process_id) == handle.started:
+            return Found(running=True, report=self._said(handle.replica_id))
+        if child and ended is not None:
+            del self._children[handle.process_id]
+        return Found(running=False, report=self._ending(handle.replica_id, ended))
+
+    def _said(self, replica_id: str) -> str:
+        status = read_status(self._config(replica_id))
+        return ": ".join(str(status[key]) for key in ("state", "message") if status.get(key))
+
+    def _ending(self, replica_id: str, code: int | None) -> str:
+        status = read_status(self._config(replica_id))
+        if status.get("state") == "failed" and status.get("message"):
+            what = str(status["message"])
+        elif code is None:
+            what = "its process is gone"
+        elif code < 0:
+            what = f"its process was ended by {signal.Signals(-code).name}"
+        else:
+            what = f"its process ended with exit code {code}"
+        tail = _tail(self._folder(replica_id) / "log")
+        return f"{what}\n{tail}" if tail else what
+
+    def _signal(self, handle: Handle, number: signal.Signals) -> None:
+        """Send a signal to exactly the process of the handle, or to its whole session to kill."""
+        if processes.start_time(handle.process_id) != handle.started:
+            return
+        try:
+            if number is signal.SIGKILL:
+                os.killpg(handle.process_id, number)
+            else:
+                os.kill(handle.process_id, number)
+        except ProcessLookupError:
+            pass
+
+
+def _tail(log: Path) -> str:
+    """Return the last lines of a log, at most `TAIL_BYTES`."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            data = file.read()
+    except OSError:
+        return ""
+    return data.decode(errors="replace").strip()

@@ -1,0 +1,57 @@
+"""Processes by id: whether they live, since when, and their command; from /proc where there is one, else from ps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+_PROC = Path("/proc/self/stat")
+
+
+def start_time(process_id: int) -> str:
+    """Return when a process started, as text to compare for equality; empty if no such process lives.
+
+    A process that has ended and was not yet collected by its parent does not live.
+    """
+    if _PROC.exists():
+        return _start_time_linux(process_id)
+    state, _, started = _ps(process_id, "stat=,lstart=").partition(" ")
+    return "" if state.startswith("Z") else started.strip()
+
+
+def command_line(process_id: int) -> str:
+    """Return the command of a process with its arguments; empty if no such process lives."""
+    if _PROC.exists():
+        try:
+            return (
+                Path(f"/proc/{process_id}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            )
+        except OSError:
+            return ""
+    return _ps(process_id, "args=")
+
+
+def collect(process_id: int) -> int | None:
+    """Take the exit status of an ended child, so that nothing of it remains; None if it runs or is no child."""
+    with contextlib.suppress(ChildProcessError):
+        found, status = os.waitpid(process_id, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+    return None
+
+
+def _start_time_linux(process_id: int) -> str:
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return ""
+    # The second field is the command in parentheses and may hold anything; state and start time (fields 3 and 22) follow.
+    fields = text.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _ps(process_id: int, columns: str) -> str:
+    command = ["ps", "-o", columns, "-p", str(process_id)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 - fixed command

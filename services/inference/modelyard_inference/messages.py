@@ -1,0 +1,328 @@
+"""Between the contract's messages and this service's own types. Every check of a request's shape is here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from google.protobuf.duration_pb2 import Duration
+
+from modelyard import references
+from modelyard.api.inference.v1 import deployment_pb2 as d
+from modelyard.api.inference.v1 import inference_service_pb2 as s
+from modelyard.api.inference.v1 import route_pb2 as r
+from modelyard_inference.commands import CreateDeployment, ListDeployments, UpdateDeployment
+from modelyard_inference.models import (
+    DEFAULT_MAX_REQUEST_BYTES,
+    DEFAULT_TIMEOUT_MS,
+    Deployment,
+    Group,
+    Replica,
+    RouteTable,
+    Target,
+    TargetSpec,
+)
+from modelyard_inference.planner import Gateway
+from modelyard_kit import limits, paging
+from modelyard_kit.errors import InvalidField, Violation
+from modelyard_kit.idempotency import fingerprint
+from modelyard_kit.protos import chain_to_proto, timestamp
+
+MAX_REQUEST_BYTES = 1024 * 2**20
+MAX_TIMEOUT_MS = 3_600_000
+MAX_WEIGHT = 1_000_000
+MAX_CONFIRMED_GROUPS = 100_000
+MAX_PROBLEM_LENGTH = 2_000
+UPDATABLE = ("description", "targets", "replicas", "max_request_bytes", "timeout")
+
+_GATEWAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_ID = re.compile(r"[0-9a-f-]{1,64}")
+
+Problems = list[Violation]
+
+
+# ---- requests -----------------------------------------------------------------------------------------------------------
+
+
+def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
+    """Read a request for an endpoint.
+
+    Raises:
+        InvalidField: naming every field that is missing or malformed.
+        LimitExceeded: too many targets or replicas, or too long a text.
+    """
+    wanted = request.deployment
+    limits.check("request_id_length", len(request.request_id))
+    problems: Problems = []
+    _check_name(wanted.name, "deployment.name", 3, problems)
+    targets = _targets(wanted.targets, problems)
+    replicas = _replicas(wanted.replicas, problems)
+    size = _max_request_bytes(wanted.max_request_bytes, problems)
+    timeout = _timeout_ms(wanted, problems)
+    _raise(problems)
+    content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
+    return CreateDeployment(
+        name=wanted.name,
+        description=_description(wanted.description),
+        targets=targets,
+        replicas=replicas,
+        max_request_bytes=size,
+        timeout_ms=timeout,
+        request_id=request.request_id,
+        fingerprint=fingerprint(content),
+    )
+
+
+def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
+    """Read a request for changes; only the fields in the mask count.
+
+    Raises:
+        InvalidField: naming every field that is missing or malformed.
+        LimitExceeded: too many targets or replicas, or too long a text.
+    """
+    wanted, mask = request.deployment, set(request.update_mask.paths)
+    problems: Problems = []
+    _check_name(wanted.name, "deployment.name", 3, problems)
+    if not mask:
+        problems.append(Violation("update_mask", f"name the fields to change: {', '.join(UPDATABLE)}"))
+    problems += [
+        Violation("update_mask", f"{path!r} cannot be changed; these can: {', '.join(UPDATABLE)}")
+        for path in sorted(mask - set(UPDATABLE))
+    ]
+    targets = _targets(wanted.targets, problems) if "targets" in mask else None
+    replicas = _replicas(wanted.replicas, problems) if "replicas" in mask else None
+    size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
+    timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
+    _raise(problems)
+    description = _description(wanted.description) if "description" in mask else None
+    return UpdateDeployment(wanted.name, wanted.etag, description, targets, replicas, size, timeout)
+
+
+def parse_list(request: s.ListDeploymentsRequest) -> ListDeployments:
+    """Read a request for a page.
+
+    Raises:
+        InvalidField: a malformed schema name, page size or page token.
+    """
+    schema = _name(request.schema, "schema", 2) if request.schema else ""
+    key = paging.decode_token(request.page_token, str)
+    return ListDeployments(schema, paging.page_size(request.page_size), str(key[0]) if key else "")
+
+
+def parse_schema_of(name: str) -> str:
+    """Return the full name of the schema in a deployment's name.
+
+    Raises:
+        InvalidField: it is no name of a deployment.
+    """
+    return _name(name, "deployment.name", 3).rpartition(".")[0]
+
+
+def parse_deployment_name(name: str, field: str = "name") -> str:
+    """Return the full name of a deployment.
+
+    Raises:
+        InvalidField: it is none.
+    """
+    return _name(name, field, 3)
+
+
+def parse_resolve(request: s.ResolveResourceRequest) -> tuple[str, str]:
+    """Return the name or the id of a deployment; the other is empty.
+
+    Raises:
+        InvalidField: not exactly one of them is given, or it is malformed.
+    """
+    if bool(request.name) == bool(request.id):
+        raise InvalidField("name", "give either name or id")
+    if request.id:
+        if not _ID.fullmatch(request.id):
+            raise InvalidField("id", f"{request.id[:80]!r} is not an id")
+        return "", request.id
+    return _name(request.name, "name", 3), ""
+
+
+def parse_gateway(gateway_id: str) -> str:
+    """Return the id of a gateway.
+
+    Raises:
+        InvalidField: it is empty or malformed.
+    """
+    if not _GATEWAY.fullmatch(gateway_id):
+        raise InvalidField("gateway_id", "use 1 to 128 letters, digits, '.', '_', ':' or '-'")
+    return gateway_id
+
+
+def parse_confirm(request: s.ConfirmRoutesRequest) -> Gateway:
+    """Read what a gateway serves.
+
+    Raises:
+        InvalidField: a malformed gateway id, a negative version, or too many groups.
+    """
+    gateway_id = parse_gateway(request.gateway_id)
+    if request.version < 0:
+        raise InvalidField("version", f"{request.version} is below zero")
+    if len(request.healthy_groups) > MAX_CONFIRMED_GROUPS:
+        raise InvalidField("healthy_groups", f"more than {MAX_CONFIRMED_GROUPS} groups")
+    problem = request.problem[:MAX_PROBLEM_LENGTH]
+    return Gateway(gateway_id, request.version, frozenset(request.healthy_groups), problem)
+
+
+def _name(text: str, field: str, parts: int) -> str:
+    problems: Problems = []
+    _check_name(text, field, parts, problems)
+    _raise(problems)
+    return text
+
+
+def _check_name(text: str, field: str, parts: int, problems: Problems) -> None:
+    try:
+        references.parse_name(text, parts)
+    except references.InvalidReference as error:
+        problems.append(Violation(field, str(error) if text else "must be given"))
+
+
+def _targets(messages: Sequence[d.TrafficTarget], problems: Problems) -> tuple[TargetSpec, ...]:
+    limits.check("targets_per_deployment", len(messages))
+    if not messages:
+        problems.append(Violation("deployment.targets", "give at least one target"))
+    found: dict[str, TargetSpec] = {}
+    for index, message in enumerate(messages):
+        field = f"deployment.targets[{index}]"
+        if not 0 <= message.weight <= MAX_WEIGHT:
+            problems.append(
+                Violation(f"{field}.weight", f"{message.weight} is not between 1 and {MAX_WEIGHT}")
+            )
+        try:
+            reference = references.parse_version_reference(message.model_version)
+        except references.InvalidReference as error:
+            text = str(error) if message.model_version else "must be given"
+            problems.append(Violation(f"{field}.model_version", text))
+            continue
+        if str(reference) in found:
+            problems.append(Violation(f"{field}.model_version", f"{str(reference)!r} is a target already"))
+        follows = reference.number is None
+        found[str(reference)] = TargetSpec(
+            message.model_version, reference.model, follows=follows, weight=message.weight or 1
+        )
+    return tuple(found.values())
+
+
+def _replicas(value: int, problems: Problems) -> int:
+    limits.check("replicas_per_target", value)
+    if value < 0:
+        problems.append(Violation("deployment.replicas", f"{value} is below zero; 0 means 1"))
+    return value or 1
+
+
+def _max_request_bytes(value: int, problems: Problems) -> int:
+    if not 0 <= value <= MAX_REQUEST_BYTES:
+        problems.append(
+            Violation(
+                "deployment.max_request_bytes",
+                f"{value} is not between 1 and {MAX_REQUEST_BYTES}; 0 means 64 MiB",
+            )
+        )
+    return value or DEFAULT_MAX_REQUEST_BYTES
+
+
+def _timeout_ms(message: d.Deployment, problems: Problems) -> int:
+    if not message.HasField("timeout"):
+        return DEFAULT_TIMEOUT_MS
+    milliseconds = message.timeout.seconds * 1000 + message.timeout.nanos // 1_000_000
+    if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
+        problems.append(Violation("deployment.timeout", "is not between 1 millisecond and 1 hour"))
+    return milliseconds
+
+
+def _description(text: str) -> str:
+    limits.check("description_length", len(text))
+    return text
+
+
+def _raise(problems: Problems) -> None:
+    if problems:
+        raise InvalidField.many(problems)
+
+
+# ---- answers ------------------------------------------------------------------------------------------------------------
+
+
+def deployment_to_proto(deployment: Deployment) -> d.Deployment:
+    """Return the message of a deployment."""
+    return d.Deployment(
+        id=deployment.id,
+        name=deployment.name,
+        description=deployment.description,
+        targets=[
+            d.TrafficTarget(model_version=target.spec.reference, weight=target.spec.weight)
+            for target in deployment.targets
+        ],
+        replicas=deployment.replicas,
+        max_request_bytes=deployment.max_request_bytes,
+        timeout=_duration(deployment.timeout_ms),
+        state=d.Deployment.State.Value(f"STATE_{deployment.state}"),
+        state_message=deployment.state_message,
+        target_statuses=[_status(deployment, target) for target in deployment.targets],
+        owner_id=deployment.owner_id,
+        create_time=timestamp(deployment.create_time),
+        update_time=timestamp(deployment.update_time),
+        etag=deployment.etag,
+    )
+
+
+def replica_to_proto(deployment: Deployment, replica: Replica, group: Group) -> d.Replica:
+    """Return the message of a replica."""
+    return d.Replica(
+        id=replica.id,
+        deployment=deployment.name,
+        model_version=group.version.name,
+        state=d.Replica.State.Value(f"STATE_{replica.state}"),
+        state_message=replica.message,
+        address=replica.address,
+        process_id=replica.process_id,
+        restarts=replica.restarts,
+        create_time=timestamp(replica.create_time),
+    )
+
+
+def table_to_proto(table: RouteTable) -> r.RouteTable:
+    """Return the message of a route table."""
+    return r.RouteTable(
+        version=table.version,
+        routes=[
+            r.Route(
+                deployment=chain_to_proto(route.chain),
+                targets=[
+                    r.RouteTarget(
+                        group=target.group,
+                        model_version=target.version,
+                        weight=target.weight,
+                        addresses=target.addresses,
+                    )
+                    for target in route.targets
+                ],
+                max_request_bytes=route.max_request_bytes,
+                timeout=_duration(route.timeout_ms),
+            )
+            for route in table.routes
+        ],
+    )
+
+
+def _status(deployment: Deployment, target: Target) -> d.TargetStatus:
+    rolling = target.wanted.name if target.wanted.name != target.serving else ""
+    return d.TargetStatus(
+        reference=target.spec.reference,
+        model_version=target.serving,
+        artifact_digest=target.serving_digest,
+        weight=target.serving_weight,
+        ready_replicas=deployment.ready.get(target.serving, 0),
+        next_model_version=rolling,
+    )
+
+
+def _duration(milliseconds: int) -> Duration:
+    message = Duration()
+    message.FromMilliseconds(milliseconds)
+    return message

@@ -1,0 +1,227 @@
+"""What the control plane knows: deployments, their targets, groups of replicas, and the routes that follow from them.
+
+A *group* is all replicas that run one version with one configuration for one deployment. Its name is unique for all time,
+so a change never alters a group that answers: it makes a new one and shifts the traffic.
+
+    STARTING -> WARM -> SERVING -> DRAINING -> STOPPING -> gone
+        in the route table: WARM and DRAINING with weight 0, SERVING with its weight
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
+
+DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
+DEFAULT_TIMEOUT_MS = 60_000
+
+
+class DeploymentState(StrEnum):
+    """Where a deployment is in its life; the names are those of the contract."""
+
+    CREATING = "CREATING"
+    ACTIVE = "ACTIVE"
+    UPDATING = "UPDATING"
+    FAILED = "FAILED"
+    DELETING = "DELETING"
+
+
+class GroupState(StrEnum):
+    """Where a group of replicas is in its life."""
+
+    STARTING = "STARTING"
+    """Its replicas load; not routed."""
+    WARM = "WARM"
+    """Routed with weight 0 until every gateway finds it healthy."""
+    SERVING = "SERVING"
+    """Gets its share of the traffic."""
+    DRAINING = "DRAINING"
+    """Routed with weight 0 until every gateway has confirmed that nothing new goes there."""
+    STOPPING = "STOPPING"
+    """No longer routed; its replicas finish what they have and end."""
+
+
+ROUTED_STATES = (GroupState.WARM, GroupState.SERVING, GroupState.DRAINING)
+
+
+class ReplicaState(StrEnum):
+    """Where a replica is in its life; the names are those of the contract."""
+
+    STARTING = "STARTING"
+    READY = "READY"
+    DRAINING = "DRAINING"
+    STOPPED = "STOPPED"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version as the catalog resolved it, with all that a replica needs to know."""
+
+    id: str
+    name: str
+    number: int
+    model_id: str
+    model: str
+    artifact_digest: str
+    runtime: str
+    signature: Mapping[str, object]
+    author_id: str
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """A target as a caller asked for it."""
+
+    reference: str
+    """As it was given."""
+    model: str
+    """Full name of the model in it."""
+    follows: bool
+    """Whether the reference can come to mean another version."""
+    weight: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target of a deployment: what was asked for, what that means now, and what answers."""
+
+    spec: TargetSpec
+    wanted: Version
+    problem: str = ""
+    """Why the version that the reference means now is not wanted."""
+    serving: str = ""
+    """Name of the version that answers; empty before the first one does."""
+    serving_digest: str = ""
+    serving_weight: int = 0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An endpoint, as stored."""
+
+    id: str
+    name: str
+    schema_id: str
+    schema_owner_id: str
+    catalog_id: str
+    catalog_owner_id: str
+    description: str
+    replicas: int
+    max_request_bytes: int
+    timeout_ms: int
+    state: DeploymentState
+    state_message: str
+    owner_id: str
+    revision: int
+    """Grows with every change by a caller; the etag."""
+    create_time: datetime
+    update_time: datetime
+    targets: tuple[Target, ...] = ()
+    ready: Mapping[str, int] = field(default_factory=dict)
+    """Ready replicas that answer, by version name."""
+
+    @property
+    def etag(self) -> str:
+        """Return what a caller sends back to make a change conditional."""
+        return str(self.revision)
+
+    @property
+    def chain(self) -> Chain:
+        """Return the deployment and its containers."""
+        catalog, schema, _ = self.name.split(".")
+        return (
+            Link(ResourceType.DEPLOYMENT, self.id, self.name, self.owner_id),
+            Link(ResourceType.SCHEMA, self.schema_id, f"{catalog}.{schema}", self.schema_owner_id),
+            Link(ResourceType.CATALOG, self.catalog_id, catalog, self.catalog_owner_id),
+            SYSTEM,
+        )
+
+
+@dataclass(frozen=True)
+class GroupKey:
+    """What makes two groups of a deployment the same: a replica cannot change any of it while it runs."""
+
+    version_id: str
+    max_request_bytes: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of replicas, as stored."""
+
+    id: str
+    name: str
+    deployment_id: str
+    version: Version
+    max_request_bytes: int
+    state: GroupState
+    weight: int
+    table_version: int
+    """Route table in which its state, weight or replicas last changed."""
+    create_time: datetime
+
+    @property
+    def key(self) -> GroupKey:
+        """Return what distinguishes it from other groups of the deployment."""
+        return GroupKey(self.version.id, self.max_request_bytes)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One process of a group, as stored."""
+
+    id: str
+    group_id: str
+    deployment_id: str
+    ordinal: int
+    address: str
+    state: ReplicaState
+    routed: bool
+    """Whether gateways know its address."""
+    table_version: int
+    """Route table in which `routed` last changed."""
+    process_id: int
+    process_started: str
+    """Identity of the process beside its id, which the system gives out again."""
+    restarts: int
+    failures: int
+    """Ends in a row without a good minute between; they lengthen the pause before the next start."""
+    message: str
+    """How it ended last, until it is ready again."""
+    create_time: datetime
+    start_time: datetime | None = None
+    ready_time: datetime | None = None
+    not_before: datetime | None = None
+    """No start before this time."""
+
+
+@dataclass(frozen=True)
+class RouteTarget:
+    """A group as gateways see it."""
+
+    group: str
+    version: str
+    weight: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the predictions of one deployment go."""
+
+    chain: Chain
+    targets: tuple[RouteTarget, ...]
+    max_request_bytes: int
+    timeout_ms: int
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """Everything a gateway needs, complete."""
+
+    version: int
+    routes: tuple[Route, ...]

@@ -1,0 +1,91 @@
+"""What the rules need from the rest of the world, without saying how it is reached."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from modelyard_inference.models import Version
+from modelyard_kit.access import Chain
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an artifact: relative path, size in bytes, SHA-256 as 64 hex digits."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Upstream(Protocol):
+    """The catalog and governance, asked with this service's own rights."""
+
+    async def version(self, reference: str) -> Version:
+        """Return the version that a reference means now.
+
+        Raises:
+            NotFound: there is none.
+            InvalidState: it is not READY.
+            PeerUnavailable: the catalog does not answer.
+        """
+
+    async def version_chain(self, name: str) -> Chain:
+        """Return the chain of a version: version, model, schema, catalog, system.
+
+        Raises:
+            NotFound: there is none.
+            PeerUnavailable: the catalog does not answer.
+        """
+
+    async def schema_chain(self, name: str) -> Chain:
+        """Return the chain of a schema.
+
+        Raises:
+            NotFound: there is none.
+            PeerUnavailable: the catalog does not answer.
+        """
+
+    async def nearest_chain(self, name: str) -> Chain:
+        """Return the chain of the innermost of model, schema, catalog and system that exists for a dotted name.
+
+        Raises:
+            PeerUnavailable: the catalog does not answer.
+        """
+
+    async def gate(self, version: Version, chain: Chain) -> None:
+        """Ask whether policies let a version answer predictions.
+
+        Raises:
+            PolicyUnmet: they do not, with every unmet condition.
+            PeerUnavailable: governance does not answer.
+        """
+
+
+class ArtifactSource(Protocol):
+    """Where artifacts come from."""
+
+    async def files(self, version: str) -> tuple[str, list[FileEntry]]:
+        """Return the digest and the files of a version's artifact, in byte order of their paths.
+
+        Raises:
+            DomainError: it cannot be listed.
+        """
+
+    def read(self, version: str, path: str) -> AsyncIterator[bytes]:
+        """Yield the bytes of one file of a version's artifact.
+
+        Raises:
+            DomainError: it cannot be read.
+        """
+
+
+class Prober(Protocol):
+    """Asks replicas whether they answer."""
+
+    async def ready(self, address: str) -> bool:
+        """Return whether the replica at `address` says that it serves."""
+
+    async def forget(self, address: str) -> None:
+        """Let go of what is held for an address that is no longer asked."""

@@ -1,0 +1,155 @@
+"""Makes deployments true: looks at what is, asks the planner what to do, does it, and looks again.
+
+It is level-triggered: nothing depends on having seen a change, only on what the database and the processes say now. Changes and
+confirmations wake it; it looks every half second anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from modelyard_inference.artifacts import ArtifactCache
+from modelyard_inference.launchers import Handle, Launcher
+from modelyard_inference.models import Deployment, Replica, ReplicaState
+from modelyard_inference.planner import Observed, Process, plan
+from modelyard_inference.ports import Prober
+from modelyard_inference.routes import Routes
+from modelyard_inference.steps import Steps
+from modelyard_inference.store import InferenceStore, World
+from modelyard_kit.clock import Clock
+from modelyard_kit.db import Database
+from modelyard_kit.errors import DomainError
+from modelyard_kit.faults import InjectedFault
+
+PERIOD_SECONDS = 0.5
+_PARALLEL = 16
+_STOP_SECONDS = 5.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the reconciler works with."""
+
+    db: Database
+    store: InferenceStore
+    artifacts: ArtifactCache
+    launcher: Launcher
+    prober: Prober
+    routes: Routes
+    clock: Clock
+
+
+class Reconciler:
+    """One loop over all deployments.
+
+    Args:
+        parts: its collaborators.
+        steps: what carries out the planner's actions.
+        wake: set by whoever changed something.
+        start_timeout: longest time from the start of a process until it answers.
+    """
+
+    def __init__(self, parts: Parts, steps: Steps, wake: asyncio.Event, *, start_timeout: timedelta) -> None:
+        self._parts = parts
+        self._steps = steps
+        self._wake = wake
+        self._start_timeout = start_timeout
+        self._slots = asyncio.Semaphore(_PARALLEL)
+
+    async def run(self) -> None:
+        """Reconcile for ever."""
+        await self._end_strangers()
+        while True:
+            self._wake.clear()
+            try:
+                busy = await self.look()
+            except (SQLAlchemyError, OSError, DomainError, InjectedFault) as error:
+                _log.warning("reconcile_failed", error=str(error))
+                busy = False
+            if not busy:
+                await self._rest()
+
+    async def look(self) -> bool:
+        """Look once at everything and take the next steps; return whether there will be more to do at once."""
+        parts = self._parts
+        world = await parts.db.read(parts.store.world)
+        processes = await self._processes(world.replicas)
+        busy = False
+        for deployment in world.deployments:
+            observed = self._observe(world, deployment, processes)
+            try:
+                busy |= await self._steps.take(observed, plan(observed))
+            except (DomainError, OSError, InjectedFault) as error:
+                _log.warning("deployment_step_failed", deployment=deployment.name, error=str(error))
+        table = await parts.db.read(parts.store.table_version)
+        if table != parts.routes.table.version:
+            await parts.routes.publish(await parts.db.read(parts.store.routes))
+        parts.artifacts.prune(_digests(world))
+        return busy
+
+    async def stop_all(self, grace: float) -> None:
+        """Stop every replica process; for an installation that ends as a whole."""
+        await self._steps.close()
+        handles = await self._parts.launcher.list()
+        await asyncio.gather(*(self._parts.launcher.stop(handle, grace) for handle in handles))
+
+    async def _rest(self) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), PERIOD_SECONDS)
+        except TimeoutError:
+            return
+
+    def _observe(self, world: World, deployment: Deployment, processes: dict[str, Process]) -> Observed:
+        groups = tuple(group for group in world.groups if group.deployment_id == deployment.id)
+        replicas = tuple(replica for replica in world.replicas if replica.deployment_id == deployment.id)
+        digests = {group.version.artifact_digest for group in groups}
+        return Observed(
+            deployment=deployment,
+            groups=groups,
+            replicas=replicas,
+            processes={r.id: processes[r.id] for r in replicas if r.id in processes},
+            artifacts={digest: self._parts.artifacts.status(digest) for digest in digests},
+            gateways=self._parts.routes.gateways(),
+            now=self._parts.clock(),
+            start_timeout=self._start_timeout,
+        )
+
+    async def _processes(self, replicas: Sequence[Replica]) -> dict[str, Process]:
+        started = [replica for replica in replicas if replica.process_id]
+        found = await asyncio.gather(*map(self._process, started))
+        return {replica.id: process for replica, process in zip(started, found, strict=True)}
+
+    async def _process(self, replica: Replica) -> Process:
+        async with self._slots:
+            found = await self._parts.launcher.status(handle_of(replica))
+            ready = replica.state is ReplicaState.READY
+            if found.running and replica.state is ReplicaState.STARTING:
+                ready = await self._parts.prober.ready(replica.address)
+            return Process(found.running, ready=found.running and ready, ending=found.report)
+
+    async def _end_strangers(self) -> None:
+        """Stop replica processes that the database does not know, as after it was replaced."""
+        world = await self._parts.db.read(self._parts.store.world)
+        known = {replica.id for replica in world.replicas}
+        strangers = [h for h in await self._parts.launcher.list() if h.replica_id not in known]
+        for handle in strangers:
+            _log.warning("unknown_replica_stopped", replica=handle.replica_id, process_id=handle.process_id)
+        await asyncio.gather(*(self._parts.launcher.stop(handle, _STOP_SECONDS) for handle in strangers))
+
+
+def handle_of(replica: Replica) -> Handle:
+    """Return the handle of a replica's process."""
+    return Handle(replica.id, replica.process_id, replica.process_started)
+
+
+def _digests(world: World) -> set[str]:
+    wanted = {target.wanted.artifact_digest for d in world.deployments for target in d.targets}
+    return wanted | {group.version.artifact_digest for group in world.groups}

@@ -1,0 +1,79 @@
+"""The RPCs of the inference service: parse, call, render."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from modelyard.api.inference.v1 import inference_service_pb2 as s
+from modelyard.api.inference.v1.inference_service_pb2_grpc import InferenceServiceServicer
+from modelyard_inference import messages
+from modelyard_inference.deployments import Deployments
+from modelyard_inference.routes import Routes
+from modelyard_kit.auth import current_call
+from modelyard_kit.paging import encode_token
+from modelyard_kit.protos import chain_to_proto
+
+
+class InferenceServicer(InferenceServiceServicer):
+    """Answers for deployments and routes."""
+
+    def __init__(self, deployments: Deployments, routes: Routes) -> None:
+        self._deployments = deployments
+        self._routes = routes
+
+    async def CreateDeployment(
+        self, request: s.CreateDeploymentRequest, context: Any
+    ) -> s.CreateDeploymentResponse:
+        made = await self._deployments.create(current_call(), messages.parse_create(request))
+        return s.CreateDeploymentResponse(deployment=messages.deployment_to_proto(made))
+
+    async def GetDeployment(self, request: s.GetDeploymentRequest, context: Any) -> s.GetDeploymentResponse:
+        found = await self._deployments.get(messages.parse_deployment_name(request.name))
+        return s.GetDeploymentResponse(deployment=messages.deployment_to_proto(found))
+
+    async def ListDeployments(
+        self, request: s.ListDeploymentsRequest, context: Any
+    ) -> s.ListDeploymentsResponse:
+        page = await self._deployments.page(current_call(), messages.parse_list(request))
+        return s.ListDeploymentsResponse(
+            deployments=map(messages.deployment_to_proto, page.deployments),
+            next_page_token=encode_token([page.next_after]) if page.next_after else "",
+        )
+
+    async def UpdateDeployment(
+        self, request: s.UpdateDeploymentRequest, context: Any
+    ) -> s.UpdateDeploymentResponse:
+        updated = await self._deployments.update(current_call(), messages.parse_update(request))
+        return s.UpdateDeploymentResponse(deployment=messages.deployment_to_proto(updated))
+
+    async def DeleteDeployment(
+        self, request: s.DeleteDeploymentRequest, context: Any
+    ) -> s.DeleteDeploymentResponse:
+        name = messages.parse_deployment_name(request.name)
+        deleted = await self._deployments.delete(current_call(), name, request.etag)
+        return s.DeleteDeploymentResponse(deployment=messages.deployment_to_proto(deleted))
+
+    async def ListReplicas(self, request: s.ListReplicasRequest, context: Any) -> s.ListReplicasResponse:
+        name = messages.parse_deployment_name(request.deployment, "deployment")
+        deployment, replicas = await self._deployments.replicas(name)
+        return s.ListReplicasResponse(
+            replicas=[messages.replica_to_proto(deployment, replica, group) for replica, group in replicas]
+        )
+
+    async def ResolveResource(
+        self, request: s.ResolveResourceRequest, context: Any
+    ) -> s.ResolveResourceResponse:
+        name, deployment_id = messages.parse_resolve(request)
+        chain = await self._deployments.chain(name=name, deployment_id=deployment_id)
+        return s.ResolveResourceResponse(chain=chain_to_proto(chain))
+
+    async def WatchRoutes(
+        self, request: s.WatchRoutesRequest, context: Any
+    ) -> AsyncIterator[s.WatchRoutesResponse]:
+        async for table in self._routes.watch(messages.parse_gateway(request.gateway_id)):
+            yield s.WatchRoutesResponse(table=messages.table_to_proto(table))
+
+    async def ConfirmRoutes(self, request: s.ConfirmRoutesRequest, context: Any) -> s.ConfirmRoutesResponse:
+        self._routes.confirm(messages.parse_confirm(request))
+        return s.ConfirmRoutesResponse()

@@ -1,0 +1,483 @@
+"""Carries out the planner's actions: transactions for what is remembered, the launcher for what runs.
+
+Around every step are failpoints, `inference.before_<step>` and `inference.after_<step>` (`inference.before_shift`), so that
+tests can end the process at each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_inference import actions as a
+from modelyard_inference.artifacts import ArtifactCache
+from modelyard_inference.launchers import Handle, Launcher, LaunchFailed, ReplicaSpec
+from modelyard_inference.models import (
+    Deployment,
+    DeploymentState,
+    Group,
+    GroupKey,
+    GroupState,
+    Replica,
+    ReplicaState,
+    Target,
+    Version,
+)
+from modelyard_inference.planner import Observed, end_of
+from modelyard_inference.ports import Prober
+from modelyard_inference.replica.config import ReplicaConfig
+from modelyard_inference.runtimes.signature import Signature
+from modelyard_inference.store import InferenceStore
+from modelyard_kit import outbox
+from modelyard_kit.auth import Principal
+from modelyard_kit.clock import Clock
+from modelyard_kit.db import Database
+from modelyard_kit.faults import failpoint
+from modelyard_kit.ids import new_id
+
+ABORT_SECONDS = 2.0
+# A replica stops by itself after its drain time; the launcher kills it only when it does not.
+KILL_MARGIN_SECONDS = 5.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ReplicaDefaults:
+    """What every replica is told beside its model."""
+
+    drain_seconds: float
+    log_level: str = "info"
+    log_format: str = "json"
+    otlp_endpoint: str = ""
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """What steps work with."""
+
+    db: Database
+    store: InferenceStore
+    artifacts: ArtifactCache
+    launcher: Launcher
+    prober: Prober
+    clock: Clock
+    actor: Callable[[], Principal]
+    """Returns who is named in events: this service."""
+
+
+class Steps:
+    """One method for each kind of action.
+
+    Args:
+        parts: its collaborators.
+        defaults: what every replica is told.
+        wake: called when something that runs in the background has ended.
+    """
+
+    def __init__(self, parts: StepParts, defaults: ReplicaDefaults, wake: Callable[[], None]) -> None:
+        self._parts = parts
+        self._defaults = defaults
+        self._wake = wake
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._verbs: Mapping[type[a.Action], Callable[[Observed, Any], Awaitable[bool]]] = {
+            a.AddGroup: self._add_group,
+            a.AddReplicas: self._add_replicas,
+            a.Fetch: self._fetch,
+            a.Start: self._start,
+            a.RecordReady: self._record_ready,
+            a.RecordEnd: self._record_end,
+            a.Abort: self._abort,
+            a.AdmitGroup: self._admit_group,
+            a.ReviveGroup: self._revive_group,
+            a.EndGroup: self._end_group,
+            a.RemoveGroup: self._remove_group,
+            a.RouteReplicas: self._route_replicas,
+            a.UnrouteReplicas: self._unroute_replicas,
+            a.Stop: self._stop,
+            a.RemoveReplica: self._remove_replica,
+            a.Shift: self._shift,
+            a.Report: self._report,
+            a.RemoveDeployment: self._remove_deployment,
+        }
+
+    async def take(self, observed: Observed, actions: Sequence[a.Action]) -> bool:
+        """Carry out actions in order; return whether one of them makes it worth to look again at once.
+
+        Raises:
+            DomainError: a transaction kept losing; what was done before stands.
+        """
+        busy = False
+        for action in actions:
+            if getattr(action, "replica_id", "") in self._stopping:
+                continue
+            name = _snake(type(action))
+            await failpoint(f"inference.before_{name}")
+            busy |= await self._verbs[type(action)](observed, action)
+            await failpoint(f"inference.after_{name}")
+        return busy
+
+    async def close(self) -> None:
+        """Leave what is being stopped to a later life: stopping is repeated then."""
+        tasks = list(self._stopping.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- groups
+
+    async def _add_group(self, observed: Observed, action: a.AddGroup) -> bool:
+        deployment = observed.deployment
+        version = action.version
+        group_id = new_id()
+        group = Group(
+            id=group_id,
+            name=f"{deployment.name.rpartition('.')[2]}-v{version.number}-{group_id}",
+            deployment_id=deployment.id,
+            version=version,
+            max_request_bytes=action.max_request_bytes,
+            state=GroupState.STARTING,
+            weight=0,
+            table_version=0,
+            create_time=self._parts.clock(),
+        )
+        replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]
+
+        async def work(connection: AsyncConnection) -> bool:
+            now = await self._parts.store.deployment_by_id(connection, deployment.id)
+            others = await self._parts.store.groups(connection, deployment.id)
+            taken = any(other.key == group.key and other.state is not GroupState.STOPPING for other in others)
+            if now is None or now.revision != deployment.revision or taken:
+                return False
+            await self._parts.store.insert_group(connection, group)
+            await self._parts.store.insert_replicas(connection, replicas)
+            return True
+
+        made = await self._parts.db.in_tx(work)
+        if made:
+            _log.info("group_added", deployment=deployment.name, version=version.name, group=group.name)
+        return made
+
+    async def _add_replicas(self, observed: Observed, action: a.AddReplicas) -> bool:
+        group = _group(observed, action.group_id)
+
+        async def work(connection: AsyncConnection) -> None:
+            first = await self._parts.store.next_ordinal(connection, group.id)
+            replicas = [self._new_replica(group, first + offset) for offset in range(action.count)]
+            await self._parts.store.insert_replicas(connection, replicas)
+
+        await self._parts.db.in_tx(work)
+        return True
+
+    async def _admit_group(self, _observed: Observed, action: a.AdmitGroup) -> bool:
+        async def work(connection: AsyncConnection) -> None:
+            table = await self._parts.store.next_table(connection)
+            await self._parts.store.set_group(
+                connection, action.group_id, GroupState.WARM, weight=0, table_version=table
+            )
+            await self._parts.store.route_replicas(connection, action.replica_ids, table_version=table)
+
+        await self._parts.db.in_tx(work)
+        return True
+
+    async def _revive_group(self, observed: Observed, action: a.ReviveGroup) -> bool:
+        group = _group(observed, action.group_id)
+        await self._parts.db.in_tx(
+            lambda connection: self._parts.store.set_group(
+                connection, group.id, GroupState.WARM, weight=0, table_version=group.table_version
+            )
+        )
+        return True
+
+    async def _end_group(self, observed: Observed, action: a.EndGroup) -> bool:
+        group = _group(observed, action.group_id)
+        replica_ids = [replica.id for replica in observed.replicas_of(group)]
+
+        async def work(connection: AsyncConnection) -> None:
+            routed = group.state is not GroupState.STARTING
+            table = await self._parts.store.next_table(connection) if routed else 0
+            await self._parts.store.set_group(
+                connection, group.id, GroupState.STOPPING, weight=0, table_version=table
+            )
+            await self._parts.store.drain_replicas(connection, replica_ids, table_version=table)
+
+        await self._parts.db.in_tx(work)
+        _log.info(
+            "group_ended", deployment=observed.deployment.name, version=group.version.name, group=group.name
+        )
+        return True
+
+    async def _remove_group(self, _observed: Observed, action: a.RemoveGroup) -> bool:
+        await self._parts.db.in_tx(
+            lambda connection: self._parts.store.delete_group(connection, action.group_id)
+        )
+        return True
+
+    async def _route_replicas(self, _observed: Observed, action: a.RouteReplicas) -> bool:
+        async def work(connection: AsyncConnection) -> None:
+            table = await self._parts.store.next_table(connection)
+            await self._parts.store.route_replicas(connection, action.replica_ids, table_version=table)
+
+        await self._parts.db.in_tx(work)
+        return True
+
+    async def _unroute_replicas(self, observed: Observed, action: a.UnrouteReplicas) -> bool:
+        routed = any(r.routed for r in observed.replicas if r.id in action.replica_ids)
+
+        async def work(connection: AsyncConnection) -> None:
+            table = await self._parts.store.next_table(connection) if routed else 0
+            await self._parts.store.drain_replicas(connection, action.replica_ids, table_version=table)
+
+        await self._parts.db.in_tx(work)
+        return True
+
+    # ---- replicas
+
+    async def _fetch(self, _observed: Observed, action: a.Fetch) -> bool:
+        self._parts.artifacts.fetch(action.version, self._wake)
+        return False
+
+    async def _start(self, observed: Observed, action: a.Start) -> bool:
+        replica = _replica(observed, action.replica_id)
+        group = _group(observed, replica.group_id)
+        try:
+            config = self._config(observed.deployment, group.version, replica, group.max_request_bytes)
+            handle = await self._parts.launcher.start(ReplicaSpec(replica.id, config))
+        except (LaunchFailed, ValueError) as error:
+            return await self._record_end(observed, end_of(observed, replica, str(error)))
+        await failpoint("inference.start.launched")
+        await self._change(
+            replica.id,
+            state=ReplicaState.STARTING,
+            process_id=handle.process_id,
+            process_started=handle.started,
+            restarts=replica.restarts + (replica.start_time is not None),
+            start_time=self._parts.clock(),
+            ready_time=None,
+            not_before=None,
+        )
+        _log.info(
+            "replica_started",
+            deployment=observed.deployment.name,
+            version=group.version.name,
+            replica=replica.id,
+        )
+        return True
+
+    async def _record_ready(self, observed: Observed, action: a.RecordReady) -> bool:
+        await self._change(
+            action.replica_id, state=ReplicaState.READY, ready_time=self._parts.clock(), message=""
+        )
+        _log.info("replica_ready", deployment=observed.deployment.name, replica=action.replica_id)
+        return True
+
+    async def _record_end(self, observed: Observed, action: a.RecordEnd) -> bool:
+        await self._change(
+            action.replica_id,
+            state=ReplicaState.STOPPED,
+            process_id=0,
+            process_started="",
+            message=action.message,
+            failures=action.failures,
+            not_before=action.not_before,
+        )
+        _log.warning(
+            "replica_ended",
+            deployment=observed.deployment.name,
+            replica=action.replica_id,
+            reason=action.message,
+        )
+        return True
+
+    async def _abort(self, observed: Observed, action: a.Abort) -> bool:
+        replica = _replica(observed, action.replica_id)
+
+        async def abort() -> None:
+            await self._parts.launcher.stop(_handle(replica), ABORT_SECONDS)
+            await self._record_end(observed, action.end)
+
+        self._in_background(replica.id, abort())
+        return False
+
+    async def _stop(self, observed: Observed, action: a.Stop) -> bool:
+        replica = _replica(observed, action.replica_id)
+        grace = self._defaults.drain_seconds + KILL_MARGIN_SECONDS
+        self._in_background(replica.id, self._parts.launcher.stop(_handle(replica), grace))
+        return False
+
+    async def _remove_replica(self, observed: Observed, action: a.RemoveReplica) -> bool:
+        replica = _replica(observed, action.replica_id)
+        await self._parts.prober.forget(replica.address)
+        await self._parts.launcher.forget(replica.id)
+        await self._parts.db.in_tx(
+            lambda connection: self._parts.store.delete_replica(connection, replica.id)
+        )
+        _log.info("replica_removed", deployment=observed.deployment.name, replica=replica.id)
+        return True
+
+    # ---- traffic and state
+
+    async def _shift(self, observed: Observed, action: a.Shift) -> bool:
+        deployment = observed.deployment
+
+        async def work(connection: AsyncConnection) -> bool:
+            now = await self._parts.store.deployment_by_id(connection, deployment.id)
+            if now is None or now.revision != deployment.revision or _wanted(now) != _wanted(deployment):
+                return False
+            before, after = Counter[str](), Counter[str]()
+            table = await self._parts.store.next_table(connection)
+            for group in await self._parts.store.groups(connection, deployment.id):
+                weight = action.weights.get(group.id, 0)
+                if group.state is GroupState.SERVING:
+                    before[group.version.name] += group.weight
+                if weight:
+                    after[group.version.name] += weight
+                    await self._parts.store.set_group(
+                        connection, group.id, GroupState.SERVING, weight=weight, table_version=table
+                    )
+                elif group.state is GroupState.SERVING:
+                    await self._parts.store.set_group(
+                        connection, group.id, GroupState.DRAINING, weight=0, table_version=table
+                    )
+            if action.weights:
+                targets = [_now_serving(target) for target in now.targets]
+                await self._parts.store.replace_targets(connection, deployment.id, targets)
+            await self._append(
+                connection, "shifted", deployment, {"before": dict(before), "after": dict(after)}
+            )
+            return True
+
+        shifted = await self._parts.db.in_tx(work)
+        if shifted:
+            _log.info("traffic_shifted", deployment=deployment.name, groups=len(action.weights))
+        return shifted
+
+    async def _report(self, observed: Observed, action: a.Report) -> bool:
+        deployment = observed.deployment
+
+        async def work(connection: AsyncConnection) -> None:
+            written = await self._parts.store.set_state(connection, deployment, action.state, action.message)
+            failed = action.state is DeploymentState.FAILED
+            if written and failed and deployment.state is not DeploymentState.FAILED:
+                await self._append(connection, "failed", deployment, {"reason": action.message})
+
+        await self._parts.db.in_tx(work)
+        if action.state is not deployment.state:
+            _log.info(
+                "deployment_state", deployment=deployment.name, state=action.state, reason=action.message
+            )
+        return False
+
+    async def _remove_deployment(self, observed: Observed, _action: a.RemoveDeployment) -> bool:
+        deployment = observed.deployment
+
+        async def work(connection: AsyncConnection) -> None:
+            await self._parts.store.delete_deployment(connection, deployment.id)
+            await self._append(connection, "removed", deployment, {})
+
+        await self._parts.db.in_tx(work)
+        _log.info("deployment_removed", deployment=deployment.name)
+        return False
+
+    # ---- helpers
+
+    def _new_replica(self, group: Group, ordinal: int) -> Replica:
+        replica_id = new_id()
+        return Replica(
+            id=replica_id,
+            group_id=group.id,
+            deployment_id=group.deployment_id,
+            ordinal=ordinal,
+            address=self._parts.launcher.address(replica_id),
+            state=ReplicaState.STARTING,
+            routed=False,
+            table_version=0,
+            process_id=0,
+            process_started="",
+            restarts=0,
+            failures=0,
+            message="",
+            create_time=self._parts.clock(),
+        )
+
+    def _config(
+        self, deployment: Deployment, version: Version, replica: Replica, max_request_bytes: int
+    ) -> ReplicaConfig:
+        return ReplicaConfig(
+            deployment=deployment.name,
+            model=version.model,
+            version=version.number,
+            artifact_digest=version.artifact_digest,
+            model_directory=self._parts.artifacts.path(version.artifact_digest),
+            runtime=version.runtime,
+            signature=Signature.from_json(version.signature),
+            listen=replica.address,
+            max_request_bytes=max_request_bytes,
+            drain_seconds=self._defaults.drain_seconds,
+            log_level=self._defaults.log_level,
+            log_format=self._defaults.log_format,
+            otlp_endpoint=self._defaults.otlp_endpoint,
+        )
+
+    async def _change(self, replica_id: str, **values: Any) -> None:
+        await self._parts.db.in_tx(
+            lambda connection: self._parts.store.change_replica(connection, replica_id, **values)
+        )
+
+    async def _append(
+        self, connection: AsyncConnection, verb: str, deployment: Deployment, data: Mapping[str, object]
+    ) -> None:
+        event = outbox.Event(
+            f"inference.deployment.{verb}", deployment.chain[0], self._parts.actor(), "", data
+        )
+        await outbox.append(connection, event)
+
+    def _in_background(self, replica_id: str, work: Coroutine[Any, Any, None]) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._stopping[replica_id]
+            if not task.cancelled() and task.exception():
+                _log.warning("replica_stop_failed", replica=replica_id, error=str(task.exception()))
+            self._wake()
+
+        task = asyncio.create_task(work)
+        self._stopping[replica_id] = task
+        task.add_done_callback(ended)
+
+
+def _snake(kind: type[a.Action]) -> str:
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", kind.__name__).lower()
+
+
+def _group(observed: Observed, group_id: str) -> Group:
+    return next(group for group in observed.groups if group.id == group_id)
+
+
+def _replica(observed: Observed, replica_id: str) -> Replica:
+    return next(replica for replica in observed.replicas if replica.id == replica_id)
+
+
+def _handle(replica: Replica) -> Handle:
+    return Handle(replica.id, replica.process_id, replica.process_started)
+
+
+def _wanted(deployment: Deployment) -> list[tuple[GroupKey, int]]:
+    return [
+        (GroupKey(target.wanted.id, deployment.max_request_bytes), target.spec.weight)
+        for target in deployment.targets
+    ]
+
+
+def _now_serving(target: Target) -> Target:
+    return replace(
+        target,
+        serving=target.wanted.name,
+        serving_digest=target.wanted.artifact_digest,
+        serving_weight=target.spec.weight,
+    )

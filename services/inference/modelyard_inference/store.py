@@ -1,0 +1,338 @@
+"""Deployments, groups, replicas and routes in PostgreSQL. Every method runs in the caller's transaction and never commits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_inference import tables as t
+from modelyard_inference.models import (
+    ROUTED_STATES,
+    Deployment,
+    DeploymentState,
+    Group,
+    GroupState,
+    Replica,
+    ReplicaState,
+    Route,
+    RouteTable,
+    RouteTarget,
+    Target,
+    TargetSpec,
+    Version,
+)
+from modelyard_kit.access import SYSTEM_ID, Scope
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything the reconciler decides from, of one moment."""
+
+    deployments: tuple[Deployment, ...]
+    groups: tuple[Group, ...]
+    replicas: tuple[Replica, ...]
+    table_version: int
+
+
+@dataclass(frozen=True)
+class Visible:
+    """What a caller may see in a list: the privilege itself, and the reach into schema and catalog that it needs."""
+
+    read: Scope
+    use_schema: Scope
+    use_catalog: Scope
+
+
+class InferenceStore:
+    """Reads and writes of the inference service's tables."""
+
+    # ---- deployments
+
+    async def deployment(self, connection: AsyncConnection, name: str) -> Deployment | None:
+        """Return the deployment with this name."""
+        return await self._one(connection, t.deployments.c.name == name)
+
+    async def deployment_by_id(self, connection: AsyncConnection, deployment_id: str) -> Deployment | None:
+        """Return the deployment with this id."""
+        return await self._one(connection, t.deployments.c.id == deployment_id)
+
+    async def list_deployments(
+        self, connection: AsyncConnection, *, schema_id: str, after: str, limit: int, visible: Visible
+    ) -> list[Deployment]:
+        """Return at most `limit` visible deployments in creation order, after the id `after`, of one schema or of all."""
+        c = t.deployments.c
+        conditions = [
+            c.id > after,
+            _in_scope(
+                visible.read,
+                (c.id, c.schema_id, c.catalog_id),
+                (c.owner_id, c.schema_owner_id, c.catalog_owner_id),
+            ),
+            _in_scope(
+                visible.use_schema, (c.schema_id, c.catalog_id), (c.schema_owner_id, c.catalog_owner_id)
+            ),
+            _in_scope(visible.use_catalog, (c.catalog_id,), (c.catalog_owner_id,)),
+        ]
+        if schema_id:
+            conditions.append(c.schema_id == schema_id)
+        return await self._deployments(
+            connection, sa.select(t.deployments).where(*conditions).order_by(c.id).limit(limit)
+        )
+
+    async def insert_deployment(self, connection: AsyncConnection, deployment: Deployment) -> None:
+        """Write a new deployment with its targets."""
+        await connection.execute(sa.insert(t.deployments).values(**_deployment_row(deployment)))
+        await self.replace_targets(connection, deployment.id, deployment.targets)
+
+    async def update_deployment(self, connection: AsyncConnection, deployment: Deployment) -> None:
+        """Write every column of a deployment; its targets stay."""
+        statement = sa.update(t.deployments).where(t.deployments.c.id == deployment.id)
+        await connection.execute(statement.values(**_deployment_row(deployment)))
+
+    async def set_state(
+        self, connection: AsyncConnection, deployment: Deployment, state: DeploymentState, message: str
+    ) -> bool:
+        """Tell callers a state, unless a caller has changed the deployment meanwhile; return whether it was written."""
+        c = t.deployments.c
+        statement = sa.update(t.deployments).where(c.id == deployment.id, c.revision == deployment.revision)
+        result = await connection.execute(statement.values(state=state, state_message=message))
+        return result.rowcount > 0
+
+    async def delete_deployment(self, connection: AsyncConnection, deployment_id: str) -> None:
+        """Forget a deployment that has no group left."""
+        await connection.execute(sa.delete(t.deployments).where(t.deployments.c.id == deployment_id))
+
+    async def replace_targets(
+        self, connection: AsyncConnection, deployment_id: str, targets: Iterable[Target]
+    ) -> None:
+        """Write all targets of a deployment anew."""
+        await connection.execute(sa.delete(t.targets).where(t.targets.c.deployment_id == deployment_id))
+        rows = [
+            {
+                "deployment_id": deployment_id,
+                "position": position,
+                "reference": target.spec.reference,
+                "model": target.spec.model,
+                "follows": target.spec.follows,
+                "weight": target.spec.weight,
+                "wanted": asdict(target.wanted),
+                "problem": target.problem,
+                "serving": target.serving,
+                "serving_digest": target.serving_digest,
+                "serving_weight": target.serving_weight,
+            }
+            for position, target in enumerate(targets)
+        ]
+        await connection.execute(sa.insert(t.targets), rows)
+
+    # ---- groups and replicas
+
+    async def world(self, connection: AsyncConnection) -> World:
+        """Return everything."""
+        deployments = await self._deployments(
+            connection, sa.select(t.deployments).order_by(t.deployments.c.id)
+        )
+        groups = (await connection.execute(sa.select(t.groups).order_by(t.groups.c.id))).mappings()
+        replicas = (await connection.execute(sa.select(t.replicas).order_by(t.replicas.c.id))).mappings()
+        return World(
+            tuple(deployments),
+            tuple(map(_group, groups)),
+            tuple(map(_replica, replicas)),
+            await self.table_version(connection),
+        )
+
+    async def groups(self, connection: AsyncConnection, deployment_id: str) -> list[Group]:
+        """Return the groups of a deployment, oldest first."""
+        query = sa.select(t.groups).where(t.groups.c.deployment_id == deployment_id).order_by(t.groups.c.id)
+        return list(map(_group, (await connection.execute(query)).mappings()))
+
+    async def group(self, connection: AsyncConnection, group_id: str) -> Group | None:
+        """Return the group with this id."""
+        query = sa.select(t.groups).where(t.groups.c.id == group_id)
+        row = (await connection.execute(query)).mappings().one_or_none()
+        return _group(row) if row else None
+
+    async def insert_group(self, connection: AsyncConnection, group: Group) -> None:
+        """Write a new group."""
+        row = {**vars(group), "version": asdict(group.version)}
+        await connection.execute(sa.insert(t.groups).values(**row))
+
+    async def set_group(
+        self,
+        connection: AsyncConnection,
+        group_id: str,
+        state: GroupState,
+        *,
+        weight: int,
+        table_version: int,
+    ) -> None:
+        """Write state and weight of a group and the table in which they appear."""
+        statement = sa.update(t.groups).where(t.groups.c.id == group_id)
+        await connection.execute(statement.values(state=state, weight=weight, table_version=table_version))
+
+    async def delete_group(self, connection: AsyncConnection, group_id: str) -> None:
+        """Forget a group that has no replica left."""
+        await connection.execute(sa.delete(t.groups).where(t.groups.c.id == group_id))
+
+    async def replicas(self, connection: AsyncConnection, deployment_id: str) -> list[Replica]:
+        """Return the replicas of a deployment, oldest first."""
+        query = (
+            sa.select(t.replicas).where(t.replicas.c.deployment_id == deployment_id).order_by(t.replicas.c.id)
+        )
+        return list(map(_replica, (await connection.execute(query)).mappings()))
+
+    async def insert_replicas(self, connection: AsyncConnection, replicas: Sequence[Replica]) -> None:
+        """Write new replicas."""
+        await connection.execute(sa.insert(t.replicas), [dict(vars(replica)) for replica in replicas])
+
+    async def next_ordinal(self, connection: AsyncConnection, group_id: str) -> int:
+        """Return the ordinal of the next replica of a group."""
+        query = sa.select(sa.func.coalesce(sa.func.max(t.replicas.c.ordinal) + 1, 0))
+        return int((await connection.execute(query.where(t.replicas.c.group_id == group_id))).scalar_one())
+
+    async def change_replica(self, connection: AsyncConnection, replica_id: str, **values: Any) -> None:
+        """Write columns of a replica."""
+        await connection.execute(sa.update(t.replicas).where(t.replicas.c.id == replica_id).values(**values))
+
+    async def route_replicas(
+        self, connection: AsyncConnection, replica_ids: Collection[str], *, table_version: int
+    ) -> None:
+        """Note that gateways learn of these replicas in a table."""
+        statement = sa.update(t.replicas).where(t.replicas.c.id.in_(replica_ids))
+        await connection.execute(statement.values(routed=True, table_version=table_version))
+
+    async def drain_replicas(
+        self, connection: AsyncConnection, replica_ids: Collection[str], *, table_version: int
+    ) -> None:
+        """Note that gateways forget these replicas in a table."""
+        statement = sa.update(t.replicas).where(t.replicas.c.id.in_(replica_ids))
+        await connection.execute(
+            statement.values(routed=False, state=ReplicaState.DRAINING, table_version=table_version)
+        )
+
+    async def delete_replica(self, connection: AsyncConnection, replica_id: str) -> None:
+        """Forget a replica."""
+        await connection.execute(sa.delete(t.replicas).where(t.replicas.c.id == replica_id))
+
+    # ---- routes
+
+    async def table_version(self, connection: AsyncConnection) -> int:
+        """Return the version of the route table."""
+        return int((await connection.execute(sa.select(t.route_table.c.version))).scalar_one())
+
+    async def next_table(self, connection: AsyncConnection) -> int:
+        """Begin a new route table in this transaction and return its version."""
+        statement = sa.update(t.route_table).values(version=t.route_table.c.version + 1)
+        return int((await connection.execute(statement.returning(t.route_table.c.version))).scalar_one())
+
+    async def routes(self, connection: AsyncConnection) -> RouteTable:
+        """Return the route table; it follows from the rows alone, so it is the same after a restart."""
+        world = await self.world(connection)
+        addresses: dict[str, list[str]] = defaultdict(list)
+        for replica in world.replicas:
+            if replica.routed:
+                addresses[replica.group_id].append(replica.address)
+        targets: dict[str, list[RouteTarget]] = defaultdict(list)
+        for group in world.groups:
+            if group.state in ROUTED_STATES:
+                targets[group.deployment_id].append(
+                    RouteTarget(group.name, group.version.name, group.weight, tuple(addresses[group.id]))
+                )
+        routes = tuple(
+            Route(d.chain, tuple(targets[d.id]), d.max_request_bytes, d.timeout_ms)
+            for d in world.deployments
+            if d.id in targets
+        )
+        return RouteTable(world.table_version, routes)
+
+    # ---- helpers
+
+    async def _one(self, connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> Deployment | None:
+        found = await self._deployments(connection, sa.select(t.deployments).where(condition))
+        return found[0] if found else None
+
+    async def _deployments(self, connection: AsyncConnection, query: sa.Select[Any]) -> list[Deployment]:
+        rows = (await connection.execute(query)).mappings().all()
+        ids = [row["id"] for row in rows]
+        targets = await self._targets(connection, ids)
+        ready = await self._ready(connection, ids)
+        return [
+            replace(_deployment(row), targets=tuple(targets[row["id"]]), ready=ready[row["id"]])
+            for row in rows
+        ]
+
+    async def _targets(self, connection: AsyncConnection, ids: Sequence[str]) -> Mapping[str, list[Target]]:
+        c = t.targets.c
+        query = sa.select(t.targets).where(c.deployment_id.in_(ids)).order_by(c.deployment_id, c.position)
+        found: dict[str, list[Target]] = defaultdict(list)
+        for row in (await connection.execute(query)).mappings():
+            found[row["deployment_id"]].append(_target(row))
+        return found
+
+    async def _ready(
+        self, connection: AsyncConnection, ids: Sequence[str]
+    ) -> Mapping[str, Mapping[str, int]]:
+        name = t.groups.c.version["name"].astext
+        query = (
+            sa.select(t.groups.c.deployment_id, name.label("version"), sa.func.count().label("ready"))
+            .join(t.replicas, t.replicas.c.group_id == t.groups.c.id)
+            .where(
+                t.groups.c.deployment_id.in_(ids),
+                t.groups.c.state == GroupState.SERVING,
+                t.replicas.c.state == ReplicaState.READY,
+            )
+            .group_by(t.groups.c.deployment_id, name)
+        )
+        found: dict[str, dict[str, int]] = defaultdict(dict)
+        for row in await connection.execute(query):
+            found[row.deployment_id][row.version] = row.ready
+        return found
+
+
+def _in_scope(
+    scope: Scope, ids: Sequence[sa.ColumnElement[str]], owners: Sequence[sa.ColumnElement[str]]
+) -> sa.ColumnElement[bool]:
+    """Return the condition that `access.decide` would find true for a row with these ids and owners."""
+    if scope.everything:
+        return sa.true()
+    if SYSTEM_ID in scope.denied:
+        return sa.false()
+    denied = sa.or_(sa.false(), *(column.in_(scope.denied) for column in ids))
+    allowed = sa.or_(
+        sa.literal(SYSTEM_ID in scope.allowed),
+        *(column.in_(scope.allowed) for column in ids),
+        *(column == scope.principal_id for column in owners),
+    )
+    return sa.and_(sa.not_(denied), allowed)
+
+
+def _deployment_row(deployment: Deployment) -> dict[str, Any]:
+    return {column.name: getattr(deployment, column.name) for column in t.deployments.c}
+
+
+def _deployment(row: Mapping[Any, Any]) -> Deployment:
+    return Deployment(**{**row, "state": DeploymentState(row["state"])})
+
+
+def _target(row: Mapping[Any, Any]) -> Target:
+    return Target(
+        spec=TargetSpec(row["reference"], row["model"], follows=row["follows"], weight=row["weight"]),
+        wanted=Version(**row["wanted"]),
+        problem=row["problem"],
+        serving=row["serving"],
+        serving_digest=row["serving_digest"],
+        serving_weight=row["serving_weight"],
+    )
+
+
+def _group(row: Mapping[Any, Any]) -> Group:
+    return Group(**{**row, "state": GroupState(row["state"]), "version": Version(**row["version"])})
+
+
+def _replica(row: Mapping[Any, Any]) -> Replica:
+    return Replica(**{**row, "state": ReplicaState(row["state"])})

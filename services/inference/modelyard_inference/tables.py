@@ -1,0 +1,99 @@
+"""Tables of the inference service; `migrations/` creates them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+
+from modelyard_kit import idempotency, outbox
+
+metadata = sa.MetaData()
+
+_TIME = TIMESTAMP(timezone=True)
+
+outbox.outbox_table(metadata)
+idempotency.requests_table(metadata)
+
+deployments = sa.Table(
+    "deployments",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("schema_id", sa.Text, nullable=False),
+    sa.Column("schema_owner_id", sa.Text, nullable=False),
+    sa.Column("catalog_id", sa.Text, nullable=False),
+    sa.Column("catalog_owner_id", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("replicas", sa.Integer, nullable=False),
+    sa.Column("max_request_bytes", sa.BigInteger, nullable=False),
+    sa.Column("timeout_ms", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state_message", sa.Text, nullable=False),
+    sa.Column("owner_id", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("create_time", _TIME, nullable=False),
+    sa.Column("update_time", _TIME, nullable=False),
+    sa.Index("deployments_page", "schema_id", "id"),
+)
+
+targets = sa.Table(
+    "targets",
+    metadata,
+    sa.Column(
+        "deployment_id", sa.Text, sa.ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("reference", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("follows", sa.Boolean, nullable=False),
+    sa.Column("weight", sa.Integer, nullable=False),
+    sa.Column("wanted", JSONB, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("serving", sa.Text, nullable=False),
+    sa.Column("serving_digest", sa.Text, nullable=False),
+    sa.Column("serving_weight", sa.Integer, nullable=False),
+)
+
+groups = sa.Table(
+    "replica_groups",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("deployment_id", sa.Text, sa.ForeignKey("deployments.id"), nullable=False, index=True),
+    sa.Column("version", JSONB, nullable=False),
+    sa.Column("max_request_bytes", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("weight", sa.Integer, nullable=False),
+    sa.Column("table_version", sa.BigInteger, nullable=False),
+    sa.Column("create_time", _TIME, nullable=False),
+)
+
+replicas = sa.Table(
+    "replicas",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("group_id", sa.Text, sa.ForeignKey("replica_groups.id"), nullable=False),
+    sa.Column("deployment_id", sa.Text, sa.ForeignKey("deployments.id"), nullable=False, index=True),
+    sa.Column("ordinal", sa.Integer, nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("routed", sa.Boolean, nullable=False),
+    sa.Column("table_version", sa.BigInteger, nullable=False),
+    sa.Column("process_id", sa.BigInteger, nullable=False),
+    sa.Column("process_started", sa.Text, nullable=False),
+    sa.Column("restarts", sa.Integer, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("create_time", _TIME, nullable=False),
+    sa.Column("start_time", _TIME),
+    sa.Column("ready_time", _TIME),
+    sa.Column("not_before", _TIME),
+    sa.UniqueConstraint("group_id", "ordinal", name="replicas_ordinal"),
+)
+
+route_table = sa.Table(
+    "route_table",
+    metadata,
+    sa.Column("only", sa.Boolean, sa.CheckConstraint('"only"'), primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+)
