@@ -214,7 +214,8 @@ def _local_replies() -> Iterable[Json]:
     yield from _reply(_status(503), 503, "unavailable", refusals.UNAVAILABLE)
     yield from _reply(_status(408), 504, refusals.DEADLINE)
     yield from _reply(_status(504), 504, refusals.DEADLINE)
-    yield {"filter": _is_rest(), "body_format_override": _json_error("%LOCAL_REPLY_BODY%")}
+    failed = {"and_filter": {"filters": [_cel("response.code >= 400"), _is_rest()]}}
+    yield {"filter": failed, "body_format_override": _json_error("%LOCAL_REPLY_BODY%")}
 
 
 def _reply(condition: Json, http_status: int, refusal: Refusal | str, code: int = 0) -> Iterable[Json]:

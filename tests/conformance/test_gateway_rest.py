@@ -1,0 +1,111 @@
+"""The REST form of the Open Inference Protocol through a real Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+
+from tests.conformance.gateway_stack import ADA, BOB, GatewayStack, gateway_stack, route
+
+IRIS, OTHER = "prod.ml.iris", "prod.ml.other"
+BODY: dict[str, Any] = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [[1.5, 2.5]]}]}
+
+
+@pytest.fixture
+async def serving() -> AsyncIterator[GatewayStack]:
+    """Ada may use `iris`, Bob may use `other`."""
+    async with gateway_stack() as stack:
+        iris, other = await stack.replica("iris"), await stack.replica("other")
+        routes = [route(IRIS, ("g-iris", 1, [iris.address])), route(OTHER, ("g-other", 1, [other.address]))]
+        await stack.apply(routes, {IRIS: [ADA.id], OTHER: [BOB.id]})
+        await stack.healthy("g-iris", "g-other")
+        yield stack
+
+
+async def ask(
+    stack: GatewayStack, method: str, path: str, *, token: bool = True, body: Any = None, **headers: str
+) -> tuple[int, dict[str, Any]]:
+    """Status and JSON body of one request."""
+    if token:
+        headers["authorization"] = stack.authorization()[1]
+    if body is not None:
+        headers["content-type"] = "application/json"
+    url = f"http://127.0.0.1:{stack.port}{path}"
+    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+        data = None if body is None else io.BytesIO(json.dumps(body).encode())
+        async with session.request(method, url, data=data, headers=headers) as response:
+            assert response.content_type == "application/json", await response.text()
+            return response.status, json.loads(await response.text())
+
+
+@pytest.mark.parametrize(("infix", "version"), [("", ""), ("/versions/3", "3")])
+async def test_infer(serving: GatewayStack, infix: str, version: str) -> None:
+    status, answer = await ask(serving, "POST", f"/v2/models/{IRIS}{infix}/infer", body=BODY)
+    assert status == 200
+    assert answer["model_name"] == IRIS
+    assert answer["outputs"] == BODY["inputs"]
+    assert answer["asked_version"] == version
+
+
+@pytest.mark.parametrize("infix", ["", "/versions/3"])
+async def test_metadata_and_ready(serving: GatewayStack, infix: str) -> None:
+    status, answer = await ask(serving, "GET", f"/v2/models/{IRIS}{infix}")
+    assert (status, answer["platform"]) == (200, "fake")
+    status, answer = await ask(serving, "GET", f"/v2/models/{IRIS}{infix}/ready")
+    assert (status, answer["ready"]) == (200, True)
+
+
+async def test_the_server_answers_without_a_token(serving: GatewayStack) -> None:
+    assert await ask(serving, "GET", "/v2/health/live", token=False) == (200, {"live": True})
+    assert await ask(serving, "GET", "/v2/health/ready", token=False) == (200, {"ready": True})
+    status, answer = await ask(serving, "GET", "/v2", token=False)
+    assert (status, answer["name"]) == (200, "modelyard")
+
+
+async def test_refusals_have_their_status_and_an_error(serving: GatewayStack) -> None:
+    infer = f"/v2/models/{IRIS}/infer"
+    status, answer = await ask(serving, "POST", infer, token=False, body=BODY)
+    assert (status, "no token" in answer["error"]) == (401, True)
+    status, answer = await ask(serving, "POST", f"/v2/models/{OTHER}/infer", body=BODY)
+    assert (status, answer) == (403, {"error": f"EXECUTE on deployment '{OTHER}' is needed"})
+    status, answer = await ask(serving, "POST", "/v2/models/prod.ml.none/infer", body=BODY)
+    assert (status, "prod.ml.none" in answer["error"]) == (404, True)
+    status, answer = await ask(serving, "POST", infer, body={"inputs": ["x" * (2**20 + 1)]})
+    assert (status, "max_request_bytes" in answer["error"]) == (413, True)
+    status, answer = await ask(serving, "POST", infer, body={"inputs": ["x" * (5 * 2**20)]})
+    assert (status, "max_request_bytes" in answer["error"]) == (413, True)
+    status, answer = await ask(serving, "POST", f"/v2/models/{IRIS}/explain", body=BODY)
+    assert (status, "error" in answer) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("code", "http"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, 400),
+        (grpc.StatusCode.NOT_FOUND, 404),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+        (grpc.StatusCode.INTERNAL, 500),
+    ],
+)
+async def test_a_replicas_error_has_its_status_and_text(serving: GatewayStack, code: grpc.StatusCode, http: int) -> None:
+    serving._replicas[0].fail_with = code
+    answer = await ask(serving, "POST", f"/v2/models/{IRIS}/infer", body=BODY)
+    assert answer == (http, {"error": 'said "no", 50% sure'})
+
+
+async def test_a_header_does_not_change_whom_the_path_names(serving: GatewayStack) -> None:
+    status, _ = await ask(
+        serving, "POST", f"/v2/models/{OTHER}/infer", body=BODY, **{"modelyard-deployment": IRIS}
+    )
+    assert status == 403
+    for name in (f"{IRIS}%2F..%2F{OTHER}", f"../models/{OTHER}", f"{IRIS}/../{OTHER}", "prod.ml.%6Fther"):
+        status, _ = await ask(serving, "POST", f"/v2/models/{name}/infer", body=BODY, **{"modelyard-deployment": IRIS})
+        assert status in (400, 403, 404), name
+    assert serving._replicas[1].asked == []

@@ -1,0 +1,189 @@
+"""Changes behind a real Envoy harm nobody: new groups, killed replicas, lost services, a restarted Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from modelyard import _status, errors
+from modelyard_gateway.admin import EnvoyUnreachableError
+from modelyard_gateway.apply import ApplyFailedError
+from modelyard_gateway.render import Configuration
+from tests.conformance.gateway_stack import ADA, BOB, GatewayStack, gateway_stack, route
+
+IRIS = "prod.ml.iris"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[GatewayStack]:
+    async with gateway_stack() as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def load(stack: GatewayStack, name: str, callers: int = 4) -> AsyncIterator[Counter[str]]:
+    """Predict all the time within the block; counts answers by version, and fails with the first failure."""
+    answers: Counter[str] = Counter()
+    done = asyncio.Event()
+
+    async def caller(channel: grpc.aio.Channel, header: str) -> None:
+        while not done.is_set():
+            answer = await stack.infer_on(channel, name, header=header)
+            answers[answer.model_version] += 1
+
+    async with stack.channel() as channel, asyncio.TaskGroup() as group:
+        for number in range(callers):
+            group.create_task(caller(channel, name if number % 2 else ""))
+        try:
+            yield answers
+        finally:
+            done.set()
+
+
+async def until(answers: Counter[str], version: str, more: int = 20) -> None:
+    """Wait until `version` has answered so many more times."""
+    wanted = answers[version] + more
+    async with asyncio.timeout(20):
+        while answers[version] < wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_groups_are_switched_under_load_without_a_failure(stack: GatewayStack) -> None:
+    first = await stack.replica("one")
+    await stack.apply([route(IRIS, ("g1", 1, [first.address]))])
+    await stack.healthy("g1")
+    async with load(stack, IRIS) as answers:
+        await until(answers, "one")
+        second = await stack.replica("two")
+        await stack.apply([route(IRIS, ("g1", 1, [first.address]), ("g2", 0, [second.address]))])
+        await stack.healthy("g1", "g2")
+        assert answers["two"] == 0
+        await stack.apply([route(IRIS, ("g1", 1, [first.address]), ("g2", 1, [second.address]))])
+        await until(answers, "one")
+        await until(answers, "two")
+        await stack.apply([route(IRIS, ("g1", 0, [first.address]), ("g2", 1, [second.address]))])
+        await asyncio.sleep(0.2)
+        old = answers["one"]
+        await until(answers, "two", 50)
+        assert answers["one"] == old
+        await stack.apply([route(IRIS, ("g2", 1, [second.address]))])
+        await first.stop(5)
+        await until(answers, "two", 50)
+
+
+async def test_a_group_that_appears_and_serves_at_once_fails_nobody(stack: GatewayStack) -> None:
+    """Even without the steps between, clusters are warm before routes lead to them."""
+    first, second = await stack.replica("one"), await stack.replica("two")
+    await stack.apply([route(IRIS, ("g1", 1, [first.address]))])
+    await stack.healthy("g1")
+    async with load(stack, IRIS) as answers:
+        await until(answers, "one")
+        await stack.apply([route(IRIS, ("g2", 1, [second.address]))])
+        await until(answers, "two")
+
+
+async def test_requests_of_a_killed_replica_are_sent_to_another(stack: GatewayStack) -> None:
+    survivor = await stack.replica("survivor")
+    socket = stack.folder / "victim.sock"
+    victim = subprocess.Popen(
+        [sys.executable, "-m", "tests.conformance.fake_replica", str(socket), "victim"], cwd=ROOT
+    )
+    try:
+        async with asyncio.timeout(20):
+            while not socket.exists():
+                await asyncio.sleep(0.05)
+        await stack.apply([route(IRIS, ("g1", 1, [survivor.address, f"unix:{socket}"]))])
+        await stack.healthy("g1")
+        async with load(stack, IRIS, callers=8) as answers:
+            await until(answers, "victim")
+            victim.kill()
+            await until(answers, "survivor", 200)
+    finally:
+        victim.kill()
+        victim.wait()
+
+
+async def test_a_replica_that_says_not_serving_gets_nothing_more(stack: GatewayStack) -> None:
+    first, second = await stack.replica("one"), await stack.replica("two")
+    await stack.apply([route(IRIS, ("g1", 1, [first.address, second.address]))])
+    await stack.healthy("g1")
+    await first.set_serving(False)
+    async with load(stack, IRIS) as answers, asyncio.timeout(20):
+        before = -1
+        while answers["one"] != before:
+            before = answers["one"]
+            await asyncio.sleep(1.0)
+        assert answers["two"] > 0
+
+
+async def test_no_replica_is_unavailable_and_says_so(stack: GatewayStack) -> None:
+    dead = f"unix:{stack.folder}/dead.sock"
+    await stack.apply([route(IRIS, ("g1", 1, [dead])), route("prod.ml.idle", ("g2", 0, [dead])), route("prod.ml.none")])
+    for name in (IRIS, "prod.ml.idle", "prod.ml.none"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stack.infer(name)
+        error = _status.error_from_call(caught.value, "")
+        assert isinstance(error, errors.ReplicaNotReady)
+        assert name in str(error)
+    assert await stack.admin.healthy_groups() == frozenset()
+
+
+async def test_a_revoked_right_ends_at_once(stack: GatewayStack) -> None:
+    replica = await stack.replica("one")
+    routes = [route(IRIS, ("g1", 1, [replica.address]))]
+    await stack.apply(routes, {IRIS: [ADA.id, BOB.id]})
+    await stack.healthy("g1")
+    async with stack.channel() as channel:
+        await stack.infer_on(channel, IRIS, BOB)
+        await stack.apply(routes, {IRIS: [ADA.id]})
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stack.infer_on(channel, IRIS, BOB)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        await stack.infer_on(channel, IRIS, ADA)
+
+
+async def test_envoy_starts_again_from_its_files(stack: GatewayStack) -> None:
+    replica = await stack.replica("one")
+    await stack.apply([route(IRIS, ("g1", 1, [replica.address]))])
+    assert await stack.applier.check() == ""
+    stack.kill_envoy()
+    with pytest.raises(EnvoyUnreachableError):
+        await stack.applier.check()
+    stack.settings.admin_socket.unlink()
+    stack.start_envoy()
+    await stack.wait_for_admin()
+    await stack.healthy("g1")
+    async with asyncio.timeout(10):
+        while await stack.applier.check():
+            await asyncio.sleep(0.05)
+    stack.port = await stack.admin.listen_port()
+    await stack.infer(IRIS)
+
+
+async def test_what_envoy_refuses_is_not_written(stack: GatewayStack) -> None:
+    replica = await stack.replica("one")
+    await stack.apply([route(IRIS, ("g1", 1, [replica.address]))])
+    await stack.healthy("g1")
+    bad = {"name": "bad", "connect_timeout": "never"}
+    with pytest.raises(ApplyFailedError, match="connect_timeout|Duration|duration"):
+        await stack.applier.apply(Configuration((), (bad,), None))
+    assert await stack.applier.check() == ""
+    await stack.infer(IRIS)
+
+
+async def test_a_taken_port_is_named(stack: GatewayStack) -> None:
+    taken = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    async with taken, gateway_stack(listen=f"127.0.0.1:{port}", apply_timeout_seconds=1.0) as other:
+        with pytest.raises(ApplyFailedError, match=rf"127\.0\.0\.1:{port} is taken .*MODELYARD_LISTEN"):
+            await other.apply([])
