@@ -1,0 +1,251 @@
+"""The catalog as callers meet it: a real gRPC server with the kit's call chain, on real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+
+from modelyard.api.catalog.v1 import catalog_service_pb2 as service
+from modelyard.api.catalog.v1 import model_pb2
+from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
+    CatalogServiceStub,
+    add_CatalogServiceServicer_to_server,
+)
+from modelyard.api.common.v1 import resource_pb2
+from modelyard_catalog.access import Resolvers, access_table
+from modelyard_catalog.app import FULL_NAME
+from modelyard_catalog.servicer import CatalogServicer
+from modelyard_catalog.values import METRIC_DEPTH
+from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
+from modelyard_kit.auth import Principal, TokenVerifier
+from modelyard_kit.errors import DomainError
+from modelyard_kit.interceptors import CallChain
+from modelyard_kit.peers import domain_error
+from tests.conformance.catalog_stack import DIGEST, CatalogStack
+
+PRINCIPALS = {
+    "root": Principal("01980000-0000-7000-8000-000000000001", "root", "user"),
+    "ada": Principal("01980000-0000-7000-8000-000000000002", "ada", "user"),
+    "bob": Principal("01980000-0000-7000-8000-000000000003", "bob", "user"),
+    "peer": Principal("01980000-0000-7000-8000-000000000004", "inference", "service"),
+}
+NAME = "prod.ml.iris"
+
+
+class NameVerifier:
+    """Takes the name of a principal for its token."""
+
+    async def verify(self, token: str) -> Principal:
+        return PRINCIPALS[token]
+
+
+class Client:
+    """Calls the service as one of the principals; refusals come as the domain errors they were."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+
+    async def __call__(self, by: str, request: Any) -> Any:
+        method = getattr(self._stub, type(request).__name__.removesuffix("Request"))
+        try:
+            return await method(request, metadata=[("authorization", f"Bearer {by}")], timeout=30)
+        except grpc.aio.AioRpcError as error:
+            raise domain_error(error, "catalog") from error
+
+    async def refused(self, by: str, request: Any) -> tuple[str, dict[str, str]]:
+        """Return reason and metadata of the refusal that this call must meet."""
+        with pytest.raises(DomainError) as caught:
+            await self(by, request)
+        return caught.value.reason, caught.value.metadata
+
+
+@pytest.fixture
+async def stack(fresh_database: Callable[[str], str]) -> AsyncIterator[CatalogStack]:
+    stack = CatalogStack(fresh_database("modelyard_catalog"))
+    yield stack
+    await stack.close()
+
+
+@pytest.fixture
+async def grants() -> Grants:
+    grants = Grants()
+    root = ResourceGrant(SYSTEM_ID, Privilege.OWNERSHIP, Effect.ALLOW)
+    grants.replace(PRINCIPALS["root"].id, "root", [root])
+    await grants.mark_fresh(1)
+    return grants
+
+
+@pytest.fixture
+async def call(stack: CatalogStack, grants: Grants, tmp_path: Path) -> AsyncIterator[Client]:
+    table = access_table(Resolvers(stack.db, stack.store))
+    server = grpc.aio.server(
+        interceptors=[CallChain(FULL_NAME, table, cast("TokenVerifier", NameVerifier()), grants)]
+    )
+    servicer = CatalogServicer(stack.namespaces, stack.versions, stack.aliases, grants)
+    add_CatalogServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Client(CatalogServiceStub(channel))
+    await server.stop(None)
+
+
+async def make_iris(call: Client) -> None:
+    await call("root", service.CreateCatalogRequest(catalog={"name": "prod"}))
+    await call("root", service.CreateSchemaRequest(schema={"name": "prod.ml"}))
+    await call("root", service.CreateModelRequest(model={"name": NAME}))
+
+
+def grant(grants: Grants, name: str, *held: tuple[str, Privilege]) -> None:
+    given = [ResourceGrant(resource_id, privilege, Effect.ALLOW) for resource_id, privilege in held]
+    grants.replace(PRINCIPALS[name].id, name, given)
+
+
+async def test_straight_path(call: Client) -> None:
+    await make_iris(call)
+    made = await call("root", service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST))
+    assert made.model_version.state == model_pb2.ModelVersion.STATE_READY
+    await call("root", service.CreateModelVersionRequest(model=NAME))
+    finalize = service.FinalizeModelVersionRequest(name=f"{NAME}/2", artifact_digest=DIGEST)
+    assert (await call("root", finalize)).model_version.number == 2
+    await call("root", service.CreateModelVersionRequest(model=NAME))
+    failed = await call("root", service.FailModelVersionRequest(name=f"{NAME}/3", message="cut"))
+    assert failed.model_version.state_message == "cut"
+    changes = [service.AliasChange(alias="champion", version=1)]
+    moved = await call("root", service.SetAliasesRequest(model=NAME, changes=changes))
+    assert dict(moved.model.aliases) == {"champion": 1}
+    found = await call("root", service.GetModelVersionRequest(name=f"models:/{NAME}@champion"))
+    assert (found.model_version.name, list(found.model_version.aliases)) == (f"{NAME}/1", ["champion"])
+    assert (await call("root", service.GetModelRequest(name=NAME))).model.latest_version == 3
+    assert (await call("root", service.GetCatalogRequest(name="prod"))).catalog.owner_id == PRINCIPALS[
+        "root"
+    ].id
+    assert (await call("root", service.GetSchemaRequest(name="prod.ml"))).schema.name == "prod.ml"
+    tags = service.SetTagsRequest(resource_type=resource_pb2.RESOURCE_TYPE_MODEL, name=NAME, set={"a": "b"})
+    assert dict((await call("root", tags)).tags) == {"a": "b"}
+    chain = await call(
+        "peer",
+        service.ResolveResourceRequest(type=resource_pb2.RESOURCE_TYPE_MODEL_VERSION, name=f"{NAME}/1"),
+    )
+    assert [link.name for link in chain.chain.links] == [f"{NAME}/1", NAME, "prod.ml", "prod", ""]
+
+
+async def test_lists_page_by_token_to_the_end(call: Client) -> None:
+    await make_iris(call)
+    for number in range(5):
+        await call("root", service.CreateModelRequest(model={"name": f"prod.ml.m{number}"}))
+        await call("root", service.CreateModelVersionRequest(model=NAME))
+    models: list[str] = []
+    numbers: list[int] = []
+    token = ""
+    while token or not models:
+        page = await call("root", service.ListModelsRequest(schema="prod.ml", page_size=4, page_token=token))
+        models += [model.name for model in page.models]
+        token = page.next_page_token
+    while token or not numbers:
+        page = await call("root", service.ListModelVersionsRequest(model=NAME, page_size=2, page_token=token))
+        numbers += [version.number for version in page.model_versions]
+        token = page.next_page_token
+    assert models == [NAME, *(f"prod.ml.m{number}" for number in range(5))]
+    assert numbers == [5, 4, 3, 2, 1]
+
+
+async def test_nothing_works_without_a_grant(call: Client) -> None:
+    await make_iris(call)
+    denied = {
+        "CREATE_CATALOG": service.CreateCatalogRequest(catalog={"name": "new"}),
+        "USE_CATALOG": service.GetCatalogRequest(name="prod"),
+        "CREATE_SCHEMA": service.CreateSchemaRequest(schema={"name": "prod.new"}),
+        "CREATE_VERSION": service.CreateModelVersionRequest(model=NAME),
+        "EDIT": service.SetMetricsRequest(name=f"{NAME}/1"),
+    }
+    for request in denied.values():
+        reason, _ = await call.refused("ada", request)
+        assert reason == "PERMISSION_DENIED"
+    assert list((await call("ada", service.ListCatalogsRequest())).catalogs) == []
+    resolve = service.ResolveResourceRequest(type=resource_pb2.RESOURCE_TYPE_MODEL, name=NAME)
+    assert (await call.refused("root", resolve))[0] == "PERMISSION_DENIED"
+
+
+async def test_nobody_learns_what_exists_where_he_may_not_look(call: Client, grants: Grants) -> None:
+    await make_iris(call)
+    for name in (NAME, "prod.ml.nothing", "prod.nothing.iris", "nothing.ml.iris"):
+        assert (await call.refused("ada", service.GetModelRequest(name=name)))[0] == "PERMISSION_DENIED"
+    reason, metadata = await call.refused("root", service.GetModelRequest(name="prod.nothing.iris"))
+    assert (reason, metadata) == ("RESOURCE_NOT_FOUND", {"resource_type": "schema", "name": "prod.nothing"})
+
+
+async def test_privileges_are_inherited_and_reach_needs_the_containers(call: Client, grants: Grants) -> None:
+    await make_iris(call)
+    catalog = (await call("root", service.GetCatalogRequest(name="prod"))).catalog.id
+    schema = (await call("root", service.GetSchemaRequest(name="prod.ml"))).schema.id
+    get = service.GetModelRequest(name=NAME)
+    reach = [(catalog, Privilege.USE_CATALOG), (schema, Privilege.USE_SCHEMA)]
+    grant(grants, "ada", (catalog, Privilege.READ_METADATA))
+    assert (await call.refused("ada", get))[0] == "PERMISSION_DENIED"
+    grant(grants, "ada", (catalog, Privilege.READ_METADATA), *reach)
+    assert (await call("ada", get)).model.name == NAME
+    grant(grants, "ada", (schema, Privilege.CREATE_MODEL), *reach)
+    own = await call("ada", service.CreateModelRequest(model={"name": "prod.ml.own"}))
+    assert own.model.owner_id == PRINCIPALS["ada"].id
+    await call("ada", service.CreateModelVersionRequest(model="prod.ml.own"))
+    shown = await call("ada", service.ListModelsRequest(schema="prod.ml"))
+    assert [model.name for model in shown.models] == ["prod.ml.own"]
+
+
+async def test_refusals_carry_their_reason(call: Client, stack: CatalogStack) -> None:
+    await make_iris(call)
+    await call("root", service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST))
+    await call("root", service.CreateModelVersionRequest(model=NAME))
+
+    def alias(number: int, **fields: int) -> service.SetAliasesRequest:
+        changes = [service.AliasChange(alias="a", version=number, **fields)]
+        return service.SetAliasesRequest(model=NAME, changes=changes)
+
+    assert (await call.refused("root", alias(1, expected_version=2)))[0] == "ALIAS_MOVED"
+    assert (await call.refused("root", alias(2)))[0] == "INVALID_STATE"
+    assert (await call.refused("root", alias(3)))[0] == "RESOURCE_NOT_FOUND"
+    stack.gates.closed.add(1)
+    assert (await call.refused("root", alias(1)))[0] == "POLICY_UNMET"
+    taken = service.CreateModelRequest(model={"name": NAME}, request_id="1")
+    assert (await call.refused("root", taken))[0] == "RESOURCE_ALREADY_EXISTS"
+    await call("root", service.CreateModelRequest(model={"name": "prod.ml.b"}, request_id="1"))
+    assert (await call.refused("root", taken))[0] == "REQUEST_ID_REUSED"
+    long = service.CreateModelRequest(model={"name": "prod.ml.c", "description": "x" * 5_001})
+    assert (await call.refused("root", long))[0] == "LIMIT_EXCEEDED"
+    stack.artifacts.missing.add(DIGEST)
+    foreign = service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST)
+    assert await call.refused("root", foreign) == ("INVALID_FIELD", {"field": "artifact_digest"})
+
+
+async def test_deepest_metric_survives_the_way_there_and_back(call: Client) -> None:
+    await make_iris(call)
+    await call("root", service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST))
+    value = Value(string_value="bottom")
+    for level in range(METRIC_DEPTH - 1):
+        deeper = (
+            {"list_value": ListValue(values=[value])}
+            if level % 2
+            else {"struct_value": Struct(fields={"": value})}
+        )
+        value = Value(**deeper)  # type: ignore[arg-type]
+    await call("root", service.SetMetricsRequest(name=NAME, set={"deep": value}))
+    page = await call("root", service.ListModelVersionsRequest(model=NAME))
+    assert page.model_versions[0].metrics["deep"] == value
+
+
+async def test_many_writers_through_the_service_lose_nothing(call: Client) -> None:
+    await make_iris(call)
+
+    async def write() -> int:
+        made = await call("root", service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST))
+        return int(made.model_version.number)
+
+    assert sorted(await asyncio.gather(*(write() for _ in range(8)))) == list(range(1, 9))

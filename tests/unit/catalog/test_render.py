@@ -1,0 +1,109 @@
+"""What comes back is what was sent: every field of a version survives request, storage form and response."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf import json_format
+
+from modelyard.api.catalog.v1 import catalog_service_pb2 as service
+from modelyard.api.catalog.v1 import model_pb2
+from modelyard_catalog import messages, render
+from modelyard_catalog.models import Catalog, ModelVersion, VersionState
+from modelyard_catalog.rows import signature_from_json, signature_to_json
+from modelyard_kit.access import SYSTEM, Link, ResourceType
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+SENT = {
+    "description": "Größe 🚀",
+    "runtime": "sklearn",
+    "signature": {
+        "methods": [
+            {
+                "name": "predict",
+                "inputs": [{"name": "x", "datatype": "FP64", "shape": ["-1"]}],
+                "outputs": [{"name": "y", "datatype": "INT64", "shape": ["-1", "3"]}],
+                "inputLayout": "INPUT_LAYOUT_COLUMNS",
+            }
+        ]
+    },
+    "tags": {"a": "b"},
+    "metrics": {"m": {"list": [1.0, None, True, "x", {}], "empty": []}, "null": None, "n": 0.5},
+    "provenance": {
+        "gitRepository": "r",
+        "gitBranch": "b",
+        "gitCommit": "c",
+        "gitDirty": True,
+        "source": "s",
+        "pythonVersion": "3.11.7",
+        "packages": {"numpy": "2"},
+    },
+}
+
+
+def test_version_comes_back_as_sent() -> None:
+    request = json_format.ParseDict({"model": "prod.ml.iris", **SENT}, service.CreateModelVersionRequest())
+    command = messages.parse_create_version(request)
+    stored = ModelVersion(
+        id="id",
+        name="prod.ml.iris/2",
+        description=command.description,
+        owner_id="",
+        tags=command.tags,
+        revision=7,
+        create_time=NOW,
+        update_time=NOW,
+        parents=(Link(ResourceType.MODEL, "model", "prod.ml.iris"), SYSTEM),
+        number=2,
+        state=VersionState.FAILED,
+        state_message="why",
+        artifact_digest="d",
+        runtime=command.runtime,
+        signature=signature_from_json(signature_to_json(command.signature)),
+        metrics=command.metrics,
+        provenance=command.provenance,
+        aliases=("a", "b"),
+        author_id="1",
+        author_name="ada",
+    )
+    answer = render.version(stored)
+    shown = json_format.MessageToDict(answer)
+    assert {name: shown[name] for name in SENT} == SENT
+    assert (shown["model"], shown["modelId"], shown["number"], shown["etag"]) == (
+        "prod.ml.iris",
+        "model",
+        "2",
+        "7",
+    )
+    assert shown["createTime"] == "2026-01-02T03:04:05.678Z"
+    assert (answer.state, answer.state_message) == (model_pb2.ModelVersion.STATE_FAILED, "why")
+    unset = {field.name for field in answer.DESCRIPTOR.fields} - {
+        field.name for field, _ in answer.ListFields()
+    }
+    assert unset == set()
+
+
+def test_every_state_has_its_message() -> None:
+    assert {model_pb2.ModelVersion.State.Value(f"STATE_{state}") for state in VersionState} == {1, 2, 3}
+
+
+def test_page_has_a_token_only_if_there_is_more() -> None:
+    rows = [
+        Catalog(
+            id=name,
+            name=name,
+            description="",
+            owner_id="",
+            tags={},
+            revision=1,
+            create_time=NOW,
+            update_time=NOW,
+            parents=(SYSTEM,),
+        )
+        for name in "abc"
+    ]
+    shown, token = render.page(rows, 2, lambda row: row.id)
+    assert [row.id for row in shown] == ["a", "b"]
+    assert token
+    assert render.page(rows, 3, lambda row: row.id)[1] == ""
+    assert render.page([], 3, lambda row: row.id) == ([], "")
