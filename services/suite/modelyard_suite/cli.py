@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from modelyard.contexts import home_directory
+from modelyard import contexts
 from modelyard_suite import plan, suite
 from modelyard_suite.home import Home, State
 from modelyard_suite.supervisor import is_alive
@@ -43,7 +43,7 @@ class Output(StrEnum):
 
 def suite_home() -> Home:
     """Return the suite's folder below the home directory of Modelyard."""
-    return Home(home_directory() / "suite")
+    return Home(contexts.home() / "suite")
 
 
 @app.command()

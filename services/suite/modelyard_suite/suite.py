@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from modelyard.credentials import Context, save_context
+from modelyard import contexts
 from modelyard_suite import plan, secrets
 from modelyard_suite.home import Home, HomeInUseError, Running, State
 from modelyard_suite.postgres import EmbeddedPostgres
@@ -66,7 +66,6 @@ async def running(home: Home, options: plan.Options) -> AsyncIterator[State]:
             ready = True
             state = State(me, options.listen, ready, state.processes)
             home.write_state(state)
-            _log_in(home, options.listen)
             yield state
         finally:
             await supervisor.stop()
@@ -80,6 +79,7 @@ async def serve(home: Home, options: plan.Options, *, when_ready: Callable[[], N
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(home, options):
+        _log_in(home, options.listen)
         when_ready()
         await stop.wait()
 
@@ -102,6 +102,7 @@ def start_in_background(home: Home, options: plan.Options, *, timeout: float = 1
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env={**os.environ, "MODELYARD_HOME": str(home.root.parent)},
             start_new_session=True,
         )
     deadline = time.monotonic() + timeout
@@ -184,7 +185,7 @@ def _end_replica(pid_file: Path) -> list[str]:
 def _log_in(home: Home, target: str) -> None:
     """Make the administrator of this suite the user of the command line on this machine."""
     token = home.token_file(secrets.ADMINISTRATOR).read_text().strip()
-    save_context(CONTEXT, Context(target=target, token=token), directory=home.root.parent, use=True)
+    contexts.save(CONTEXT, contexts.Context(target=target, token=token))
 
 
 __all__ = [

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelyard import Client, ModelVersion, errors
+from modelyard import Client, errors
+from modelyard.types import ModelVersion
 from modelyard_suite import plan, secrets, suite
 from modelyard_suite.demo.screen import Screen
 from modelyard_suite.home import Home
