@@ -20,14 +20,16 @@ from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
 )
 from modelyard.api.common.v1 import resource_pb2
 from modelyard_catalog.access import Resolvers, access_table
-from modelyard_catalog.app import FULL_NAME
+from modelyard_catalog.app import FULL_NAME, build
 from modelyard_catalog.servicer import CatalogServicer
 from modelyard_catalog.values import METRIC_DEPTH
 from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal, TokenVerifier
+from modelyard_kit.chassis import Chassis, check_access
+from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import DomainError
 from modelyard_kit.interceptors import CallChain
-from modelyard_kit.peers import domain_error
+from modelyard_kit.peers import Peers, domain_error
 from tests.conformance.catalog_stack import DIGEST, CatalogStack
 
 PRINCIPALS = {
@@ -106,6 +108,15 @@ async def make_iris(call: Client) -> None:
 def grant(grants: Grants, name: str, *held: tuple[str, Privilege]) -> None:
     given = [ResourceGrant(resource_id, privilege, Effect.ALLOW) for resource_id, privilege in held]
     grants.replace(PRINCIPALS[name].id, name, given)
+
+
+async def test_app_builds_a_service_that_may_start(stack: CatalogStack, grants: Grants) -> None:
+    chassis = Chassis(None, stack.db, cast("Peers", None), grants, utc_now, None)
+    async with build(chassis) as built:
+        check_access(built)
+        server = grpc.aio.server()
+        built.register(server)
+        assert (built.name, built.full_name) == ("catalog", FULL_NAME)
 
 
 async def test_straight_path(call: Client) -> None:

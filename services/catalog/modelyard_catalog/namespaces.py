@@ -28,6 +28,7 @@ from modelyard_kit.errors import AlreadyExists, NotFound
 from modelyard_kit.ids import new_id
 
 C = TypeVar("C", Catalog, Schema, Model)
+R = TypeVar("R", bound=Resource)
 
 _KINDS: tuple[type[Resource], ...] = (*CONTAINERS, ModelVersion)
 _BY_TYPE = {kind.kind: kind for kind in _KINDS}
@@ -159,28 +160,18 @@ class Namespaces:
         return made
 
     async def _container(self, connection: AsyncConnection, path: Path) -> Link:
-        if not path:
-            return SYSTEM
-        kind = container_kind(path)
-        found = await self._store.find(connection, kind, path)
-        if found is None:
-            raise NotFound(kind.kind, ".".join(path))
-        return found.link
-
-    async def _require(self, connection: AsyncConnection, kind: type[C], path: Path) -> C:
-        found = await self._store.find(connection, kind, path)
-        if found is None:
-            raise NotFound(kind.kind, ".".join(path))
-        return found
+        return (await self._require(connection, container_kind(path), path)).link if path else SYSTEM
 
     async def _target(self, connection: AsyncConnection, target: Target) -> Resource:
-        if isinstance(target, VersionRef):
-            version = await self._store.version(connection, target)
-            if version is None:
-                raise NotFound(ResourceType.MODEL_VERSION, str(target))
-            return version
-        kind = container_kind(target)
-        found = await self._store.find(connection, kind, target)
+        if not isinstance(target, VersionRef):
+            return await self._require(connection, container_kind(target), target)
+        version = await self._store.version(connection, target)
+        if version is None:
+            raise NotFound(ResourceType.MODEL_VERSION, str(target))
+        return version
+
+    async def _require(self, connection: AsyncConnection, kind: type[R], path: Path) -> R:
+        found = await self._store.find(connection, kind, path)
         if found is None:
-            raise NotFound(kind.kind, ".".join(target))
+            raise NotFound(kind.kind, ".".join(path))
         return found

@@ -38,7 +38,8 @@ DATATYPES = frozenset(
 )
 
 _RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/@\s]*:[^/@\s]*@")
+# A password before the host, or anything at all there in an http(s) address, where it can only be a token.
+_CREDENTIALS = re.compile(r"(?i:https?)://[^/@\s]+@|[A-Za-z][A-Za-z0-9+.-]*://[^/@\s]*:[^/@\s]*@")
 _SHOWN = 60
 
 

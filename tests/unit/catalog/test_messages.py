@@ -140,6 +140,11 @@ REFUSED: list[tuple[str, Callable[[Any], object], Any]] = [
         messages.parse_create_version,
         version(provenance={"git_repository": "https://ada:secret@example.org/iris.git"}),
     ),
+    (
+        "provenance.git_repository",
+        messages.parse_create_version,
+        version(provenance={"git_repository": "HTTPS://token@example.org/iris.git"}),
+    ),
     ("provenance.source", messages.parse_create_version, version(provenance={"source": "\0"})),
     ("provenance.packages", messages.parse_create_version, version(provenance={"packages": {"": "1"}})),
     ("provenance.packages[a]", messages.parse_create_version, version(provenance={"packages": {"a": "\0"}})),
