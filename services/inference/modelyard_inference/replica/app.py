@@ -27,6 +27,7 @@ _FAILED: Final = 1
 _BAD_CONFIGURATION: Final = 2
 # Room above the limit, so that a body somewhat too large gets an answer that names the limit.
 _SLACK: Final = 2
+_GRACE_SECONDS: Final = 1.0
 
 
 class Replica:
@@ -35,6 +36,8 @@ class Replica:
     def __init__(self, config: ReplicaConfig, *, make_front: MakeFront = GrpcFront) -> None:
         self.config = config
         self.lifecycle = Lifecycle()
+        self.stuck = False
+        """Whether the model's thread went on after `stop`."""
         self._engine = Engine(config)
         wrap, self._flush = tracing.start(config)
         servicer = Servicer(Contract(config), self._engine, self.lifecycle)
@@ -64,10 +67,9 @@ class Replica:
         await self.stop()
 
     async def stop(self) -> None:
-        """Stop at once; calls in flight get a second to send their answers."""
-        await self._front.stop(1.0)
-        if not self.lifecycle.in_flight:
-            await self._engine.close()
+        """Stop at once; calls in flight get a second to send their answers, the model one to finish."""
+        await self._front.stop(_GRACE_SECONDS)
+        self.stuck = not await self._engine.close(within_seconds=_GRACE_SECONDS)
         await asyncio.to_thread(self._flush)
 
 
@@ -115,8 +117,8 @@ async def _serve(config: ReplicaConfig, config_path: Path) -> int:
     log.info("replica_draining", in_flight=replica.lifecycle.in_flight)
     _try_write_status(config_path, "draining")
     await replica.drain()
-    log.info("replica_stopped", in_flight=replica.lifecycle.in_flight)
-    if replica.lifecycle.in_flight:
+    log.info("replica_stopped", stuck=replica.stuck)
+    if replica.stuck:
         _leave(0)
     return 0
 

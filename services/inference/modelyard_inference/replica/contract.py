@@ -12,7 +12,7 @@ from modelyard_inference.runtimes.datatypes import Array
 from modelyard_inference.runtimes.signature import MethodSignature, TensorSpec
 from modelyard_kit.errors import InvalidField
 
-METHOD_PARAMETER: Final = "modelyard_method"
+METHOD_PARAMETER: Final = "method"
 """Request parameter that names the method; without it the first method of the signature is called."""
 _MICROSECONDS: Final = 1_000_000
 

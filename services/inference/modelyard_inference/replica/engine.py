@@ -60,11 +60,18 @@ class Engine:
             prediction.method, prediction.inputs, rows=prediction.rows, key=prediction.key, deadline=deadline
         )
 
-    async def close(self) -> None:
-        """Let go of the model, after what it is doing."""
-        if self._runtime is not None:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._runtime.unload)
-        self._executor.shutdown(wait=False)
+    async def close(self, *, within_seconds: float) -> bool:
+        """Let go of the model, after what it is doing; return whether its thread came to an end in time."""
+        runtime, self._runtime = self._runtime, None
+        try:
+            if runtime is not None:
+                unloading = asyncio.get_running_loop().run_in_executor(self._executor, runtime.unload)
+                await asyncio.wait_for(unloading, within_seconds)
+        except TimeoutError:
+            return False
+        finally:
+            self._executor.shutdown(wait=False)
+        return True
 
     def _load(self) -> None:
         load = runtimes.find(self._config.runtime)

@@ -143,8 +143,9 @@ def _array(name: str, datatype: str, flat: list[Any]) -> Array:
     else:
         _only(name, datatype, kinds, {int}, "whole numbers")
     try:
-        return np.array(flat, dtype=dtype)
-    except OverflowError as error:
+        with np.errstate(over="raise"):
+            return np.array(flat, dtype=dtype)
+    except (OverflowError, FloatingPointError) as error:
         raise InvalidTensor(name, f"input '{name}' holds a number that {datatype} cannot: {error}") from error
 
 

@@ -66,14 +66,14 @@ def from_raw(datatype: str, raw: bytes, shape: Sequence[int]) -> Array:
     """
     if datatype == "BYTES":
         return _bytes_from_raw(raw, shape)
+    array: Array
     if datatype == "BF16":
-        halves = np.frombuffer(raw, "<u2").astype("<u4")
-        array: Array = np.left_shift(halves, 16).view("<f4").reshape(shape)
-        return array
-    if datatype == "BOOL":
-        array = np.not_equal(np.frombuffer(raw, "u1"), 0).reshape(shape)
-        return array
-    return np.frombuffer(raw, DATATYPES[datatype].dtype).reshape(shape)
+        array = np.left_shift(np.frombuffer(raw, "<u2").astype("<u4"), 16).view("<f4")
+    elif datatype == "BOOL":
+        array = np.not_equal(np.frombuffer(raw, "u1"), 0)
+    else:
+        array = np.frombuffer(raw, DATATYPES[datatype].dtype)
+    return array.reshape(shape)
 
 
 def to_raw(datatype: str, array: Array) -> bytes:
@@ -81,7 +81,7 @@ def to_raw(datatype: str, array: Array) -> bytes:
     if datatype == "BYTES":
         return b"".join(struct.pack("<I", len(item)) + item for item in array.ravel())
     if datatype == "BF16":
-        return (np.ascontiguousarray(array).view("<u4") >> 16).astype("<u2").tobytes()
+        return _bfloat16(array).tobytes()
     return array.tobytes()
 
 
@@ -101,7 +101,15 @@ def cast(datatype: str, value: Any) -> Array:
         return array.astype(wanted)
     if not np.can_cast(array.dtype, wanted, casting="same_kind"):
         raise TypeError(f"the model gives {array.dtype}, the signature says {datatype}")
-    return array.astype(wanted)
+    with np.errstate(over="ignore"):  # a float too large for the type becomes infinite, as everywhere
+        return array.astype(wanted)
+
+
+def _bfloat16(array: Array) -> Array:
+    """Return the upper halves of float32 values, rounded to the nearest, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(array).view("<u4")
+    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+    return np.where(np.isnan(array), (bits >> 16) | 0x40, rounded).astype("<u2")
 
 
 def zeros(datatype: str, shape: Sequence[int]) -> Array:

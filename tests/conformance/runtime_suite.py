@@ -1,0 +1,136 @@
+"""What every runtime must do. A runtime's test class derives from `RuntimeSuite` and says how its artifacts are written."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard_inference import runtimes
+from modelyard_inference.runtimes import LoadError, RejectedInput
+from modelyard_inference.runtimes.datatypes import cast
+from modelyard_inference.runtimes.signature import InputLayout, MethodSignature, Signature, TensorSpec
+from tests.conformance.replicas import iris_model, iris_rows
+
+COLOURS = np.array([["red", "s"], ["blue", "m"], ["red", "l"], ["green", "s"]], dtype=object)
+
+
+class RuntimeSuite(abc.ABC):
+    """Derive, set `name` and `file`, implement the two writers."""
+
+    name: str
+    file: str
+
+    @abc.abstractmethod
+    def write_iris(self, directory: Path) -> Signature:
+        """Write `iris_model()`; the method `predict` has one input and one output, INT64 labels."""
+
+    @abc.abstractmethod
+    def write_colours(self, directory: Path) -> Signature:
+        """Write a model of two BYTES columns `colour`, `size` that gives one row of numbers for each of `COLOURS`."""
+
+    def load(self, directory: Path, signature: Signature) -> runtimes.Runtime:
+        return runtimes.find(self.name)(directory, signature)
+
+    @pytest.mark.parametrize("rows", [1, 2, 150])
+    def test_predicts_what_the_model_predicts(self, tmp_path: Path, rows: int) -> None:
+        signature = self.write_iris(tmp_path)
+        method = signature.methods[0]
+        runtime = self.load(tmp_path, signature)
+        answers = runtime.predict(method.name, {method.inputs[0].name: iris_rows()[:rows]})
+        labels = cast("INT64", answers[method.outputs[0].name])
+        assert labels.tolist() == iris_model().predict(iris_rows()[:rows]).tolist()
+
+    def test_takes_read_only_inputs(self, tmp_path: Path) -> None:
+        signature = self.write_iris(tmp_path)
+        method = signature.methods[0]
+        rows = np.frombuffer(iris_rows()[:3].tobytes(), np.float32).reshape(3, 4)
+        assert not rows.flags.writeable
+        answers = self.load(tmp_path, signature).predict(method.name, {method.inputs[0].name: rows})
+        assert len(np.asarray(answers[method.outputs[0].name])) == 3
+
+    def test_every_method_gives_its_outputs(self, tmp_path: Path) -> None:
+        signature = self.write_iris(tmp_path)
+        runtime = self.load(tmp_path, signature)
+        for method in signature.methods:
+            answers = runtime.predict(method.name, {method.inputs[0].name: iris_rows()[:5]})
+            assert set(answers) == {spec.name for spec in method.outputs}
+            for spec in method.outputs:
+                assert spec.fits(cast(spec.datatype, answers[spec.name]).shape)
+
+    def test_takes_text_columns(self, tmp_path: Path) -> None:
+        signature = self.write_colours(tmp_path)
+        method = signature.methods[0]
+        runtime = self.load(tmp_path, signature)
+        whole = cast(
+            method.outputs[0].datatype, runtime.predict(method.name, columns(COLOURS))[method.outputs[0].name]
+        )
+        assert whole.shape[0] == len(COLOURS)
+        for index in range(len(COLOURS)):
+            one = runtime.predict(method.name, columns(COLOURS[index : index + 1]))[method.outputs[0].name]
+            np.testing.assert_allclose(cast(method.outputs[0].datatype, one), whole[index : index + 1])
+
+    def test_text_must_be_utf8(self, tmp_path: Path) -> None:
+        signature = self.write_colours(tmp_path)
+        inputs = columns(COLOURS[:1])
+        inputs["size"][0] = b"\xff\xfe"
+        with pytest.raises(RejectedInput, match="size.*UTF-8"):
+            self.load(tmp_path, signature).predict(signature.methods[0].name, inputs)
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        signature = self.write_iris(tmp_path)
+        (tmp_path / self.file).unlink()
+        with pytest.raises(LoadError, match=f"no {self.file}"):
+            self.load(tmp_path, signature)
+
+    @pytest.mark.parametrize("content", [b"", b"no model", b"PK\x03\x04" + b"\0" * 40])
+    def test_broken_file(self, tmp_path: Path, content: bytes) -> None:
+        signature = self.write_iris(tmp_path)
+        (tmp_path / self.file).write_bytes(content)
+        with pytest.raises(LoadError, match=self.file):
+            self.load(tmp_path, signature)
+
+    def test_cut_file(self, tmp_path: Path) -> None:
+        signature = self.write_iris(tmp_path)
+        whole = (tmp_path / self.file).read_bytes()
+        (tmp_path / self.file).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(LoadError, match=self.file):
+            self.load(tmp_path, signature)
+
+    def test_signature_of_another_model(self, tmp_path: Path) -> None:
+        signature = self.wrong_signature(self.write_iris(tmp_path))
+        with pytest.raises(LoadError):
+            self.load(tmp_path, signature)
+
+    def wrong_signature(self, signature: Signature) -> Signature:
+        """Return one that the model cannot keep and that is seen without running it."""
+        method = dataclasses.replace(
+            signature.methods[0],
+            name="predict_the_weather",
+            inputs=(TensorSpec("clouds", "FP64", (-1, 9)),),
+        )
+        return Signature((method,))
+
+    def test_unload(self, tmp_path: Path) -> None:
+        signature = self.write_iris(tmp_path)
+        self.load(tmp_path, signature).unload()
+
+
+def columns(rows: Any) -> dict[str, Any]:
+    """Return text rows as the two columns, the way a replica passes BYTES."""
+    result = {}
+    for index, name in enumerate(("colour", "size")):
+        column = np.empty(len(rows), dtype=object)
+        column[:] = [row[index].encode() for row in rows]
+        result[name] = column
+    return result
+
+
+def colours_method(*outputs: TensorSpec, name: str = "transform") -> MethodSignature:
+    """Return the signature of a method over the two columns."""
+    inputs = (TensorSpec("colour", "BYTES", (-1,)), TensorSpec("size", "BYTES", (-1,)))
+    return MethodSignature(name, inputs, outputs, InputLayout.COLUMNS)
