@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from modelyard_kit.access import AUTHENTICATED, AccessTable, Chain, Privilege, Requires
-
 from modelyard_artifact.messages import parse_model, parse_version
+from modelyard_kit.access import AUTHENTICATED, AccessTable, Chain, Privilege, Requires
 
 if TYPE_CHECKING:
     from modelyard_artifact.catalog_peer import CatalogPeer

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
-from modelyard.api.artifact.v1.artifact_service_pb2_grpc import add_ArtifactServiceServicer_to_server
-from modelyard_kit import chassis
-from modelyard_kit.chassis import Chassis, Service
-from modelyard_kit.config import Settings
-from modelyard_kit.errors import DomainError
 from pydantic import Field, model_validator
 
+from modelyard.api.artifact.v1.artifact_service_pb2_grpc import add_ArtifactServiceServicer_to_server
 from modelyard_artifact.access import access_table
 from modelyard_artifact.artifacts import Artifacts
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE, LocalBlobStore
 from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.servicer import ArtifactServicer
 from modelyard_artifact.transfers import Transfers
+from modelyard_kit import chassis
+from modelyard_kit.chassis import Chassis, Service
+from modelyard_kit.config import Settings
+from modelyard_kit.errors import DomainError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from modelyard_artifact import store
+from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
+from modelyard_artifact.models import FilePage, MissingBlob, Upload, UploadState, UploadStatus
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import Link, ResourceType
 from modelyard_kit.errors import InvalidField, InvalidState, NotFound
@@ -12,21 +15,17 @@ from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
 from modelyard_kit.limits import check
 
-from modelyard_artifact import store
-from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
-from modelyard_artifact.models import FilePage, MissingBlob, Upload, UploadState, UploadStatus
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime, timedelta
 
-    from modelyard_kit.auth import Call
-    from modelyard_kit.clock import Clock
-    from modelyard_kit.db import Database
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from modelyard_artifact.blobs import BlobStore
     from modelyard_artifact.models import Artifact, Blob, FileEntry, Manifest, ModelRef, VersionRef
+    from modelyard_kit.auth import Call
+    from modelyard_kit.clock import Clock
+    from modelyard_kit.db import Database
 
 _BEGIN = "BeginUpload"
 _EXPIRE_AT_ONCE = 100

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from modelyard.api.catalog.v1 import catalog_service_pb2, model_pb2
 from modelyard.references import parse_version_reference
+from modelyard_artifact.models import ModelRef, VersionRef
 from modelyard_kit.access import SYSTEM, Chain, Missing, ResourceType
 from modelyard_kit.errors import NotFound
 from modelyard_kit.protos import chain_from_proto, resource_type_to_proto
-
-from modelyard_artifact.models import ModelRef, VersionRef
 
 if TYPE_CHECKING:
     from modelyard_kit.peers import Peers

@@ -6,9 +6,8 @@ import hashlib
 import unicodedata
 from typing import TYPE_CHECKING
 
-from modelyard_kit.limits import LIMITS
-
 from modelyard_artifact.models import FileEntry, Manifest
+from modelyard_kit.limits import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, cast
 
 from modelyard.api.artifact.v1 import artifact_pb2, artifact_service_pb2
 from modelyard.references import InvalidReference, parse_name, parse_version_reference
-from modelyard_kit.errors import InvalidField, NotFound, Violation
-from modelyard_kit.limits import check
-from modelyard_kit.paging import decode_token, encode_token, page_size
-from modelyard_kit.protos import timestamp
-
 from modelyard_artifact import manifest
 from modelyard_artifact.artifacts import BeginUpload, ListFiles, ReadFile
 from modelyard_artifact.models import CHUNK_BYTES, FileEntry, UploadState
 from modelyard_artifact.transfers import BlobHeader
+from modelyard_kit.errors import InvalidField, NotFound, Violation
+from modelyard_kit.limits import check
+from modelyard_kit.paging import decode_token, encode_token, page_size
+from modelyard_kit.protos import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceServicer
-from modelyard_kit.auth import current_call
-
 from modelyard_artifact import messages
+from modelyard_kit.auth import current_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

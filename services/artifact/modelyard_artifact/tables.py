@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Index, MetaData, Table, Text, text
+
 from modelyard_kit.idempotency import requests_table
 from modelyard_kit.outbox import outbox_table
-from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Index, MetaData, Table, Text, text
 
 metadata = MetaData()
 

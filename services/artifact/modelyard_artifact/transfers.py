@@ -10,24 +10,23 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelyard_kit.errors import InvalidField, InvalidState
-from modelyard_kit.faults import failpoint
-
 from modelyard_artifact import store
 from modelyard_artifact.artifacts import own_upload
 from modelyard_artifact.errors import DigestMismatch, OffsetMismatch
 from modelyard_artifact.models import UploadState
+from modelyard_kit.errors import InvalidField, InvalidState
+from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from modelyard_kit.auth import Call
-    from modelyard_kit.clock import Clock
-    from modelyard_kit.db import Database
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from modelyard_artifact.blobs import BlobStore, Partial
     from modelyard_artifact.models import Blob, Upload
+    from modelyard_kit.auth import Call
+    from modelyard_kit.clock import Clock
+    from modelyard_kit.db import Database
 
 
 @dataclass(frozen=True, slots=True)

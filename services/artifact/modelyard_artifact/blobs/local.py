@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from modelyard_kit.faults import failpoint
-
 from modelyard_artifact.blobs import BlobStore
 from modelyard_artifact.blobs.partials import Disk, Partials, make_folder, sync_folder
 from modelyard_artifact.errors import BlobLost
 from modelyard_artifact.models import CHUNK_BYTES
+from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -18,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
-from modelyard_kit.errors import InvalidState
-from modelyard_kit.faults import failpoint
-
 from modelyard_artifact.blobs import Partial
 from modelyard_artifact.errors import DigestMismatch, OffsetMismatch, StorageFull
+from modelyard_kit.errors import InvalidState
+from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from modelyard_kit.errors import PeerUnavailable
-from modelyard_kit.faults import failpoint
+from botocore.exceptions import ConnectionError as UnreachableError
 
 from modelyard_artifact.blobs import BlobStore
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE
 from modelyard_artifact.blobs.partials import Disk, Partials, make_folder
 from modelyard_artifact.errors import BlobLost, StorageFull
 from modelyard_artifact.models import CHUNK_BYTES
+from modelyard_kit.errors import PeerUnavailable
+from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -221,7 +222,7 @@ async def _guarded(call: Coroutine[Any, Any, T]) -> T:
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_FAULT:
             raise PeerUnavailable("blob store") from error
         raise
-    except HTTPClientError as error:
+    except (HTTPClientError, UnreachableError) as error:
         raise PeerUnavailable("blob store") from error
 
 
