@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tempfile
+import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +46,17 @@ class Stack(ABC):
     @abstractmethod
     def client(self, token: str) -> AsyncClient:
         """Return a client that logs in with an API token."""
+
+    @staticmethod
+    async def until(condition: Callable[[], Awaitable[bool]], *, timeout: float = 30.0) -> None:
+        """Wait until something that happens by itself has happened.
+
+        Raises:
+            TimeoutError: it did not.
+        """
+        async with asyncio.timeout(timeout):
+            while not await condition():
+                await asyncio.sleep(0.05)
 
     @property
     def admin_token(self) -> str:
@@ -118,6 +132,38 @@ class InProcess(Stack):
                         running(settings_type(**given), build, package)
                     )
                 yield cls(home)
+
+    @classmethod
+    @contextmanager
+    def in_thread(cls, postgres: TestPostgres) -> Iterator[InProcess]:
+        """Run it within this block on an event loop of its own, so that tests may come and go with theirs."""
+        started: Future[InProcess] = Future()
+        loop = asyncio.new_event_loop()
+        stop = asyncio.Event()
+
+        async def run() -> None:
+            async with cls.start(postgres) as stack:
+                started.set_result(stack)
+                await stop.wait()
+
+        def body() -> None:
+            try:
+                loop.run_until_complete(run())
+            except BaseException as error:
+                if started.done():
+                    raise
+                started.set_exception(error)
+            finally:
+                loop.close()
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        try:
+            yield started.result(timeout=60)
+        finally:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
+            thread.join()
 
 
 class Processes(Stack):

@@ -9,16 +9,11 @@ from typing import Any
 
 import structlog
 from opentelemetry import metrics, propagate, trace
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from prometheus_client import start_http_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from modelyard_kit.config import Settings
@@ -54,29 +49,54 @@ def configure_logging(settings: Settings, service: str) -> None:
 
 
 def start(settings: Settings, service: str) -> TracerProvider | None:
-    """Set up traces and metrics for this process; returns the tracer provider if traces are exported."""
+    """Set up traces and metrics for this process; returns the tracer provider if traces are exported.
+
+    The exporters are imported only when they are used: they take a tenth of a service's time to start.
+    """
     resource = Resource.create({"service.name": f"modelyard-{service}"})
     readers: list[MetricReader] = []
     provider = None
     if settings.otlp_endpoint:
-        insecure = not settings.otlp_endpoint.startswith("https://")
-        provider = TracerProvider(resource=resource)
-        exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
-        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
-        trace.set_tracer_provider(provider)
-        metric_exporter = OTLPMetricExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
-        readers.append(PeriodicExportingMetricReader(metric_exporter))
+        provider = _export_traces(settings.otlp_endpoint, resource)
+        readers.append(_otlp_metrics(settings.otlp_endpoint))
     if settings.metrics_listen:
-        host, _, port = settings.metrics_listen.rpartition(":")
-        start_http_server(int(port), host)
-        readers.append(PrometheusMetricReader())
+        readers.append(_prometheus_metrics(settings.metrics_listen))
     if readers:
         metrics.set_meter_provider(MeterProvider(metric_readers=readers, resource=resource))
     return provider
 
 
+def _export_traces(endpoint: str, resource: Resource) -> TracerProvider:
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    provider = TracerProvider(resource=resource)
+    exporter = OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https://"))
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def _otlp_metrics(endpoint: str) -> MetricReader:
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+
+    return PeriodicExportingMetricReader(
+        OTLPMetricExporter(endpoint=endpoint, insecure=not endpoint.startswith("https://"))
+    )
+
+
+def _prometheus_metrics(listen: str) -> MetricReader:
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+    from prometheus_client import start_http_server
+
+    host, _, port = listen.rpartition(":")
+    start_http_server(int(port), host)
+    return PrometheusMetricReader()
+
+
 def trace_sql(engine: AsyncEngine) -> None:
     """Make a span of every statement that runs within a trace."""
+    from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+
     SQLAlchemyInstrumentor().instrument(engine=engine.sync_engine, enable_commenter=False)
 
 

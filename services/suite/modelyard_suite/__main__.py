@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -16,11 +17,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m modelyard_suite", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="folder of the suite")
     parser.add_argument("--listen", default=plan.Options().listen, help="host:port of the gateway")
+    parser.add_argument(
+        "--daemon", action="store_true", help="print the process id and go on in the background"
+    )
     arguments = parser.parse_args()
+    if arguments.daemon:
+        _become_daemon()
     try:
         asyncio.run(suite.serve(Home(arguments.home), plan.Options(listen=arguments.listen)))
     except (suite.HomeInUseError, suite.PortTakenError, suite.StartFailedError, PermissionError) as error:
         sys.exit(str(error))
+
+
+def _become_daemon() -> None:
+    """Leave the caller: it gets the process id on standard output, and this process a session of its own."""
+    child = os.fork()
+    if child:
+        print(child)  # noqa: T201 - the answer to the caller
+        sys.stdout.flush()
+        os._exit(0)
+    os.setsid()
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -96,26 +96,46 @@ def start_in_background(home: Home, options: plan.Options, *, timeout: float = 1
         with home.locked():  # says who
             pass
     log = home.logs / "supervisor.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "modelyard_suite", "--home", str(home.root), "--listen", options.listen],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "MODELYARD_HOME": str(home.root.parent)},
-            start_new_session=True,
-        )
+    supervisor = _spawn(home, options, log)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise StartFailedError(log.read_text(errors="replace").strip() or f"see {log}")
         state = home.state()
-        if state and state.ready and state.supervisor.pid == process.pid:
+        if state and state.ready and state.supervisor.pid == supervisor.pid:
             return state
+        if not is_alive(supervisor):
+            raise StartFailedError(log.read_text(errors="replace").strip() or f"see {log}")
         time.sleep(_POLL_SECONDS)
-    process.terminate()
-    process.wait(_DOWN_SECONDS)
+    end_leftover(supervisor, seconds=_DOWN_SECONDS)
     raise StartFailedError(f"not ready after {timeout:.0f} s; see the logs in {home.logs}")
+
+
+def _spawn(home: Home, options: plan.Options, log: Path) -> Running:
+    """Start a supervisor that is nobody's child, and return its process."""
+    command = [
+        sys.executable,
+        "-m",
+        "modelyard_suite",
+        "--home",
+        str(home.root),
+        "--listen",
+        options.listen,
+        "--daemon",
+    ]
+    environment = {**os.environ, "MODELYARD_HOME": str(home.root.parent)}
+    with log.open("wb") as output:
+        started = subprocess.run(  # noqa: S603 - our own module
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env=environment,
+            check=False,
+        )
+    try:
+        process = psutil.Process(int(started.stdout))
+        return Running(process.pid, process.create_time())
+    except (ValueError, psutil.NoSuchProcess) as error:
+        raise StartFailedError(log.read_text(errors="replace").strip() or f"see {log}") from error
 
 
 def stop(home: Home) -> None:

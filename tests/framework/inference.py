@@ -1,0 +1,325 @@
+"""The inference control plane with a real database and real processes, and stand-ins for everything around it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+from modelyard.references import parse_version_reference
+from modelyard_inference.artifacts import ArtifactCache, manifest_digest
+from modelyard_inference.commands import CreateDeployment, UpdateDeployment
+from modelyard_inference.deployments import Deployments
+from modelyard_inference.followers import Followers
+from modelyard_inference.launchers.local import LocalLauncher
+from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
+from modelyard_inference.planner import Gateway
+from modelyard_inference.ports import FileEntry
+from modelyard_inference.probe import HealthProber
+from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.routes import Routes
+from modelyard_inference.steps import ReplicaDefaults, StepParts, Steps
+from modelyard_inference.store import InferenceStore
+from modelyard_kit.access import (
+    SYSTEM,
+    SYSTEM_ID,
+    Chain,
+    Effect,
+    Grants,
+    Link,
+    Privilege,
+    ResourceGrant,
+    ResourceType,
+)
+from modelyard_kit.auth import Call, Principal
+from modelyard_kit.clock import utc_now
+from modelyard_kit.db import Database
+from modelyard_kit.errors import InvalidState, NotFound, PolicyUnmet
+
+TINY_REPLICA = Path(__file__).with_name("tiny_replica.py")
+ADA = Principal("u-ada", "ada", "user")
+SERVICE = Principal("s-inference", "inference", "service")
+CATALOG = Link(ResourceType.CATALOG, "c1", "prod")
+SCHEMA = Link(ResourceType.SCHEMA, "s1", "prod.ml")
+SIGNATURE = {
+    "methods": [
+        {
+            "name": "predict",
+            "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 2]}],
+            "outputs": [{"name": "y", "datatype": "FP64", "shape": [-1]}],
+            "input_layout": "TENSORS",
+        }
+    ]
+}
+
+
+def call(principal: Principal = ADA) -> Call:
+    """Return a call of a principal."""
+    return Call(principal, "request-1")
+
+
+def spec(reference: str, weight: int = 1) -> TargetSpec:
+    """Return a target by its reference."""
+    parsed = parse_version_reference(reference)
+    return TargetSpec(reference, parsed.model, follows=parsed.number is None, weight=weight)
+
+
+def creation(name: str = "prod.ml.iris", *targets: TargetSpec, **changes: object) -> CreateDeployment:
+    """Return a request for a deployment of `prod.ml.iris/1`."""
+    given = CreateDeployment(
+        name=name,
+        description="",
+        targets=targets or (spec("prod.ml.iris/1"),),
+        replicas=1,
+        max_request_bytes=2**20,
+        timeout_ms=60_000,
+        request_id="",
+        fingerprint="f",
+    )
+    return replace(given, **changes)  # type: ignore[arg-type]
+
+
+async def all_grants(principal: Principal = ADA) -> Grants:
+    """Return grants under which a principal owns the system."""
+    grants = Grants()
+    owner = ResourceGrant(SYSTEM_ID, Privilege.OWNERSHIP, Effect.ALLOW)
+    grants.replace(principal.id, principal.name, [owner])
+    await grants.mark_fresh(1)
+    return grants
+
+
+@dataclass
+class FakeUpstream:
+    """A catalog, governance and artifact store in memory."""
+
+    versions: dict[str, Version] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
+    content: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, number: int, *, runtime: str = "ready", model: str = "prod.ml.iris") -> Version:
+        """Register a version."""
+        name = f"{model}/{number}"
+        self.content[name] = f"model {name} {runtime}".encode()
+        version = Version(
+            id=f"v-{name}",
+            name=name,
+            number=number,
+            model_id=f"m-{model}",
+            model=model,
+            artifact_digest=manifest_digest(self._files(name)),
+            runtime=runtime,
+            signature=SIGNATURE,
+            author_id=ADA.id,
+        )
+        self.versions[name] = version
+        return version
+
+    async def version(self, reference: str) -> Version:
+        reference = reference.removeprefix("models:/")
+        name = self.aliases.get(reference, reference)
+        if name not in self.versions:
+            raise NotFound("model_version", reference)
+        if name in self.pending:
+            raise InvalidState("model_version", name, state="PENDING", wanted="READY")
+        return self.versions[name]
+
+    async def version_chain(self, name: str) -> Chain:
+        model = self.versions[name].model
+        return (Link(ResourceType.MODEL_VERSION, f"v-{name}", name), *await self.nearest_chain(model))
+
+    async def schema_chain(self, name: str) -> Chain:
+        if name != SCHEMA.name:
+            raise NotFound("schema", name)
+        return (SCHEMA, CATALOG, SYSTEM)
+
+    async def nearest_chain(self, name: str) -> Chain:
+        parts = name.split(".")
+        if parts[0] != CATALOG.name:
+            return (SYSTEM,)
+        if len(parts) < 2 or ".".join(parts[:2]) != SCHEMA.name:
+            return (CATALOG, SYSTEM)
+        if any(version.model == name for version in self.versions.values()):
+            return (Link(ResourceType.MODEL, f"m-{name}", name), SCHEMA, CATALOG, SYSTEM)
+        return (SCHEMA, CATALOG, SYSTEM)
+
+    async def gate(self, version: Version, chain: Chain) -> None:
+        assert chain[0].id == version.id
+        if version.name in self.refused:
+            raise PolicyUnmet("DEPLOY", version.name, "prod", self.refused[version.name])
+
+    async def files(self, version: str) -> tuple[str, list[FileEntry]]:
+        return self.versions[version].artifact_digest, self._files(version)
+
+    async def read(self, version: str, path: str) -> AsyncIterator[bytes]:
+        assert path == "sub/model.bin"
+        yield self.content[version][:5]
+        yield self.content[version][5:]
+
+    def _files(self, name: str) -> list[FileEntry]:
+        content = self.content[name]
+        return [FileEntry("sub/model.bin", len(content), hashlib.sha256(content).hexdigest())]
+
+
+class FakeGateway:
+    """Confirms every table at once, with all its groups healthy, unless told not to.
+
+    It checks what must hold at any moment: once a route has traffic, it never is without, until it is gone.
+    """
+
+    def __init__(self, gateway_id: str = "gateway-1") -> None:
+        self.id = gateway_id
+        self.tables: list[RouteTable] = []
+        self.confirms = True
+        self.ill: set[str] = set()
+
+    @property
+    def table(self) -> RouteTable:
+        """Return the newest table it was sent."""
+        return self.tables[-1]
+
+    def weights(self) -> dict[str, int]:
+        """Return the share of each version in the newest table."""
+        return {t.version: t.weight for route in self.table.routes for t in route.targets}
+
+    async def run(self, routes: Routes) -> None:
+        """Follow a route table for ever."""
+        async for table in routes.watch(self.id):
+            self.tables.append(table)
+            if self.confirms:
+                self.confirm(routes)
+
+    def confirm(self, routes: Routes) -> None:
+        """Confirm the newest table."""
+        groups = {target.group for route in self.table.routes for target in route.targets}
+        routes.confirm(Gateway(self.id, self.table.version, frozenset(groups - self.ill)))
+
+
+@dataclass
+class Inference:
+    """One life of the control plane."""
+
+    db: Database
+    store: InferenceStore
+    deployments: Deployments
+    reconciler: Reconciler
+    launcher: LocalLauncher
+    routes: Routes
+    tasks: list[asyncio.Task[None]]
+
+    async def get(self, name: str = "prod.ml.iris") -> Deployment:
+        """Return a deployment."""
+        return await self.deployments.get(name)
+
+    async def until(self, condition: Callable[[Deployment], bool], name: str = "prod.ml.iris") -> Deployment:
+        """Wait until a deployment is as wanted."""
+        last: Deployment | None = None
+        try:
+            async with asyncio.timeout(60):
+                while True:
+                    last = await self.get(name)
+                    if condition(last):
+                        return last
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"still {last}") from None
+
+    async def until_state(self, state: DeploymentState, name: str = "prod.ml.iris") -> Deployment:
+        """Wait until a deployment is in a state."""
+        return await self.until(lambda deployment: deployment.state is state, name)
+
+    async def until_gone(self, name: str = "prod.ml.iris") -> None:
+        """Wait until a deployment is removed."""
+        with contextlib.suppress(NotFound):
+            await self.until(lambda _: False, name)
+
+    async def until_quiet(self) -> None:
+        """Wait until nothing but serving groups is left."""
+        await eventually(self._quiet)
+
+    async def _quiet(self) -> bool:
+        world = await self.db.read(self.store.world)
+        return all(group.state == "SERVING" for group in world.groups)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(60):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+@dataclass
+class Site:
+    """What outlives the control plane: database, folders, neighbours."""
+
+    dsn: str
+    folder: Path
+    upstream: FakeUpstream = field(default_factory=FakeUpstream)
+    gateway: FakeGateway = field(default_factory=FakeGateway)
+    start_timeout: float = 30.0
+
+    @property
+    def command(self) -> tuple[str, str]:
+        """Return what replicas run."""
+        return (sys.executable, str(TINY_REPLICA))
+
+    @asynccontextmanager
+    async def life(self, *, gateway: bool = True) -> AsyncIterator[Inference]:
+        """Run the control plane within this block; at the end it is gone as after a crash: replicas run on."""
+        db, store, wake = Database.connect(self.dsn), InferenceStore(), asyncio.Event()
+        launcher = LocalLauncher(self.folder / "r", self.command)
+        launcher.prepare()
+        cache = ArtifactCache(self.upstream, self.folder / "cache")
+        cache.prepare()
+        prober = HealthProber()
+        routes = Routes(await db.read(store.routes), wake.set)
+        steps = Steps(
+            StepParts(db, store, cache, launcher, prober, utc_now, lambda: SERVICE),
+            ReplicaDefaults(drain_seconds=2.0),
+            wake.set,
+        )
+        timeout = timedelta(seconds=self.start_timeout)
+        parts = Parts(db, store, cache, launcher, prober, routes, utc_now)
+        reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
+        followers = Followers(db, store, self.upstream, wake.set)
+        deployments = Deployments(db, store, self.upstream, await all_grants(), utc_now, wake.set)
+        running = [reconciler.run(), followers.run(), *([self.gateway.run(routes)] if gateway else [])]
+        tasks = [asyncio.create_task(work) for work in running]
+        try:
+            yield Inference(db, store, deployments, reconciler, launcher, routes, tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await steps.close()
+            await cache.close()
+            await prober.close()
+            await db.close()
+
+    async def stop_replicas(self) -> None:
+        """End every replica process."""
+        launcher = LocalLauncher(self.folder / "r", self.command)
+        await asyncio.gather(*(launcher.stop(handle, 0.0) for handle in await launcher.list()))
+
+
+@asynccontextmanager
+async def site(dsn: str) -> AsyncIterator[Site]:
+    """Give a site in a short temporary folder; nothing runs afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+    made = Site(dsn, folder)
+    try:
+        yield made
+    finally:
+        if (folder / "r").exists():
+            await made.stop_replicas()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,54 @@
+"""A replica without a model: answers health checks on its socket, or misbehaves as its `runtime` says.
+
+ready: serves; ends on SIGTERM          broken: reports that it cannot load, and exits
+stuck: listens, never gets ready        stubborn: as ready, but ignores SIGTERM
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from modelyard_inference.replica.config import write_status
+
+
+def main(path: Path) -> int:
+    """Run until SIGTERM."""
+    config = json.loads(path.read_text())
+    runtime = config["runtime"]
+    print(f"tiny replica of {config['model']}/{config['version']}", flush=True)
+    if runtime == "broken":
+        write_status(path, "failed", "the model cannot be loaded: it is broken")
+        return 1
+    stop = threading.Event()
+    if runtime == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    server = grpc.server(ThreadPoolExecutor(2))
+    state = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(state, server)
+    server.add_insecure_port(config["listen"])
+    answer = (
+        health_pb2.HealthCheckResponse.NOT_SERVING
+        if runtime == "stuck"
+        else health_pb2.HealthCheckResponse.SERVING
+    )
+    state.set("", answer)
+    server.start()
+    write_status(path, "loading" if runtime == "stuck" else "ready")
+    stop.wait()
+    write_status(path, "draining")
+    server.stop(1).wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[sys.argv.index("--config") + 1])))
