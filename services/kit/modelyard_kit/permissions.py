@@ -6,13 +6,18 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import grpc.aio
 import structlog
 
-from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest, WatchPermissionsRequest
+from modelyard.api.governance.v1.governance_service_pb2 import (
+    GetJwksRequest,
+    GetJwksResponse,
+    WatchPermissionsRequest,
+)
 from modelyard_kit.access import Grants
 from modelyard_kit.auth import public_key
 from modelyard_kit.errors import DomainError
-from modelyard_kit.peers import Peers
+from modelyard_kit.peers import Peers, domain_error
 from modelyard_kit.protos import grant_from_proto
 
 # Governance sends a heartbeat every second; silence for this long means that the connection is dead.
@@ -72,7 +77,13 @@ class RemoteKeys:
         async with self._lock:
             now = asyncio.get_running_loop().time()
             if not self._keys or (refresh and now - self._asked > REFRESH_SECONDS):
-                response = await self._peers.governance.GetJwks(GetJwksRequest(), timeout=5.0)
+                response = await self._ask()
                 self._keys = {key.kid: public_key(key.kid, key.x, key.y) for key in response.keys}
                 self._asked = now
             return self._keys
+
+    async def _ask(self) -> GetJwksResponse:
+        try:
+            return await self._peers.governance.GetJwks(GetJwksRequest(), timeout=5.0)
+        except grpc.aio.AioRpcError as error:
+            raise domain_error(error, "governance") from error

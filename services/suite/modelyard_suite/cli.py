@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -113,33 +114,37 @@ def status(
             _console.print(f"not running on {home.root}; `modelyard up` starts it")
         raise typer.Exit(1)
     if output is Output.JSON:
-        typer.echo(json.dumps(_as_dict(state), indent=2))
+        processes = [asdict(row) for row in _rows(state)]
+        answer = {"running": True, "ready": state.ready, "target": state.target, "processes": processes}
+        typer.echo(json.dumps(answer, indent=2))
         return
     table = Table("process", "pid", "state", "restarts", "up")
     for row in _rows(state):
-        table.add_row(
-            row["name"], str(row["pid"]), str(row["state"]), str(row["restarts"]), f"{row['seconds']:.0f} s"
-        )
+        table.add_row(row.name, str(row.pid), row.state, str(row.restarts), f"{row.seconds:.0f} s")
     _console.print(f"gateway {state.target}, {'ready' if state.ready else 'starting'}, home {home.root}")
     _console.print(table)
 
 
-def _as_dict(state: State) -> dict[str, object]:
-    return {"running": True, "ready": state.ready, "target": state.target, "processes": _rows(state)}
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    pid: int
+    state: str
+    restarts: int
+    seconds: float
 
 
-def _rows(state: State) -> list[dict[str, object]]:
+def _rows(state: State) -> list[_Row]:
     now = time.time()
-    processes = {"supervisor": state.supervisor, **state.processes}
     return [
-        {
-            "name": name,
-            "pid": process.pid,
-            "state": "running" if is_alive(process) else "restarting",
-            "restarts": process.restarts,
-            "seconds": round(now - process.start_time, 1),
-        }
-        for name, process in processes.items()
+        _Row(
+            name=name,
+            pid=process.pid,
+            state="running" if is_alive(process) else "restarting",
+            restarts=process.restarts,
+            seconds=round(now - process.start_time, 1),
+        )
+        for name, process in {"supervisor": state.supervisor, **state.processes}.items()
     ]
 
 

@@ -42,7 +42,7 @@ def by_grpc_stub(target: str, token: str, deployment: str, rows: np.ndarray[Any,
     request.raw_input_contents.append(rows.tobytes())
     request.outputs.add(name=OUTPUT)
     with grpc.insecure_channel(target) as channel:
-        metadata = [("authorization", f"Bearer {token}")]
+        metadata = (("authorization", f"Bearer {token}"),)
         answer = GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=metadata, timeout=10)
     labels = np.frombuffer(answer.raw_output_contents[0], dtype=np.int64)
     return Answer(labels, answer.model_version, answer.parameters[DIGEST_PARAMETER].string_param)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard import Client, errors
-from modelyard.types import ModelVersion
+from modelyard.types import AuditEntry, ModelVersion, TensorSpec
 from modelyard_suite import plan, secrets, suite
 from modelyard_suite.demo.screen import Screen
 from modelyard_suite.home import Home
@@ -168,7 +169,7 @@ def _log_both(screen: Screen, cast: Cast, lesson: Lesson) -> list[ModelVersion]:
                 str(version.state),
                 version.artifact_digest[:19] + "…",
                 _signature(version),
-                (version.provenance.git_commit[:12] or "none") if version.provenance else "none",
+                version.provenance.git_commit[:12] or "none",
             )
             for version in versions
         ],
@@ -180,11 +181,11 @@ def _signature(version: ModelVersion) -> str:
     if version.signature is None:
         return "none"
     method = version.signature.methods[0]
+    return f"{method.name}({_tensors(method.inputs)}): {_tensors(method.outputs)}"
 
-    def text(specs: object) -> str:
-        return ", ".join(f"{spec.name} {spec.datatype}{list(spec.shape)}" for spec in specs)  # type: ignore[attr-defined]
 
-    return f"{method.name}: {text(method.inputs)} -> {text(method.outputs)}"
+def _tensors(specs: Iterable[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {spec.datatype}{list(spec.shape)}" for spec in specs)
 
 
 def _approve_and_deploy(screen: Screen, cast: Cast) -> None:
@@ -279,19 +280,21 @@ def _refuse_and_audit(screen: Screen, cast: Cast, lesson: Lesson) -> None:
         screen.say(f"Eve predicts without EXECUTE: refused, {error}")
     else:
         raise StoryError("a user without EXECUTE could predict")
-    entries = list(cast.admin.audit.list())
-    told = [entry for entry in entries if entry.event.actor_name in ("admin", "ada", "grace")]
-    screen.table(
-        ("#", "who", "what", "to"),
-        [
-            (str(entry.sequence), entry.event.actor_name, entry.event.type, entry.event.resource.name)
-            for entry in told
-            if not entry.event.type.startswith("governance.token.")
-        ],
-    )
+    screen.table(("who", "what", "to", "times"), _summary(cast.admin.audit.list()))
     verification = cast.admin.audit.verify()
     if not verification.valid:
         raise StoryError(
             f"the audit chain is broken at {verification.broken_sequence}: {verification.problem}"
         )
     screen.say(f"hash chain verified: {verification.entries} entries, head {verification.head_hash[:16]}…")
+
+
+def _summary(entries: Iterable[AuditEntry]) -> list[tuple[str, str, str, str]]:
+    """Return the trail with equal neighbours counted, without the tokens that services and people were given."""
+    told = [entry.event for entry in entries if not entry.event.type.startswith("governance.token.")]
+    lines = [(event.actor_name, event.type, _short(event.resource.name)) for event in told]
+    return [(*line, str(len(list(same)))) for line, same in groupby(lines)]
+
+
+def _short(name: str) -> str:
+    return name[:19] + "…" if name.startswith("sha256:") else name

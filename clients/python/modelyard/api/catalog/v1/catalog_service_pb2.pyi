@@ -829,7 +829,7 @@ class AliasChange(_message.Message):
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """Required. Letters, digits, `_` and `-`, starting with a letter, at most 63; not `default`, `first`, `last`,
-    `latest`, and not `v` with digits.
+    `latest` in any letter case, and not `v` with digits.
     """
     version: _builtins.int
     """Version number to point at; 0 removes the alias."""

@@ -29,8 +29,9 @@ class CatalogServiceStub(object):
     """CatalogService knows what exists: catalogs > schemas > models > versions, with aliases, tags, metrics and signatures.
 
     Names are dotted (`prod.ml_team.iris`); a *version reference* is accepted wherever a version is wanted:
-    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: alias `default` if it
-    was set, else the newest READY one), each also with the prefix `models:/`.
+    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: the newest READY one), each
+    also with the prefix `models:/`. The aliases `default` and `last` are computed and mean that version too, `first` means
+    the oldest READY one.
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
@@ -139,8 +140,9 @@ class CatalogServiceServicer(object):
     """CatalogService knows what exists: catalogs > schemas > models > versions, with aliases, tags, metrics and signatures.
 
     Names are dotted (`prod.ml_team.iris`); a *version reference* is accepted wherever a version is wanted:
-    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: alias `default` if it
-    was set, else the newest READY one), each also with the prefix `models:/`.
+    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: the newest READY one), each
+    also with the prefix `models:/`. The aliases `default` and `last` are computed and mean that version too, `first` means
+    the oldest READY one.
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
@@ -157,7 +159,7 @@ class CatalogServiceServicer(object):
 
     def GetCatalog(self, request, context):
         """GetCatalog reads one catalog. Needs USE_CATALOG on it.
-        Errors: RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +183,7 @@ class CatalogServiceServicer(object):
 
     def GetSchema(self, request, context):
         """GetSchema reads one schema. Needs USE_SCHEMA on it.
-        Errors: RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,7 +207,7 @@ class CatalogServiceServicer(object):
 
     def GetModel(self, request, context):
         """GetModel reads one model. Needs READ_METADATA on it.
-        Errors: RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,7 +241,7 @@ class CatalogServiceServicer(object):
 
     def FailModelVersion(self, request, context):
         """FailModelVersion gives up a PENDING version; repeating it is harmless. Needs CREATE_VERSION on the model.
-        Errors: RESOURCE_NOT_FOUND, INVALID_STATE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -400,8 +402,9 @@ class CatalogService(object):
     """CatalogService knows what exists: catalogs > schemas > models > versions, with aliases, tags, metrics and signatures.
 
     Names are dotted (`prod.ml_team.iris`); a *version reference* is accepted wherever a version is wanted:
-    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: alias `default` if it
-    was set, else the newest READY one), each also with the prefix `models:/`.
+    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: the newest READY one), each
+    also with the prefix `models:/`. The aliases `default` and `last` are computed and mean that version too, `first` means
+    the oldest READY one.
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).

@@ -30,8 +30,9 @@ class CatalogServiceStub:
     """CatalogService knows what exists: catalogs > schemas > models > versions, with aliases, tags, metrics and signatures.
 
     Names are dotted (`prod.ml_team.iris`); a *version reference* is accepted wherever a version is wanted:
-    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: alias `default` if it
-    was set, else the newest READY one), each also with the prefix `models:/`.
+    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: the newest READY one), each
+    also with the prefix `models:/`. The aliases `default` and `last` are computed and mean that version too, `first` means
+    the oldest READY one.
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
@@ -48,7 +49,7 @@ class CatalogServiceStub:
     """
     GetCatalog: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetCatalogRequest, _catalog_service_pb2.GetCatalogResponse]
     """GetCatalog reads one catalog. Needs USE_CATALOG on it.
-    Errors: RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ListCatalogs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListCatalogsRequest, _catalog_service_pb2.ListCatalogsResponse]
     """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
@@ -60,7 +61,7 @@ class CatalogServiceStub:
     """
     GetSchema: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetSchemaRequest, _catalog_service_pb2.GetSchemaResponse]
     """GetSchema reads one schema. Needs USE_SCHEMA on it.
-    Errors: RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ListSchemas: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListSchemasRequest, _catalog_service_pb2.ListSchemasResponse]
     """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
@@ -72,7 +73,7 @@ class CatalogServiceStub:
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetModelRequest, _catalog_service_pb2.GetModelResponse]
     """GetModel reads one model. Needs READ_METADATA on it.
-    Errors: RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]
     """ListModels reads the models of a schema on which the caller has READ_METADATA.
@@ -90,7 +91,7 @@ class CatalogServiceStub:
     """
     FailModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.FailModelVersionRequest, _catalog_service_pb2.FailModelVersionResponse]
     """FailModelVersion gives up a PENDING version; repeating it is harmless. Needs CREATE_VERSION on the model.
-    Errors: RESOURCE_NOT_FOUND, INVALID_STATE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, LIMIT_EXCEEDED.
     """
     GetModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetModelVersionRequest, _catalog_service_pb2.GetModelVersionResponse]
     """GetModelVersion resolves a version reference. Needs READ_METADATA on the model.
@@ -124,8 +125,9 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """CatalogService knows what exists: catalogs > schemas > models > versions, with aliases, tags, metrics and signatures.
 
     Names are dotted (`prod.ml_team.iris`); a *version reference* is accepted wherever a version is wanted:
-    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: alias `default` if it
-    was set, else the newest READY one), each also with the prefix `models:/`.
+    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: the newest READY one), each
+    also with the prefix `models:/`. The aliases `default` and `last` are computed and mean that version too, `first` means
+    the oldest READY one.
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
@@ -139,7 +141,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     GetCatalog: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetCatalogRequest, _catalog_service_pb2.GetCatalogResponse]  # type: ignore[assignment]
     """GetCatalog reads one catalog. Needs USE_CATALOG on it.
-    Errors: RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ListCatalogs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListCatalogsRequest, _catalog_service_pb2.ListCatalogsResponse]  # type: ignore[assignment]
     """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
@@ -151,7 +153,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     GetSchema: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetSchemaRequest, _catalog_service_pb2.GetSchemaResponse]  # type: ignore[assignment]
     """GetSchema reads one schema. Needs USE_SCHEMA on it.
-    Errors: RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ListSchemas: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListSchemasRequest, _catalog_service_pb2.ListSchemasResponse]  # type: ignore[assignment]
     """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
@@ -163,7 +165,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetModelRequest, _catalog_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """GetModel reads one model. Needs READ_METADATA on it.
-    Errors: RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """ListModels reads the models of a schema on which the caller has READ_METADATA.
@@ -181,7 +183,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     FailModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.FailModelVersionRequest, _catalog_service_pb2.FailModelVersionResponse]  # type: ignore[assignment]
     """FailModelVersion gives up a PENDING version; repeating it is harmless. Needs CREATE_VERSION on the model.
-    Errors: RESOURCE_NOT_FOUND, INVALID_STATE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, LIMIT_EXCEEDED.
     """
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetModelVersionRequest, _catalog_service_pb2.GetModelVersionResponse]  # type: ignore[assignment]
     """GetModelVersion resolves a version reference. Needs READ_METADATA on the model.
@@ -214,8 +216,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """CatalogService knows what exists: catalogs > schemas > models > versions, with aliases, tags, metrics and signatures.
 
     Names are dotted (`prod.ml_team.iris`); a *version reference* is accepted wherever a version is wanted:
-    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: alias `default` if it
-    was set, else the newest READY one), each also with the prefix `models:/`.
+    `prod.ml_team.iris/3`, `prod.ml_team.iris@champion`, `prod.ml_team.iris` (the default version: the newest READY one), each
+    also with the prefix `models:/`. The aliases `default` and `last` are computed and mean that version too, `first` means
+    the oldest READY one.
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
@@ -239,7 +242,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.GetCatalogResponse, _abc.Awaitable[_catalog_service_pb2.GetCatalogResponse]]:
         """GetCatalog reads one catalog. Needs USE_CATALOG on it.
-        Errors: RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -269,7 +272,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.GetSchemaResponse, _abc.Awaitable[_catalog_service_pb2.GetSchemaResponse]]:
         """GetSchema reads one schema. Needs USE_SCHEMA on it.
-        Errors: RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -299,7 +302,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.GetModelResponse, _abc.Awaitable[_catalog_service_pb2.GetModelResponse]]:
         """GetModel reads one model. Needs READ_METADATA on it.
-        Errors: RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -341,7 +344,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.FailModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.FailModelVersionResponse]]:
         """FailModelVersion gives up a PENDING version; repeating it is harmless. Needs CREATE_VERSION on the model.
-        Errors: RESOURCE_NOT_FOUND, INVALID_STATE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
