@@ -57,7 +57,9 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     """Yield the service; at the end leave or stop the replicas, as the settings say."""
     settings: InferenceSettings = chassis.settings
     store, wake = InferenceStore(), asyncio.Event()
-    launcher = LocalLauncher(settings.run_directory, settings.python_executable)
+    launcher = LocalLauncher(
+        settings.run_directory, (settings.python_executable, "-m", "modelyard_inference.replica")
+    )
     try:
         launcher.prepare()
     except RunFolderUnusable as error:

@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import structlog
@@ -43,18 +43,17 @@ class RunFolderUnusable(Exception):
 
 
 class LocalLauncher:
-    """Starts replicas with a Python interpreter of this machine.
+    """Starts replicas as processes of this machine.
 
     Args:
         run_folder: absolute; short, because the path of a socket is.
-        python: interpreter that has the replica's packages.
-        module: what it runs, with `--config FILE`.
+        command: what to run, with `--config FILE` after it.
     """
 
-    def __init__(self, run_folder: Path, python: str, module: str = "modelyard_inference.replica") -> None:
+    def __init__(self, run_folder: Path, command: Sequence[str]) -> None:
         self._run_folder = run_folder
-        self._command = (python, "-m", module)
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._command = tuple(command)
+        self._exit_codes: dict[str, int] = {}
 
     def prepare(self) -> None:
         """Make the folders, for this user alone.
@@ -117,6 +116,7 @@ class LocalLauncher:
 
     async def forget(self, replica_id: str) -> None:
         """Remove the files of a replica whose process is gone."""
+        self._exit_codes.pop(replica_id, None)
         await asyncio.to_thread(shutil.rmtree, self._folder(replica_id), ignore_errors=True)
         socket = Path(self.address(replica_id).removeprefix("unix:"))
         await asyncio.to_thread(socket.unlink, missing_ok=True)
@@ -162,24 +162,24 @@ class LocalLauncher:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._children[child.pid] = child
+        child.returncode = 0  # the process outlives this object; its end is collected by its id
+        self._exit_codes.pop(spec.id, None)
         return Handle(spec.id, child.pid, processes.start_time(child.pid))
 
     def _status(self, handle: Handle) -> Found:
-        child = self._children.get(handle.process_id)
-        ended = child.poll() if child else processes.collect(handle.process_id)
-        if ended is None and handle.started and processes.start_time(handle.process_id) == handle.started:
+        code = processes.collect(handle.process_id)
+        if code is not None:
+            self._exit_codes[handle.replica_id] = code
+        if handle.started and processes.start_time(handle.process_id) == handle.started:
             return Found(running=True, report=self._said(handle.replica_id))
-        if child and ended is not None:
-            del self._children[handle.process_id]
-        return Found(running=False, report=self._ending(handle.replica_id, ended))
+        return Found(running=False, report=self._ending(handle.replica_id))
 
     def _said(self, replica_id: str) -> str:
         status = read_status(self._config(replica_id))
         return ": ".join(str(status[key]) for key in ("state", "message") if status.get(key))
 
-    def _ending(self, replica_id: str, code: int | None) -> str:
-        status = read_status(self._config(replica_id))
+    def _ending(self, replica_id: str) -> str:
+        status, code = read_status(self._config(replica_id)), self._exit_codes.get(replica_id)
         if status.get("state") == "failed" and status.get("message"):
             what = str(status["message"])
         elif code is None:

@@ -1,0 +1,251 @@
+"""The inference control plane when processes die and when it dies itself, on real processes and a real database."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+
+from modelyard_inference import actions, artifacts, steps
+from modelyard_inference.commands import UpdateDeployment
+from modelyard_inference.models import DeploymentState, ReplicaState
+from modelyard_kit import faults
+from tests.framework.inference import Site, call, creation, eventually, site, spec
+
+MODULES = (steps, artifacts)
+
+
+@pytest.fixture
+async def place(fresh_database: Callable[[str], str]) -> AsyncIterator[Site]:
+    async with site(fresh_database("modelyard_inference")) as made:
+        yield made
+    faults.configure("")
+
+
+async def test_deploy_change_delete(place: Site) -> None:
+    place.upstream.add(1)
+    place.upstream.add(2)
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation(replicas=2))
+        active = await inference.until_state(DeploymentState.ACTIVE)
+        assert active.targets[0].serving == "prod.ml.iris/1"
+        assert active.ready == {"prod.ml.iris/1": 2}
+        assert place.gateway.weights() == {"prod.ml.iris/1": 1}
+
+        update = UpdateDeployment("prod.ml.iris", active.etag, targets=(spec("prod.ml.iris/2", 3),))
+        updating = await inference.deployments.update(call(), update)
+        assert updating.state is DeploymentState.UPDATING
+        active = await inference.until_state(DeploymentState.ACTIVE)
+        assert active.targets[0].serving == "prod.ml.iris/2"
+        await inference.until_quiet()
+        assert place.gateway.weights() == {"prod.ml.iris/2": 3}
+
+        await inference.deployments.delete(call(), "prod.ml.iris", "")
+        await inference.until_gone()
+        assert not await inference.launcher.list()
+        assert place.gateway.table.routes == ()
+
+
+async def test_every_step_may_fail_once(place: Site) -> None:
+    """A fault before and after each step is what a crash there leaves; the whole story still comes true."""
+    kinds = [kind for kind in actions.Action.__args__ if kind not in (actions.Abort, actions.ReviveGroup)]
+    points = {f"inference.{when}_{snake(kind)}": kind for kind in kinds for when in ("before", "after")}
+    points |= {"inference.start.launched": actions.Start, "inference.artifact.received": actions.Fetch}
+    place.upstream.add(1)
+    place.upstream.add(2)
+    counting = Counted()
+    async with place.life() as inference:
+        faults.configure(";".join(f"{point}=error*1" for point in points))
+        with counting:
+            await inference.deployments.create(call(), creation(replicas=1))
+            await inference.until_state(DeploymentState.ACTIVE)
+            handles = await inference.launcher.list()
+            os.kill(handles[0].process_id, signal.SIGKILL)
+            await inference.until(lambda d: not d.ready)
+            grow = UpdateDeployment("prod.ml.iris", "", replicas=2)
+            await inference.deployments.update(call(), grow)
+            await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2} and d.state is DeploymentState.ACTIVE)
+            await inference.deployments.update(call(), replace(grow, replicas=1))
+            await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 1} and d.state is DeploymentState.ACTIVE)
+            change = UpdateDeployment("prod.ml.iris", "", targets=(spec("prod.ml.iris/2"),))
+            await inference.deployments.update(call(), change)
+            await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/2")
+            await inference.until_quiet()
+            await inference.deployments.delete(call(), "prod.ml.iris", "")
+            await inference.until_gone()
+        assert not await inference.launcher.list()
+    assert counting.reached >= points.keys(), points.keys() - counting.reached
+
+
+async def test_killed_replica_is_started_again_on_its_address(place: Site) -> None:
+    place.upstream.add(1)
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation(replicas=2))
+        await inference.until_state(DeploymentState.ACTIVE)
+        _, before = await inference.deployments.replicas("prod.ml.iris")
+        victim = before[0][0]
+        table = place.gateway.table
+        os.kill(victim.process_id, signal.SIGKILL)
+        weak = await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 1})
+        assert weak.state is DeploymentState.ACTIVE
+        await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2} and not d.state_message)
+        _, after = await inference.deployments.replicas("prod.ml.iris")
+        again = after[0][0]
+        assert (again.id, again.address, again.restarts) == (victim.id, victim.address, 1)
+        assert again.process_id != victim.process_id
+        assert place.gateway.table == table  # gateways need not learn of it
+
+
+async def test_replicas_outlive_the_service_and_are_adopted(place: Site) -> None:
+    place.upstream.add(1)
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation(replicas=2))
+        await inference.until_state(DeploymentState.ACTIVE)
+        table = inference.routes.table
+        before = {handle.process_id for handle in await inference.launcher.list()}
+    async with place.life() as inference:
+        assert inference.routes.table == table  # never an emptier table while adopting
+        await inference.until_state(DeploymentState.ACTIVE)
+        assert {handle.process_id for handle in await inference.launcher.list()} == before
+        _, replicas = await inference.deployments.replicas("prod.ml.iris")
+        assert [(replica.state, replica.restarts) for replica, _ in replicas] == [(ReplicaState.READY, 0)] * 2
+        os.kill(min(before), signal.SIGKILL)
+        await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 1})
+        await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2})
+
+
+async def test_start_that_was_not_recorded_is_found_again(place: Site) -> None:
+    place.upstream.add(1)
+    faults.configure("inference.start.launched=error")
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation())
+
+        async def launched() -> bool:
+            return bool(await inference.launcher.list())
+
+        await eventually(launched)
+        (first,) = await inference.launcher.list()
+    faults.configure("")
+    async with place.life() as inference:
+        await inference.until_state(DeploymentState.ACTIVE)
+        assert list(await inference.launcher.list()) == [first]
+
+
+async def test_processes_that_the_database_does_not_know_are_stopped(
+    place: Site, fresh_database: Callable[[str], str]
+) -> None:
+    place.upstream.add(1)
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation())
+        await inference.until_state(DeploymentState.ACTIVE)
+    place.dsn = fresh_database("modelyard_inference")
+    place.gateway.tables.clear()
+    async with place.life() as inference:
+
+        async def none() -> bool:
+            return not await inference.launcher.list()
+
+        await eventually(none)
+
+
+@pytest.mark.parametrize(("runtime", "reason"), [("broken", "it is broken"), ("stuck", "not ready within 1 s")])
+async def test_version_that_does_not_start_leaves_the_old_answering(place: Site, runtime: str, reason: str) -> None:
+    place.upstream.add(1)
+    place.upstream.add(2, runtime=runtime)
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation())
+        await inference.until_state(DeploymentState.ACTIVE)
+    place.start_timeout = 1.0
+    async with place.life() as inference:
+        change = UpdateDeployment("prod.ml.iris", "", targets=(spec("prod.ml.iris/2"),))
+        await inference.deployments.update(call(), change)
+        failed = await inference.until_state(DeploymentState.FAILED)
+        assert reason in failed.state_message
+        assert failed.targets[0].serving == "prod.ml.iris/1"
+        assert place.gateway.weights() == {"prod.ml.iris/1": 1}
+        if runtime == "broken":
+            assert "tiny replica of prod.ml.iris/2" in failed.state_message  # the end of its log
+        back = UpdateDeployment("prod.ml.iris", "", targets=(spec("prod.ml.iris/1"),))
+        await inference.deployments.update(call(), back)
+        await inference.until_state(DeploymentState.ACTIVE)
+        await inference.until_quiet()
+        assert len(await inference.launcher.list()) == 1
+
+
+async def test_moved_alias_is_followed_unless_a_policy_refuses(place: Site) -> None:
+    for number in (1, 2, 3):
+        place.upstream.add(number)
+    place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/1"
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation("prod.ml.iris", spec("models:/prod.ml.iris@champion")))
+        first = await inference.until_state(DeploymentState.ACTIVE)
+        place.upstream.refused["prod.ml.iris/2"] = ["2 approvals, has 0"]
+        place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/2"
+        refused = await inference.until(lambda d: d.state_message != "")
+        assert "2 approvals, has 0" in refused.state_message
+        assert refused.state is DeploymentState.ACTIVE
+        assert refused.targets[0].serving == "prod.ml.iris/1"
+        place.upstream.refused.clear()
+        await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/2")
+        moved = await inference.until(lambda d: d.state is DeploymentState.ACTIVE and not d.state_message)
+        assert moved.etag == first.etag  # no caller changed it
+        await inference.until_quiet()
+        assert place.gateway.weights() == {"prod.ml.iris/2": 1}
+
+
+async def test_change_waits_for_gateways(place: Site) -> None:
+    place.upstream.add(1)
+    place.upstream.add(2)
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation())
+        await inference.until_state(DeploymentState.ACTIVE)
+        place.gateway.confirms = False
+        change = UpdateDeployment("prod.ml.iris", "", targets=(spec("prod.ml.iris/2"),))
+        await inference.deployments.update(call(), change)
+        waiting = await inference.until(lambda d: "gateway-1" in d.state_message)
+        assert waiting.state is DeploymentState.UPDATING
+        assert place.gateway.weights() == {"prod.ml.iris/1": 1, "prod.ml.iris/2": 0}
+        place.gateway.confirms = True
+        place.gateway.confirm(inference.routes)
+        await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/2")
+    async with place.life(gateway=False) as inference:
+        await inference.deployments.update(call(), replace(change, targets=(spec("prod.ml.iris/1"),)))
+        await inference.until(lambda d: d.state_message == "waiting for a gateway")
+
+
+async def test_stubborn_replica_is_killed_after_its_grace(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "KILL_MARGIN_SECONDS", 0.0)
+    place.upstream.add(1, runtime="stubborn")
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation())
+        await inference.until_state(DeploymentState.ACTIVE)
+        await inference.deployments.delete(call(), "prod.ml.iris", "")
+        await inference.until_gone()
+        assert not await inference.launcher.list()
+
+
+def snake(kind: type) -> str:
+    return steps._snake(kind)
+
+
+class Counted:
+    """Notes which failpoints were passed within its block."""
+
+    def __init__(self) -> None:
+        self.reached: set[str] = set()
+
+    def __enter__(self) -> None:
+        self._patches = [pytest.MonkeyPatch() for _ in MODULES]
+        for patch, module in zip(self._patches, MODULES, strict=True):
+            patch.setattr(module, "failpoint", self._failpoint)
+
+    def __exit__(self, *_: object) -> None:
+        for patch in self._patches:
+            patch.undo()
+
+    async def _failpoint(self, name: str) -> None:
+        self.reached.add(name)
+        await faults.failpoint(name)
