@@ -17,6 +17,7 @@ from modelyard_artifact.blobs.memory import MemoryBlobStore
 from modelyard_artifact.blobs.s3 import S3BlobStore
 from modelyard_artifact.errors import BlobLost, StorageFull
 from modelyard_artifact.models import CHUNK_BYTES
+from modelyard_kit import faults
 from modelyard_kit.errors import InvalidState, PeerUnavailable
 from modelyard_kit.ids import new_id
 from tests.conformance.blob_store_suite import PIECE, BlobStoreSuite, begin, content, read, send
@@ -171,6 +172,20 @@ class S3Suite(BlobStoreSuite):
         data, blob = content(CHUNK_BYTES)
         await send(store, "u1", blob, data)
         assert [path for path in place.staging.rglob("*") if path.is_file()] == []
+
+    @pytest.mark.parametrize("step", ["before_put", "before_complete"])
+    async def test_a_failure_in_the_bucket_shows_nothing_half(self, store: BlobStore, step: str) -> None:
+        data, blob = content(CHUNK_BYTES if step == "before_put" else self.large)
+        faults.configure(f"artifact.blob.{step}=error*1")
+        with pytest.raises(faults.InjectedFault):
+            await send(store, "u1", blob, data, piece=CHUNK_BYTES)
+        faults.configure("")
+        assert await store.size(blob.sha256) is None
+        assert await store.received("u1") == {blob.sha256: blob.size}
+        partial = await store.resume("u1", blob)
+        await partial.finish()
+        await partial.close()
+        assert await read(store, blob) == data
 
     async def test_wrong_bucket_is_said_at_the_start(self, place: Place) -> None:
         store = S3BlobStore("no-such-bucket", "", staging=place.staging, endpoint=place.endpoint)

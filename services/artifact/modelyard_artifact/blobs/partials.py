@@ -140,6 +140,7 @@ class _FilePartial(Partial):
         self._offset = 0
         self._descriptor: int | None = None
         self._closed = False
+        self._dirty = False
         self._turn = asyncio.Lock()
         self._lock = threading.Lock()
 
@@ -210,6 +211,7 @@ class _FilePartial(Partial):
     def _append(self, data: bytes) -> None:
         with self._lock:
             handle = self._handle()
+            self._dirty = True
             try:
                 _write_all(handle, data, self._offset)
             except OSError:
@@ -221,6 +223,7 @@ class _FilePartial(Partial):
     def _sync(self) -> str:
         with self._lock:
             os.fsync(self._handle())
+            self._dirty = False
             return self._hash.hexdigest()
 
     def _release(self) -> None:
@@ -228,7 +231,8 @@ class _FilePartial(Partial):
             if self._descriptor is not None:
                 descriptor, self._descriptor = self._descriptor, None
                 try:
-                    os.fsync(descriptor)
+                    if self._dirty:
+                        os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
 
@@ -277,13 +281,13 @@ def _open_locked(path: Path) -> int:
                 "upload", path.parent.name, state="receiving this blob elsewhere", wanted="idle"
             ) from error
         raise
-    sync_folder(path.parent)
     return descriptor
 
 
 def _synced_sizes(folder: Path) -> Iterator[tuple[str, int]]:
     try:
         paths = sorted(folder.iterdir())
+        sync_folder(folder)
     except FileNotFoundError:
         return
     for path in paths:
