@@ -14,13 +14,13 @@ from modelyard_governance import messages
 from modelyard_governance.access import access_table
 from modelyard_governance.approvals import Approvals
 from modelyard_governance.audit import Audit
-from modelyard_governance.bootstrap import UnusableBootstrap, bootstrap
+from modelyard_governance.bootstrap import UnusableBootstrapError, bootstrap
 from modelyard_governance.directory import PeerDirectory
 from modelyard_governance.grants import GrantRules
 from modelyard_governance.identity import Identity
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.servicer import GovernanceServicer
-from modelyard_governance.signing import Signer, UnusableKey, load_or_create_key
+from modelyard_governance.signing import Signer, UnusableKeyError, load_or_create_key
 from modelyard_governance.store.identity import account_by_name
 from modelyard_kit.auth import TokenVerifier
 from modelyard_kit.chassis import Chassis, Service
@@ -51,7 +51,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         key = load_or_create_key(settings.signing_key_file)
         if settings.bootstrap_directory is not None:
             await bootstrap(database, settings.bootstrap_directory, clock=clock)
-    except (UnusableKey, UnusableBootstrap) as error:
+    except (UnusableKeyError, UnusableBootstrapError) as error:
         raise SystemExit(str(error)) from error
     signer = Signer(key, issuer=settings.issuer, lifetime=timedelta(seconds=settings.token_lifetime_seconds))
     await _sign_own_calls(chassis, signer)

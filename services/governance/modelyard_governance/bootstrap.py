@@ -32,7 +32,7 @@ SUFFIX = ".token"
 _log = structlog.get_logger()
 
 
-class UnusableBootstrap(Exception):
+class UnusableBootstrapError(Exception):
     """A file of the installation cannot be used."""
 
 
@@ -65,7 +65,7 @@ async def bootstrap(database: Database, folder: Path, *, clock: Clock) -> None:
     """Make the first principals, their rights and their tokens what the folder says.
 
     Raises:
-        UnusableBootstrap: a file holds no API token, or a first principal's name belongs to somebody else.
+        UnusableBootstrapError: a file holds no API token, or a first principal's name belongs to somebody else.
     """
     secrets = await asyncio.to_thread(_read_all, folder)
 
@@ -81,7 +81,7 @@ async def bootstrap(database: Database, folder: Path, *, clock: Clock) -> None:
 
 def _read_all(folder: Path) -> dict[FirstPrincipal, str]:
     if not folder.is_dir():
-        raise UnusableBootstrap(
+        raise UnusableBootstrapError(
             f"{folder}: MODELYARD_BOOTSTRAP_DIRECTORY must be a folder with files like admin{SUFFIX}"
         )
     return {first: secret for first in FIRST if (secret := _read(folder / f"{first.name}{SUFFIX}"))}
@@ -94,7 +94,7 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         return ""
     if api_tokens.token_id(secret) is None:
-        raise UnusableBootstrap(f"{path}: holds no API token (mya_<id>_<secret>)")
+        raise UnusableBootstrapError(f"{path}: holds no API token (mya_<id>_<secret>)")
     warn_if_exposed(path)
     return secret
 
@@ -106,7 +106,7 @@ async def _account(connection: AsyncConnection, first: FirstPrincipal, *, now: d
         await rows.insert_account(connection, account, revision=await rows.next_revision(connection))
         await append(connection, principal_created(account, _INSTALLATION))
     if account.kind != first.kind:
-        raise UnusableBootstrap(
+        raise UnusableBootstrapError(
             f"the name {first.name!r} belongs to a {account.kind}, but the installation needs it for a {first.kind}"
         )
     return account
@@ -146,6 +146,6 @@ async def _token(connection: AsyncConnection, account: Account, secret: str, *, 
         or not api_tokens.matches(secret, stored.secret_hash)
         or stored.revoke_time
     ):
-        raise UnusableBootstrap(
+        raise UnusableBootstrapError(
             f"{account.name}{SUFFIX}: this API token was revoked or belongs to somebody else; put a newly made one there"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +17,7 @@ def canonical_json(value: Any) -> str:
     """Return a JSON value in canonical form.
 
     Args:
-        value: None, bool, int, float, str, or mappings (with str keys) and sequences of these.
+        value: None, bool, int, float, str, or mappings (with str keys), lists and tuples of these.
 
     Raises:
         ValueError: a number is not finite, an integer is not exact as a double, or a string is not Unicode.
@@ -35,7 +35,7 @@ def canonical_json(value: Any) -> str:
         case Mapping():
             members = sorted(value.items(), key=lambda member: member[0].encode("utf-16-be", "surrogatepass"))
             return "{" + ",".join(f"{_string(key)}:{canonical_json(item)}" for key, item in members) + "}"
-        case Sequence():
+        case list() | tuple():
             return "[" + ",".join(map(canonical_json, value)) + "]"
         case _:
             raise TypeError(f"{type(value).__name__} is not a JSON value")

@@ -81,7 +81,7 @@ def _moment(message: Timestamp, field: str) -> datetime:
 
 def parse_api_token(request: pb.ExchangeTokenRequest) -> str:
     """Return the API token to exchange."""
-    return _required(request.api_token, "api_token")
+    return _required(request.api_token.strip(), "api_token")
 
 
 def parse_create_principal(request: pb.CreatePrincipalRequest) -> CreatePrincipal:
@@ -283,7 +283,7 @@ def parse_event(event: event_pb2.Event, field: str = "event") -> RecordedEvent:
     try:
         document = json_format.MessageToDict(event, always_print_fields_with_no_presence=True)
         canonical_json(document)
-    except ValueError as error:
+    except (ValueError, json_format.Error) as error:
         raise InvalidField(field, f"has no JSON form: {error}") from error
     return RecordedEvent(event.id, event.type, link, document)
 

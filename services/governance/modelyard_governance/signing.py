@@ -28,7 +28,7 @@ _COORDINATE_BYTES = 32
 _log = structlog.get_logger()
 
 
-class UnusableKey(Exception):
+class UnusableKeyError(Exception):
     """The file does not hold a key that can sign."""
 
 
@@ -83,16 +83,16 @@ def load_or_create_key(path: Path) -> ec.EllipticCurvePrivateKey:
     Several processes may start at once: all end up with the same key.
 
     Raises:
-        UnusableKey: the file holds something else.
+        UnusableKeyError: the file holds something else.
     """
     if not path.exists():
         _create(path)
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as error:
-        raise UnusableKey(f"{path}: not an unencrypted private key in PEM ({error})") from error
+        raise UnusableKeyError(f"{path}: not an unencrypted private key in PEM ({error})") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise UnusableKey(f"{path}: ES256 needs an EC key on the curve P-256")
+        raise UnusableKeyError(f"{path}: ES256 needs an EC key on the curve P-256")
     warn_if_exposed(path)
     return key
 
