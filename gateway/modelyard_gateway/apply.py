@@ -56,6 +56,7 @@ class Applier:
     def prepare(self) -> None:
         """Make the folder, the bootstrap and, where they are missing, files without resources; read what is there."""
         prepare_directory(self._folder)
+        Path(self._settings.access_log_file).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self._folder / BOOTSTRAP_FILE, json.dumps(bootstrap(self._settings), indent=1))
         for name in (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE):
             path = self._folder / name

@@ -100,8 +100,17 @@ def _connection_manager(settings: GatewaySettings, keys: SigningKeys, routes_fil
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         # Making ids costs a third of Envoy's time; a caller's own id is passed on, services make the missing ones.
-        "generate_request_id": False,
+        # Envoy traces only what has an id, so with traces it makes them.
+        "generate_request_id": bool(settings.otlp_endpoint),
         "preserve_external_request_id": True,
+        "request_id_extension": {
+            "typed_config": {
+                "@type": TYPE + "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                # An id is passed on as it is, and any text is one.
+                "pack_trace_reason": False,
+                "use_request_id_for_trace_sampling": False,
+            }
+        },
         "request_headers_timeout": "10s",
         "stream_idle_timeout": "300s",
         "common_http_protocol_options": {"idle_timeout": "3600s"},

@@ -102,11 +102,15 @@ def bootstrap(settings: GatewaySettings) -> Json:
             "lds_config": _source(folder / LISTENERS_FILE),
             "cds_config": _source(folder / CLUSTERS_FILE),
         },
-        "layered_runtime": {
-            "layers": [
+        "overload_manager": {
+            "resource_monitors": [
                 {
-                    "name": "limits",
-                    "static_layer": {"overload.global_downstream_max_connections": 50000},
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": TYPE
+                        + "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": 50000,
+                    },
                 }
             ]
         },

@@ -29,6 +29,7 @@ class FakeReplica:
         self.asked: list[str] = []
         self.metadata: dict[str, str | bytes] = {}
         self.fail_with: grpc.StatusCode | None = None
+        self.delay = 0.0
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
 
@@ -119,6 +120,7 @@ class FakeReplica:
     async def _enter(self, name: str, context: Any) -> None:
         self.asked.append(name)
         self.metadata = dict(context.invocation_metadata())
+        await asyncio.sleep(self.delay)
         if self.fail_with:
             await context.abort(self.fail_with, 'said "no", 50% sure')
 

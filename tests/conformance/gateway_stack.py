@@ -7,7 +7,7 @@ import contextlib
 import json
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,7 @@ OWN_INFER = "/modelyard.api.oip.v2.GRPCInferenceService/ModelInfer"
 def route(name: str, *targets: tuple[str, int, Sequence[str]], max_bytes: int = 2**20) -> Route:
     """A route of a deployment; each target is group, weight, addresses."""
     chain = (Link(ResourceType.DEPLOYMENT, f"id-{name}", name), SYSTEM)
-    made = tuple(
-        Target(group, f"{name}/1", weight, tuple(addresses)) for group, weight, addresses in targets
-    )
+    made = tuple(Target(group, f"{name}/1", weight, tuple(addresses)) for group, weight, addresses in targets)
     return Route(chain, made, max_bytes, 10.0)
 
 
@@ -57,6 +55,21 @@ def _jwk(issuer: Issuer) -> str:
     return str(ECAlgorithm.to_jwk(issuer.key.public_key()))
 
 
+async def eventually(holds: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Wait until it holds; fails after 20 s."""
+    async with asyncio.timeout(20):
+        while True:
+            answer = holds()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.02)
+
+
+def start_program(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program, to be ended by the caller."""
+    return subprocess.Popen(command, **options)
+
+
 class GatewayStack:
     """One Envoy, its files, and a client of it."""
 
@@ -64,9 +77,11 @@ class GatewayStack:
         self.folder = folder
         services = ("catalog", "artifact", "governance", "inference")
         addresses = {f"{service}_address": f"unix:{folder}/{service}.sock" for service in services}
+        (folder / "token").write_text("secret")
         self.settings = GatewaySettings(
             **{
                 "listen": "127.0.0.1:0",
+                "token_file": folder / "token",
                 "envoy_directory": folder / "envoy",
                 "envoy_concurrency": 1,
                 "max_request_bytes": 4 * 2**20,
@@ -93,14 +108,18 @@ class GatewayStack:
             self._process.wait()
 
     async def wait_for_admin(self) -> None:
-        async with asyncio.timeout(20):
-            while True:
-                with contextlib.suppress(EnvoyUnreachableError):
-                    await self.admin.state()
-                    return
-                await asyncio.sleep(0.05)
 
-    async def apply(self, routes: Sequence[Route], allowed: Mapping[str, Sequence[str]] | None = None) -> None:
+        async def answers() -> bool:
+            with contextlib.suppress(EnvoyUnreachableError):
+                await self.admin.state()
+                return True
+            return False
+
+        await eventually(answers)
+
+    async def apply(
+        self, routes: Sequence[Route], allowed: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         """Serve these routes; `allowed` maps a deployment's name to ids, by default Ada may everything."""
         self.version += 1
         given = {item.name: (ADA.id,) for item in routes} if allowed is None else allowed
@@ -111,9 +130,11 @@ class GatewayStack:
 
     async def healthy(self, *groups: str) -> None:
         """Wait until Envoy would send predictions to these groups."""
-        async with asyncio.timeout(20):
-            while not set(groups) <= await self.admin.healthy_groups():
-                await asyncio.sleep(0.05)
+
+        async def are_healthy() -> bool:
+            return set(groups) <= await self.admin.healthy_groups()
+
+        await eventually(are_healthy)
 
     async def replica(self, name: str) -> FakeReplica:
         made = await FakeReplica(self.folder / f"{name}.sock", name).start()
@@ -128,7 +149,14 @@ class GatewayStack:
         return ("authorization", f"Bearer {self.issuer.token(principal)}")
 
     async def infer(
-        self, name: str, principal: Principal | None = ADA, *, header: str = "", path: str = INFER, size: int = 16, **extra: str
+        self,
+        name: str,
+        principal: Principal | None = ADA,
+        *,
+        header: str = "",
+        path: str = INFER,
+        size: int = 16,
+        **extra: str,
     ) -> oip.ModelInferResponse:
         """Predict over a connection of its own."""
         async with self.channel() as channel:
@@ -154,7 +182,9 @@ class GatewayStack:
             response_deserializer=oip.ModelInferResponse.FromString,
         )
         tensor = oip.ModelInferRequest.InferInputTensor(name="x", datatype="UINT8", shape=[size])
-        request = oip.ModelInferRequest(model_name=name, id="7", inputs=[tensor], raw_input_contents=[bytes(size)])
+        request = oip.ModelInferRequest(
+            model_name=name, id="7", inputs=[tensor], raw_input_contents=[bytes(size)]
+        )
         response: oip.ModelInferResponse = await call(request, metadata=metadata, timeout=20)
         return response
 
@@ -177,5 +207,6 @@ async def gateway_stack(**settings: Any) -> AsyncIterator[GatewayStack]:
         try:
             await stack.wait_for_admin()
             yield stack
+            assert "script log" not in stack.log, stack.log
         finally:
             await stack.close()

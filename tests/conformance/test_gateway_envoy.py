@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -86,7 +85,9 @@ async def test_a_name_that_is_none_is_an_invalid_field(serving: GatewayStack) ->
 async def test_header_and_body_together_reach_only_what_is_allowed(serving: GatewayStack) -> None:
     """Ada may use `iris` only; whatever she combines, the replica of `other` is never asked."""
     iris, other = serving._replicas
-    await serving.infer(OTHER, header=IRIS)  # a replica serves one deployment and refuses other names by itself
+    await serving.infer(
+        OTHER, header=IRIS
+    )  # a replica serves one deployment and refuses other names by itself
     assert (iris.asked, other.asked) == ([OTHER], [])
     for header in (OTHER, "", "prod.ml.unknown"):
         error = await refused(serving.infer(OTHER, header=header))

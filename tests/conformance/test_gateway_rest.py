@@ -94,7 +94,9 @@ async def test_refusals_have_their_status_and_an_error(serving: GatewayStack) ->
         (grpc.StatusCode.INTERNAL, 500),
     ],
 )
-async def test_a_replicas_error_has_its_status_and_text(serving: GatewayStack, code: grpc.StatusCode, http: int) -> None:
+async def test_a_replicas_error_has_its_status_and_text(
+    serving: GatewayStack, code: grpc.StatusCode, http: int
+) -> None:
     serving._replicas[0].fail_with = code
     answer = await ask(serving, "POST", f"/v2/models/{IRIS}/infer", body=BODY)
     assert answer == (http, {"error": 'said "no", 50% sure'})
@@ -106,6 +108,8 @@ async def test_a_header_does_not_change_whom_the_path_names(serving: GatewayStac
     )
     assert status == 403
     for name in (f"{IRIS}%2F..%2F{OTHER}", f"../models/{OTHER}", f"{IRIS}/../{OTHER}", "prod.ml.%6Fther"):
-        status, _ = await ask(serving, "POST", f"/v2/models/{name}/infer", body=BODY, **{"modelyard-deployment": IRIS})
+        status, _ = await ask(
+            serving, "POST", f"/v2/models/{name}/infer", body=BODY, **{"modelyard-deployment": IRIS}
+        )
         assert status in (400, 403, 404), name
     assert serving._replicas[1].asked == []

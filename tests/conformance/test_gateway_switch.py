@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -18,7 +17,15 @@ from modelyard import _status, errors
 from modelyard_gateway.admin import EnvoyUnreachableError
 from modelyard_gateway.apply import ApplyFailedError
 from modelyard_gateway.render import Configuration
-from tests.conformance.gateway_stack import ADA, BOB, GatewayStack, gateway_stack, route
+from tests.conformance.gateway_stack import (
+    ADA,
+    BOB,
+    GatewayStack,
+    eventually,
+    gateway_stack,
+    route,
+    start_program,
+)
 
 IRIS = "prod.ml.iris"
 ROOT = Path(__file__).parents[2]
@@ -53,9 +60,7 @@ async def load(stack: GatewayStack, name: str, callers: int = 4) -> AsyncIterato
 async def until(answers: Counter[str], version: str, more: int = 20) -> None:
     """Wait until `version` has answered so many more times."""
     wanted = answers[version] + more
-    async with asyncio.timeout(20):
-        while answers[version] < wanted:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: answers[version] >= wanted)
 
 
 async def test_groups_are_switched_under_load_without_a_failure(stack: GatewayStack) -> None:
@@ -95,13 +100,11 @@ async def test_a_group_that_appears_and_serves_at_once_fails_nobody(stack: Gatew
 async def test_requests_of_a_killed_replica_are_sent_to_another(stack: GatewayStack) -> None:
     survivor = await stack.replica("survivor")
     socket = stack.folder / "victim.sock"
-    victim = subprocess.Popen(
+    victim = start_program(
         [sys.executable, "-m", "tests.conformance.fake_replica", str(socket), "victim"], cwd=ROOT
     )
     try:
-        async with asyncio.timeout(20):
-            while not socket.exists():
-                await asyncio.sleep(0.05)
+        await eventually(socket.exists)
         await stack.apply([route(IRIS, ("g1", 1, [survivor.address, f"unix:{socket}"]))])
         await stack.healthy("g1")
         async with load(stack, IRIS, callers=8) as answers:
@@ -128,7 +131,9 @@ async def test_a_replica_that_says_not_serving_gets_nothing_more(stack: GatewayS
 
 async def test_no_replica_is_unavailable_and_says_so(stack: GatewayStack) -> None:
     dead = f"unix:{stack.folder}/dead.sock"
-    await stack.apply([route(IRIS, ("g1", 1, [dead])), route("prod.ml.idle", ("g2", 0, [dead])), route("prod.ml.none")])
+    await stack.apply(
+        [route(IRIS, ("g1", 1, [dead])), route("prod.ml.idle", ("g2", 0, [dead])), route("prod.ml.none")]
+    )
     for name in (IRIS, "prod.ml.idle", "prod.ml.none"):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stack.infer(name)
@@ -163,9 +168,11 @@ async def test_envoy_starts_again_from_its_files(stack: GatewayStack) -> None:
     stack.start_envoy()
     await stack.wait_for_admin()
     await stack.healthy("g1")
-    async with asyncio.timeout(10):
-        while await stack.applier.check():
-            await asyncio.sleep(0.05)
+
+    async def is_served() -> bool:
+        return not await stack.applier.check()
+
+    await eventually(is_served)
     stack.port = await stack.admin.listen_port()
     await stack.infer(IRIS)
 

@@ -1,0 +1,174 @@
+"""Stand-ins for the services that a gateway follows: governance and inference, and a catalog that answers one call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from modelyard.api.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
+from modelyard.api.governance.v1 import access_pb2, governance_service_pb2_grpc, identity_pb2
+from modelyard.api.governance.v1 import governance_service_pb2 as governance_pb2
+from modelyard.api.inference.v1 import inference_service_pb2 as inference_pb2
+from modelyard.api.inference.v1 import inference_service_pb2_grpc, route_pb2
+from modelyard_gateway.table import Route, RouteTable
+from modelyard_kit.access import Effect, Privilege, ResourceGrant
+from modelyard_kit.auth import Principal
+from modelyard_kit.protos import chain_to_proto, grant_to_proto
+from tests.conformance.gateway_stack import signing_keys
+from tests.framework.tokens import Issuer
+
+GATEWAY = Principal("0198-gateway", "gateway", "service")
+
+
+class Changing:
+    """A value that many can wait to change."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.revision = 1
+        self._condition = asyncio.Condition()
+
+    async def set(self, value: Any) -> None:
+        async with self._condition:
+            self.value, self.revision = value, self.revision + 1
+            self._condition.notify_all()
+
+    async def follow(self) -> AsyncIterator[Any]:
+        seen = 0
+        while True:
+            async with self._condition:
+                await self._condition.wait_for(lambda: self.revision != seen)  # noqa: B023
+                seen = self.revision
+            yield self.value
+
+
+class Governance(governance_service_pb2_grpc.GovernanceServiceServicer):
+    """Knows one issuer and a list of grants by principal."""
+
+    def __init__(self, issuer: Issuer, grants: dict[str, list[ResourceGrant]]) -> None:
+        self.issuers = [issuer]
+        self.grants = Changing(grants)
+
+    async def ExchangeToken(self, request: Any, context: Any) -> Any:
+        if request.api_token != "secret":
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+        response = governance_pb2.ExchangeTokenResponse(access_token=self.issuers[0].token(GATEWAY))
+        response.expire_time.FromDatetime(datetime.now(UTC) + timedelta(minutes=5))
+        return response
+
+    async def GetJwks(self, _request: Any, _context: Any) -> Any:
+        known = signing_keys(*self.issuers)
+        keys = [identity_pb2.JsonWebKey(kid=key.kid, alg="ES256", x=key.x, y=key.y) for key in known.keys]
+        return governance_pb2.GetJwksResponse(keys=keys, issuer=known.issuer)
+
+    async def WatchPermissions(self, _request: Any, _context: Any) -> AsyncIterator[Any]:
+        async for grants in self.grants.follow():
+            yield governance_pb2.WatchPermissionsResponse(
+                revision=self.grants.revision,
+                complete=True,
+                changed=[
+                    access_pb2.PrincipalGrants(
+                        principal_id=principal, principal_name=principal, grants=map(grant_to_proto, held)
+                    )
+                    for principal, held in grants.items()
+                ],
+            )
+
+
+class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
+    """Publishes a route table and collects what gateways confirm."""
+
+    def __init__(self, table: RouteTable) -> None:
+        self.table = Changing(table)
+        self.confirmed = Changing(inference_pb2.ConfirmRoutesRequest())
+
+    async def publish(self, *routes: Route) -> int:
+        """Publish the next version of the table."""
+        version = self.table.value.version + 1
+        await self.table.set(RouteTable(version, routes))
+        return int(version)
+
+    async def until_confirmed(self, version: int, groups: Sequence[str] = ()) -> Any:
+        async with asyncio.timeout(20):
+            async for confirmation in self.confirmed.follow():
+                if confirmation.version == version and set(groups) <= set(confirmation.healthy_groups):
+                    return confirmation
+        raise AssertionError
+
+    async def WatchRoutes(self, _request: Any, _context: Any) -> AsyncIterator[Any]:
+        async for table in self.table.follow():
+            yield inference_pb2.WatchRoutesResponse(table=table_to_proto(table))
+
+    async def ConfirmRoutes(self, request: Any, _context: Any) -> Any:
+        await self.confirmed.set(request)
+        return inference_pb2.ConfirmRoutesResponse()
+
+
+class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
+    """Answers one call and keeps its metadata."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, Any] = {}
+
+    async def GetCatalog(self, request: Any, context: Any) -> Any:
+        self.metadata = dict(context.invocation_metadata())
+        response = catalog_service_pb2.GetCatalogResponse()
+        response.catalog.name = request.name
+        return response
+
+
+def table_to_proto(table: RouteTable) -> route_pb2.RouteTable:
+    """The message of a table."""
+    message = route_pb2.RouteTable(version=table.version)
+    for route in table.routes:
+        made = message.routes.add(
+            deployment=chain_to_proto(route.deployment), max_request_bytes=route.max_request_bytes
+        )
+        made.timeout.FromMilliseconds(int(route.timeout * 1000))
+        for target in route.targets:
+            made.targets.add(
+                group=target.group,
+                model_version=target.model_version,
+                weight=target.weight,
+                addresses=target.addresses,
+            )
+    return message
+
+
+class ControlPlane:
+    """The three services on sockets in a folder, each of which can be stopped and started again."""
+
+    def __init__(self, folder: Path, issuer: Issuer) -> None:
+        self.governance = Governance(issuer, {})
+        self.inference = Inference(RouteTable(0, ()))
+        self.catalog = Catalog()
+        self._folder = folder
+        self._servers: dict[str, grpc.aio.Server] = {}
+
+    async def start(self, *names: str) -> None:
+        for name in names or ("governance", "inference", "catalog"):
+            server = grpc.aio.server()
+            if name == "governance":
+                governance_service_pb2_grpc.add_GovernanceServiceServicer_to_server(self.governance, server)
+            elif name == "inference":
+                inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(self.inference, server)
+            else:
+                catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(self.catalog, server)
+            server.add_insecure_port(f"unix:{self._folder}/{name}.sock")
+            await server.start()
+            self._servers[name] = server
+
+    async def stop(self, *names: str) -> None:
+        for name in names or tuple(self._servers):
+            await self._servers.pop(name).stop(None)
+
+
+def allow(*deployments: str) -> list[ResourceGrant]:
+    """EXECUTE on deployments made by `gateway_stack.route`."""
+    return [ResourceGrant(f"id-{name}", Privilege.EXECUTE, Effect.ALLOW) for name in deployments]

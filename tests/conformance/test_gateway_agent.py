@@ -1,0 +1,259 @@
+"""The agent beside a real Envoy: follows the services, survives them, confirms what Envoy serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from modelyard.api.catalog.v1 import catalog_service_pb2
+from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest, ListGrantsRequest
+from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
+from modelyard_gateway.agent import Agent
+from modelyard_kit.access import Grants
+from modelyard_kit.auth import Principal
+from modelyard_kit.peers import Peers
+from tests.conformance.gateway_control_plane import ControlPlane, allow
+from tests.conformance.gateway_stack import (
+    ADA,
+    BOB,
+    GatewayStack,
+    eventually,
+    gateway_stack,
+    route,
+    start_program,
+)
+from tests.framework.tokens import Issuer
+
+IRIS = "prod.ml.iris"
+
+
+class Gateway:
+    """An agent, its Envoy, the services it follows, and one replica of `iris` that Ada may use."""
+
+    def __init__(self, stack: GatewayStack, plane: ControlPlane) -> None:
+        self.stack, self.plane = stack, plane
+
+    @contextlib.asynccontextmanager
+    async def agent(self) -> AsyncIterator[None]:
+        settings = self.stack.settings
+        peers = Peers(settings)
+        agent = Agent(settings, peers, Grants(), self.stack.admin, self.stack.applier)
+        task = asyncio.create_task(agent.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await peers.close()
+
+    async def deploy(self, group: str, *addresses: str) -> None:
+        version = await self.plane.inference.publish(route(IRIS, (group, 1, addresses)))
+        await self.plane.inference.until_confirmed(version, [group])
+        self.stack.port = await self.stack.admin.listen_port()
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with gateway_stack(keys_interval_seconds=0.2) as stack:
+        plane = ControlPlane(stack.folder, stack.issuer)
+        await plane.start()
+        made = Gateway(stack, plane)
+        async with made.agent():
+            replica = await stack.replica("one")
+            await plane.governance.grants.set({ADA.id: allow(IRIS)})
+            await made.deploy("g1", replica.address)
+            yield made
+        await plane.stop()
+
+
+async def code_of(call: object) -> grpc.StatusCode:
+    try:
+        await call  # type: ignore[misc]
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def until(gateway: Gateway, code: grpc.StatusCode, principal: Principal = ADA) -> None:
+    async with gateway.stack.channel() as channel:
+
+        async def answers() -> bool:
+            return await code_of(gateway.stack.infer_on(channel, IRIS, principal)) is code
+
+        await eventually(answers)
+
+
+async def test_grants_become_rights_and_are_taken_back(gateway: Gateway) -> None:
+    assert await code_of(gateway.stack.infer(IRIS, BOB)) is grpc.StatusCode.PERMISSION_DENIED
+    await gateway.plane.governance.grants.set({ADA.id: allow(IRIS), BOB.id: allow(IRIS)})
+    await until(gateway, grpc.StatusCode.OK, BOB)
+    await gateway.plane.governance.grants.set({ADA.id: allow(IRIS), BOB.id: []})
+    await until(gateway, grpc.StatusCode.PERMISSION_DENIED, BOB)
+    assert await code_of(gateway.stack.infer(IRIS, ADA)) is grpc.StatusCode.OK
+
+
+async def test_predictions_go_on_without_the_services(gateway: Gateway) -> None:
+    await gateway.plane.stop()
+    for _ in range(10):
+        await gateway.stack.infer(IRIS)
+        await asyncio.sleep(0.05)
+    await gateway.plane.start()
+    second = await gateway.stack.replica("two")
+    await gateway.deploy("g2", second.address)
+    assert (await gateway.stack.infer(IRIS)).model_version == "two"
+
+
+async def test_a_new_agent_leaves_what_is_served_until_it_knows_better(gateway: Gateway) -> None:
+    await gateway.plane.stop("inference")
+    gateway.plane.inference.confirmed.value.Clear()
+    async with gateway.agent():
+        await asyncio.sleep(1.0)
+        await gateway.stack.infer(IRIS)
+    await gateway.plane.start("inference")
+
+
+async def test_a_change_of_keys(gateway: Gateway) -> None:
+    other = Issuer("next")
+    gateway.plane.governance.issuers = [other]
+    await until(gateway, grpc.StatusCode.UNAUTHENTICATED)
+    gateway.stack.issuer = other
+    await until(gateway, grpc.StatusCode.OK)
+
+
+async def test_confirmations_tell_of_a_dead_envoy(gateway: Gateway) -> None:
+    gateway.stack.kill_envoy()
+    confirmation = await gateway.plane.inference.until_confirmed(0)
+    assert "Envoy does not answer" in confirmation.problem
+
+
+async def test_services_answer_through_the_gateway(gateway: Gateway) -> None:
+    async with gateway.stack.channel() as channel:
+        governance, catalog = GovernanceServiceStub(channel), CatalogServiceStub(channel)
+        assert (await governance.GetJwks(GetJwksRequest(), timeout=10)).issuer == "modelyard"
+        assert (
+            await code_of(governance.ListGrants(ListGrantsRequest(), timeout=10))
+            is grpc.StatusCode.UNAUTHENTICATED
+        )
+        metadata = [gateway.stack.authorization()]
+        request = catalog_service_pb2.GetCatalogRequest(name="prod")
+        answer = await catalog.GetCatalog(request, metadata=metadata, timeout=10)
+        assert answer.catalog.name == "prod"
+        assert gateway.plane.catalog.metadata["authorization"] == metadata[0][1]
+        await gateway.plane.stop("catalog")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await catalog.GetCatalog(request, metadata=metadata, timeout=10)
+        assert (caught.value.code(), "catalog" in str(caught.value.details())) == (
+            grpc.StatusCode.UNAVAILABLE,
+            True,
+        )
+        await gateway.plane.start("catalog")
+
+
+async def test_health_and_reflection(gateway: Gateway) -> None:
+    async with gateway.stack.channel() as channel:
+        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+    services = await asyncio.to_thread(_reflected, gateway.stack)
+    assert {"inference.GRPCInferenceService", "modelyard.api.catalog.v1.CatalogService"} <= services
+
+
+def _reflected(stack: GatewayStack) -> set[str]:
+    class WithToken(grpc.StreamStreamClientInterceptor):  # type: ignore[misc]
+        def intercept_stream_stream(self, continuation, details, requests):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            return continuation(details._replace(metadata=[stack.authorization()]), requests)
+
+    with grpc.insecure_channel(f"127.0.0.1:{stack.port}") as channel:
+        database = ProtoReflectionDescriptorDatabase(grpc.intercept_channel(channel, WithToken()))
+        pool = DescriptorPool(database)
+        method = pool.FindServiceByName("inference.GRPCInferenceService").methods_by_name["ModelInfer"]
+        assert method.input_type.full_name == "inference.ModelInferRequest"
+        return set(database.get_services())
+
+
+async def test_unmodified_tritonclient(gateway: Gateway) -> None:
+    await asyncio.to_thread(_triton, gateway.stack)
+
+
+def _triton(stack: GatewayStack) -> None:
+    from tritonclient.grpc import InferenceServerClient, InferInput
+
+    client = InferenceServerClient(f"127.0.0.1:{stack.port}")
+    headers = dict([stack.authorization()])
+    try:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.get_server_metadata().name == "modelyard"
+        assert client.is_model_ready(IRIS, headers=headers)
+        assert client.get_model_metadata(IRIS, headers=headers).versions == ["one"]
+        values = np.arange(4, dtype=np.float32).reshape(1, 4)
+        tensor = InferInput("x", [1, 4], "FP32")
+        tensor.set_data_from_numpy(values)
+        answer = client.infer(IRIS, [tensor], headers=headers)
+        assert (answer.as_numpy("y") == values).all()
+    finally:
+        client.close()
+
+
+async def test_the_programs_start_in_any_order_and_stop(tmp_path: Path) -> None:
+    """Envoy first, then the agent, both as the suite runs them."""
+    async with gateway_stack() as stack:
+        stack.kill_envoy()
+        plane = ControlPlane(stack.folder, stack.issuer)
+        await plane.start()
+        replica = await stack.replica("one")
+        await plane.governance.grants.set({ADA.id: allow(IRIS)})
+        settings = {
+            "listen": "127.0.0.1:0",
+            "envoy_directory": str(stack.folder / "e2"),
+            "token_file": str(stack.settings.token_file),
+            **{f"{name}_address": address for name, address in stack.settings.services.items()},
+        }
+        environment = os.environ | {f"MODELYARD_{name.upper()}": value for name, value in settings.items()}
+        command = [sys.executable, "-m", "modelyard_gateway"]
+        with (tmp_path / "log").open("wb") as log:
+            programs = []
+            for verb in (["envoy"], ["agent"]):
+                programs.append(start_program([*command, *verb], env=environment, stdout=log, stderr=log))
+                await asyncio.sleep(0.3)
+        try:
+            version = await plane.inference.publish(route(IRIS, ("g1", 1, [replica.address])))
+            await plane.inference.until_confirmed(version, ["g1"])
+            assert (stack.folder / "e2").stat().st_mode & 0o777 == 0o700
+        finally:
+            for program in programs:
+                program.send_signal(signal.SIGTERM)
+            codes = [await asyncio.to_thread(program.wait, 20) for program in programs]
+            await plane.stop()
+        assert codes == [0, 0], (tmp_path / "log").read_text()
+
+
+async def test_envoy_says_that_its_port_is_taken(tmp_path: Path) -> None:
+    taken = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    names = ("catalog", "artifact", "governance", "inference")
+    environment = os.environ | {f"MODELYARD_{name.upper()}_ADDRESS": "127.0.0.1:1" for name in names}
+    environment |= {"MODELYARD_LISTEN": f"127.0.0.1:{port}", "MODELYARD_ENVOY_DIRECTORY": str(tmp_path)}
+    command = [sys.executable, "-m", "modelyard_gateway", "envoy"]
+    async with taken:
+        done = await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True
+        )
+    assert done.returncode == 1
+    assert f"Port {port} is taken" in done.stderr
+    assert "MODELYARD_LISTEN" in done.stderr

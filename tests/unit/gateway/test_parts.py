@@ -1,0 +1,138 @@
+"""Small parts of the gateway: settings, messages, rights, REST rules, files, the committed bootstrap."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+from pydantic import ValidationError
+
+from modelyard.api.governance.v1 import governance_service_pb2, identity_pb2
+from modelyard.api.inference.v1 import route_pb2
+from modelyard.api.oip.v2 import grpc_inference_pb2, rest_inference_pb2
+from modelyard_gateway import envoy, rest
+from modelyard_gateway.app import bootstrap_yaml
+from modelyard_gateway.descriptors import public_oip
+from modelyard_gateway.files import prepare_directory, write_atomic
+from modelyard_gateway.messages import keys_from_proto, table_from_proto
+from modelyard_gateway.permissions import allowed_principals
+from modelyard_gateway.routes import CONTROL_PLANE
+from modelyard_gateway.table import Route, RouteTable, Target
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
+from modelyard_kit.errors import InvalidField
+from modelyard_kit.protos import chain_to_proto
+from tests.unit.gateway.samples import CHAIN, settings
+
+ROOT = Path(__file__).parents[3]
+ALLOW, DENY = Effect.ALLOW, Effect.DENY
+
+
+def grant(resource: str, privilege: Privilege = Privilege.EXECUTE, effect: Effect = ALLOW) -> ResourceGrant:
+    return ResourceGrant(resource, privilege, effect)
+
+
+USE = (grant("c1", Privilege.USE_CATALOG), grant("s1", Privilege.USE_SCHEMA))
+
+
+def test_who_may_predict() -> None:
+    table = RouteTable(1, (Route(CHAIN, (), 0, 0.0),))
+    principals = {
+        "owner": ("owner", USE),
+        "granted": ("granted", (*USE, grant("d1"))),
+        "inherits": ("inherits", (*USE, grant("c1"))),
+        "admin": ("admin", (grant(SYSTEM_ID, Privilege.OWNERSHIP),)),
+        "denied": ("denied", (*USE, grant("d1"), grant("s1", effect=DENY))),
+        "cannot-reach": ("cannot-reach", (grant("d1"),)),
+        "elsewhere": ("elsewhere", (*USE, grant("d2"))),
+        "reader": ("reader", (*USE, grant("d1", Privilege.READ_METADATA))),
+        "nothing": ("nothing", ()),
+    }
+    assert allowed_principals(table, principals) == {"d1": ("admin", "granted", "inherits", "owner")}
+
+
+def test_a_table_is_parsed() -> None:
+    message = route_pb2.RouteTable(version=4)
+    route = message.routes.add(deployment=chain_to_proto(CHAIN), max_request_bytes=9)
+    route.timeout.FromMilliseconds(1500)
+    route.targets.add(group="g", model_version="prod.ml.iris/2", weight=2, addresses=["unix:/a"])
+    parsed = table_from_proto(message)
+    target = Target("g", "prod.ml.iris/2", 2, ("unix:/a",))
+    assert parsed == RouteTable(4, (Route(CHAIN, (target,), 9, 1.5),))
+    assert parsed.routes[0].name == "prod.ml.iris"
+
+
+def test_incomplete_messages_are_refused() -> None:
+    message = route_pb2.RouteTable(version=4)
+    message.routes.add(deployment=chain_to_proto(CHAIN)).targets.add(weight=1)
+    with pytest.raises(InvalidField, match="group"):
+        table_from_proto(message)
+    with pytest.raises(InvalidField, match="keys"):
+        keys_from_proto(governance_service_pb2.GetJwksResponse(issuer="modelyard"))
+    odd = governance_service_pb2.GetJwksResponse(keys=[identity_pb2.JsonWebKey(kid="k", alg="none")])
+    with pytest.raises(InvalidField, match="ES256"):
+        keys_from_proto(odd)
+
+
+def test_settings_name_what_is_wrong() -> None:
+    with pytest.raises(ValidationError, match="tls_certificate"):
+        settings(listen="0.0.0.0:8080")
+    with pytest.raises(ValidationError, match="absolute"):
+        settings(envoy_directory=Path("envoy"))
+    with pytest.raises(ValidationError, match="too long"):
+        settings(envoy_directory=Path("/" + "x" * 120))
+    with pytest.raises(ValidationError, match="catalog_address"):
+        settings(catalog_address="")
+    assert settings(listen="0.0.0.0:8080", tls_certificate="/c", tls_key="/k").listen == "0.0.0.0:8080"
+
+
+def test_every_method_of_the_rest_service_has_a_rule() -> None:
+    files = descriptor_pb2.FileDescriptorSet.FromString(rest.descriptor_set())
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.AddSerializedFile(file.SerializeToString())
+    service = pool.FindServiceByName("modelyard.api.oip.v2.RestInferenceService")
+    assert {method.name for method in service.methods} == rest.RULES.keys()
+    file = next(item for item in files.file if item.name == rest_inference_pb2.DESCRIPTOR.name)
+    infer = next(method for method in file.service[0].method if method.name == "Infer")
+    rule = infer.options.Extensions[annotations_pb2.http]
+    assert (rule.post, rule.body, rule.response_body) == ("/v2/models/{model_name}/infer", "body", "body")
+    assert rule.additional_bindings[0].post == "/v2/models/{model_name}/versions/{model_version}/infer"
+
+
+def test_the_public_protocol_is_ours_under_another_package() -> None:
+    public = public_oip()
+    assert public.package == "inference"
+    assert "modelyard" not in str(public)
+    ours = [message.name for message in grpc_inference_pb2.DESCRIPTOR.message_types_by_name.values()]
+    assert [message.name for message in public.message_type] == ours
+
+
+def test_services_of_the_control_plane_exist() -> None:
+    for name in CONTROL_PLANE.values():
+        assert descriptor_pool.Default().FindServiceByName(name).full_name == name
+
+
+def test_files_are_replaced_whole_and_private(tmp_path: Path) -> None:
+    folder = tmp_path / "envoy"
+    folder.mkdir(mode=0o755)
+    prepare_directory(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    write_atomic(folder / "a.json", "one")
+    write_atomic(folder / "a.json", "two")
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("a.json", "two")]
+    assert (folder / "a.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_missing_binary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(envoy.EnvoyMissingError, match="MODELYARD_ENVOY_BINARY"):
+        envoy.binary(str(tmp_path / "envoy"))
+    assert os.access(envoy.binary(""), os.X_OK)
+
+
+async def test_the_committed_bootstrap_is_fresh_and_valid() -> None:
+    committed = (ROOT / "deploy" / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8")
+    made = bootstrap_yaml(settings(envoy_directory=Path("/run/modelyard/envoy")))
+    assert committed == made, "run `make fix-bootstrap`, or see gateway/README.md"

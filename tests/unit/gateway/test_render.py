@@ -1,0 +1,166 @@
+"""Rendered configuration: what leads where, who may, and that it never contradicts itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from modelyard_gateway import render as rendering
+from modelyard_gateway.render import (
+    Configuration,
+    InconsistentConfigurationError,
+    bootstrap,
+    discovery_file,
+    render,
+)
+from modelyard_gateway.routes import CONTROL_PLANE, RBAC
+from modelyard_gateway.table import Desired, Predictions, RouteTable
+from tests.unit.gateway.samples import KEYS, desired, settings, target
+
+
+def routes_of(configuration: Configuration) -> list[dict[str, Any]]:
+    assert configuration.routes is not None
+    found: list[dict[str, Any]] = configuration.routes["virtual_hosts"][0]["routes"]
+    return found
+
+
+def prediction_routes(configuration: Configuration) -> list[dict[str, Any]]:
+    return [route for route in routes_of(configuration) if "headers" in route["match"]]
+
+
+def test_a_deployment_is_matched_by_header_under_each_service_name() -> None:
+    matches = [route["match"] for route in prediction_routes(render(settings(), desired(target())))]
+    header = [{"name": "modelyard-deployment", "string_match": {"exact": "prod.ml.iris"}}]
+    assert matches == [
+        {"prefix": "/inference.GRPCInferenceService/", "headers": header},
+        {"prefix": "/modelyard.api.oip.v2.GRPCInferenceService/", "headers": header},
+        {"prefix": "/modelyard.api.oip.v2.RestInferenceService/", "headers": header},
+    ]
+
+
+def test_traffic_is_shared_by_weight_and_groups_without_weight_are_only_warmed() -> None:
+    configuration = render(settings(), desired(target("a", 3), target("b", 1), target("c", 0)))
+    action = prediction_routes(configuration)[0]["route"]
+    assert action["weighted_clusters"]["clusters"] == [
+        {"name": "group-a", "weight": 3},
+        {"name": "group-b", "weight": 1},
+    ]
+    assert {"group-a", "group-b", "group-c"} <= {cluster["name"] for cluster in configuration.clusters}
+
+
+@pytest.mark.parametrize("targets", [(), (target("a", 0),)])
+def test_without_traffic_the_answer_is_unavailable(targets: Any) -> None:
+    route = prediction_routes(render(settings(), desired(*targets)))[0]
+    assert route["direct_response"] == {"status": 503}
+
+
+def test_rights_become_rbac() -> None:
+    def policies(*allowed: str) -> Any:
+        route = prediction_routes(render(settings(), desired(target(), allowed=allowed)))[0]
+        return route["typed_per_filter_config"][RBAC]["rbac"]["rules"]
+
+    nobody = policies()
+    assert nobody == {"action": "ALLOW", "policies": {}}
+    ids = policies("p2", "p1")["policies"]["execute"]["principals"][0]["or_ids"]["ids"]
+    values = [item["sourced_metadata"]["metadata_matcher"]["value"]["string_match"]["exact"] for item in ids]
+    assert values == ["p1", "p2"]
+
+
+def test_every_route_says_whom_it_lets_pass() -> None:
+    configuration = render(settings(), desired(target()))
+    assert all(RBAC in route["typed_per_filter_config"] for route in routes_of(configuration))
+
+
+def test_tokens_do_not_reach_replicas() -> None:
+    for route in prediction_routes(render(settings(), desired(target()))):
+        assert "authorization" in route["request_headers_to_remove"]
+
+
+def test_the_smaller_limit_of_bodies_rules() -> None:
+    def limit(of_route: int) -> int:
+        route = prediction_routes(
+            render(settings(max_request_bytes=5000), desired(target(), max_request_bytes=of_route))
+        )[0]
+        buffer = route["typed_per_filter_config"]["envoy.filters.http.buffer"]["buffer"]
+        return int(buffer["max_request_bytes"]) - 5
+
+    assert (limit(1000), limit(9000), limit(0)) == (1000, 5000, 5000)
+
+
+def test_refusals_of_a_route_carry_the_reason() -> None:
+    metadata = prediction_routes(render(settings(), desired(target())))[0]["metadata"]["filter_metadata"][
+        "modelyard"
+    ]
+    text = metadata["denied_details"]
+    status = status_pb2.Status.FromString(base64.b64decode(text + "=" * (-len(text) % 4)))
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (status.code, status.message, info.reason) == (7, metadata["denied_message"], "PERMISSION_DENIED")
+    assert dict(info.metadata)["name"] == "prod.ml.iris"
+
+
+def test_services_are_there_before_routes_are_known() -> None:
+    configuration = render(settings(), Desired(KEYS, None))
+    prefixes = {route["match"].get("prefix") for route in routes_of(configuration)}
+    assert {f"/{name}/" for name in CONTROL_PLANE.values()} <= prefixes
+    assert prediction_routes(configuration) == []
+
+
+def test_replicas_by_host_name_are_resolved() -> None:
+    def kind(*addresses: str) -> str:
+        clusters = render(settings(), desired(target("g", 1, *addresses))).clusters
+        return str(next(cluster["type"] for cluster in clusters if cluster["name"] == "group-g"))
+
+    assert kind("unix:/a", "127.0.0.1:1", "[::1]:2") == "STATIC"
+    assert kind("replica-0.svc:9000") == "STRICT_DNS"
+
+
+def test_one_group_in_two_deployments_is_refused() -> None:
+    wanted = desired(target("same"), target("same"))
+    with pytest.raises(InconsistentConfigurationError, match="group-same"):
+        render(settings(), wanted)
+
+
+def test_a_route_to_a_missing_cluster_is_refused() -> None:
+    good = render(settings(), desired(target()))
+    bad = Configuration(good.listeners, (), good.routes)
+    with pytest.raises(InconsistentConfigurationError, match="group-g1"):
+        rendering.check(bad)
+
+
+def test_the_same_state_gives_the_same_files() -> None:
+    one, two = desired(target("a"), target("b")), desired(target("a"), target("b"), allowed=("p1",))
+    files = [discovery_file(render(settings(), wanted).clusters) for wanted in (one, two)]
+    assert files[0] == files[1]
+    text, version = files[0]
+    assert json.loads(text)["version_info"] == version
+    assert discovery_file([])[1] != version
+
+
+def test_deployments_and_rights_do_not_change_the_listener() -> None:
+    """A change of the listener would end connections."""
+    small = render(settings(), desired(target()))
+    large = render(settings(), desired(target("x"), target("y"), allowed=("p1", "p2"), max_request_bytes=7))
+    assert small.listeners == large.listeners
+    empty = Desired(KEYS, Predictions(RouteTable(2, ()), {}))
+    assert render(settings(), empty).listeners == small.listeners
+
+
+def test_traces_are_sent_where_they_are_wanted() -> None:
+    plain = render(settings(), desired(target()))
+    traced = render(settings(otlp_endpoint="http://collector:4317"), desired(target()))
+    assert "telemetry" not in {cluster["name"] for cluster in plain.clusters}
+    cluster = next(cluster for cluster in traced.clusters if cluster["name"] == "telemetry")
+    address = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+    assert address == {"socket_address": {"address": "collector", "port_value": 4317}}
+
+
+def test_the_bootstrap_watches_the_folder() -> None:
+    made = bootstrap(settings())
+    assert made["admin"]["address"] == {"pipe": {"path": "/run/m/envoy/admin.sock", "mode": 0o600}}
+    paths = [source["path_config_source"]["path"] for source in made["dynamic_resources"].values()]
+    assert paths == ["/run/m/envoy/listeners.json", "/run/m/envoy/clusters.json"]
