@@ -15,9 +15,9 @@ from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField
 
 # Each level of a JSON value takes up to three levels of messages, of which protobuf reads at most 100.
-METRIC_DEPTH = 16
-NAME_LENGTH = 250
-MAX_RANK = 32
+METRIC_DEPTH = limits.LIMITS["metric_depth"].maximum
+NAME_LENGTH = limits.LIMITS["tensor_name_length"].maximum
+MAX_RANK = limits.LIMITS["tensor_rank"].maximum
 DATATYPES = frozenset(
     [
         "BOOL",

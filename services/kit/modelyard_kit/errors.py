@@ -131,9 +131,9 @@ class LimitExceeded(DomainError):
     reason = "LIMIT_EXCEEDED"
     code = "INVALID_ARGUMENT"
 
-    def __init__(self, limit: str, *, maximum: int, actual: int) -> None:
+    def __init__(self, limit: str, *, maximum: int, actual: int, what: str = "") -> None:
         super().__init__(
-            f"{actual} is over the limit {limit} of {maximum}",
+            f"{what or limit}: {actual:,} is over the limit of {maximum:,} ({limit})",
             metadata={"limit": limit, "maximum": str(maximum), "actual": str(actual)},
         )
 

@@ -59,4 +59,5 @@ def check(name: str, actual: int) -> None:
     """
     limit = LIMITS[name]
     if actual > limit.maximum:
-        raise LimitExceeded(name, maximum=limit.maximum, actual=actual)
+        what = f"{limit.description}, {limit.unit}"
+        raise LimitExceeded(name, maximum=limit.maximum, actual=actual, what=what)
