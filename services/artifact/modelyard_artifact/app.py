@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, model_validator
+from sqlalchemy.exc import SQLAlchemyError
 
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import add_ArtifactServiceServicer_to_server
 from modelyard_artifact.access import access_table
@@ -103,7 +104,7 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
                 expired = await artifacts.expire(age)
                 if expired:
                     parts.log.info("uploads_expired", count=expired)
-            except (DomainError, OSError) as error:
+            except (DomainError, OSError, SQLAlchemyError) as error:
                 parts.log.warning("upload_expiry_failed", error=str(error))
             await asyncio.sleep(_EXPIRY_PAUSE_SECONDS)
 
