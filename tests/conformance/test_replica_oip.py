@@ -427,6 +427,26 @@ class TestBadInput:
         async with channel_to(iris) as channel:
             assert len((await GRPCInferenceServiceStub(channel).ModelInfer(request)).outputs) == 1
 
+    async def test_errors_about_long_names_arrive(self, iris: Replica) -> None:
+        for name in ("n" * 100_000, "ä" * 50_000):
+            async with channel_to(iris) as channel:
+                stub = GRPCInferenceServiceStub(channel)
+                for request in (
+                    request_of((name, "FP32", X)),
+                    request_of(("x", "FP32", X), model_name=name),
+                    request_of(("x", "FP32", X), model_version=name),
+                    request_of(("x", "FP32", X), model_version="9" * 100_000),
+                    request_of(("x", "FP32", X), method=name),
+                ):
+                    error = await refused(stub.ModelInfer(request))
+                    assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+                    assert str(error.details()).endswith("…")
+                    assert reason_of(error).reason in (
+                        "INVALID_TENSOR",
+                        "RESOURCE_NOT_FOUND",
+                        "INVALID_FIELD",
+                    )
+
     async def test_no_message_at_all(self, iris: Replica) -> None:
         async with channel_to(iris) as channel:
             for method in ("ModelInfer", "ModelMetadata", "ModelReady"):
@@ -750,6 +770,8 @@ class TestRest:
             ({"inputs": [{"name": "x", "shape": [1, 5], "datatype": "FP32", "data": [1] * 5}]}, "Expected [-1,4], got [1,5]"),
             ({"inputs": [{"name": "y", "shape": [1, 4], "datatype": "FP32", "data": [1] * 4}]}, "unexpected inference input 'y'"),
             ({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}]}, "binary_data_size"),
+            (b'{"id": "\\ud800", "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}', "id: must be text"),
+            (b'{"inputs": [{"name": "\\ud800", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}', "unexpected inference input"),
             ({"id": 5, "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1] * 4}]}, "id: must be text"),
         ],
     )  # fmt: skip

@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from modelyard_inference import runtimes
 from modelyard_inference.runtimes import LoadError, RejectedInput
-from modelyard_inference.runtimes.signature import MethodSignature, Signature, TensorSpec
+from modelyard_inference.runtimes.signature import InputLayout, MethodSignature, Signature, TensorSpec
 from tests.conformance import replicas
 from tests.conformance.replicas import IRIS, iris_model, iris_rows
 from tests.conformance.runtime_suite import COLOURS, RuntimeSuite, colours_method
@@ -90,6 +90,17 @@ class TestSklearn(RuntimeSuite):
         method = MethodSignature("predict", inputs, (TensorSpec("label", "INT64", (-1,)),))
         with pytest.raises(LoadError, match="takes one matrix"):
             self.load(tmp_path, Signature((method,)))
+
+    def test_columns_of_numbers(self, tmp_path: Path) -> None:
+        self.write_iris(tmp_path)
+        names = ("a", "b", "c", "d")
+        inputs = tuple(TensorSpec(name, "FP32", (-1,)) for name in names)
+        outputs = (TensorSpec("label", "INT64", (-1,)),)
+        signature = Signature((MethodSignature("predict", inputs, outputs, InputLayout.COLUMNS),))
+        columns = {name: iris_rows()[:, index] for index, name in enumerate(names)}
+        # The order of the signature counts, not that of the request.
+        answers = self.load(tmp_path, signature).predict("predict", dict(reversed(columns.items())))
+        assert np.asarray(answers["label"]).tolist() == iris_model().predict(iris_rows()).tolist()
 
     def test_one_output_per_column(self, tmp_path: Path) -> None:
         self.write_iris(tmp_path)

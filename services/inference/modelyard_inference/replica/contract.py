@@ -14,6 +14,7 @@ from modelyard_kit.errors import InvalidField
 
 METHOD_PARAMETER: Final = "method"
 """Request parameter that names the method; without it the first method of the signature is called."""
+_VERSION_DIGITS: Final = 18
 _MICROSECONDS: Final = 1_000_000
 
 ParameterValue = bool | int | float | str | None
@@ -174,7 +175,10 @@ class Contract:
         """Tell whether a version of a request is the one that runs here; empty means any."""
         if not version or version == self.version:
             return True
-        if not (version.isascii() and version.isdigit()) or int(version) < 1:
+        if (
+            not (version.isascii() and version.isdigit() and len(version) <= _VERSION_DIGITS)
+            or int(version) < 1
+        ):
             raise BadVersion(version)
         return int(version) == self.config.version
 

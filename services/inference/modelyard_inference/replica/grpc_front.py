@@ -116,6 +116,6 @@ async def _abort(context: Any, error: Exception, path: str) -> None:
     # Nothing was sent before, so this is a trailers-only answer, which Envoy may retry.
     await context.abort(
         _CODES[status.code(told)],
-        told.message,
+        status.message(told),
         trailing_metadata=((status.DETAILS_KEY, status.details(told)),),
     )

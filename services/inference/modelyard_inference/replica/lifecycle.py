@@ -37,9 +37,10 @@ class Lifecycle:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def changed(self) -> None:
-        """Wait for the next change of the state."""
-        await self._changed.wait()
+    @property
+    def change(self) -> asyncio.Event:
+        """The event of the next change; take it before looking at the state, so that none is missed."""
+        return self._changed
 
     def enter(self) -> None:
         """Count a prediction in.

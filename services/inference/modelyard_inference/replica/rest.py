@@ -55,7 +55,7 @@ def parse(name: str, version: str, body: bytes, contract: Contract) -> Predictio
         names.append(_text(item, "name", field))
         _check_parameters("output", names[-1], _parameters(item, f"{field}.parameters"))
     request_id = request.get("id", "")
-    if not isinstance(request_id, str):
+    if not isinstance(request_id, str) or not _is_unicode(request_id):
         raise InvalidField("id", "must be text")
     return method.predict(
         inputs, wanted=method.select(names), request_id=request_id, timeout=parameters.timeout
@@ -166,6 +166,15 @@ def _plain(name: str, datatype: str, array: Array) -> list[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return [value if np.isfinite(value) else _odd_text(value) for value in values]
     return values
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether the text is free of halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _odd_text(value: float) -> str:

@@ -49,7 +49,7 @@ class Servicer:
             for spec in (*method.inputs, *method.outputs)
         )
         self._large = _LARGE_SLOW_BODY if has_bytes else _LARGE_BODY
-        self._version = metadata.version("modelyard") if _installed() else "0"
+        self._version = _version()
 
     def routes(self, wrap: Callable[[str, Unary], Unary]) -> Routes:
         """Return the methods by path; `wrap` gets the methods that predict."""
@@ -171,12 +171,9 @@ class Servicer:
             ).SerializeToString()
             await asyncio.Event().wait()
         while True:
-            changed = asyncio.ensure_future(self._lifecycle.changed())
-            try:
-                yield self._health()
-                await changed
-            finally:
-                changed.cancel()
+            change = self._lifecycle.change
+            yield self._health()
+            await change.wait()
 
     async def _predict(self, prediction: Prediction, call: Call) -> Outputs:
         deadline = call.deadline
@@ -237,9 +234,8 @@ def _tensor(item: pb.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:
     return {"name": item.name, "datatype": item.datatype, "shape": list(item.shape)}
 
 
-def _installed() -> bool:
+def _version() -> str:
     try:
-        metadata.version("modelyard")
+        return metadata.version("modelyard")
     except metadata.PackageNotFoundError:
-        return False
-    return True
+        return "unknown"  # run from a source tree that is not installed
