@@ -1,0 +1,127 @@
+"""A deployed scikit-learn model for stories about predictions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
+
+from modelyard.aio import AsyncClient
+from tests.framework.stack import Stack
+
+ROWS, LABELS = load_iris(return_X_y=True)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A deployment of the alias `champion`, with two versions that give different answers."""
+
+    name: str
+    models: tuple[Any, Any]
+
+    def expected(self, version: int, rows: np.ndarray[Any, Any]) -> list[int]:
+        """Return what a version answers."""
+        return [int(label) for label in self.models[version - 1].predict(rows)]
+
+
+@asynccontextmanager
+async def deployed(stack: Stack, *, replicas: int = 1) -> AsyncIterator[Deployed]:
+    """Log two versions, deploy `@champion` -> 1, and remove the deployment afterwards."""
+    catalog = f"d{uuid.uuid4().hex[:10]}"
+    name = f"{catalog}.ml.iris"
+    models = (
+        LogisticRegression(max_iter=500).fit(ROWS, LABELS),
+        DecisionTreeClassifier(max_depth=1).fit(ROWS, LABELS),
+    )
+    async with stack.admin() as admin:
+        await admin.catalogs.create(catalog)
+        await admin.schemas.create(f"{catalog}.ml")
+        for model in models:
+            await admin.log_model(model, name, example=ROWS[:3], progress=False)
+        await admin.aliases.set(name, {"champion": 1})
+        await admin.deployments.create(name, f"{name}@champion", replicas=replicas)
+        await admin.deployments.wait(name, timeout=120)
+        try:
+            yield Deployed(name, models)
+        finally:
+            await admin.deployments.delete(name)
+            await admin.deployments.wait_deleted(name)
+
+
+@contextmanager
+def deployed_for_module(stack: Stack) -> Iterator[Deployed]:
+    """Do the same on an event loop of its own, for fixtures that outlive a test."""
+    with asyncio.Runner() as runner:
+        context = deployed(stack)
+        one = runner.run(context.__aenter__())
+        try:
+            yield one
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
+@dataclass
+class Load:
+    """Predictions that run while something happens: the versions that answered, in order, and the failures."""
+
+    versions: list[int] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+
+    async def more(self, count: int, *, version: int | None = None, timeout: float = 60.0) -> None:
+        """Wait for `count` more answers, of one version if given.
+
+        Raises:
+            TimeoutError: they did not come.
+        """
+        seen = len(self.versions)
+        deadline = time.monotonic() + timeout
+        while sum(version in (None, one) for one in self.versions[seen:]) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{len(self.versions) - seen} answers, {len(self.failures)} failures: {self.failures[:1]}"
+                )
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def load(predict: Callable[[], Awaitable[int]], *, callers: int = 4) -> AsyncIterator[Load]:
+    """Call `predict`, which returns the version that answered, again and again within this block."""
+    seen = Load()
+    stop = asyncio.Event()
+
+    async def caller() -> None:
+        while not stop.is_set():
+            try:
+                seen.versions.append(await predict())
+            except Exception as error:  # noqa: BLE001 - each is counted, and the test looks at them
+                seen.failures.append(error)
+                await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(callers):
+            group.create_task(caller())
+        try:
+            yield seen
+        finally:
+            stop.set()
+
+
+def predictor(client: AsyncClient, deployment: Deployed) -> Callable[[], Awaitable[int]]:
+    """Return a call that predicts one row, checks the answer against its version's own model, and returns the version."""
+
+    async def predict() -> int:
+        answer = await client.predict(deployment.name, ROWS[:1], outputs=["output"])
+        version = int(answer.model_version)
+        assert answer.output.tolist() == deployment.expected(version, ROWS[:1])
+        return version
+
+    return predict
