@@ -67,9 +67,13 @@ async def test_every_step_may_fail_once(place: Site) -> None:
             await inference.until(lambda d: not d.ready)
             grow = UpdateDeployment("prod.ml.iris", "", replicas=2)
             await inference.deployments.update(call(), grow)
-            await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2} and d.state is DeploymentState.ACTIVE)
+            await inference.until(
+                lambda d: d.ready == {"prod.ml.iris/1": 2} and d.state is DeploymentState.ACTIVE
+            )
             await inference.deployments.update(call(), replace(grow, replicas=1))
-            await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 1} and d.state is DeploymentState.ACTIVE)
+            await inference.until(
+                lambda d: d.ready == {"prod.ml.iris/1": 1} and d.state is DeploymentState.ACTIVE
+            )
             change = UpdateDeployment("prod.ml.iris", "", targets=(spec("prod.ml.iris/2"),))
             await inference.deployments.update(call(), change)
             await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/2")
@@ -151,8 +155,12 @@ async def test_processes_that_the_database_does_not_know_are_stopped(
         await eventually(none)
 
 
-@pytest.mark.parametrize(("runtime", "reason"), [("broken", "it is broken"), ("stuck", "not ready within 1 s")])
-async def test_version_that_does_not_start_leaves_the_old_answering(place: Site, runtime: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "reason"), [("broken", "it is broken"), ("stuck", "not ready within 1 s")]
+)
+async def test_version_that_does_not_start_leaves_the_old_answering(
+    place: Site, runtime: str, reason: str
+) -> None:
     place.upstream.add(1)
     place.upstream.add(2, runtime=runtime)
     async with place.life() as inference:
@@ -180,7 +188,9 @@ async def test_moved_alias_is_followed_unless_a_policy_refuses(place: Site) -> N
         place.upstream.add(number)
     place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/1"
     async with place.life() as inference:
-        await inference.deployments.create(call(), creation("prod.ml.iris", spec("models:/prod.ml.iris@champion")))
+        await inference.deployments.create(
+            call(), creation("prod.ml.iris", spec("models:/prod.ml.iris@champion"))
+        )
         first = await inference.until_state(DeploymentState.ACTIVE)
         place.upstream.refused["prod.ml.iris/2"] = ["2 approvals, has 0"]
         place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/2"
@@ -216,7 +226,9 @@ async def test_change_waits_for_gateways(place: Site) -> None:
         await inference.until(lambda d: d.state_message == "waiting for a gateway")
 
 
-async def test_stubborn_replica_is_killed_after_its_grace(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stubborn_replica_is_killed_after_its_grace(
+    place: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(steps, "KILL_MARGIN_SECONDS", 0.0)
     place.upstream.add(1, runtime="stubborn")
     async with place.life() as inference:

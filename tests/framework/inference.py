@@ -16,7 +16,7 @@ from pathlib import Path
 
 from modelyard.references import parse_version_reference
 from modelyard_inference.artifacts import ArtifactCache, manifest_digest
-from modelyard_inference.commands import CreateDeployment, UpdateDeployment
+from modelyard_inference.commands import CreateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher

@@ -23,7 +23,7 @@ def main(path: Path) -> int:
     """Run until SIGTERM."""
     config = json.loads(path.read_text())
     runtime = config["runtime"]
-    print(f"tiny replica of {config['model']}/{config['version']}", flush=True)
+    sys.stdout.write(f"tiny replica of {config['model']}/{config['version']}\n")
     if runtime == "broken":
         write_status(path, "failed", "the model cannot be loaded: it is broken")
         return 1

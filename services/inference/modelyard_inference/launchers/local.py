@@ -5,7 +5,7 @@
                                config.json, config.json.status, log, log.1 (the run before)
 
 A replica is a session of its own, so it survives this service and its terminal. The process writes its own `pid` file before it
-becomes the replica: there is no moment at which it runs and cannot be found.
+becomes the replica, so that it is found even if this service dies the moment after it was started.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import structlog
 
 from modelyard_inference.launchers import Found, Handle, LaunchFailed, ReplicaSpec, processes
-from modelyard_inference.replica.config import read_status
+from modelyard_inference.replica.config import read_status, status_path
 
 SOCKET_PATH_BYTES = 103
 _SOCKET_NAME_LENGTH = len("/s/") + 12
@@ -144,7 +144,8 @@ class LocalLauncher:
     def _spawn(self, spec: ReplicaSpec) -> Handle:
         folder, config = self._folder(spec.id), self._config(spec.id)
         folder.mkdir(mode=0o700, exist_ok=True)
-        config.with_name(config.name + ".status").unlink(missing_ok=True)
+        for stale in (folder / "pid", status_path(config)):
+            stale.unlink(missing_ok=True)
         Path(self.address(spec.id).removeprefix("unix:")).unlink(missing_ok=True)
         spec.config.dump(config)
         log = folder / "log"
@@ -164,7 +165,10 @@ class LocalLauncher:
             )
         child.returncode = 0  # the process outlives this object; its end is collected by its id
         self._exit_codes.pop(spec.id, None)
-        return Handle(spec.id, child.pid, processes.start_time(child.pid))
+        started = processes.start_time(child.pid)
+        while not (folder / "pid").exists() and processes.start_time(child.pid):
+            time.sleep(0.002)  # moments: from here on it can be found
+        return Handle(spec.id, child.pid, started)
 
     def _status(self, handle: Handle) -> Found:
         code = processes.collect(handle.process_id)

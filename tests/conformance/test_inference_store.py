@@ -1,0 +1,328 @@
+"""The use cases of deployments and their tables, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from modelyard_inference import tables
+from modelyard_inference.commands import ListDeployments, UpdateDeployment
+from modelyard_inference.deployments import Deployments
+from modelyard_inference.models import (
+    DeploymentState,
+    Group,
+    GroupState,
+    Replica,
+    ReplicaState,
+)
+from modelyard_inference.store import InferenceStore
+from modelyard_kit.access import Effect, Grants, Missing, Privilege, ResourceGrant
+from modelyard_kit.auth import Principal
+from modelyard_kit.clock import utc_now
+from modelyard_kit.db import Database
+from modelyard_kit.errors import (
+    AlreadyExists,
+    EtagMismatch,
+    InvalidState,
+    NotFound,
+    PermissionDenied,
+    PolicyUnmet,
+    RequestIdReused,
+)
+from tests.framework.inference import ADA, FakeUpstream, all_grants, call, creation, spec
+
+BOB = Principal("u-bob", "bob", "user")
+ALLOW, DENY = Effect.ALLOW, Effect.DENY
+
+
+class Rig:
+    def __init__(self, db: Database, grants: Grants) -> None:
+        self.db, self.grants, self.store, self.upstream = db, grants, InferenceStore(), FakeUpstream()
+        self.wakes = 0
+        self.rules = Deployments(db, self.store, self.upstream, grants, utc_now, self._wake)
+        for number in (1, 2):
+            self.upstream.add(number)
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def grant(self, principal: Principal, *grants: tuple[str, Privilege, Effect]) -> None:
+        self.grants.replace(principal.id, principal.name, [ResourceGrant(*grant) for grant in grants])
+
+    async def events(self) -> list[str]:
+        query = sa.select(tables.metadata.tables["outbox"].c.type).order_by(sa.text("position"))
+
+        async def work(connection: sa.ext.asyncio.AsyncConnection) -> Sequence[str]:
+            return (await connection.execute(query)).scalars().all()
+
+        return list(await self.db.read(work))
+
+
+@pytest.fixture
+async def rig(fresh_database: Callable[[str], str]) -> AsyncIterator[Rig]:
+    db = Database.connect(fresh_database("modelyard_inference"))
+    yield Rig(db, await all_grants())
+    await db.close()
+
+
+async def test_tables_are_those_of_the_migration(rig: Rig) -> None:
+    def difference(connection: sa.Connection) -> object:
+        from alembic.autogenerate import compare_metadata
+        from alembic.migration import MigrationContext
+
+        found = compare_metadata(MigrationContext.configure(connection), tables.metadata)
+        return [change for change in found if "alembic_version" not in str(change)]
+
+    async with rig.db.engine.connect() as connection:
+        assert await connection.run_sync(difference) == []
+
+
+async def test_created_deployment_is_read_back_whole(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation(description="about", replicas=3))
+    assert await rig.rules.get("prod.ml.iris") == made
+    assert made.state is DeploymentState.CREATING
+    assert made.targets[0].wanted == rig.upstream.versions["prod.ml.iris/1"]
+    assert [link.name for link in made.chain] == ["prod.ml.iris", "prod.ml", "prod", ""]
+    assert await rig.rules.chain(deployment_id=made.id) == made.chain
+    assert rig.wakes == 1
+    assert await rig.events() == ["inference.deployment.created"]
+
+
+async def test_name_is_taken_once(rig: Rig) -> None:
+    results = await asyncio.gather(
+        *(rig.rules.create(call(), creation()) for _ in range(4)), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in results) == ["AlreadyExists"] * 3 + ["Deployment"]
+    with pytest.raises(AlreadyExists):
+        await rig.rules.create(call(), creation())
+
+
+async def test_same_request_id_returns_the_first_answer(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation(request_id="r"))
+    rig.upstream.versions.clear()  # nothing is looked up again
+    assert await rig.rules.create(call(), creation(request_id="r")) == made
+    with pytest.raises(RequestIdReused):
+        await rig.rules.create(call(), creation(request_id="r", fingerprint="other"))
+    assert await rig.events() == ["inference.deployment.created"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "error"),
+    [("prod.ml.iris/9", NotFound), ("prod.ml.iris@none", NotFound), ("prod.ml.none/1", NotFound)],
+)
+async def test_target_must_exist(rig: Rig, reference: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await rig.rules.create(call(), creation("prod.ml.iris", spec(reference)))
+
+
+async def test_target_must_be_ready_and_let_by_policies(rig: Rig) -> None:
+    rig.upstream.pending.add("prod.ml.iris/1")
+    with pytest.raises(InvalidState):
+        await rig.rules.create(call(), creation())
+    rig.upstream.pending.clear()
+    rig.upstream.refused["prod.ml.iris/1"] = ["1 approval of 1", "a card"]
+    with pytest.raises(PolicyUnmet) as refused:
+        await rig.rules.create(call(), creation())
+    assert [violation.description for violation in refused.value.violations] == ["1 approval of 1", "a card"]
+    assert await rig.events() == []
+
+
+async def test_caller_needs_deploy_on_the_model(rig: Rig) -> None:
+    rig.grant(BOB, ("m-prod.ml.iris", Privilege.READ_METADATA, ALLOW))
+    for reference in (
+        "prod.ml.iris/1",
+        "prod.ml.iris/9",
+        "prod.ml.none/1",
+    ):  # all the same to who may not know
+        with pytest.raises(PermissionDenied):
+            await rig.rules.create(call(BOB), creation("prod.ml.iris", spec(reference)))
+    reach = (("c1", Privilege.USE_CATALOG, ALLOW), ("s1", Privilege.USE_SCHEMA, ALLOW))
+    rig.grant(BOB, *reach, ("m-prod.ml.iris", Privilege.DEPLOY, ALLOW))
+    made = await rig.rules.create(call(BOB), creation())
+    assert made.owner_id == BOB.id
+
+
+async def test_update_changes_what_is_given_and_nothing_else(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation(description="about"))
+    changed = await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", made.etag, replicas=4))
+    assert (changed.replicas, changed.description, changed.targets) == (4, "about", made.targets)
+    assert changed.etag != made.etag
+    assert await rig.rules.get("prod.ml.iris") == changed
+    with pytest.raises(EtagMismatch):
+        await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", made.etag, replicas=5))
+    assert await rig.events() == ["inference.deployment.created", "inference.deployment.updated"]
+
+
+async def test_only_one_of_two_conditional_updates_wins(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation())
+    change = UpdateDeployment("prod.ml.iris", made.etag, replicas=4)
+    results = await asyncio.gather(
+        *(rig.rules.update(call(), change) for _ in range(3)), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in results) == [
+        "Deployment",
+        "EtagMismatch",
+        "EtagMismatch",
+    ]
+
+
+async def test_kept_targets_are_not_checked_again(rig: Rig) -> None:
+    await rig.rules.create(call(), creation())
+    rig.upstream.refused["prod.ml.iris/1"] = ["expired"]
+    both = (spec("prod.ml.iris/1", 9), spec("prod.ml.iris/2"))
+    changed = await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", "", targets=both))
+    assert [(target.wanted.number, target.spec.weight) for target in changed.targets] == [(1, 9), (2, 1)]
+    rig.upstream.refused["prod.ml.iris/2"] = ["no"]
+    await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", "", targets=both[:1]))
+    with pytest.raises(PolicyUnmet):
+        await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", "", targets=both))
+
+
+async def test_limits_of_a_route_make_a_new_table(rig: Rig) -> None:
+    await rig.rules.create(call(), creation())
+    before = await rig.db.read(rig.store.table_version)
+    await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", "", description="x", replicas=2))
+    assert await rig.db.read(rig.store.table_version) == before
+    await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", "", timeout_ms=5))
+    assert await rig.db.read(rig.store.table_version) == before + 1
+
+
+async def test_delete_is_repeatable_and_final(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation())
+    with pytest.raises(EtagMismatch):
+        await rig.rules.delete(call(), "prod.ml.iris", "99")
+    deleted = await rig.rules.delete(call(), "prod.ml.iris", made.etag)
+    assert deleted.state is DeploymentState.DELETING
+    assert await rig.rules.delete(call(), "prod.ml.iris", made.etag) == deleted
+    with pytest.raises(InvalidState):
+        await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", "", replicas=2))
+    with pytest.raises(AlreadyExists):
+        await rig.rules.create(call(), creation())
+    assert await rig.events() == ["inference.deployment.created", "inference.deployment.deleted"]
+
+
+async def test_missing_deployment_names_its_nearest_container(rig: Rig) -> None:
+    for name, nearest in (("prod.ml.none", "prod.ml"), ("prod.none.x", "prod"), ("none.x.y", "")):
+        with pytest.raises(Missing) as missing:
+            await rig.rules.access_chain(name)
+        assert missing.value.nearest[0].name == nearest
+        assert isinstance(missing.value.error, NotFound)
+
+
+class TestLists:
+    """Pages hold what the caller may see, no more and no less."""
+
+    async def _names(self, rig: Rig, principal: Principal, schema: str = "", limit: int = 50) -> list[str]:
+        names, after = [], ""
+        while True:
+            page = await rig.rules.page(call(principal), ListDeployments(schema, limit, after))
+            assert len(page.deployments) <= limit
+            names += [deployment.name for deployment in page.deployments]
+            if not page.next_after:
+                return names
+            after = page.next_after
+
+    @pytest.fixture
+    async def names(self, rig: Rig) -> list[str]:
+        names = [f"prod.ml.d{number}" for number in range(5)]
+        for name in names:
+            await rig.rules.create(call(), creation(name))
+        return names
+
+    async def test_pages_are_complete_and_in_order(self, rig: Rig, names: list[str]) -> None:
+        assert await self._names(rig, ADA, limit=2) == names
+        assert await self._names(rig, ADA, "prod.ml", limit=5) == names
+
+    async def test_only_what_is_granted(self, rig: Rig, names: list[str]) -> None:
+        reach = (("c1", Privilege.USE_CATALOG, ALLOW), ("s1", Privilege.USE_SCHEMA, ALLOW))
+        read = Privilege.READ_METADATA
+        one, two = [(await rig.rules.get(name)).id for name in names[:2]]
+        for grants, seen in (
+            ((), []),
+            (((one, read, ALLOW),), []),  # without reach into catalog and schema
+            ((*reach, (one, read, ALLOW)), names[:1]),
+            ((*reach, ("c1", read, ALLOW)), names),
+            ((*reach, ("system", read, ALLOW), (two, read, DENY)), [names[0], *names[2:]]),
+            ((*reach, ("s1", read, ALLOW), ("system", read, DENY)), []),
+            ((("s1", Privilege.OWNERSHIP, ALLOW), ("c1", Privilege.USE_CATALOG, ALLOW)), names),
+            ((("c1", Privilege.OWNERSHIP, ALLOW),), names),
+        ):
+            rig.grant(BOB, *grants)
+            assert await self._names(rig, BOB, limit=2) == seen
+
+    async def test_list_agrees_with_single_decisions(self, rig: Rig, names: list[str]) -> None:
+        deployments = [await rig.rules.get(name) for name in names]
+        ids = [deployments[0].id, "s1", "c1", "system"]
+        privileges = (Privilege.READ_METADATA, Privilege.USE_SCHEMA, Privilege.USE_CATALOG)
+        for read_on in ids:
+            for denied_on in (None, *ids):
+                for denied in privileges:
+                    grants = [(read_on, Privilege.READ_METADATA, ALLOW)]
+                    grants += [("system", privilege, ALLOW) for privilege in privileges[1:]]
+                    grants += [(denied_on, denied, DENY)] if denied_on else []
+                    rig.grant(BOB, *grants)
+                    expected = [
+                        d.name
+                        for d in deployments
+                        if rig.grants.decide(BOB.id, Privilege.READ_METADATA, d.chain).allowed
+                    ]
+                    assert await self._names(rig, BOB) == expected, grants
+
+    async def test_own_deployments_are_seen(self, rig: Rig) -> None:
+        reach = (("c1", Privilege.USE_CATALOG, ALLOW), ("s1", Privilege.USE_SCHEMA, ALLOW))
+        rig.grant(BOB, *reach, ("s1", Privilege.DEPLOY, ALLOW))
+        await rig.rules.create(call(BOB), creation())
+        assert await self._names(rig, BOB) == ["prod.ml.iris"]
+
+    async def test_missing_schema_is_told_only_to_who_may_know(self, rig: Rig) -> None:
+        with pytest.raises(NotFound):
+            await self._names(rig, ADA, "prod.none")
+        for schema in ("prod.none", "prod.ml", "none.x"):
+            with pytest.raises(PermissionDenied):
+                await self._names(rig, BOB, schema)
+
+
+async def test_route_table_follows_from_the_rows(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation())
+    version = rig.upstream.versions["prod.ml.iris/1"]
+    group = Group("g", "iris-v1-g", made.id, version, 2**20, GroupState.SERVING, 3, 2, utc_now())
+    other = replace(group, id="h", name="iris-v1-h", state=GroupState.STARTING)
+    replica = Replica(
+        "r0", "g", made.id, 0, "unix:/s/0", ReplicaState.READY, True, 2, 1, "x", 0, 0, "", utc_now()
+    )
+    joining = replace(replica, id="r1", ordinal=1, address="unix:/s/1", routed=False)
+
+    async def fill(connection: sa.ext.asyncio.AsyncConnection) -> None:
+        await rig.store.insert_group(connection, group)
+        await rig.store.insert_group(connection, other)
+        await rig.store.insert_replicas(connection, [replica, joining])
+        await rig.store.next_table(connection)
+
+    await rig.db.in_tx(fill)
+    table = await rig.db.read(rig.store.routes)
+    (route,) = table.routes
+    (target,) = route.targets
+    assert (target.group, target.version, target.weight) == ("iris-v1-g", "prod.ml.iris/1", 3)
+    assert target.addresses == ("unix:/s/0",)
+    assert route.chain == made.chain
+    assert table.version == 2
+    world = await rig.db.read(rig.store.world)
+    assert world.groups == (group, other)
+    assert world.replicas == (replica, joining)
+    assert (await rig.rules.get("prod.ml.iris")).ready == {"prod.ml.iris/1": 2}
+    _, listed = await rig.rules.replicas("prod.ml.iris")
+    assert listed == [(replica, group), (joining, group)]
+
+
+async def test_report_does_not_overwrite_a_callers_change(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation())
+    await rig.rules.delete(call(), "prod.ml.iris", "")
+    written = await rig.db.in_tx(
+        lambda connection: rig.store.set_state(connection, made, DeploymentState.ACTIVE, "")
+    )
+    assert not written
+    assert (await rig.rules.get("prod.ml.iris")).state is DeploymentState.DELETING

@@ -1,0 +1,108 @@
+"""The launcher suite on every launcher, and what is particular to each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from modelyard_inference.launchers import Launcher, processes
+from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
+from tests.conformance.launcher_suite import LauncherSuite, _spec, _until_loaded
+from tests.framework.inference import TINY_REPLICA
+
+COMMAND = (sys.executable, str(TINY_REPLICA))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short folder; every replica in it is ended afterwards."""
+    made = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+
+    async def stop() -> None:
+        launcher = LocalLauncher(made, COMMAND)
+        await asyncio.gather(*(launcher.stop(handle, 0.0) for handle in await launcher.list()))
+
+    yield made
+    if (made / "replicas").exists():
+        asyncio.run(stop())
+    shutil.rmtree(made)
+
+
+class TestLocalLauncher(LauncherSuite):
+    """Processes of this machine."""
+
+    @pytest.fixture
+    def make(self, folder: Path) -> Callable[[], Launcher]:
+        def make() -> LocalLauncher:
+            launcher = LocalLauncher(folder, COMMAND)
+            launcher.prepare()
+            return launcher
+
+        return make
+
+    async def test_files_are_for_this_user_alone(self, launcher: Launcher, folder: Path) -> None:
+        handle = await launcher.start(_spec(launcher))
+        await _until_loaded(launcher, handle)
+        assert (folder / "replicas" / handle.replica_id / "pid").read_text() == f"{handle.process_id}\n"
+        for path in (folder / "s", folder / "replicas", folder / "replicas" / handle.replica_id):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        for name in ("config.json", "log"):
+            path = folder / "replicas" / handle.replica_id / name
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    async def test_replica_gets_nothing_secret_from_the_environment(
+        self, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MODELYARD_TOKEN_FILE", "/secret")
+        handle = await launcher.start(_spec(launcher))
+        await _until_loaded(launcher, handle)
+        environment = Path(f"/proc/{handle.process_id}/environ")
+        if environment.exists():
+            assert b"MODELYARD" not in environment.read_bytes()
+
+    async def test_log_of_the_run_before_is_kept(self, launcher: Launcher, folder: Path) -> None:
+        spec = _spec(launcher)
+        for _ in range(3):
+            handle = await launcher.start(spec)
+            await _until_loaded(launcher, handle)
+            await launcher.stop(handle, 10.0)
+        logs = sorted(path.name for path in (folder / "replicas" / spec.id).glob("log*"))
+        assert logs == ["log", "log.1"]
+
+
+@pytest.mark.parametrize("path", ["relative", f"/tmp/{'long' * 30}"])
+def test_unusable_run_folder_is_refused_with_the_fix(path: str) -> None:
+    with pytest.raises(RunFolderUnusable, match="MODELYARD_RUN_DIRECTORY"):
+        LocalLauncher(Path(path), COMMAND).prepare()
+
+
+def test_longest_run_folder_leaves_room_for_a_socket() -> None:
+    room = 103 - len("/s/") - 12
+    launcher = LocalLauncher(Path("/tmp/" + "x" * (room - len("/tmp/"))), COMMAND)
+    assert len(launcher.address("0198c0de-0000-7000-8000-0123456789ab").removeprefix("unix:")) == 103
+
+
+def test_processes_are_known_by_their_start() -> None:
+    own = os.getpid()
+    assert processes.start_time(own)
+    assert processes.start_time(own) == processes.start_time(own)
+    assert "pytest" in processes.command_line(own)
+    assert processes.start_time(2**22 + 1) == processes.command_line(2**22 + 1) == ""
+
+
+def test_processes_without_proc_are_known_by_ps(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("ps"):
+        pytest.skip("this machine has no ps")
+    monkeypatch.setattr(processes, "_PROC", Path("/nowhere"))
+    own = os.getpid()
+    assert processes.start_time(own)
+    assert "pytest" in processes.command_line(own)
+    assert processes.start_time(2**22 + 1) == ""

@@ -1,0 +1,189 @@
+"""Every refusal of a request names its field."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from modelyard.api.inference.v1 import deployment_pb2 as d
+from modelyard.api.inference.v1 import inference_service_pb2 as s
+from modelyard_inference import messages
+from modelyard_inference.models import DeploymentState, GroupState, Route, RouteTable, RouteTarget
+from modelyard_kit.access import SYSTEM
+from modelyard_kit.errors import InvalidField, LimitExceeded
+from tests.unit.inference.test_planner import deployment, group, replica, target
+
+
+def wanted(**changes: object) -> d.Deployment:
+    given: dict[str, object] = {
+        "name": "prod.ml.iris",
+        "targets": [d.TrafficTarget(model_version="prod.ml.iris@champion")],
+    }
+    return d.Deployment(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def test_create_fills_in_the_defaults() -> None:
+    command = messages.parse_create(s.CreateDeploymentRequest(deployment=wanted(), request_id="r"))
+    assert (command.replicas, command.max_request_bytes, command.timeout_ms) == (1, 64 * 2**20, 60_000)
+    (target_spec,) = command.targets
+    assert (target_spec.weight, target_spec.follows, target_spec.model) == (1, True, "prod.ml.iris")
+    assert command.schema == "prod.ml"
+
+
+def test_fingerprint_ignores_the_request_id_only() -> None:
+    def of(request_id: str, **changes: object) -> str:
+        request = s.CreateDeploymentRequest(deployment=wanted(**changes), request_id=request_id)
+        return messages.parse_create(request).fingerprint
+
+    assert of("a") == of("b")
+    assert of("a") != of("a", replicas=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"name": ""}, "deployment.name"),
+        ({"name": "prod.iris"}, "deployment.name"),
+        ({"targets": []}, "deployment.targets"),
+        ({"targets": [d.TrafficTarget()]}, "deployment.targets[0].model_version"),
+        ({"targets": [d.TrafficTarget(model_version="iris/x")]}, "deployment.targets[0].model_version"),
+        ({"targets": [d.TrafficTarget(model_version="a.b.c/1", weight=-1)]}, "deployment.targets[0].weight"),
+        (
+            {
+                "targets": [
+                    d.TrafficTarget(model_version="a.b.c/1"),
+                    d.TrafficTarget(model_version="models:/a.b.c/1"),
+                ]
+            },
+            "deployment.targets[1].model_version",
+        ),
+        ({"replicas": -1}, "deployment.replicas"),
+        ({"max_request_bytes": -1}, "deployment.max_request_bytes"),
+        ({"max_request_bytes": 2**40}, "deployment.max_request_bytes"),
+        ({"timeout": Duration()}, "deployment.timeout"),
+        ({"timeout": Duration(seconds=-1)}, "deployment.timeout"),
+        ({"timeout": Duration(seconds=3601)}, "deployment.timeout"),
+    ],
+)
+def test_create_refuses(changes: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidField) as refused:
+        messages.parse_create(s.CreateDeploymentRequest(deployment=wanted(**changes)))
+    assert [violation.field for violation in refused.value.violations] == [field]
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({"replicas": 65}, "replicas_per_target"),
+        ({"description": "x" * 5_001}, "description_length"),
+        (
+            {"targets": [d.TrafficTarget(model_version=f"a.b.c/{n + 1}") for n in range(17)]},
+            "targets_per_deployment",
+        ),
+    ],
+)
+def test_create_refuses_what_is_over_a_limit(changes: dict[str, object], limit: str) -> None:
+    with pytest.raises(LimitExceeded) as refused:
+        messages.parse_create(s.CreateDeploymentRequest(deployment=wanted(**changes)))
+    assert refused.value.metadata["limit"] == limit
+
+
+def test_create_names_every_problem() -> None:
+    with pytest.raises(InvalidField) as refused:
+        messages.parse_create(s.CreateDeploymentRequest(deployment=d.Deployment(replicas=-1)))
+    fields = [violation.field for violation in refused.value.violations]
+    assert fields == ["deployment.name", "deployment.targets", "deployment.replicas"]
+
+
+def test_update_takes_only_what_the_mask_names() -> None:
+    request = s.UpdateDeploymentRequest(
+        deployment=wanted(replicas=-5, description="new", etag="3"),
+        update_mask=FieldMask(paths=["description"]),
+    )
+    command = messages.parse_update(request)
+    assert (command.description, command.replicas, command.targets, command.etag) == ("new", None, None, "3")
+
+
+def test_update_can_set_a_field_back_to_its_default() -> None:
+    mask = FieldMask(paths=["replicas", "timeout", "max_request_bytes", "description"])
+    command = messages.parse_update(
+        s.UpdateDeploymentRequest(deployment=d.Deployment(name="a.b.c"), update_mask=mask)
+    )
+    assert (command.replicas, command.timeout_ms, command.max_request_bytes) == (1, 60_000, 64 * 2**20)
+    assert command.description == ""
+
+
+@pytest.mark.parametrize("paths", [[], ["name"], ["description", "state"], ["*"]])
+def test_update_refuses_a_mask(paths: list[str]) -> None:
+    request = s.UpdateDeploymentRequest(deployment=wanted(), update_mask=FieldMask(paths=paths))
+    with pytest.raises(InvalidField) as refused:
+        messages.parse_update(request)
+    assert {violation.field for violation in refused.value.violations} == {"update_mask"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (s.ListDeploymentsRequest(schema="prod"), "schema"),
+        (s.ListDeploymentsRequest(page_size=-1), "page_size"),
+        (s.ListDeploymentsRequest(page_token="x"), "page_token"),
+    ],
+)
+def test_list_refuses(request_: s.ListDeploymentsRequest, field: str) -> None:
+    with pytest.raises(InvalidField) as refused:
+        messages.parse_list(request_)
+    assert refused.value.metadata["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (s.ResolveResourceRequest(), "name"),
+        (s.ResolveResourceRequest(name="a.b.c", id="1"), "name"),
+        (s.ResolveResourceRequest(name="a.b"), "name"),
+        (s.ResolveResourceRequest(id="x y"), "id"),
+    ],
+)
+def test_resolve_refuses(request_: s.ResolveResourceRequest, field: str) -> None:
+    with pytest.raises(InvalidField) as refused:
+        messages.parse_resolve(request_)
+    assert refused.value.metadata["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (s.ConfirmRoutesRequest(), "gateway_id"),
+        (s.ConfirmRoutesRequest(gateway_id="a b"), "gateway_id"),
+        (s.ConfirmRoutesRequest(gateway_id="g", version=-1), "version"),
+    ],
+)
+def test_confirm_refuses(request_: s.ConfirmRoutesRequest, field: str) -> None:
+    with pytest.raises(InvalidField) as refused:
+        messages.parse_confirm(request_)
+    assert refused.value.metadata["field"] == field
+
+
+def test_deployment_tells_what_answers_and_what_comes() -> None:
+    serving = replace(target(2), serving="prod.ml.iris/1", serving_digest="sha256:1", serving_weight=4)
+    message = messages.deployment_to_proto(
+        deployment(serving, state=DeploymentState.UPDATING, ready={"prod.ml.iris/1": 3})
+    )
+    (status,) = message.target_statuses
+    assert (status.model_version, status.next_model_version) == ("prod.ml.iris/1", "prod.ml.iris/2")
+    assert (status.ready_replicas, status.weight, status.artifact_digest) == (3, 4, "sha256:1")
+    assert message.state == d.Deployment.STATE_UPDATING
+    assert message.timeout == Duration(seconds=1)
+    assert message.etag == "1"
+
+
+def test_replica_and_table_reach_the_wire() -> None:
+    message = messages.replica_to_proto(deployment(), replica(1), group(1, GroupState.SERVING))
+    assert (message.model_version, message.state) == ("prod.ml.iris/1", d.Replica.STATE_READY)
+    routes = (Route((SYSTEM,), (RouteTarget("g", "prod.ml.iris/1", 2, ("unix:/s",)),), 5, 1500),)
+    table = messages.table_to_proto(RouteTable(7, routes))
+    (route,) = table.routes
+    assert (table.version, route.targets[0].addresses, route.timeout.nanos) == (7, ["unix:/s"], 500_000_000)

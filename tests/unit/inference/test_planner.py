@@ -1,0 +1,433 @@
+"""What the planner does next in every state that a crash can leave."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from modelyard_inference import actions as a
+from modelyard_inference.models import (
+    Deployment,
+    DeploymentState,
+    Group,
+    GroupState,
+    Replica,
+    ReplicaState,
+    Target,
+    TargetSpec,
+    Version,
+)
+from modelyard_inference.planner import (
+    ArtifactStatus,
+    Gateway,
+    Gateways,
+    Observed,
+    Process,
+    desired_groups,
+    plan,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RUNNING = Process(running=True)
+READY = Process(running=True, ready=True)
+
+
+def version(number: int) -> Version:
+    return Version(
+        f"v{number}",
+        f"prod.ml.iris/{number}",
+        number,
+        "m",
+        "prod.ml.iris",
+        f"sha256:{number}",
+        "sklearn",
+        {},
+        "u",
+    )
+
+
+def target(number: int, weight: int = 1, **changes: object) -> Target:
+    spec = TargetSpec(f"prod.ml.iris/{number}", "prod.ml.iris", follows=False, weight=weight)
+    return replace(Target(spec, version(number)), **changes)  # type: ignore[arg-type]
+
+
+def deployment(
+    *targets: Target, state: DeploymentState = DeploymentState.CREATING, **changes: object
+) -> Deployment:
+    made = Deployment(
+        "d",
+        "prod.ml.iris",
+        "s",
+        "",
+        "c",
+        "",
+        "",
+        1,
+        100,
+        1000,
+        state,
+        "",
+        "u",
+        1,
+        NOW,
+        NOW,
+        targets or (target(1),),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def group(number: int, state: GroupState, *, weight: int = 0, table: int = 5) -> Group:
+    return Group(f"g{number}", f"iris-v{number}", "d", version(number), 100, state, weight, table, NOW)
+
+
+def replica(
+    number: int, state: ReplicaState = ReplicaState.READY, *, ordinal: int = 0, **changes: object
+) -> Replica:
+    made = Replica(
+        id=f"r{number}.{ordinal}",
+        group_id=f"g{number}",
+        deployment_id="d",
+        ordinal=ordinal,
+        address=f"unix:/s/{number}.{ordinal}",
+        state=state,
+        routed=state is ReplicaState.READY,
+        table_version=0,
+        process_id=1,
+        process_started="x",
+        restarts=0,
+        failures=0,
+        message="",
+        create_time=NOW,
+        start_time=NOW,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def gateway(version: int = 9, *healthy: str, name: str = "gw", problem: str = "") -> Gateway:
+    return Gateway(name, version, frozenset(healthy), problem)
+
+
+def observed(
+    deployed: Deployment,
+    groups: tuple[Group, ...] = (),
+    replicas: tuple[Replica, ...] = (),
+    *,
+    processes: dict[str, Process] | None = None,
+    gateways: tuple[Gateway, ...] = (gateway(9, "iris-v1", "iris-v2"),),
+    present: bool = True,
+    problem: str = "",
+    settled: bool = True,
+    now: datetime = NOW,
+) -> Observed:
+    if processes is None:
+        processes = {r.id: READY if r.state is ReplicaState.READY else RUNNING for r in replicas}
+    artifacts = {g.version.artifact_digest: ArtifactStatus(present=present, problem=problem) for g in groups}
+    return Observed(
+        deployed,
+        groups,
+        replicas,
+        processes,
+        artifacts,
+        Gateways(gateways, settled=settled),
+        now,
+        timedelta(seconds=60),
+    )
+
+
+def steps(found: Observed) -> list[a.Action]:
+    return [action for action in plan(found) if not isinstance(action, a.Report)]
+
+
+def report(found: Observed) -> tuple[DeploymentState, str]:
+    for action in plan(found):
+        if isinstance(action, a.Report):
+            return action.state, action.message
+    return found.deployment.state, found.deployment.state_message
+
+
+SERVED = (group(1, GroupState.SERVING, weight=1),)
+ACTIVE = deployment(state=DeploymentState.ACTIVE)
+
+
+# ---- the straight path, one state after the other
+
+
+def test_new_deployment_gets_a_group() -> None:
+    assert steps(observed(deployment())) == [a.AddGroup(version(1), 100, 1)]
+    assert report(observed(deployment())) == (DeploymentState.CREATING, "starting")
+
+
+def test_artifact_is_fetched_before_anything_starts() -> None:
+    starting = replica(1, ReplicaState.STARTING)
+    found = observed(deployment(), (group(1, GroupState.STARTING),), (starting,), processes={}, present=False)
+    assert steps(found) == [a.Fetch(version(1))]
+    assert report(found) == (DeploymentState.CREATING, "downloading prod.ml.iris/1")
+
+
+def test_replica_starts_gets_ready_and_its_group_is_admitted() -> None:
+    groups = (group(1, GroupState.STARTING),)
+    starting = replica(1, ReplicaState.STARTING)
+    assert steps(observed(deployment(), groups, (starting,), processes={})) == [a.Start("r1.0")]
+    loading = observed(deployment(), groups, (starting,))
+    assert steps(loading) == []
+    assert report(loading)[1] == "starting prod.ml.iris/1: 0 of 1 replicas ready"
+    assert steps(observed(deployment(), groups, (starting,), processes={"r1.0": READY})) == [
+        a.RecordReady("r1.0")
+    ]
+    assert steps(observed(deployment(), groups, (replica(1, routed=False),))) == [
+        a.AdmitGroup("g1", ("r1.0",))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gateways", "message"),
+    [
+        ((), "waiting for a gateway"),
+        ((gateway(4, "iris-v1"),), "waiting for gateway 'gw' to find prod.ml.iris/1 healthy"),
+        ((gateway(5),), "waiting for gateway 'gw' to find prod.ml.iris/1 healthy"),
+        (
+            (gateway(5, "iris-v1", name="a"), gateway(5, name="b", problem="no room")),
+            "waiting for gateway 'b' to find prod.ml.iris/1 healthy (no room)",
+        ),
+    ],
+)
+def test_warm_group_waits_for_every_gateway(gateways: tuple[Gateway, ...], message: str) -> None:
+    found = observed(deployment(), (group(1, GroupState.WARM),), (replica(1),), gateways=gateways)
+    assert steps(found) == []
+    assert report(found) == (DeploymentState.CREATING, message)
+
+
+def test_traffic_shifts_when_every_gateway_finds_the_group_healthy() -> None:
+    found = observed(
+        deployment(target(1, 7)),
+        (group(1, GroupState.WARM),),
+        (replica(1),),
+        gateways=(gateway(5, "iris-v1"),),
+    )
+    assert steps(found) == [a.Shift({"g1": 7})]
+
+
+def test_active_only_when_every_gateway_confirmed_the_shift() -> None:
+    waiting = observed(deployment(), SERVED, (replica(1),), gateways=(gateway(4),))
+    assert report(waiting) == (DeploymentState.UPDATING, "waiting for gateway 'gw' to apply the routes")
+    assert report(observed(deployment(), SERVED, (replica(1),))) == (DeploymentState.ACTIVE, "")
+    # Once it was told, a gateway that comes or goes does not take it back.
+    assert plan(observed(ACTIVE, SERVED, (replica(1),), gateways=(gateway(0),))) == ()
+    assert plan(observed(ACTIVE, SERVED, (replica(1),), gateways=())) == ()
+
+
+# ---- changes
+
+
+def test_old_group_answers_until_the_new_one_can() -> None:
+    changed = deployment(target(2), state=DeploymentState.UPDATING)
+    old = (replica(1),)
+    assert steps(observed(changed, SERVED, old)) == [a.AddGroup(version(2), 100, 1)]
+    both = (*SERVED, group(2, GroupState.STARTING))
+    assert steps(observed(changed, both, (*old, replica(2, ReplicaState.STARTING)))) == []
+    warm = (*SERVED, group(2, GroupState.WARM))
+    assert steps(observed(changed, warm, (*old, replica(2)))) == [a.Shift({"g2": 1})]
+
+
+def test_old_group_drains_leaves_the_table_and_stops_one_confirmation_after_the_other() -> None:
+    changed = deployment(target(2), state=DeploymentState.ACTIVE)
+    new = group(2, GroupState.SERVING, weight=1)
+    replicas = (replica(1), replica(2))
+    draining = (group(1, GroupState.DRAINING, table=6), new)
+    assert steps(observed(changed, draining, replicas, gateways=(gateway(5),))) == []
+    assert steps(observed(changed, draining, replicas, gateways=(gateway(6),))) == [a.EndGroup("g1")]
+    gone = (replica(1, ReplicaState.DRAINING), replica(2))
+    stopping = (group(1, GroupState.STOPPING, table=7), new)
+    assert steps(observed(changed, stopping, gone, gateways=(gateway(6),))) == []
+    assert steps(observed(changed, stopping, gone, gateways=())) == []
+    assert steps(observed(changed, stopping, gone, gateways=(gateway(7),))) == [a.Stop("r1.0")]
+    ended = observed(
+        changed,
+        stopping,
+        gone,
+        gateways=(gateway(7),),
+        processes={"r1.0": Process(running=False), "r2.0": READY},
+    )
+    assert steps(ended) == [a.RemoveReplica("r1.0")]
+    assert steps(observed(changed, stopping, (replica(2),))) == [a.RemoveGroup("g1")]
+
+
+def test_all_targets_shift_together() -> None:
+    split = deployment(target(1, 9), target(2, 1), state=DeploymentState.UPDATING)
+    half = (*SERVED, group(2, GroupState.STARTING))
+    assert steps(observed(split, half, (replica(1), replica(2, ReplicaState.STARTING)))) == []
+    both = (*SERVED, group(2, GroupState.WARM))
+    assert steps(observed(split, both, (replica(1), replica(2)))) == [a.Shift({"g1": 9, "g2": 1})]
+
+
+def test_targets_that_mean_one_version_share_a_group() -> None:
+    wanted = desired_groups(deployment(target(1, 3), target(1, 4)))
+    assert [desired.weight for desired in wanted.values()] == [7]
+
+
+def test_going_back_while_the_old_group_drains_revives_it() -> None:
+    groups = (group(1, GroupState.DRAINING), group(2, GroupState.SERVING, weight=1))
+    found = observed(deployment(state=DeploymentState.UPDATING), groups, (replica(1), replica(2)))
+    assert steps(found) == [a.ReviveGroup("g1")]
+
+
+def test_going_back_while_the_old_group_stops_makes_a_new_one() -> None:
+    groups = (group(1, GroupState.STOPPING), group(2, GroupState.SERVING, weight=1))
+    found = observed(
+        deployment(state=DeploymentState.UPDATING), groups, (replica(1, ReplicaState.DRAINING), replica(2))
+    )
+    assert steps(found) == [a.AddGroup(version(1), 100, 1), a.Stop("r1.0")]
+
+
+@pytest.mark.parametrize("state", [GroupState.STARTING, GroupState.WARM])
+def test_group_that_is_no_longer_wanted_before_it_served_ends(state: GroupState) -> None:
+    found = observed(ACTIVE, (*SERVED, group(2, state)), (replica(1), replica(2)))
+    assert steps(found) == [a.EndGroup("g2")]
+
+
+def test_other_body_limit_means_another_group() -> None:
+    changed = replace(ACTIVE, max_request_bytes=200, state=DeploymentState.UPDATING)
+    assert steps(observed(changed, SERVED, (replica(1),))) == [a.AddGroup(version(1), 200, 1)]
+
+
+# ---- replicas
+
+
+def test_more_replicas_join_when_they_are_ready() -> None:
+    more = replace(ACTIVE, replicas=2, state=DeploymentState.UPDATING)
+    assert steps(observed(more, SERVED, (replica(1),))) == [a.AddReplicas("g1", 1)]
+    second = replica(1, routed=False, ordinal=1)
+    found = observed(more, SERVED, (replica(1), second))
+    assert steps(found) == [a.RouteReplicas("g1", ("r1.1",))]
+    assert report(found) == (DeploymentState.UPDATING, "scaling prod.ml.iris/1: 1 of 2 replicas routed")
+    joined = replace(second, routed=True, table_version=8)
+    assert (
+        report(observed(more, SERVED, (replica(1), joined), gateways=(gateway(7),)))[0]
+        is DeploymentState.UPDATING
+    )
+    assert report(observed(more, SERVED, (replica(1), joined))) == (DeploymentState.ACTIVE, "")
+
+
+def test_surplus_replicas_leave_the_table_then_stop() -> None:
+    two = (replica(1), replica(1, ordinal=1))
+    assert steps(observed(ACTIVE, SERVED, two)) == [a.UnrouteReplicas("g1", ("r1.1",))]
+    leaving = (two[0], replica(1, ReplicaState.DRAINING, ordinal=1, table_version=8))
+    assert steps(observed(ACTIVE, SERVED, leaving, gateways=(gateway(7),))) == []
+    assert steps(observed(ACTIVE, SERVED, leaving, gateways=(gateway(8),))) == [a.Stop("r1.1")]
+
+
+def test_surplus_waits_until_the_kept_replicas_answer() -> None:
+    two = (replica(1, ReplicaState.STARTING), replica(1, ordinal=1))
+    assert steps(observed(ACTIVE, SERVED, two)) == []
+
+
+def test_ended_replica_is_noted_and_started_again_after_a_pause() -> None:
+    ended = observed(
+        ACTIVE, SERVED, (replica(1),), processes={"r1.0": Process(running=False, ending="killed")}
+    )
+    assert steps(ended) == [a.RecordEnd("r1.0", "killed", 1, NOW + timedelta(seconds=0.5))]
+    stopped = replica(1, ReplicaState.STOPPED, not_before=NOW + timedelta(seconds=0.5), message="killed")
+    waiting = observed(ACTIVE, SERVED, (stopped,), processes={})
+    assert steps(waiting) == []
+    assert report(waiting) == (DeploymentState.ACTIVE, "0 of 1 replicas of prod.ml.iris/1 answer: killed")
+    later = observed(ACTIVE, SERVED, (stopped,), processes={}, now=NOW + timedelta(seconds=1))
+    assert steps(later) == [a.Start("r1.0")]
+
+
+@pytest.mark.parametrize(("failures", "pause"), [(0, 0.5), (1, 1.0), (3, 4.0), (7, 60.0), (1000, 60.0)])
+def test_pause_grows_with_every_end_in_a_row(failures: int, pause: float) -> None:
+    failing = replica(1, ReplicaState.STARTING, failures=failures)
+    found = observed(
+        deployment(), (group(1, GroupState.STARTING),), (failing,), processes={"r1.0": Process(running=False)}
+    )
+    (end,) = steps(found)
+    assert isinstance(end, a.RecordEnd)
+    assert (end.failures, end.not_before) == (failures + 1, NOW + timedelta(seconds=pause))
+
+
+def test_good_minute_resets_the_pause() -> None:
+    good = replica(1, failures=9, ready_time=NOW - timedelta(seconds=61))
+    (end,) = steps(observed(ACTIVE, SERVED, (good,), processes={"r1.0": Process(running=False)}))
+    assert isinstance(end, a.RecordEnd)
+    assert end.failures == 1
+
+
+def test_replica_that_keeps_ending_fails_the_deployment() -> None:
+    ended = replica(
+        1, ReplicaState.STOPPED, failures=2, message="out of memory", not_before=NOW + timedelta(1)
+    )
+    found = observed(ACTIVE, SERVED, (ended,), processes={})
+    assert report(found) == (
+        DeploymentState.FAILED,
+        "every replica of prod.ml.iris/1 keeps ending: out of memory",
+    )
+
+
+def test_replica_that_does_not_get_ready_is_aborted() -> None:
+    late = replica(1, ReplicaState.STARTING)
+    found = observed(
+        deployment(),
+        (group(1, GroupState.STARTING),),
+        (late,),
+        processes={"r1.0": Process(running=True, ending="loading")},
+        now=NOW + timedelta(seconds=61),
+    )
+    (abort,) = steps(found)
+    assert isinstance(abort, a.Abort)
+    assert abort.end.message == "not ready within 60 s: loading"
+
+
+# ---- failures
+
+
+def test_version_that_cannot_start_fails_the_deployment_and_the_old_keeps_serving() -> None:
+    changed = deployment(target(2), state=DeploymentState.UPDATING)
+    broken = replica(2, ReplicaState.STOPPED, message="no module", not_before=NOW + timedelta(seconds=9))
+    found = observed(
+        changed, (*SERVED, group(2, GroupState.STARTING)), (replica(1), broken), processes={"r1.0": READY}
+    )
+    assert steps(found) == []
+    assert report(found) == (DeploymentState.FAILED, "prod.ml.iris/2 could not be started: no module")
+
+
+def test_artifact_that_cannot_be_downloaded_fails_the_deployment() -> None:
+    starting = (group(1, GroupState.STARTING),)
+    found = observed(deployment(), starting, (), present=False, problem="damaged")
+    assert report(found) == (DeploymentState.FAILED, "prod.ml.iris/1: damaged")
+
+
+def test_refused_alias_is_told_beside_the_state() -> None:
+    refused = replace(ACTIVE, targets=(target(1, problem="2 is not approved"),))
+    assert report(observed(refused, SERVED, (replica(1),))) == (DeploymentState.ACTIVE, "2 is not approved")
+
+
+# ---- deletion
+
+
+def test_deletion_takes_the_traffic_away_and_ends_in_nothing() -> None:
+    leaving = deployment(state=DeploymentState.DELETING)
+    assert steps(observed(leaving, SERVED, (replica(1),))) == [a.Shift({})]
+    assert steps(observed(leaving, (group(1, GroupState.DRAINING),), (replica(1),))) == [a.EndGroup("g1")]
+    assert steps(observed(leaving)) == [a.RemoveDeployment()]
+
+
+def test_deletion_does_not_wait_for_gateways_that_are_not_there() -> None:
+    leaving = deployment(state=DeploymentState.DELETING)
+    stopping, last = (group(1, GroupState.STOPPING),), (replica(1, ReplicaState.DRAINING),)
+    early = observed(leaving, stopping, last, gateways=(), settled=False)
+    assert steps(early) == []
+    assert report(early) == (DeploymentState.DELETING, "waiting for a gateway")
+    assert steps(observed(leaving, stopping, last, gateways=())) == [a.Stop("r1.0")]
+
+
+def test_deletion_of_what_never_was_routed_waits_for_nobody() -> None:
+    leaving = deployment(state=DeploymentState.DELETING)
+    starting = replica(1, ReplicaState.STARTING)
+    assert steps(observed(leaving, (group(1, GroupState.STARTING, table=0),), (starting,), gateways=())) == [
+        a.EndGroup("g1")
+    ]
+    stopping = group(1, GroupState.STOPPING, table=0)
+    found = observed(leaving, (stopping,), (replica(1, ReplicaState.DRAINING),), gateways=(), settled=False)
+    assert steps(found) == [a.Stop("r1.0")]
