@@ -171,11 +171,11 @@ class LocalLauncher:
         return Handle(spec.id, child.pid, started)
 
     def _status(self, handle: Handle) -> Found:
-        code = processes.collect(handle.process_id)
-        if code is not None:
-            self._exit_codes[handle.replica_id] = code
         if handle.started and processes.start_time(handle.process_id) == handle.started:
             return Found(running=True, report=self._said(handle.replica_id))
+        code = processes.collect(handle.process_id)  # after it was seen to have ended, so the code is there
+        if code is not None:
+            self._exit_codes[handle.replica_id] = code
         return Found(running=False, report=self._ending(handle.replica_id))
 
     def _said(self, replica_id: str) -> str:
