@@ -18,7 +18,7 @@ from modelyard_gateway.admin import Admin, EnvoyUnreachableError
 from modelyard_gateway.apply import Applier, ApplyFailedError
 from modelyard_gateway.messages import keys_from_proto, table_from_proto
 from modelyard_gateway.permissions import allowed_principals
-from modelyard_gateway.render import InconsistentConfigurationError, render
+from modelyard_gateway.render import render
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.table import Desired, Predictions, RouteTable, SigningKeys
 from modelyard_kit import permissions
@@ -52,6 +52,7 @@ class Agent:
         self._applied: RouteTable | None = None
         self._confirmed = 0
         self._problem = ""
+        self._applying = False
 
     async def run(self) -> None:
         """Work for ever."""
@@ -111,15 +112,18 @@ class Agent:
             desired = self._desired()
             if desired is None:
                 continue
+            self._applying = True
             try:
                 await self._applier.apply(render(self._settings, desired))
-            except (ApplyFailedError, InconsistentConfigurationError, OSError) as error:
+            except (ApplyFailedError, ValueError, OSError) as error:
                 self._problem = str(error)
                 log.warning("configuration_not_applied", problem=self._problem)
                 asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._changed.set)
             else:
                 self._problem = ""
                 self._applied = desired.predictions.table if desired.predictions else None
+            finally:
+                self._applying = False
             self._report.set()
 
     async def _report_for_ever(self) -> None:
@@ -145,7 +149,7 @@ class Agent:
             late = await self._applier.check()
             if not late and applied is not None:
                 self._confirmed = applied.version
-            problem = problem or (late if applied is self._applied and not self._changed.is_set() else "")
+            problem = problem or ("" if self._applying else late)
             healthy = await self._admin.healthy_groups()
         except EnvoyUnreachableError as error:
             self._confirmed = 0

@@ -85,8 +85,7 @@ class Applier:
             await self._settle()
             return
         if wanted != self._accepted:
-            program = envoy.binary(self._settings.envoy_binary)
-            if problem := await envoy.validate(program, static_candidate(wanted)):
+            if problem := await self._refusal(wanted):
                 raise ApplyFailedError(f"Envoy refuses the configuration: {problem}")
             self._accepted = wanted
         names = {cluster["name"] for cluster in wanted.clusters}
@@ -102,6 +101,13 @@ class Applier:
         await self._settle()
         await self._put_clusters(wanted.clusters)
         log.info("configuration_applied", routes=self._versions[ROUTES_FILE], clusters=len(wanted.clusters))
+
+    async def _refusal(self, wanted: Configuration) -> str:
+        try:
+            program = envoy.binary(self._settings.envoy_binary)
+        except envoy.EnvoyMissingError as error:
+            raise ApplyFailedError(str(error)) from error
+        return await envoy.validate(program, static_candidate(wanted))
 
     def _differs(self, wanted: Configuration) -> bool:
         files = {

@@ -54,8 +54,8 @@ def command(settings: GatewaySettings) -> list[str]:
     return [
         binary(settings.envoy_binary),
         "--config-path", str(settings.envoy_directory / BOOTSTRAP_FILE),
-        # Several gateways may run on one machine.
-        "--use-dynamic-base-id",
+        # Several gateways may run on one machine, and one that was killed leaves no shared memory behind.
+        "--disable-hot-restart",
         "--concurrency", str(settings.workers),
         "--log-level", settings.envoy_log_level,
         # Connections made under an older listener, that is with older keys, end within this time.

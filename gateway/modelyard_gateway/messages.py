@@ -5,6 +5,7 @@ from __future__ import annotations
 from modelyard.api.governance.v1 import governance_service_pb2
 from modelyard.api.inference.v1 import route_pb2
 from modelyard_gateway.table import Route, RouteTable, SigningKey, SigningKeys, Target
+from modelyard_kit.config import check_address
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.protos import chain_from_proto
 
@@ -48,4 +49,9 @@ def _target(message: route_pb2.RouteTarget) -> Target:
         raise InvalidField("routes.targets.group", "must be set")
     if message.weight < 0:
         raise InvalidField("routes.targets.weight", f"{message.weight} is negative")
+    for address in message.addresses:
+        try:
+            check_address(address)
+        except ValueError as error:
+            raise InvalidField("routes.targets.addresses", str(error)) from error
     return Target(message.group, message.model_version, message.weight, tuple(message.addresses))

@@ -50,18 +50,28 @@ local function extracted(handle)
   return values and values[1] or ""
 end
 
+-- Methods that name a deployment; there are no others in the protocol as it is served.
+local METHODS = {
+  ModelInfer = true, ModelReady = true, ModelMetadata = true, Infer = true, Describe = true, Ready = true,
+}
+
 function envoy_on_request(handle)
   local headers = handle:headers()
+  local method = (headers:get(":path") or ""):match("([^/?]+)$")
+  if not METHODS[method] then
+    handle:respond({[":status"] = "404", ["grpc-status"] = "12"}, "this method is not served")
+    return
+  end
   if headers:get("x-envoy-original-path") then
     handle:streamInfo():dynamicMetadata():set("modelyard", "rest", true)
   end
   local name = extracted(handle)
   -- What is not a name must not become a header.
   local valid = name and #name <= 1024 and name:match("^[%w_.@-]+$")
+  -- All of them: a caller may have sent several.
+  headers:remove(HEADER)
   if valid then
-    headers:replace(HEADER, name)
-  else
-    headers:remove(HEADER)
+    headers:add(HEADER, name)
   end
   handle:clearRouteCache()
   local route = handle:metadata()

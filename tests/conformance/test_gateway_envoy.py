@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -97,6 +98,11 @@ async def test_header_and_body_together_reach_only_what_is_allowed(serving: Gate
     # A header that names nothing is replaced by the name in the body.
     await serving.infer(IRIS, header="prod.ml.unknown")
     assert (iris.asked, other.asked) == ([OTHER, IRIS], [])
+    # Of two headers one may choose the route, and with it whose rights are asked for.
+    for first, second in ((IRIS, OTHER), (OTHER, IRIS)):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await serving.infer(OTHER, header=first, **{"modelyard-deployment": second})
+    assert other.asked == []
 
 
 async def test_replicas_never_see_tokens(serving: GatewayStack) -> None:
@@ -124,5 +130,6 @@ async def test_a_body_over_the_limit_of_the_listener_is_refused(serving: Gateway
 
 
 async def test_an_unknown_path_is_unimplemented(serving: GatewayStack) -> None:
-    error = await refused(serving.infer(IRIS, path="/some.Service/Method"))
-    assert isinstance(error, errors.Unimplemented)
+    for path in ("/some.Service/Method", "/inference.GRPCInferenceService/RepositoryIndex"):
+        error = await refused(serving.infer(IRIS, path=path))
+        assert isinstance(error, errors.Unimplemented)

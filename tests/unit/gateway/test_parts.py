@@ -69,6 +69,10 @@ def test_incomplete_messages_are_refused() -> None:
     message.routes.add(deployment=chain_to_proto(CHAIN)).targets.add(weight=1)
     with pytest.raises(InvalidField, match="group"):
         table_from_proto(message)
+    message.routes[0].targets[0].group = "g"
+    message.routes[0].targets[0].addresses.append("nowhere")
+    with pytest.raises(InvalidField, match="nowhere"):
+        table_from_proto(message)
     with pytest.raises(InvalidField, match="keys"):
         keys_from_proto(governance_service_pb2.GetJwksResponse(issuer="modelyard"))
     odd = governance_service_pb2.GetJwksResponse(keys=[identity_pb2.JsonWebKey(kid="k", alg="none")])
