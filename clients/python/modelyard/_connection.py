@@ -146,17 +146,18 @@ class Connection:
     ) -> AsyncGenerator[A]:
         """Stream answers of the service."""
 
-        async def start(carried: Metadata) -> tuple[grpc.aio.UnaryStreamCall[Q, A], Any]:
+        async def start(carried: Metadata) -> tuple[grpc.aio.UnaryStreamCall[Q, A], Any, str]:
             call = method(request, timeout=timeout, metadata=carried)
-            return call, await call.read()  # the first answer, or a refusal that is worth a new token
+            # The first answer, or a refusal that is worth a new token.
+            return call, await call.read(), dict(carried)["x-request-id"]
 
-        call, answer = await self._authenticated(type(request), start)
+        call, answer, request_id = await self._authenticated(type(request), start)
         try:
             while answer is not grpc.aio.EOF:
                 yield answer
                 answer = await call.read()
         except grpc.aio.AioRpcError as error:
-            raise error_from_call(error, "") from error
+            raise error_from_call(error, request_id) from error
         finally:
             call.cancel()
 

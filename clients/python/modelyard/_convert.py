@@ -74,8 +74,7 @@ ENUMS: dict[str, type[StrEnum]] = {
 def from_proto(kind: type[T], message: Message) -> T:
     """The dataclass `kind` with the values of `message`."""
     known = message.DESCRIPTOR.fields_by_name
-    values = {f.name: _get(message, known[f.name]) for f in fields(cast("Any", kind))}
-    return kind(**{name: value for name, value in values.items() if value is not _ABSENT})
+    return kind(**{f.name: _get(message, known[f.name]) for f in fields(cast("Any", kind))})
 
 
 def to_proto(kind: type[M], value: object) -> M:
@@ -90,9 +89,6 @@ def rows(kind: type[T], messages: Iterable[Message]) -> list[T]:
     return [from_proto(kind, message) for message in messages]
 
 
-_ABSENT = object()
-
-
 def _get(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
@@ -100,8 +96,12 @@ def _get(message: Message, field: Any) -> Any:
         return {key: _one(value[key], entry) for key in sorted(value)}
     if field.is_repeated:
         return tuple(_one(item, field) for item in value)
-    if field.message_type is not None and not message.HasField(field.name):
-        return None if field.message_type.full_name in _TIMES else _ABSENT
+    if (
+        field.message_type is not None
+        and field.message_type.full_name in _TIMES
+        and not message.HasField(field.name)
+    ):
+        return None
     return _one(value, field)
 
 

@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
     from modelyard._pager import AsyncPager
 
@@ -72,7 +72,7 @@ class Pager(Generic[T]):
     def __init__(self, wrapped: AsyncPager[T]) -> None:
         self._async = wrapped
 
-    def pages(self) -> Iterator[Any]:
+    def pages(self) -> Iterator[Sequence[T]]:
         """The pages one after the other."""
         return _iterate(self._async.pages())
 

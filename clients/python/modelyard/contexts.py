@@ -61,12 +61,9 @@ def read() -> Contexts:
         with path.open(encoding="utf-8") as file:
             _refuse_if_shared(path, os.fstat(file.fileno()))
             data = json.load(file)
-        known = {f.name for f in fields(Context)}
-        contexts = {
-            name: Context(**{key: value for key, value in saved.items() if key in known})
-            for name, saved in data["contexts"].items()
-        }
-        return Contexts(str(data.get("current", "")), contexts)
+        contexts = {name: _parse(name, saved) for name, saved in data["contexts"].items()}
+        current = data.get("current", "")
+        return Contexts(current if current in contexts else "", contexts)
     except FileNotFoundError:
         return Contexts()
     except OSError as error:
@@ -157,6 +154,16 @@ def _get(contexts: Contexts, name: str) -> Context:
     except KeyError:
         known = ", ".join(sorted(contexts.by_name)) or "none is saved"
         raise ConfigurationError(f"context {name!r} is not known ({known})") from None
+
+
+def _parse(name: str, saved: dict[str, Any]) -> Context:
+    """One saved context; fields of newer versions are passed over."""
+    known = {f.name: type(f.default) for f in fields(Context)}
+    values = {key: value for key, value in saved.items() if key in known}
+    for key, value in values.items():
+        if not isinstance(value, known[key]):
+            raise TypeError(f"{name}.{key} is no {known[key].__name__}")
+    return Context(**values)
 
 
 def _write(contexts: Contexts) -> Path:

@@ -47,9 +47,10 @@ def _main_file(path: Path) -> Path | None:
 
 
 def _load(path: Path) -> Any:
-    """Read a skops file, with the types skops knows to be harmless only."""
+    """Read a skops file, with types of scikit-learn and NumPy only."""
     skops = sklearn.load_skops()
     try:
-        return skops.load(path, trusted=[])
+        unknown = skops.get_untrusted_types(file=path)
+        return skops.load(path, trusted=[name for name in unknown if sklearn.is_harmless(name)])
     except Exception as error:
         raise InvalidArgument(f"model: {path.name} cannot be loaded to try the example: {error}") from error

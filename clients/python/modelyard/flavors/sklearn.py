@@ -24,11 +24,11 @@ def prepare(estimator: Any, folder: Path, *, example: Any, signature: Signature 
     signature = signature or infer(estimator, example)
     path = folder / FILE_NAME
     skops.dump(estimator, path)
-    unknown = skops.get_untrusted_types(file=path)
+    unknown = [name for name in skops.get_untrusted_types(file=path) if not is_harmless(name)]
     if unknown:
         warnings.warn(
-            f"the model contains {', '.join(unknown)}; a replica loads only types that its runtime trusts and may "
-            "refuse this version",
+            f"the model contains {', '.join(unknown)}; a replica loads only classes of scikit-learn and NumPy and "
+            "will refuse this version",
             stacklevel=2,
         )
     return Prepared(path, RUNTIME, signature, PACKAGES)
@@ -71,6 +71,11 @@ def _method(estimator: Any, method: str, output: str, example: Any) -> MethodSig
     elif not signatures.is_table(result):
         result = {output: result}
     return signatures.infer_method(example, result, method)
+
+
+def is_harmless(name: str) -> bool:
+    """Whether a type in a skops file is one of scikit-learn or NumPy, as the serving runtime wants it."""
+    return name.split(".", maxsplit=1)[0] in {"sklearn", "numpy"}
 
 
 def load_skops() -> Any:

@@ -1,0 +1,72 @@
+"""The command line: `modelyard …`, one module for each noun."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modelyard._channel import version
+from modelyard.cli import access, approvals, artifacts, catalog, contexts, deployments, labels, predict
+from modelyard.cli._root import RootGroup
+from modelyard.cli._session import select_context
+
+app = typer.Typer(
+    name="modelyard",
+    cls=RootGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version())
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: Annotated[
+        str,
+        typer.Option(
+            "--context", envvar="MODELYARD_CONTEXT", help="Saved context to use instead of the current one."
+        ),
+    ] = "",
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Catalog, artifact store, governance and serving of models.
+
+    Start an installation on this machine with `modelyard up`, or connect to one with `modelyard login`. Every list and
+    show verb takes `--output json`. Exit codes: 0 done, 1 refused or failed, 2 wrong use.
+    """
+    del show_version
+    select_context(context)
+
+
+for module in (contexts, predict):
+    module.add_to(app)
+app.add_typer(catalog.catalogs, name="catalogs")
+app.add_typer(catalog.schemas, name="schemas")
+app.add_typer(catalog.models, name="models")
+app.add_typer(catalog.versions, name="versions")
+app.add_typer(labels.aliases, name="aliases")
+app.add_typer(labels.tags, name="tags")
+app.add_typer(labels.metrics, name="metrics")
+app.add_typer(artifacts.artifacts, name="artifacts")
+app.add_typer(deployments.deployments, name="deployments")
+app.add_typer(access.principals, name="principals")
+app.add_typer(access.tokens, name="tokens")
+app.add_typer(access.grants, name="grants")
+app.add_typer(approvals.approvals, name="approvals")
+app.add_typer(approvals.policies, name="policies")
+app.add_typer(approvals.audit, name="audit")
+artifacts.add_to(app)
+
+
+def main() -> None:
+    """Entry point of the `modelyard` script."""
+    app()

@@ -1,0 +1,157 @@
+"""What verbs print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="Table for people or JSON for programs.")]
+TABLE = Format.TABLE
+
+_PIPE_WIDTH = 400
+_STYLES = {
+    **dict.fromkeys(("READY", "ACTIVE", "APPROVED", "ALLOW", "yes"), "green"),
+    **dict.fromkeys(("FAILED", "REJECTED", "DENY", "STOPPED"), "red"),
+    **dict.fromkeys(("PENDING", "CREATING", "UPDATING", "STARTING", "DRAINING", "DELETING"), "yellow"),
+}
+
+
+def show_rows(rows: Sequence[Any], columns: Sequence[str], output: Format, *, empty: str = "none") -> None:
+    """Print dataclasses as a table of these fields (`a.b` reaches into a field), or all fields as JSON."""
+    if output is Format.JSON:
+        show_json([plain(row) for row in rows])
+    elif not rows:
+        typer.echo(empty, err=True)
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for column in columns:
+            table.add_column(column.split(".")[0].replace("_", " "), overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(_field(row, column)) for column in columns))
+        _console().print(table)
+
+
+def show_one(row: Any, output: Format) -> None:
+    """Print every field of a dataclass, or the dict of values given."""
+    if output is Format.JSON:
+        show_json(plain(row))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    items = (
+        row.items()
+        if isinstance(row, Mapping)
+        else ((f.name, getattr(row, f.name)) for f in dataclasses.fields(row))
+    )
+    for name, value in items:
+        if value not in (None, "", (), {}):
+            table.add_row(str(name).replace("_", " "), _cell(value))
+    _console().print(table)
+
+
+def show_json(value: Any) -> None:
+    """Print JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: times as RFC 3339, durations in seconds."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+def _field(row: Any, path: str) -> Any:
+    for name in path.split("."):
+        row = getattr(row, name)
+    return row
+
+
+def _cell(value: Any) -> Text:
+    text = _text(value)
+    return Text(text, style=_STYLES.get(text, ""))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%SZ")
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g} s"
+    if isinstance(value, Mapping):
+        return "  ".join(f"{key}={_short(item)}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return (
+            "\n".join(_text(item) for item in value)
+            if _deep(value)
+            else ", ".join(_text(item) for item in value)
+        )
+    if dataclasses.is_dataclass(value):
+        return _text_of_dataclass(value)
+    return str(value)
+
+
+def _text_of_dataclass(value: Any) -> str:
+    shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    named = {name: item for name, item in shown.items() if item not in (None, "", (), {}, False)}
+    if set(shown) == {"name", "datatype", "shape"}:
+        return f"{value.name}: {value.datatype}{list(value.shape)}"
+    if set(shown) == {"methods"}:
+        return "\n".join(_text(method) for method in value.methods)
+    if "inputs" in shown:
+        return f"{value.name}({_text(_line(value.inputs))}) -> {_line(value.outputs)}"
+    return "  ".join(f"{name}={_short(item)}" for name, item in named.items())
+
+
+def _line(specs: Sequence[Any]) -> str:
+    return ", ".join(_text(spec) for spec in specs)
+
+
+def _deep(value: tuple[Any, ...]) -> bool:
+    return any(dataclasses.is_dataclass(item) for item in value)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(plain(value), ensure_ascii=False)
+    return _text(value)
+
+
+def _console() -> Console:
+    """Standard output as it is now; wide where nobody looks at a screen, so that pipes get whole lines."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)

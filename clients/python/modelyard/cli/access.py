@@ -1,0 +1,169 @@
+"""principals, tokens, grants."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from modelyard.cli._output import TABLE, Output, show_one, show_rows
+from modelyard.cli._session import Description, Limit, connect
+from modelyard.types import Effect, PrincipalKind, Privilege, ResourceType
+
+principals = typer.Typer(help="Users and service accounts.", no_args_is_help=True)
+tokens = typer.Typer(help="API tokens: long-lived secrets.", no_args_is_help=True)
+grants = typer.Typer(help="Who may do what.", no_args_is_help=True)
+
+PrincipalName = Annotated[
+    str, typer.Argument(help="Name of the user or service account.", metavar="PRINCIPAL")
+]
+OtherPrincipal = Annotated[str, typer.Option("--principal", help="Name of the principal; by default you.")]
+PrivilegeName = Annotated[
+    str, typer.Argument(help=f"One of {', '.join(Privilege)}.", metavar="PRIVILEGE", case_sensitive=False)
+]
+ResourceName = Annotated[
+    str, typer.Argument(help="Name of the resource; by default the whole installation.", metavar="RESOURCE")
+]
+Kind = Annotated[str, typer.Option("--type", help="MODEL or DEPLOYMENT, for a name of three parts.")]
+Deny = Annotated[bool, typer.Option("--deny", help="A denial, which wins over every grant.")]
+
+
+@principals.command("list")
+def list_principals(limit: Limit = None, output: Output = TABLE) -> None:
+    """List all principals."""
+    columns = ("name", "kind", "display_name", "create_time", "id")
+    with connect() as client:
+        show_rows(client.principals.list().collect(limit), columns, output)
+
+
+@principals.command("show")
+def show_principal(name: PrincipalName, output: Output = TABLE) -> None:
+    """Show one principal."""
+    with connect() as client:
+        show_one(client.principals.get(name), output)
+
+
+@principals.command("create")
+def create_principal(
+    name: PrincipalName,
+    service_account: Annotated[
+        bool, typer.Option("--service-account", help="A program, not a person.")
+    ] = False,
+    display_name: Annotated[str, typer.Option("--display-name", help="Name to show.")] = "",
+    output: Output = TABLE,
+) -> None:
+    """Make a user or a service account."""
+    kind = PrincipalKind.SERVICE_ACCOUNT if service_account else PrincipalKind.USER
+    with connect() as client:
+        show_one(client.principals.create(name, kind=kind, display_name=display_name), output)
+
+
+@tokens.command("list")
+def list_tokens(principal: OtherPrincipal = "", limit: Limit = None, output: Output = TABLE) -> None:
+    """List API tokens, without their secrets."""
+    columns = ("id", "principal", "description", "expire_time", "revoke_time", "create_time")
+    with connect() as client:
+        show_rows(client.tokens.list(principal=principal).collect(limit), columns, output, empty="no tokens")
+
+
+@tokens.command("create")
+def create_token(
+    principal: OtherPrincipal = "",
+    description: Description = "",
+    days: Annotated[
+        int | None, typer.Option("--days", min=1, help="Days until it stops working; by default 90.")
+    ] = None,
+    output: Output = TABLE,
+) -> None:
+    """Make an API token. Its secret is shown only now: keep it."""
+    expire_time = datetime.now(UTC) + timedelta(days=days) if days else None
+    with connect() as client:
+        made = client.tokens.create(principal=principal, description=description, expire_time=expire_time)
+        show_one(
+            {
+                "id": made.token.id,
+                "principal": made.token.principal,
+                "expire_time": made.token.expire_time,
+                "secret": made.secret,
+            },
+            output,
+        )
+
+
+@tokens.command("revoke")
+def revoke_token(
+    token_id: Annotated[
+        str, typer.Argument(help="Id of the token: see `modelyard tokens list`.", metavar="ID")
+    ],
+    output: Output = TABLE,
+) -> None:
+    """End an API token."""
+    with connect() as client:
+        show_one(client.tokens.revoke(token_id), output)
+
+
+@grants.command("list")
+def list_grants(
+    resource: ResourceName = "", kind: Kind = "", limit: Limit = None, output: Output = TABLE
+) -> None:
+    """List the grants on a resource itself; inherited ones stand on its containers."""
+    columns = ("principal", "privilege", "effect", "resource.name", "create_time")
+    with connect() as client:
+        rows = client.grants.list(resource, resource_type=kind or None).collect(limit)
+        show_rows(rows, columns, output, empty="no grants")
+
+
+@grants.command("create")
+def create_grant(
+    principal: PrincipalName,
+    privilege: PrivilegeName,
+    resource: ResourceName = "",
+    kind: Kind = "",
+    deny: Deny = False,
+    output: Output = TABLE,
+) -> None:
+    """Give a privilege on a resource and everything inside it, now and later."""
+    effect = Effect.DENY if deny else Effect.ALLOW
+    with connect() as client:
+        show_one(
+            client.grants.create(principal, privilege, resource, resource_type=_kind(kind), effect=effect),
+            output,
+        )
+
+
+@grants.command("delete")
+def delete_grant(
+    principal: PrincipalName,
+    privilege: PrivilegeName,
+    resource: ResourceName = "",
+    kind: Kind = "",
+    deny: Deny = False,
+) -> None:
+    """Take a grant back."""
+    effect = Effect.DENY if deny else Effect.ALLOW
+    with connect() as client:
+        deleted = client.grants.delete(
+            principal, privilege, resource, resource_type=_kind(kind), effect=effect
+        )
+    typer.echo("Taken back." if deleted else "There was no such grant.")
+
+
+@grants.command("check")
+def check(
+    privilege: PrivilegeName,
+    resource: ResourceName = "",
+    kind: Kind = "",
+    principal: OtherPrincipal = "",
+    output: Output = TABLE,
+) -> None:
+    """Tell whether a principal has a privilege, and why. Exit code 1 when not."""
+    with connect() as client:
+        decision = client.grants.check(privilege, resource, resource_type=_kind(kind), principal=principal)
+    show_one(decision, output)
+    if not decision:
+        raise typer.Exit(1)
+
+
+def _kind(text: str) -> ResourceType | str | None:
+    return text or None

@@ -1,0 +1,227 @@
+"""The client for programs without `async`: the verbs of `AsyncClient`, each waiting for its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from modelyard import _artifacts, _catalog, _deployments, _endpoints, _governance, contexts
+from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
+from modelyard._client import AsyncClient
+from modelyard._sync import Blocking, Pager, blocking, paging, streaming
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+
+class Catalogs(Blocking[_catalog.AsyncCatalogs]):
+    """`client.catalogs`: the outermost namespaces."""
+
+    create = blocking(_catalog.AsyncCatalogs.create)
+    get = blocking(_catalog.AsyncCatalogs.get)
+    list = paging(_catalog.AsyncCatalogs.list)
+
+
+class Schemas(Blocking[_catalog.AsyncSchemas]):
+    """`client.schemas`: namespaces inside a catalog, `prod.ml_team`."""
+
+    create = blocking(_catalog.AsyncSchemas.create)
+    get = blocking(_catalog.AsyncSchemas.get)
+    list = paging(_catalog.AsyncSchemas.list)
+
+
+class Models(Blocking[_catalog.AsyncModels]):
+    """`client.models`: registered models, `prod.ml_team.iris`."""
+
+    create = blocking(_catalog.AsyncModels.create)
+    get = blocking(_catalog.AsyncModels.get)
+    list = paging(_catalog.AsyncModels.list)
+
+
+class Versions(Blocking[_catalog.AsyncVersions]):
+    """`client.versions`: versions of models, `prod.ml_team.iris/3` or `prod.ml_team.iris@champion`."""
+
+    create = blocking(_catalog.AsyncVersions.create)
+    finalize = blocking(_catalog.AsyncVersions.finalize)
+    fail = blocking(_catalog.AsyncVersions.fail)
+    get = blocking(_catalog.AsyncVersions.get)
+    list = paging(_catalog.AsyncVersions.list)
+
+
+class Aliases(Blocking[_catalog.AsyncAliases]):
+    """`client.aliases`: names that point at versions of a model."""
+
+    set = blocking(_catalog.AsyncAliases.set)
+    remove = blocking(_catalog.AsyncAliases.remove)
+
+
+class Tags(Blocking[_catalog.AsyncTags]):
+    """`client.tags`: short texts on catalogs, schemas, models and versions."""
+
+    set = blocking(_catalog.AsyncTags.set)
+
+
+class Metrics(Blocking[_catalog.AsyncMetrics]):
+    """`client.metrics`: measurements of a version."""
+
+    set = blocking(_catalog.AsyncMetrics.set)
+
+
+class Artifacts(Blocking[_artifacts.AsyncArtifacts]):
+    """`client.artifacts`: immutable sets of files, stored once by content."""
+
+    upload = blocking(_artifacts.AsyncArtifacts.upload)
+    download = blocking(_artifacts.AsyncArtifacts.download)
+    begin_upload = blocking(_artifacts.AsyncArtifacts.begin_upload)
+    get_upload = blocking(_artifacts.AsyncArtifacts.get_upload)
+    commit_upload = blocking(_artifacts.AsyncArtifacts.commit_upload)
+    get = blocking(_artifacts.AsyncArtifacts.get)
+    list_files = paging(_artifacts.AsyncArtifacts.list_files)
+    digest_of = blocking(_artifacts.AsyncArtifacts.digest_of)
+    read_file = streaming(_artifacts.AsyncArtifacts.read_file)
+
+
+class Principals(Blocking[_governance.AsyncPrincipals]):
+    """`client.principals`: users and service accounts."""
+
+    create = blocking(_governance.AsyncPrincipals.create)
+    get = blocking(_governance.AsyncPrincipals.get)
+    get_caller = blocking(_governance.AsyncPrincipals.get_caller)
+    list = paging(_governance.AsyncPrincipals.list)
+
+
+class Tokens(Blocking[_governance.AsyncTokens]):
+    """`client.tokens`: long-lived secrets of principals, and what verifies the short-lived ones."""
+
+    create = blocking(_governance.AsyncTokens.create)
+    list = paging(_governance.AsyncTokens.list)
+    revoke = blocking(_governance.AsyncTokens.revoke)
+    signing_keys = blocking(_governance.AsyncTokens.signing_keys)
+
+
+class Grants(Blocking[_governance.AsyncGrants]):
+    """`client.grants`: who may do what."""
+
+    create = blocking(_governance.AsyncGrants.create)
+    delete = blocking(_governance.AsyncGrants.delete)
+    list = paging(_governance.AsyncGrants.list)
+    check = blocking(_governance.AsyncGrants.check)
+
+
+class Policies(Blocking[_governance.AsyncPolicies]):
+    """`client.policies`: what a version needs before it may be used."""
+
+    set = blocking(_governance.AsyncPolicies.set)
+    get = blocking(_governance.AsyncPolicies.get)
+
+
+class Approvals(Blocking[_governance.AsyncApprovals]):
+    """`client.approvals`: reviews of versions."""
+
+    review = blocking(_governance.AsyncApprovals.review)
+    get = blocking(_governance.AsyncApprovals.get)
+
+
+class Audit(Blocking[_governance.AsyncAudit]):
+    """`client.audit`: everything that was changed, in a chain of hashes."""
+
+    list = paging(_governance.AsyncAudit.list)
+    verify = blocking(_governance.AsyncAudit.verify)
+
+
+class Deployments(Blocking[_deployments.AsyncDeployments]):
+    """`client.deployments`: names that answer predictions."""
+
+    create = blocking(_deployments.AsyncDeployments.create)
+    get = blocking(_deployments.AsyncDeployments.get)
+    list = paging(_deployments.AsyncDeployments.list)
+    update = blocking(_deployments.AsyncDeployments.update)
+    delete = blocking(_deployments.AsyncDeployments.delete)
+    replicas = blocking(_deployments.AsyncDeployments.replicas)
+    wait = blocking(_deployments.AsyncDeployments.wait)
+    wait_deleted = blocking(_deployments.AsyncDeployments.wait_deleted)
+    apply = blocking(_deployments.AsyncDeployments.apply)
+
+
+class Endpoints(Blocking[_endpoints.AsyncEndpoints]):
+    """`client.endpoints`: predictions, and what an endpoint takes and gives."""
+
+    predict = blocking(_endpoints.AsyncEndpoints.predict)
+    metadata = blocking(_endpoints.AsyncEndpoints.metadata)
+    ready = blocking(_endpoints.AsyncEndpoints.ready)
+    server_live = blocking(_endpoints.AsyncEndpoints.server_live)
+    server_ready = blocking(_endpoints.AsyncEndpoints.server_ready)
+    server_metadata = blocking(_endpoints.AsyncEndpoints.server_metadata)
+
+
+class Client(Blocking[AsyncClient]):
+    """Client of Modelyard; `modelyard.aio.AsyncClient` is the same for `async` programs, and documents every verb.
+
+    Verbs are grouped by noun: `client.models.create(...)`, `client.grants.list(...)`. The things done every day stand on
+    the client itself: `log_model`, `deploy`, `predict`, `download`. May be used from several threads at once.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        token: str = "",
+        *,
+        services: Mapping[str, str] | None = None,
+        ca_certificate: str | Path | None = None,
+        insecure: bool = False,
+        timeout: float = 10.0,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        """Say where Modelyard is; nothing connects before the first call. Arguments as of `AsyncClient`."""
+        super().__init__(
+            AsyncClient(
+                target,
+                token,
+                services=services,
+                ca_certificate=ca_certificate,
+                insecure=insecure,
+                timeout=timeout,
+                max_message_bytes=max_message_bytes,
+            )
+        )
+        self.catalogs = Catalogs(self._async.catalogs)
+        self.schemas = Schemas(self._async.schemas)
+        self.models = Models(self._async.models)
+        self.versions = Versions(self._async.versions)
+        self.aliases = Aliases(self._async.aliases)
+        self.tags = Tags(self._async.tags)
+        self.metrics = Metrics(self._async.metrics)
+        self.artifacts = Artifacts(self._async.artifacts)
+        self.principals = Principals(self._async.principals)
+        self.tokens = Tokens(self._async.tokens)
+        self.grants = Grants(self._async.grants)
+        self.policies = Policies(self._async.policies)
+        self.approvals = Approvals(self._async.approvals)
+        self.audit = Audit(self._async.audit)
+        self.deployments = Deployments(self._async.deployments)
+        self.endpoints = Endpoints(self._async.endpoints)
+
+    @classmethod
+    def from_context(cls, name: str | None = None, *, timeout: float = 10.0) -> Self:
+        """As `AsyncClient.from_context`."""
+        return cls(**contexts.resolve(name).connection(), timeout=timeout)
+
+    log_model = blocking(AsyncClient.log_model)
+    deploy = blocking(AsyncClient.deploy)
+    predict = blocking(AsyncClient.predict)
+    download = blocking(AsyncClient.download)
+    whoami = blocking(AsyncClient.whoami)
+    access_token = blocking(AsyncClient.access_token)
+    close = blocking(AsyncClient.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+__all__ = ["Client", "Pager"]

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from modelyard import contexts
+from modelyard.api.catalog.v1 import catalog_service_pb2
+from modelyard.api.governance.v1 import governance_service_pb2
+from modelyard.cli import _root, app
+from modelyard.contexts import Context
+
+from .fake import Fake, Refusal
+from .test_predict import Endpoint
+from .test_transfer import Store
+
+MODEL, VERSION = "prod.ml.iris", "prod.ml.iris/1"
+
+
+def modelyard(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), input=stdin, catch_exceptions=False)
+
+
+@pytest.fixture
+def connected(fake: Fake) -> Fake:
+    contexts.save("test", Context(fake.target, "secret"))
+    return fake
+
+
+def model_answer(_: object) -> Any:
+    model = {"name": MODEL, "latest_version": 2, "aliases": {"champion": 1}, "tags": {"team": "ml"}}
+    return catalog_service_pb2.ListModelsResponse(models=[model, {"name": "prod.ml.other"}])
+
+
+def test_a_list_as_a_table_and_as_json(connected: Fake) -> None:
+    connected.answers["ListModels"] = model_answer
+    table = modelyard("models", "list", "prod.ml")
+    assert table.exit_code == 0
+    header, first, second = table.stdout.splitlines()
+    assert header.split() == ["name", "latest", "version", "aliases", "tags", "create", "time"]
+    assert first.split() == [MODEL, "2", "champion=1", "team=ml"]
+    assert second.split() == ["prod.ml.other", "0"]
+    assert "\x1b" not in table.stdout
+    rows = json.loads(modelyard("models", "list", "prod.ml", "-o", "json").stdout)
+    assert rows[0]["aliases"] == {"champion": 1}
+    assert rows[0]["create_time"] is None
+    assert len(json.loads(modelyard("models", "list", "prod.ml", "--limit", "1", "-o", "json").stdout)) == 1
+
+
+def test_an_empty_list_says_so_aside(connected: Fake) -> None:
+    result = modelyard("models", "list", "prod.ml")
+    assert (result.stdout, result.stderr) == ("", "no models\n")
+    assert json.loads(modelyard("models", "list", "prod.ml", "-o", "json").stdout) == []
+
+
+def test_a_version_is_shown_with_its_signature(connected: Fake) -> None:
+    version = {"name": VERSION, "number": 1, "state": "STATE_READY", "metrics": {}}
+    answer = catalog_service_pb2.GetModelVersionResponse(model_version=version)
+    method = answer.model_version.signature.methods.add(name="predict")
+    method.inputs.add(name="input", datatype="FP64", shape=[-1, 30])
+    method.outputs.add(name="output", datatype="INT64", shape=[-1])
+    answer.model_version.metrics["auc"].number_value = 0.99
+    connected.answers["GetModelVersion"] = lambda _: answer
+    shown = modelyard("versions", "show", "prod.ml.iris@champion").stdout
+    assert "READY" in shown
+    assert "predict(input: FP64[-1, 30]) -> output: INT64[-1]" in shown
+    assert "auc=0.99" in shown
+    assert json.loads(modelyard("versions", "show", VERSION, "-o", "json").stdout)["state"] == "READY"
+
+
+def test_an_error_is_one_sentence_on_stderr(connected: Fake) -> None:
+    def refuse(_: object) -> None:
+        raise Refusal("NOT_FOUND", "RESOURCE_NOT_FOUND", "model prod.ml.iris does not exist")
+
+    connected.answers["GetModel"] = refuse
+    result = modelyard("models", "show", MODEL)
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        1,
+        "",
+        "error: model prod.ml.iris does not exist\n",
+    )
+
+
+def test_refusals_come_with_a_hint(connected: Fake) -> None:
+    def denied(_: object) -> None:
+        metadata = {"privilege": "EDIT", "resource_type": "model", "name": MODEL}
+        raise Refusal(
+            "PERMISSION_DENIED", "PERMISSION_DENIED", "you lack EDIT on model prod.ml.iris", metadata=metadata
+        )
+
+    def unmet(_: object) -> None:
+        raise Refusal("FAILED_PRECONDITION", "POLICY_UNMET", "held back", unmet=["1 approval is missing"])
+
+    connected.answers["SetAliases"] = denied
+    assert (
+        "modelyard grants create YOUR_NAME EDIT prod.ml.iris"
+        in modelyard("aliases", "set", MODEL, "a=1").stderr
+    )
+    connected.answers["SetAliases"] = unmet
+    assert modelyard("aliases", "set", MODEL, "a=1").stderr.splitlines() == [
+        "error: held back",
+        "  unmet: 1 approval is missing",
+        "hint: see `modelyard approvals show VERSION`",
+    ]
+
+
+def test_wrong_use_is_exit_code_2(connected: Fake) -> None:
+    for arguments in (
+        ["aliases", "set", MODEL, "champion"],
+        ["aliases", "set", MODEL, "champion=x"],
+        ["models", "list"],
+    ):
+        assert modelyard(*arguments).exit_code == 2
+    assert not connected.calls
+
+
+def test_aliases_tags_and_metrics_are_sent(connected: Fake) -> None:
+    assert modelyard("aliases", "set", MODEL, "champion=2", "--expect", "champion=1").exit_code == 0
+    change = connected.requests("SetAliases")[0].changes[0]
+    assert (change.alias, change.version, change.expected_version) == ("champion", 2, 1)
+    modelyard("tags", "set", MODEL, "a=b=c", "--remove", "old")
+    tags = connected.requests("SetTags")[0]
+    assert (dict(tags.set), list(tags.remove)) == ({"a": "b=c"}, ["old"])
+    modelyard("metrics", "set", VERSION, "auc=0.5", "note=good", 'deep={"x": [1]}')
+    metrics = connected.requests("SetMetrics")[0].set
+    assert metrics["auc"].number_value == 0.5
+    assert metrics["note"].string_value == "good"
+    assert metrics["deep"].struct_value["x"][0] == 1
+
+
+def test_login_checks_the_token_and_saves_it(fake: Fake, tmp_path: Path) -> None:
+    fake.answers["GetCaller"] = lambda _: governance_service_pb2.GetCallerResponse(principal={"name": "ada"})
+    result = modelyard("login", fake.target, "--name", "here", stdin="my-token\n")
+    assert result.exit_code == 0
+    assert f"You are ada at {fake.target}" in result.stdout
+    assert "my-token" not in result.output
+    assert contexts.resolve("here").token == "my-token"
+    assert fake.requests("ExchangeToken")[0].api_token == "my-token"
+
+    secret = tmp_path / "token"
+    secret.write_text("t2")
+    secret.chmod(0o644)
+    assert "chmod 600" in modelyard("login", fake.target, "--token-file", str(secret)).stderr
+    secret.chmod(0o600)
+    assert modelyard("login", fake.target, "--token-file", str(secret)).exit_code == 0
+    listed = json.loads(modelyard("context", "list", "-o", "json").stdout)
+    assert [(row["name"], row["current"]) for row in listed] == [("default", True), ("here", False)]
+    assert "t2" not in modelyard("context", "show").output
+    assert modelyard("logout", "here").exit_code == 0
+    assert "here" not in modelyard("context", "list").stdout
+
+
+def test_a_refused_login_saves_nothing(fake: Fake) -> None:
+    def refuse(_: object) -> None:
+        raise Refusal("UNAUTHENTICATED", "TOKEN_INVALID", "the token is not valid")
+
+    fake.answers["ExchangeToken"] = refuse
+    result = modelyard("login", fake.target, stdin="wrong\n")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the token is not valid")
+    assert not contexts.read().by_name
+
+
+def test_the_token_verb_prints_the_token_alone(connected: Fake) -> None:
+    assert modelyard("token").stdout == "jwt-of-secret\n"
+
+
+def test_no_context_says_how_to_begin() -> None:
+    result = modelyard("whoami")
+    assert result.exit_code == 1
+    assert "modelyard up" in result.stderr
+
+
+def test_context_is_chosen_by_option(connected: Fake) -> None:
+    contexts.save("dead", Context("127.0.0.1:1"))
+    assert modelyard("--context", "test", "whoami").exit_code == 0
+    assert "is not known" in modelyard("--context", "nowhere", "whoami").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "inputs"),
+    [
+        ("rows.json", "[[1, 2], [3, 4]]", {}),
+        ("rows.json", '{"inputs": {"input": [[1, 2], [3, 4]]}}', {}),
+        ("rows.csv", "1,2\n3,4\n", {}),
+        ("rows.csv", "a,b\n1,2\n3,4\n", {}),
+        ("rows.csv", "b,a\n1,2\n3,4\n", {"a": ("FP64", [-1]), "b": ("FP64", [-1])}),
+        ("-", "1,2\n3,4\n", {}),
+    ],
+)
+def test_predictions_from_files(connected: Fake, tmp_path: Path, name: str, text: str, inputs: Any) -> None:
+    Endpoint(connected, **inputs)
+    path = name if name == "-" else str(tmp_path / name)
+    if name != "-":
+        Path(path).write_text(text)
+    result = modelyard("predict", MODEL, "--input", path, "-o", "json", stdin=text)
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["outputs"] == {"output": [3.0, 7.0]}
+    assert (answer["model"], answer["model_version"]) == (MODEL, 3)
+
+
+def test_a_prediction_as_a_table(connected: Fake, tmp_path: Path) -> None:
+    Endpoint(connected)
+    (tmp_path / "rows.json").write_text("[[1, 2], [3, 4]]")
+    result = modelyard("predict", MODEL, "-i", str(tmp_path / "rows.json"))
+    assert result.stdout.split() == ["output", "3.0", "7.0"]
+    assert f"{MODEL}/3" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "{", "a,b\n", "1,2\n3\n"])
+def test_rows_that_cannot_be_read_are_wrong_use(connected: Fake, text: str) -> None:
+    assert modelyard("predict", MODEL, "-i", "-", stdin=text).exit_code == 2
+
+
+def test_log_and_download(connected: Fake, tmp_path: Path) -> None:
+    import numpy as np
+    import skops.io
+    from sklearn.linear_model import LinearRegression
+
+    Store(connected)
+    connected.answers["CreateModelVersion"] = lambda _: catalog_service_pb2.CreateModelVersionResponse(
+        model_version={"name": VERSION, "number": 1}
+    )
+    skops.io.dump(LinearRegression().fit(np.eye(2), [1.0, 2.0]), tmp_path / "model.skops")
+    (tmp_path / "rows.csv").write_text("1,2\n")
+    arguments = ["--example", str(tmp_path / "rows.csv"), "--metric", "r2=0.5", "--tag", "a=b"]
+    result = modelyard("log", str(tmp_path / "model.skops"), MODEL, *arguments)
+    assert result.exit_code == 0, result.stderr
+    sent = connected.requests("CreateModelVersion")[0]
+    assert (sent.runtime, dict(sent.tags), sent.metrics["r2"].number_value) == ("sklearn", {"a": "b"}, 0.5)
+    downloaded = modelyard("artifacts", "download", VERSION, str(tmp_path / "out"))
+    assert downloaded.stdout.strip() == str(tmp_path / "out")
+    assert (tmp_path / "out/model.skops").read_bytes() == (tmp_path / "model.skops").read_bytes()
+
+
+def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None:
+    targets = ["prod.ml.iris/1=90", "prod.ml.iris@next=10"]
+    assert modelyard("deployments", "create", MODEL, *targets, "-r", "2", "--no-wait").exit_code == 0
+    sent = connected.requests("CreateDeployment")[0].deployment
+    assert [(t.model_version, t.weight) for t in sent.targets] == [
+        ("prod.ml.iris/1", 90),
+        ("prod.ml.iris@next", 10),
+    ]
+    assert sent.replicas == 2
+    modelyard("grants", "create", "ada", "execute", MODEL, "--type", "deployment", "--deny")
+    grant = connected.requests("CreateGrant")[0]
+    assert (grant.privilege, grant.effect, grant.resource) == (9, 2, MODEL)
+    assert "MODEL or a DEPLOYMENT" in modelyard("grants", "create", "ada", "EXECUTE", MODEL).stderr
+
+
+def test_decisions_are_exit_codes(connected: Fake) -> None:
+    assert modelyard("grants", "check", "MANAGE").exit_code == 1
+    connected.answers["CheckPermission"] = lambda _: governance_service_pb2.CheckPermissionResponse(
+        allowed=True
+    )
+    assert modelyard("grants", "check", "MANAGE").exit_code == 0
+    assert modelyard("audit", "verify").exit_code == 1
+
+
+def test_every_verb_has_help() -> None:
+    import typer
+
+    def walk(command: Any, path: list[str]) -> list[list[str]]:
+        if not hasattr(command, "commands"):
+            return [path]
+        return [found for name, child in command.commands.items() for found in walk(child, [*path, name])]
+
+    for path in walk(typer.main.get_command(app), []):
+        result = modelyard(*path, "--help")
+        assert result.exit_code == 0, path
+        assert len(result.stdout.splitlines()) > 5, path
+    assert modelyard("--version").exit_code == 0
+
+
+class EntryPoint:
+    def __init__(self, name: str, loaded: Any) -> None:
+        self.name, self._loaded = name, loaded
+
+    def load(self) -> Any:
+        if isinstance(self._loaded, Exception):
+            raise self._loaded
+        return self._loaded
+
+
+@pytest.fixture
+def entry_points(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+    found: list[EntryPoint] = []
+    monkeypatch.setattr(_root.metadata, "entry_points", lambda **_: found)
+    _root.added_commands.cache_clear()
+    yield found
+    _root.added_commands.cache_clear()
+
+
+def test_other_packages_add_verbs(entry_points: list[EntryPoint]) -> None:
+    import typer
+
+    added = typer.Typer()
+
+    @added.command()
+    def up() -> None:
+        """Start everything."""
+        typer.echo("started")
+
+    @added.command()
+    def down() -> None:
+        """Stop everything."""
+
+    entry_points.append(EntryPoint("suite", added))
+    assert modelyard("up").stdout == "started\n"
+    assert "Start everything." in modelyard("--help").stdout
+
+
+def test_a_package_that_cannot_be_imported_breaks_nothing_else(entry_points: list[EntryPoint]) -> None:
+    entry_points.append(EntryPoint("suite", ImportError("No module named 'envoy'")))
+    entry_points.append(EntryPoint("other", RuntimeError("broken")))
+    assert "models" in modelyard("--help").stdout
+    result = modelyard("up", "--any", "option")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: `modelyard up` is not installed (No module named 'envoy'): pip install 'modelyard[suite]'\n"
+    )
+    assert modelyard("nonsense").exit_code == 2

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import FunctionTransformer
+
+from modelyard import Client, TensorSpec, errors, infer_signature
+from modelyard._provenance import capture, without_credentials
+from modelyard.api.catalog.v1 import catalog_service_pb2
+
+from .fake import Fake, Refusal
+from .test_transfer import Store
+
+MODEL = "prod.ml.iris"
+X, y = load_iris(return_X_y=True)
+
+
+@pytest.fixture
+def store(fake: Fake) -> Store:
+    def create(request: Any) -> Any:
+        version = {
+            "name": f"{MODEL}/1",
+            "model": MODEL,
+            "number": 1,
+            "artifact_digest": request.artifact_digest,
+        }
+        return catalog_service_pb2.CreateModelVersionResponse(model_version=version)
+
+    fake.answers["CreateModelVersion"] = create
+    return Store(fake)
+
+
+@pytest.fixture(scope="module")
+def estimator() -> Any:
+    return LogisticRegression(max_iter=500).fit(X, y)
+
+
+def test_an_estimator_becomes_a_version(fake: Fake, client: Client, store: Store, estimator: Any) -> None:
+    version = client.log_model(
+        estimator,
+        MODEL,
+        example=X[:3],
+        metrics={"accuracy": np.float64(0.9)},
+        tags={"team": "ml"},
+        aliases=["champion"],
+    )
+    assert version.name == f"{MODEL}/1"
+    (sent,) = fake.requests("CreateModelVersion")
+    assert sent.artifact_digest == store.digest
+    assert [f.path for f in store.files] == ["model.skops"]
+    assert sent.runtime == "sklearn"
+    predict, proba = sent.signature.methods
+    assert (predict.name, predict.outputs[0].name, proba.name, proba.outputs[0].name) == (
+        "predict",
+        "output",
+        "predict_proba",
+        "probabilities",
+    )
+    assert (predict.inputs[0].datatype, list(predict.inputs[0].shape)) == ("FP64", [-1, 4])
+    assert list(proba.outputs[0].shape) == [-1, 3]
+    assert sent.metrics["accuracy"].number_value == 0.9
+    assert dict(sent.tags) == {"team": "ml"}
+    assert set(sent.provenance.packages) >= {"scikit-learn", "numpy", "skops"}
+    assert sent.provenance.python_version
+    assert fake.requests("SetAliases")[0].changes[0].version == 1
+    assert not fake.requests("CreateModel")
+
+
+def test_a_new_model_is_registered_unless_told_not_to(
+    fake: Fake, client: Client, store: Store, estimator: Any
+) -> None:
+    def refuse(_: object) -> None:
+        raise Refusal("NOT_FOUND", "RESOURCE_NOT_FOUND", metadata={"resource_type": "model", "name": MODEL})
+
+    fake.answers["BeginUpload"] = refuse
+    with pytest.raises(errors.NotFound):
+        client.log_model(estimator, MODEL, example=X[:3], create=False)
+    assert not fake.requests("CreateModel")
+
+    def create(_: object) -> Any:
+        fake.answers["BeginUpload"] = store.begin
+        return catalog_service_pb2.CreateModelResponse()
+
+    fake.answers["CreateModel"] = create
+    client.log_model(estimator, MODEL, example=X[:3])
+    assert fake.requests("CreateModel")[0].model.name == MODEL
+
+
+def test_a_missing_schema_is_not_made(fake: Fake, client: Client, store: Store, estimator: Any) -> None:
+    def refuse(_: object) -> None:
+        raise Refusal(
+            "NOT_FOUND", "RESOURCE_NOT_FOUND", metadata={"resource_type": "schema", "name": "prod.ml"}
+        )
+
+    fake.answers["BeginUpload"] = refuse
+    with pytest.raises(errors.NotFound):
+        client.log_model(estimator, MODEL, example=X[:3])
+    assert not fake.requests("CreateModel")
+
+
+def test_onnx_tells_its_own_signature(
+    fake: Fake, client: Client, store: Store, estimator: Any, tmp_path: Path
+) -> None:
+    from skl2onnx import to_onnx
+
+    proto = to_onnx(estimator, X[:1].astype(np.float32), options={"zipmap": False})
+    client.log_model(proto, MODEL)
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    client.log_model(tmp_path / "model.onnx", MODEL)
+    client.log_model(proto.SerializeToString(), MODEL)
+    first, second, third = fake.requests("CreateModelVersion")
+    assert first.signature == second.signature == third.signature
+    assert first.artifact_digest == second.artifact_digest == third.artifact_digest
+    assert first.runtime == "onnx"
+    assert first.signature.methods[0].inputs[0].datatype == "FP32"
+    assert [o.name for o in first.signature.methods[0].outputs] == ["label", "probabilities"]
+
+
+def test_onnx_with_other_outputs_than_tensors_is_refused(client: Client, estimator: Any) -> None:
+    from skl2onnx import to_onnx
+
+    with pytest.raises(errors.InvalidArgument, match="zipmap"):
+        client.log_model(to_onnx(estimator, X[:1].astype(np.float32)), MODEL)
+    with pytest.raises(errors.InvalidArgument, match="not an ONNX model"):
+        client.log_model(b"not onnx", MODEL)
+
+
+def test_a_folder_needs_a_signature_and_a_runtime(
+    fake: Fake, client: Client, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"1")
+    signature = infer_signature([[1.0]], [1.0])
+    with pytest.raises(errors.InvalidArgument, match="say which runtime"):
+        client.log_model(tmp_path, MODEL)
+    with pytest.raises(errors.InvalidArgument, match="signature: cannot be told"):
+        client.log_model(tmp_path, MODEL, runtime="custom")
+    client.log_model(tmp_path, MODEL, runtime="custom", signature=signature)
+    assert fake.requests("CreateModelVersion")[0].runtime == "custom"
+
+
+def test_a_saved_estimator_is_tried_on_the_example(
+    fake: Fake, client: Client, store: Store, estimator: Any, tmp_path: Path
+) -> None:
+    import skops.io
+
+    skops.io.dump(estimator, tmp_path / "model.skops")
+    client.log_model(tmp_path / "model.skops", MODEL, example=X[:2].astype(int))
+    method = fake.requests("CreateModelVersion")[0].signature.methods[0]
+    assert TensorSpec("input", "FP64", (-1, 4)) == TensorSpec(
+        method.inputs[0].name, method.inputs[0].datatype, tuple(method.inputs[0].shape)
+    )
+
+
+def test_what_cannot_be_logged_is_said_before_anything_is_sent(
+    fake: Fake, client: Client, estimator: Any
+) -> None:
+    with pytest.raises(errors.InvalidArgument, match="example: give some rows"):
+        client.log_model(estimator, MODEL)
+    with pytest.raises(errors.InvalidArgument, match="predict fails on it"):
+        client.log_model(estimator, MODEL, example=[[1.0]])
+    with pytest.raises(errors.InvalidArgument, match="builtins.dict cannot be logged"):
+        client.log_model({}, MODEL)
+    with pytest.raises(errors.InvalidArgument, match="name: "):
+        client.log_model(estimator, "iris", example=X[:1])
+    with pytest.raises(errors.InvalidArgument, match="JSON has no such number"):
+        client.log_model(estimator, MODEL, example=X[:1], metrics={"loss": float("nan")})
+    assert not fake.calls
+
+
+def test_types_that_replicas_refuse_are_warned_of(tmp_path: Path) -> None:
+    from modelyard.flavors import sklearn
+
+    model = FunctionTransformer(subprocess.run)
+    with pytest.warns(UserWarning, match="subprocess"):
+        sklearn.prepare(model, tmp_path, example=None, signature=infer_signature([[1.0]], [1.0]))
+
+
+@pytest.mark.parametrize(
+    ("address", "clean"),
+    [
+        ("https://user:token@example.com:8443/a/b.git", "https://example.com:8443/a/b.git"),
+        ("https://example.com/a.git?token=x#y", "https://example.com/a.git"),
+        ("git@example.com:a/b.git", "git@example.com:a/b.git"),
+        ("ssh://git:secret@example.com/a", "ssh://example.com/a"),
+        ("", ""),
+    ],
+)
+def test_credentials_never_leave_the_machine(address: str, clean: str) -> None:
+    assert without_credentials(address) == clean
+
+
+def test_provenance_of_a_work_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-b", "work")
+    git("remote", "add", "origin", "https://u:p@example.com/a.git")
+    (tmp_path / "train.py").write_text("")
+    git("add", ".")
+    git("commit", "-m", "x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "train.py"), raising=False)
+    clean = capture(["numpy", "no-such-package"])
+    assert (clean.git_repository, clean.git_branch) == ("https://example.com/a.git", "work")
+    assert len(clean.git_commit) == 40
+    assert (clean.git_dirty, clean.source, set(clean.packages)) == (False, "train.py", {"numpy"})
+    (tmp_path / "train.py").write_text("changed")
+    assert capture([]).git_dirty
+
+
+def test_provenance_outside_git_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    found = capture([])
+    assert (found.git_repository, found.git_commit, found.git_dirty) == ("", "", False)

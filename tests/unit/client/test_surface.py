@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import modelyard
+from modelyard import AsyncClient, Client, types
+from modelyard._sync import Blocking
+
+from .fake import MODULES, Fake
+
+INTERNAL = {
+    "ResolveResource",
+    "WatchPermissions",
+    "EvaluateGate",
+    "RecordEvents",
+    "WatchRoutes",
+    "ConfirmRoutes",
+}
+MODEL, VERSION = "prod.ml.iris", "prod.ml.iris/1"
+CALLS: dict[str, Callable[[Client], Any]] = {
+    "CreateCatalog": lambda c: c.catalogs.create("prod"),
+    "GetCatalog": lambda c: c.catalogs.get("prod"),
+    "ListCatalogs": lambda c: c.catalogs.list().collect(),
+    "CreateSchema": lambda c: c.schemas.create("prod.ml"),
+    "GetSchema": lambda c: c.schemas.get("prod.ml"),
+    "ListSchemas": lambda c: c.schemas.list("prod").collect(),
+    "CreateModel": lambda c: c.models.create(MODEL, tags={"a": "b"}),
+    "GetModel": lambda c: c.models.get(MODEL),
+    "ListModels": lambda c: c.models.list("prod.ml").collect(),
+    "CreateModelVersion": lambda c: c.versions.create(MODEL, "sha256:00", metrics={"a": 1}),
+    "FinalizeModelVersion": lambda c: c.versions.finalize(VERSION, "sha256:00"),
+    "FailModelVersion": lambda c: c.versions.fail(VERSION, "gone"),
+    "GetModelVersion": lambda c: c.versions.get("models:/prod.ml.iris@champion"),
+    "ListModelVersions": lambda c: c.versions.list(MODEL).collect(),
+    "SetAliases": lambda c: c.aliases.set(MODEL, {"champion": 2}, expected={"champion": 0}),
+    "SetTags": lambda c: c.tags.set(MODEL, {"a": "b"}),
+    "SetMetrics": lambda c: c.metrics.set(VERSION, {"a": 1}),
+    "BeginUpload": lambda c: c.artifacts.begin_upload(MODEL, [types.FileEntry("a", 1, "00")]),
+    "UploadBlobs": lambda _: None,  # part of artifacts.upload; see test_transfer
+    "GetUpload": lambda c: c.artifacts.get_upload("u"),
+    "CommitUpload": lambda c: c.artifacts.commit_upload("u"),
+    "GetArtifact": lambda c: c.artifacts.get("sha256:00", model=MODEL),
+    "ListFiles": lambda c: c.artifacts.list_files(VERSION).collect(),
+    "ReadFile": lambda c: list(c.artifacts.read_file(VERSION, "a")),
+    "ExchangeToken": lambda c: c.access_token(),
+    "GetJwks": lambda c: c.tokens.signing_keys(),
+    "GetCaller": lambda c: c.whoami(),
+    "CreatePrincipal": lambda c: c.principals.create("ada"),
+    "GetPrincipal": lambda c: c.principals.get("ada"),
+    "ListPrincipals": lambda c: c.principals.list().collect(),
+    "CreateToken": lambda c: c.tokens.create(description="ci"),
+    "ListTokens": lambda c: c.tokens.list().collect(),
+    "RevokeToken": lambda c: c.tokens.revoke("t"),
+    "CreateGrant": lambda c: c.grants.create("ada", "execute", MODEL, resource_type="deployment"),
+    "DeleteGrant": lambda c: c.grants.delete("ada", "EXECUTE", "prod"),
+    "ListGrants": lambda c: c.grants.list("prod.ml").collect(),
+    "CheckPermission": lambda c: c.grants.check("MANAGE"),
+    "SetApprovalPolicy": lambda c: c.policies.set("prod", protected_aliases=["*"]),
+    "GetApprovalPolicy": lambda c: c.policies.get(MODEL),
+    "ReviewVersion": lambda c: c.approvals.review(VERSION, "approve"),
+    "GetApproval": lambda c: c.approvals.get(VERSION),
+    "ListAuditEntries": lambda c: c.audit.list().collect(),
+    "VerifyAudit": lambda c: c.audit.verify(),
+    "CreateDeployment": lambda c: c.deployments.create(MODEL, {"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}),
+    "GetDeployment": lambda c: c.deployments.get(MODEL),
+    "ListDeployments": lambda c: c.deployments.list().collect(),
+    "UpdateDeployment": lambda c: c.deployments.update(MODEL, replicas=2),
+    "DeleteDeployment": lambda c: c.deployments.delete(MODEL),
+    "ListReplicas": lambda c: c.deployments.replicas(MODEL),
+    "ServerLive": lambda c: c.endpoints.server_live(),
+    "ServerReady": lambda c: c.endpoints.server_ready(),
+    "ServerMetadata": lambda c: c.endpoints.server_metadata(),
+    "ModelReady": lambda c: c.endpoints.ready(MODEL),
+    "ModelMetadata": lambda c: c.endpoints.metadata(MODEL),
+    "ModelInfer": lambda c: c.predict(MODEL, [[1.0]]),
+}
+
+
+def public_rpcs() -> set[str]:
+    services = (service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values())
+    return {method.name for service in services for method in service.methods} - INTERNAL
+
+
+def namespaces(client: object) -> Iterator[tuple[str, object]]:
+    yield "", client
+    for name, value in vars(client).items():
+        if not name.startswith("_"):
+            yield name, value
+
+
+def verbs(value: object) -> set[str]:
+    return {
+        name for name in dir(type(value)) if not name.startswith("_") and callable(getattr(type(value), name))
+    }
+
+
+def test_every_public_rpc_has_a_verb() -> None:
+    assert set(CALLS) == public_rpcs()
+
+
+@pytest.mark.parametrize("rpc", sorted(set(CALLS) - {"UploadBlobs"}))
+def test_a_verb_makes_its_rpc(rpc: str, fake: Fake, client: Client) -> None:
+    CALLS[rpc](client)
+    assert fake.requests(rpc)
+    bearers = {metadata.get("authorization") for name, _, metadata in fake.calls if name != "ExchangeToken"}
+    assert bearers <= {"Bearer jwt-of-secret"}
+    assert all(metadata["x-request-id"] for _, _, metadata in fake.calls)
+
+
+def test_both_clients_have_the_same_verbs_with_the_same_arguments() -> None:
+    blocking, asynchronous = dict(namespaces(Client())), dict(namespaces(AsyncClient()))
+    assert set(blocking) == set(asynchronous)
+    for name, value in asynchronous.items():
+        assert verbs(blocking[name]) == verbs(value), name
+        for verb in verbs(value):
+            theirs, ours = getattr(value, verb), getattr(blocking[name], verb)
+            assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters) or (
+                list(inspect.signature(theirs).parameters) == list(inspect.signature(ours).parameters)[1:]
+            ), (name, verb)
+            assert ours.__doc__, (name, verb)
+
+
+def test_every_group_of_verbs_is_wrapped() -> None:
+    assert all(isinstance(value, Blocking) for _, value in namespaces(Client()))
+
+
+def test_the_public_names_are_there_and_numpy_is_not_needed_for_them() -> None:
+    import subprocess
+    import sys
+
+    assert all(getattr(modelyard, name) is not None for name in modelyard.__all__)
+    code = "import modelyard, modelyard.cli, sys; print([m for m in ('numpy','opentelemetry','sklearn') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_without_numpy_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name in [m for m in sys.modules if m in {"modelyard.tensors", "modelyard.signature"}]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(modelyard.MissingExtra, match=r"pip install 'modelyard\[numpy\]'"):
+        _ = modelyard.infer_signature
+
+
+def test_files_stay_short() -> None:
+    package = Path(modelyard.__file__).parent
+    long = {
+        path.name: lines
+        for path in package.rglob("*.py")
+        if "api" not in path.parts
+        and (lines := len(path.read_text().splitlines())) > 400
+        and path.name != "types.py"
+    }
+    assert not long
