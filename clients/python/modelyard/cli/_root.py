@@ -84,10 +84,18 @@ def _hint(error: Exception) -> str:
     if isinstance(error, errors.Unavailable) and not isinstance(error, errors.PeerUnavailable):
         return "is it running there? See `modelyard context show` and `modelyard status`"
     if isinstance(error, errors.PermissionDenied) and error.privilege:
-        return f"ask an owner: modelyard grants create YOUR_NAME {error.privilege} {error.name}".rstrip()
+        return f"ask an owner: modelyard grants create YOUR_NAME {error.privilege} {_grantee(error)}".rstrip()
     if isinstance(error, errors.PolicyUnmet):
         return "see `modelyard approvals show VERSION`"
     return ""
+
+
+def _grantee(error: errors.PermissionDenied) -> str:
+    """The resource as `grants create` takes it; what concerns a version is granted on its model."""
+    name = error.name.split("/")[0].split("@")[0]
+    if name.count(".") != 2:
+        return name
+    return f"{name} --type {'deployment' if error.resource_type.lower() == 'deployment' else 'model'}"
 
 
 def _missing(cause: Exception | None) -> dict[str, Any]:
