@@ -22,7 +22,7 @@ from modelyard_governance import app as governance
 from modelyard_inference import app as inference
 from modelyard_kit.chassis import running
 from modelyard_suite import plan, secrets, suite
-from modelyard_suite.home import Home
+from modelyard_suite.home import Home, Running
 from tests.framework.postgres import TestPostgres
 
 
@@ -177,6 +177,12 @@ class Processes(Stack):
 
     def client(self, token: str) -> AsyncClient:
         return AsyncClient(self.target, token=token)
+
+    def process(self, name: str) -> Running:
+        """Return a process as the supervisor knows it."""
+        state = self.home.state()
+        assert state, "the supervisor is gone"
+        return state.processes[name]
 
     @classmethod
     @contextmanager

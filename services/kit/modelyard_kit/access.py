@@ -124,7 +124,7 @@ def decide(
     held = frozenset((grant.resource_id, grant.privilege, grant.effect) for grant in grants)
     for position, link in enumerate(chain):
         needed = _REACH.get(link.type)
-        if needed and (position > 0) and needed is not privilege:
+        if needed and position > 0:
             decision = _holds(principal_id, held, needed, chain[position:])
             if not decision.allowed:
                 return decision
@@ -324,14 +324,21 @@ async def authorize(rule: Rule, principal: Principal, grants: Grants, request: A
         try:
             chain = await rule.resolve(request)
         except Missing as missing:
-            decision = grants.decide(principal.id, rule.privilege, missing.nearest)
-            if decision.allowed:
-                raise missing.error from None
-            metadata = missing.error.metadata
-            raise PermissionDenied(
-                rule.privilege,
-                metadata.get("resource_type", ""),
-                metadata.get("name", ""),
-                "not granted, or it does not exist",
-            ) from None
+            grants.require(principal, rule.privilege, _as_if_it_existed(missing))
+            raise missing.error from None
         grants.require(principal, rule.privilege, chain)
+
+
+def _as_if_it_existed(missing: Missing) -> Chain:
+    """Return the chain that the missing resource would have, so that a refusal reads as for one that exists."""
+    kind = ResourceType(missing.error.metadata.get("resource_type", ResourceType.SYSTEM))
+    name = missing.error.metadata.get("name", "").removeprefix("models:/")
+    if kind is ResourceType.MODEL_VERSION:  # rights on versions are decided on their model
+        kind, name = ResourceType.MODEL, name.partition("/")[0].partition("@")[0]
+    parts = name.split(".")
+    containers = [(ResourceType.SCHEMA, ".".join(parts[:2])), (ResourceType.CATALOG, parts[0])][
+        3 - min(len(parts), 3) :
+    ]
+    existing = {link.type for link in missing.nearest}
+    phantoms = [Link(kind, "", name), *(Link(type_, "", name_) for type_, name_ in containers)]
+    return (*(link for link in phantoms if link.type not in existing), *missing.nearest)

@@ -168,6 +168,7 @@ async def _serving(
         yield server
     finally:
         await status.enter_graceful_shutdown()
+        chain.end_watches()
         await server.stop(settings.drain_seconds)
         log.info("stopped")
 

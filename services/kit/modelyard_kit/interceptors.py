@@ -31,7 +31,7 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.trace import SpanKind, StatusCode
 
 from modelyard_kit import telemetry
-from modelyard_kit.access import AUTHENTICATED, AccessTable, Grants, Public, authorize
+from modelyard_kit.access import AUTHENTICATED, AccessTable, Grants, Public, Services, authorize
 from modelyard_kit.auth import NOBODY, Call, TokenVerifier, current_call, set_current_call
 from modelyard_kit.errors import DeadlineExceeded, DomainError, Internal, TokenMissing
 from modelyard_kit.ids import new_id
@@ -78,6 +78,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._rules = {f"/{full_name}/{rpc}": rule for rpc, rule in access.items()}
         self._verifier = verifier
         self._grants = grants
+        self._watches: set[asyncio.Task[Any]] = set()
         self._durations = telemetry.meter().create_histogram(
             "rpc.server.duration", unit="ms", description="Duration of calls by method and status."
         )
@@ -119,7 +120,7 @@ class CallChain(grpc.aio.ServerInterceptor):
 
         async def answer_stream(request_or_iterator: Any, context: Any) -> AsyncIterator[Any]:
             behaviour = any_handler.stream_stream if handler.request_streaming else any_handler.unary_stream
-            async with self._around(incoming(request_or_iterator, context)):
+            async with self._around(incoming(request_or_iterator, context)), self._endable(method):
                 async for response in behaviour(request_or_iterator, context):
                     yield response
 
@@ -131,6 +132,23 @@ class CallChain(grpc.aio.ServerInterceptor):
         }[handler.request_streaming, handler.response_streaming]
         around: Any = answer_stream if handler.response_streaming else answer_once
         return make(around, handler.request_deserializer, handler.response_serializer)
+
+    def end_watches(self) -> None:
+        """End the streams that services watch for ever, which would otherwise hold up a clean stop."""
+        for task in self._watches:
+            task.cancel()
+
+    @asynccontextmanager
+    async def _endable(self, method: str) -> AsyncIterator[None]:
+        task = asyncio.current_task()
+        if task is None or not isinstance(self._rules.get(method), Services):
+            yield
+            return
+        self._watches.add(task)
+        try:
+            yield
+        finally:
+            self._watches.discard(task)
 
     @asynccontextmanager
     async def _around(self, incoming: Incoming) -> AsyncIterator[None]:

@@ -29,6 +29,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit.access import Link, ResourceType
@@ -135,7 +136,7 @@ class Relay:
             try:
                 delivered = await self.deliver()
                 pause = POLL_SECONDS
-            except (DomainError, OSError) as error:
+            except (DomainError, SQLAlchemyError, OSError) as error:
                 _log.warning("outbox_delivery_failed", error=str(error), retry_seconds=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 30.0)

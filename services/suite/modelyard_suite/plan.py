@@ -86,7 +86,7 @@ def _particular(home: Home, name: str) -> Mapping[str, str]:
             "bootstrap_directory": str(home.secrets),
         },
         "catalog": {},
-        "artifact": {"blobs": f"file://{home.blobs}"},
+        "artifact": {"blobs": home.blobs.as_uri()},
         "inference": {
             "run_directory": str(home.run / "r"),
             "cache_directory": str(home.cache),

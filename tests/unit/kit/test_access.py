@@ -49,16 +49,41 @@ USE = allow("c", Privilege.USE_CATALOG, Privilege.USE_SCHEMA)
         ("ada", USE + allow("c", Privilege.EDIT), True, "EDIT is granted on catalog"),
         ("ada", USE + allow("system", Privilege.EDIT), True, "EDIT is granted on the system"),
         ("ada", allow("m", Privilege.EDIT), False, "nobody granted USE_SCHEMA"),
-        ("ada", allow("m", Privilege.EDIT) + allow("s", Privilege.USE_SCHEMA), False, "nobody granted USE_CATALOG"),
-        ("ada", USE + allow("c", Privilege.EDIT) + deny("m", Privilege.EDIT), False, "EDIT is denied on model"),
-        ("ada", USE + allow("m", Privilege.EDIT) + deny("c", Privilege.EDIT), False, "EDIT is denied on catalog"),
-        ("ada", USE + allow("m", Privilege.EDIT) + deny("s", Privilege.USE_SCHEMA), False, "USE_SCHEMA is denied"),
+        (
+            "ada",
+            allow("m", Privilege.EDIT) + allow("s", Privilege.USE_SCHEMA),
+            False,
+            "nobody granted USE_CATALOG",
+        ),
+        (
+            "ada",
+            USE + allow("c", Privilege.EDIT) + deny("m", Privilege.EDIT),
+            False,
+            "EDIT is denied on model",
+        ),
+        (
+            "ada",
+            USE + allow("m", Privilege.EDIT) + deny("c", Privilege.EDIT),
+            False,
+            "EDIT is denied on catalog",
+        ),
+        (
+            "ada",
+            USE + allow("m", Privilege.EDIT) + deny("s", Privilege.USE_SCHEMA),
+            False,
+            "USE_SCHEMA is denied",
+        ),
         ("owner-of-catalog", [], True, "owner of catalog"),
         ("owner-of-model", [], False, "nobody granted USE_SCHEMA"),
         ("owner-of-model", USE, True, "owner of model"),
         ("owner-of-model", USE + deny("m", Privilege.EDIT), False, "EDIT is denied"),
         ("ada", USE + allow("s", Privilege.OWNERSHIP), True, "owner of schema"),
-        ("ada", allow("system", Privilege.OWNERSHIP) + deny("m", Privilege.EDIT), True, "owner of the system"),
+        (
+            "ada",
+            allow("system", Privilege.OWNERSHIP) + deny("m", Privilege.EDIT),
+            True,
+            "owner of the system",
+        ),
     ],
 )
 def test_decide(principal: str, grants: list[ResourceGrant], allowed: bool, says: str) -> None:
@@ -107,18 +132,49 @@ async def test_scope_lists_where_a_privilege_is_held_and_denied() -> None:
     assert (scope.allowed, scope.denied, scope.everything) == ({"c", "x"}, {"m"}, False)
 
 
-async def test_who_may_not_look_does_not_learn_whether_it_exists() -> None:
+@pytest.mark.parametrize(
+    ("missing", "nearest"),
+    [
+        (NotFound("model", "prod.ml.iris"), (SCHEMA, CATALOG, SYSTEM)),
+        (NotFound("model", "prod.ml.iris"), (CATALOG, SYSTEM)),
+        (NotFound("model", "prod.ml.iris"), (SYSTEM,)),
+        (NotFound("model_version", "prod.ml.iris/7"), (MODEL, SCHEMA, CATALOG, SYSTEM)),
+        (NotFound("model_version", "models:/prod.ml.iris@x"), (SCHEMA, CATALOG, SYSTEM)),
+    ],
+)
+@pytest.mark.parametrize("held", [[], USE, USE + deny("m", Privilege.READ_METADATA)])
+async def test_who_may_not_look_does_not_learn_whether_it_exists(
+    missing: NotFound, nearest: Chain, held: list[ResourceGrant]
+) -> None:
+    async def exists(_request: object) -> Chain:
+        return CHAIN
+
+    async def does_not(_request: object) -> Chain:
+        raise Missing(missing, nearest)
+
+    grants = Grants()
+    grants.replace(
+        "ada", "ada", held if nearest[0] is MODEL else [one for one in held if one.resource_id != "m"]
+    )
+    await grants.mark_fresh(1)
+    answers = []
+    for resolve in (exists, does_not):
+        with pytest.raises(PermissionDenied) as caught:
+            await authorize(Requires(Privilege.READ_METADATA, resolve), ADA, grants, None)
+        answers.append((caught.value.message, caught.value.metadata))
+    if nearest[0].type is not ResourceType.SYSTEM or not held:  # who may use a catalog knows that it exists
+        assert answers[0] == answers[1]
+
+
+async def test_who_may_look_learns_that_it_does_not_exist() -> None:
     async def missing(_request: object) -> Chain:
         raise Missing(NotFound("model", "prod.ml.iris"), (SCHEMA, CATALOG, SYSTEM))
 
-    rule = Requires(Privilege.READ_METADATA, missing)
     grants = Grants()
-    await grants.mark_fresh(1)
-    with pytest.raises(PermissionDenied, match=r"prod\.ml\.iris"):
-        await authorize(rule, ADA, grants, None)
     grants.replace("ada", "ada", USE + allow("c", Privilege.READ_METADATA))
+    await grants.mark_fresh(1)
     with pytest.raises(NotFound):
-        await authorize(rule, ADA, grants, None)
+        await authorize(Requires(Privilege.READ_METADATA, missing), ADA, grants, None)
 
 
 async def test_service_rules_refuse_people() -> None:

@@ -76,7 +76,9 @@ def test_other_addresses_need_tls(address: str) -> None:
     assert settings(listen=address, **pair).listen == address
 
 
-@pytest.mark.parametrize("address", ["80", "host:", "host:x", "host:99999", "unix:relative", "unix:/" + "x" * 120])
+@pytest.mark.parametrize(
+    "address", ["80", "host:", "host:x", "host:99999", "unix:relative", "unix:/" + "x" * 120]
+)
 def test_malformed_addresses_are_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"write unix|absolute|too long"):
         settings(listen=address)

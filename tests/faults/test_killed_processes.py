@@ -1,0 +1,92 @@
+"""kill -9 while predictions run: no prediction may notice, and what was killed comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from modelyard import errors
+from modelyard.aio import AsyncClient
+from modelyard_suite.supervisor import is_alive
+from tests.framework.deployed import deployed, load, predictor
+from tests.framework.stack import Processes
+
+
+async def replica_pids(admin: AsyncClient, name: str) -> set[int]:
+    return {
+        replica.process_id
+        for replica in await admin.deployments.replicas(name)
+        if str(replica.state) == "READY"
+    }
+
+
+async def test_a_killed_replica_costs_no_prediction_and_is_started_again(processes: Processes) -> None:
+    async with (
+        processes.admin() as admin,
+        deployed(processes, replicas=2) as endpoint,
+        load(predictor(admin, endpoint)) as seen,
+    ):
+        await seen.more(50)
+        before = await replica_pids(admin, endpoint.name)
+        assert len(before) == 2
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        await seen.more(200)
+
+        async def replaced() -> bool:
+            now = await replica_pids(admin, endpoint.name)
+            return len(now) == 2 and victim not in now
+
+        await processes.until(replaced, timeout=60)
+        await seen.more(50)
+    assert seen.failures == []
+
+
+@pytest.mark.parametrize("service", ["catalog", "governance", "artifact", "inference", "gateway", "postgres"])
+async def test_predictions_go_on_while_the_control_plane_is_killed(
+    processes: Processes, service: str
+) -> None:
+    async with (
+        processes.admin() as admin,
+        deployed(processes, replicas=2) as endpoint,
+        load(predictor(admin, endpoint)) as seen,
+    ):
+        await seen.more(50)
+        before = processes.process(service)
+        os.kill(before.pid, signal.SIGKILL)
+        await seen.more(300)
+
+        async def back() -> bool:
+            now = processes.process(service)
+            return now.pid != before.pid and is_alive(now)
+
+        await processes.until(back, timeout=60)
+        await seen.more(50)
+        assert seen.failures == []
+
+        async def answers() -> bool:
+            try:
+                await admin.artifacts.digest_of(endpoint.name)
+                await admin.deployments.get(endpoint.name)
+                return (await admin.audit.verify()).valid
+            except (errors.Unavailable, errors.InternalError, errors.DeadlineExceeded):
+                return False
+
+        await processes.until(answers, timeout=60)
+
+
+async def test_a_killed_envoy_comes_back_and_serves_the_same_routes(processes: Processes) -> None:
+    async with processes.admin() as admin, deployed(processes) as endpoint:
+        predict = predictor(admin, endpoint)
+        assert await predict() == 1
+        os.kill(processes.process("envoy").pid, signal.SIGKILL)
+
+        async def answers() -> bool:
+            try:
+                return await predict() == 1
+            except (errors.Unavailable, errors.NotFound):
+                return False
+
+        await processes.until(answers, timeout=60)
