@@ -173,7 +173,9 @@ class LocalLauncher:
     def _status(self, handle: Handle) -> Found:
         if handle.started and processes.start_time(handle.process_id) == handle.started:
             return Found(running=True, report=self._said(handle.replica_id))
-        code = processes.collect(handle.process_id)  # after it was seen to have ended, so the code is there
+        ending, code = processes.collect(handle.process_id)
+        if ending:
+            return Found(running=True)
         if code is not None:
             self._exit_codes[handle.replica_id] = code
         return Found(running=False, report=self._ending(handle.replica_id))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -33,13 +32,18 @@ def command_line(process_id: int) -> str:
     return _ps(process_id, "args=")
 
 
-def collect(process_id: int) -> int | None:
-    """Take the exit status of an ended child, so that nothing of it remains; None if it runs or is no child."""
-    with contextlib.suppress(ChildProcessError):
+def collect(process_id: int) -> tuple[bool, int | None]:
+    """Take the exit status of an ended child, so that nothing of it remains.
+
+    Returns:
+        Whether it is a child that is still ending (its threads end one by one), and its exit code if it was taken now:
+        negative for a signal, None if it is no child, was taken before, or has not ended.
+    """
+    try:
         found, status = os.waitpid(process_id, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-    return None
+    except ChildProcessError:
+        return False, None
+    return (False, os.waitstatus_to_exitcode(status)) if found else (True, None)
 
 
 def _start_time_linux(process_id: int) -> str:
