@@ -171,13 +171,15 @@ class LocalLauncher:
         return Handle(spec.id, child.pid, started)
 
     def _status(self, handle: Handle) -> Found:
-        if handle.started and processes.start_time(handle.process_id) == handle.started:
+        started = processes.start_time(handle.process_id)
+        if started and started == handle.started:
             return Found(running=True, report=self._said(handle.replica_id))
-        ending, code = processes.collect(handle.process_id)
-        if ending:
-            return Found(running=True)
-        if code is not None:
-            self._exit_codes[handle.replica_id] = code
+        if not started:
+            ending, code = processes.collect(handle.process_id)
+            if ending:
+                return Found(running=True)
+            if code is not None:
+                self._exit_codes[handle.replica_id] = code
         return Found(running=False, report=self._ending(handle.replica_id))
 
     def _said(self, replica_id: str) -> str:
