@@ -156,11 +156,13 @@ class GatewayStack:
         header: str = "",
         path: str = INFER,
         size: int = 16,
-        **extra: str,
+        extra: Mapping[str, str] | None = None,
     ) -> oip.ModelInferResponse:
         """Predict over a connection of its own."""
         async with self.channel() as channel:
-            return await self.infer_on(channel, name, principal, header=header, path=path, size=size, **extra)
+            return await self.infer_on(
+                channel, name, principal, header=header, path=path, size=size, extra=extra
+            )
 
     async def infer_on(
         self,
@@ -171,11 +173,11 @@ class GatewayStack:
         header: str = "",
         path: str = INFER,
         size: int = 16,
-        **extra: str,
+        extra: Mapping[str, str] | None = None,
     ) -> oip.ModelInferResponse:
         metadata = [self.authorization(principal)] if principal else []
         metadata += [("modelyard-deployment", header)] if header else []
-        metadata += list(extra.items())
+        metadata += list((extra or {}).items())
         call = channel.unary_unary(
             path,
             request_serializer=oip.ModelInferRequest.SerializeToString,

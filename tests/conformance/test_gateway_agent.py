@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -167,14 +168,15 @@ async def test_services_answer_through_the_gateway(gateway: Gateway) -> None:
 
 async def test_health_and_reflection(gateway: Gateway) -> None:
     async with gateway.stack.channel() as channel:
-        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        health = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
     services = await asyncio.to_thread(_reflected, gateway.stack)
     assert {"inference.GRPCInferenceService", "modelyard.api.catalog.v1.CatalogService"} <= services
 
 
 def _reflected(stack: GatewayStack) -> set[str]:
-    class WithToken(grpc.StreamStreamClientInterceptor):  # type: ignore[misc]
+    class WithToken(grpc.StreamStreamClientInterceptor):
         def intercept_stream_stream(self, continuation, details, requests):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             return continuation(details._replace(metadata=[stack.authorization()]), requests)
 

@@ -42,7 +42,7 @@ async def test_the_deadline_of_the_caller_and_of_the_route() -> None:
     async with serving() as stack, stack.channel() as channel:
         replica = stack._replicas[0]
         replica.delay = 20.0
-        call = channel.unary_unary(INFER, request_serializer=oip.ModelInferRequest.SerializeToString)
+        call: Any = channel.unary_unary(INFER, request_serializer=oip.ModelInferRequest.SerializeToString)
         metadata = [stack.authorization(), ("modelyard-deployment", IRIS)]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(oip.ModelInferRequest(model_name=IRIS), metadata=metadata, timeout=0.3)
@@ -75,12 +75,12 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 async def test_a_trace_goes_through() -> None:
     collector = Collector()
     server = grpc.aio.server()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         async with serving(otlp_endpoint=f"http://127.0.0.1:{port}") as stack:
-            await stack.infer(IRIS, traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+            await stack.infer(IRIS, extra={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"})
             passed_on = str(stack._replicas[0].metadata["traceparent"])
             async with asyncio.timeout(20):
                 while (span := await collector.spans.get()).trace_id.hex() != TRACE:
@@ -93,7 +93,7 @@ async def test_a_trace_goes_through() -> None:
 
 async def test_the_access_log_says_who_asked_what_and_how_it_ended() -> None:
     async with serving() as stack:
-        await stack.infer(IRIS, **{"x-request-id": "first"})
+        await stack.infer(IRIS, extra={"x-request-id": "first"})
         with pytest.raises(grpc.aio.AioRpcError):
             await stack.infer(IRIS, BOB, header=IRIS)
         log = Path(stack.settings.access_log_file)

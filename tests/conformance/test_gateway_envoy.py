@@ -60,13 +60,12 @@ async def test_without_a_token_nothing_works(serving: GatewayStack) -> None:
 
 async def test_expired_and_foreign_tokens_are_refused(serving: GatewayStack) -> None:
     old = serving.issuer.token(ADA, life=timedelta(minutes=-1))
-    error = await refused(serving.infer(IRIS, None, authorization=f"Bearer {old}"))
+    error = await refused(serving.infer(IRIS, None, extra={"authorization": f"Bearer {old}"}))
     assert isinstance(error, errors.TokenExpired)
-    for claims in ({"iss": "other"}, {"aud": "other"}):
-        foreign = serving.issuer.token(ADA, **claims)
-        error = await refused(serving.infer(IRIS, None, authorization=f"Bearer {foreign}"))
+    for foreign in (serving.issuer.token(ADA, iss="other"), serving.issuer.token(ADA, aud="other")):
+        error = await refused(serving.infer(IRIS, None, extra={"authorization": f"Bearer {foreign}"}))
         assert isinstance(error, errors.TokenInvalid)
-    error = await refused(serving.infer(IRIS, None, authorization="Bearer rubbish"))
+    error = await refused(serving.infer(IRIS, None, extra={"authorization": "Bearer rubbish"}))
     assert isinstance(error, errors.TokenInvalid)
 
 
@@ -101,12 +100,12 @@ async def test_header_and_body_together_reach_only_what_is_allowed(serving: Gate
     # Of two headers one may choose the route, and with it whose rights are asked for.
     for first, second in ((IRIS, OTHER), (OTHER, IRIS)):
         with contextlib.suppress(grpc.aio.AioRpcError):
-            await serving.infer(OTHER, header=first, **{"modelyard-deployment": second})
+            await serving.infer(OTHER, header=first, extra={"modelyard-deployment": second})
     assert other.asked == []
 
 
 async def test_replicas_never_see_tokens(serving: GatewayStack) -> None:
-    await serving.infer(IRIS, **{"x-request-id": "mine"})
+    await serving.infer(IRIS, extra={"x-request-id": "mine"})
     seen = serving._replicas[0].metadata
     assert "authorization" not in seen
     assert seen["x-request-id"] == "mine"
