@@ -139,4 +139,4 @@ def test_a_missing_binary_is_named(tmp_path: Path) -> None:
 async def test_the_committed_bootstrap_is_fresh_and_valid() -> None:
     committed = (ROOT / "deploy" / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8")
     made = bootstrap_yaml(settings(envoy_directory=Path("/run/modelyard/envoy")))
-    assert committed == made, "run `make fix-bootstrap`, or see gateway/README.md"
+    assert committed == made, "render it again: see gateway/README.md"
