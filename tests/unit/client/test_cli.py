@@ -96,7 +96,7 @@ def test_refusals_come_with_a_hint(connected: Fake) -> None:
 
     connected.answers["SetAliases"] = denied
     assert (
-        "modelyard grants create YOUR_NAME EDIT prod.ml.iris"
+        "modelyard grants create YOUR_NAME EDIT prod.ml.iris --type model"
         in modelyard("aliases", "set", MODEL, "a=1").stderr
     )
     connected.answers["SetAliases"] = unmet
