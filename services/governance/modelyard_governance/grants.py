@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance.models import Account, Directory, Grant, GrantContent
@@ -49,7 +51,7 @@ class GrantRules:
                 principal=account.name,
                 privilege=content.privilege,
                 effect=content.effect,
-                resource=resource,
+                resource=replace(resource, owner_id=""),  # owners change; the answer is what will be read
                 create_time=self._clock(),
             )
             revision = await identity_rows.next_revision(connection)
