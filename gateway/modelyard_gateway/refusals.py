@@ -64,9 +64,9 @@ def too_large(maximum: int) -> Refusal:
     """Return the answer to a body over the limit. The code is the one gRPC gives to messages over a limit."""
     return Refusal(
         RESOURCE_EXHAUSTED,
-        f"the request is larger than max_request_bytes, {maximum} bytes",
-        "LIMIT_EXCEEDED",
-        {"limit": "max_request_bytes", "maximum": str(maximum)},
+        f"the request is larger than {maximum:,} bytes; send fewer rows, or raise max_request_bytes of the deployment",
+        "REQUEST_TOO_LARGE",
+        {"maximum": str(maximum)},
     )
 
 

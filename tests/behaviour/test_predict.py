@@ -176,7 +176,7 @@ async def test_a_body_over_the_limit_is_refused_and_the_next_one_answered(
     admin: AsyncClient, endpoint: Deployed
 ) -> None:
     rows = np.zeros((LIMIT // 32 + 1, 4))
-    with pytest.raises((errors.ResourceExhausted, errors.InvalidArgument)):
+    with pytest.raises(errors.RequestTooLarge):
         await admin.predict(endpoint.name, rows, timeout=60)
     assert (await admin.predict(endpoint.name, ROWS[:1])).model_version == 1
 

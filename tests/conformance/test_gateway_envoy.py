@@ -118,7 +118,7 @@ async def test_a_body_over_the_limit_is_refused(serving: GatewayStack, header: s
     await serving.infer(IRIS, header=header, size=2**20 - 1000)
     error = await refused(serving.infer(IRIS, header=header, size=2**20 + 1))
     assert error.code == "RESOURCE_EXHAUSTED"
-    assert isinstance(error, errors.LimitExceeded)
+    assert isinstance(error, errors.RequestTooLarge)
     assert error.metadata["maximum"] == str(2**20)
 
 

@@ -474,8 +474,8 @@ class TestBadInput:
             over = request_of(("d", "UINT8", np.zeros((limit // 2, 2), np.uint8)), method="echo_UINT8")
             error = await refused(stub.ModelInfer(over))
             assert (error.code(), reason_of(error).reason) == (
-                grpc.StatusCode.INVALID_ARGUMENT,
-                "LIMIT_EXCEEDED",
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "REQUEST_TOO_LARGE",
             )
             assert reason_of(error).metadata["maximum"] == str(limit)
             far_over = request_of(("d", "UINT8", np.zeros((limit * 4, 2), np.uint8)), method="echo_UINT8")
@@ -869,5 +869,5 @@ async def exists(path: Path) -> None:
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  files and the replica's own counters have no event
+        while not condition():
             await asyncio.sleep(0.005)

@@ -28,7 +28,8 @@
     ├── OffsetMismatch
     ├── ResourceExhausted
     │   ├── StorageFull
-    │   └── QueueFull
+    │   ├── QueueFull
+    │   └── RequestTooLarge                maximum
     ├── Unavailable (ConnectionError)      repeat with backoff
     │   ├── PeerUnavailable
     │   ├── PermissionsStale
@@ -257,6 +258,10 @@ class StorageFull(ResourceExhausted):
     """The blob store has no room."""
 
 
+class RequestTooLarge(ResourceExhausted):
+    """The request has more bytes than may be sent to the deployment."""
+
+
 class QueueFull(ResourceExhausted):
     """The replica's queue is full."""
 
@@ -332,6 +337,7 @@ BY_REASON: dict[str, type[ModelyardError]] = {
     "REQUEST_ID_REUSED": RequestIdReused,
     "CONTENTION": Contention,
     "LIMIT_EXCEEDED": LimitExceeded,
+    "REQUEST_TOO_LARGE": RequestTooLarge,
     "TOKEN_MISSING": TokenMissing,
     "TOKEN_INVALID": TokenInvalid,
     "TOKEN_EXPIRED": TokenExpired,

@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _LEVELS = {1: "catalog", 2: "catalog.schema", 3: "catalog.schema.name"}
 
 
-class InvalidReference(ValueError):  # noqa: N818 - reads as what it is
+class InvalidReference(ValueError):
     """The text is no name or version reference; the message says what is wrong with which part."""
 
 

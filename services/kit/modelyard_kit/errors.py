@@ -138,6 +138,19 @@ class LimitExceeded(DomainError):
         )
 
 
+class RequestTooLarge(DomainError):
+    """The request has more bytes than may be sent there."""
+
+    reason = "REQUEST_TOO_LARGE"
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(
+            f"the request is larger than {maximum:,} bytes; send fewer rows, or raise max_request_bytes of the deployment",
+            metadata={"maximum": str(maximum)},
+        )
+
+
 class TokenMissing(DomainError):
     """The call carries no bearer token."""
 

@@ -20,7 +20,7 @@ from modelyard_inference.replica.errors import ReplicaNotReady
 from modelyard_inference.replica.front import Call, Routes, Unary
 from modelyard_inference.replica.lifecycle import Lifecycle
 from modelyard_inference.runtimes.signature import TensorSpec
-from modelyard_kit.errors import DeadlineExceeded, InvalidField, LimitExceeded, NotFound
+from modelyard_kit.errors import DeadlineExceeded, InvalidField, NotFound, RequestTooLarge
 
 OIP_SERVICES: Final = ("inference.GRPCInferenceService", "modelyard.api.oip.v2.GRPCInferenceService")
 REST_SERVICE: Final = "modelyard.api.oip.v2.RestInferenceService"
@@ -216,7 +216,7 @@ class Servicer:
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
-            raise LimitExceeded("max_request_bytes", maximum=self._max_bytes, actual=size)
+            raise RequestTooLarge(self._max_bytes)
 
 
 def _decode(message: type[M], body: bytes) -> M:

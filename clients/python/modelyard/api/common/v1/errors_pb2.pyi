@@ -154,6 +154,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: error_id.
     Example: {"reason":"INTERNAL","metadata":{"error_id":"9f2c"}}
     """
+    ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 28
+    """RESOURCE_EXHAUSTED. The request has more bytes than may be sent to this deployment.
+    Metadata: maximum.
+    Example: {"reason":"REQUEST_TOO_LARGE","metadata":{"maximum":"67108864"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the catalogue of everything a Modelyard service can refuse, by the name that programs match on.
@@ -295,5 +300,10 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """INTERNAL. A fault of the service; the id finds the cause in its log.
 Metadata: error_id.
 Example: {"reason":"INTERNAL","metadata":{"error_id":"9f2c"}}
+"""
+ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 28
+"""RESOURCE_EXHAUSTED. The request has more bytes than may be sent to this deployment.
+Metadata: maximum.
+Example: {"reason":"REQUEST_TOO_LARGE","metadata":{"maximum":"67108864"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
