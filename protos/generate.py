@@ -44,6 +44,7 @@ def generate(target: Path) -> None:
 
 
 def relative_files(root: Path) -> set[Path]:
+    """Return every Python file and stub below `root`."""
     return {path.relative_to(root) for path in root.rglob("*.py*") if "__pycache__" not in path.parts}
 
 
@@ -52,13 +53,20 @@ def stale(fresh: Path) -> list[str]:
     wanted, found = relative_files(fresh), relative_files(OUTPUT) if OUTPUT.exists() else set()
     lines = [f"missing: {path}" for path in sorted(wanted - found)]
     lines += [f"extra: {path}" for path in sorted(found - wanted)]
-    lines += [f"differs: {path}" for path in sorted(wanted & found) if not filecmp.cmp(fresh / path, OUTPUT / path, shallow=False)]
+    lines += [
+        f"differs: {path}"
+        for path in sorted(wanted & found)
+        if not filecmp.cmp(fresh / path, OUTPUT / path, shallow=False)
+    ]
     return lines
 
 
 def main() -> None:
+    """Generate, or with `--check` compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed stubs and change nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed stubs and change nothing"
+    )
     if not parser.parse_args().check:
         generate(OUTPUT)
         return
