@@ -44,6 +44,7 @@ def generate(target: Path) -> None:
 
 
 def relative_files(root: Path) -> set[Path]:
+    """Return the Python files below a folder, relative to it."""
     """Return every Python file and stub below `root`."""
     return {path.relative_to(root) for path in root.rglob("*.py*") if "__pycache__" not in path.parts}
 
