@@ -42,6 +42,7 @@ async def test_deploy_change_delete(place: Site) -> None:
         assert active.targets[0].serving == "prod.ml.iris/2"
         await inference.until_quiet()
         assert place.gateway.weights() == {"prod.ml.iris/2": 3}
+        assert place.gateway.gaps() == []
 
         await inference.deployments.delete(call(), "prod.ml.iris", "")
         await inference.until_gone()
@@ -78,6 +79,7 @@ async def test_every_step_may_fail_once(place: Site) -> None:
             await inference.deployments.update(call(), change)
             await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/2")
             await inference.until_quiet()
+            assert place.gateway.gaps() == []
             await inference.deployments.delete(call(), "prod.ml.iris", "")
             await inference.until_gone()
         assert not await inference.launcher.list()
@@ -224,6 +226,34 @@ async def test_change_waits_for_gateways(place: Site) -> None:
     async with place.life(gateway=False) as inference:
         await inference.deployments.update(call(), replace(change, targets=(spec("prod.ml.iris/1"),)))
         await inference.until(lambda d: d.state_message == "waiting for a gateway")
+
+
+async def test_two_targets_share_the_traffic_and_change_their_shares(place: Site) -> None:
+    place.upstream.add(1)
+    place.upstream.add(2)
+    both = (spec("prod.ml.iris/1", 9), spec("prod.ml.iris/2"))
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation("prod.ml.iris", *both))
+        await inference.until_state(DeploymentState.ACTIVE)
+        assert place.gateway.weights() == {"prod.ml.iris/1": 9, "prod.ml.iris/2": 1}
+        before = {handle.process_id for handle in await inference.launcher.list()}
+        shares = (spec("prod.ml.iris/1"), spec("prod.ml.iris/2", 9))
+        await inference.deployments.update(call(), UpdateDeployment("prod.ml.iris", "", targets=shares))
+        await inference.until_state(DeploymentState.ACTIVE)
+        assert place.gateway.weights() == {"prod.ml.iris/1": 1, "prod.ml.iris/2": 9}
+        assert {handle.process_id for handle in await inference.launcher.list()} == before
+
+
+async def test_service_that_ends_as_a_whole_stops_its_replicas(place: Site) -> None:
+    place.upstream.add(1)
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation(replicas=2))
+        await inference.until_state(DeploymentState.ACTIVE)
+        await inference.end_loops()
+        await inference.reconciler.stop_all(10.0)
+        assert not await inference.launcher.list()
+    async with place.life() as inference:  # and the next life brings them back
+        await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2})
 
 
 async def test_stubborn_replica_is_killed_after_its_grace(

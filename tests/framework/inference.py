@@ -171,10 +171,7 @@ class FakeUpstream:
 
 
 class FakeGateway:
-    """Confirms every table at once, with all its groups healthy, unless told not to.
-
-    It checks what must hold at any moment: once a route has traffic, it never is without, until it is gone.
-    """
+    """Confirms every table at once, with all its groups healthy, unless told not to."""
 
     def __init__(self, gateway_id: str = "gateway-1") -> None:
         self.id = gateway_id
@@ -190,6 +187,15 @@ class FakeGateway:
     def weights(self) -> dict[str, int]:
         """Return the share of each version in the newest table."""
         return {t.version: t.weight for route in self.table.routes for t in route.targets}
+
+    def gaps(self) -> list[int]:
+        """Return the versions of tables in which a deployment that had traffic before has none."""
+        found, served = [], set[str]()
+        for table in self.tables:
+            now = {r.chain[0].id: sum(t.weight for t in r.targets if t.addresses) for r in table.routes}
+            found += [table.version for deployment in served if not now.get(deployment)]
+            served |= {deployment for deployment, weight in now.items() if weight}
+        return found
 
     async def run(self, routes: Routes) -> None:
         """Follow a route table for ever."""
@@ -236,6 +242,12 @@ class Inference:
     async def until_state(self, state: DeploymentState, name: str = "prod.ml.iris") -> Deployment:
         """Wait until a deployment is in a state."""
         return await self.until(lambda deployment: deployment.state is state, name)
+
+    async def end_loops(self) -> None:
+        """End the loops of this life, as the chassis does before it takes the rest apart."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def until_gone(self, name: str = "prod.ml.iris") -> None:
         """Wait until a deployment is removed."""
@@ -295,12 +307,11 @@ class Site:
         deployments = Deployments(db, store, self.upstream, await all_grants(), utc_now, wake.set)
         running = [reconciler.run(), followers.run(), *([self.gateway.run(routes)] if gateway else [])]
         tasks = [asyncio.create_task(work) for work in running]
+        inference = Inference(db, store, deployments, reconciler, launcher, routes, tasks)
         try:
-            yield Inference(db, store, deployments, reconciler, launcher, routes, tasks)
+            yield inference
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await inference.end_loops()
             await steps.close()
             await cache.close()
             await prober.close()

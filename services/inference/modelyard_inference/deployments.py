@@ -175,7 +175,7 @@ class Deployments:
             if command.targets is not None:
                 await self._store.replace_targets(connection, after.id, after.targets)
             if (after.max_request_bytes, after.timeout_ms) != (before.max_request_bytes, before.timeout_ms):
-                await self._store.next_table(connection)
+                await self._store.limits_changed(connection, after.id)
             data = {"before": _content(before), "after": _content(after)}
             await outbox.append(connection, _event("updated", call, after, data))
             return after

@@ -328,18 +328,18 @@ def _condition(state: _Plan) -> tuple[DeploymentState, str]:
     waiting = _waiting(state)
     if waiting:
         return before, waiting
-    lagging = state.observed.gateways.lagging(_last_change(state)) or not state.observed.gateways.live
-    if lagging and state.observed.deployment.state is not DeploymentState.ACTIVE:
-        return DeploymentState.UPDATING, _waiting_for(
-            state.observed, "to apply the routes", _last_change(state)
-        )
+    told = state.observed.deployment.state
+    if told is not DeploymentState.ACTIVE and (unconfirmed := _unconfirmed(state)):
+        first = told is DeploymentState.CREATING
+        return (DeploymentState.CREATING if first else DeploymentState.UPDATING), unconfirmed
     return DeploymentState.ACTIVE, _weakness(state)
 
 
-def _last_change(state: _Plan) -> int:
+def _unconfirmed(state: _Plan) -> str:
+    """Return which gateway does not yet serve what was decided last; empty when all do."""
     groups = {group.id: group.table_version for group in state.wanted_groups}
     replicas = (r.table_version for r in state.observed.replicas if r.group_id in groups)
-    return max([*groups.values(), *replicas], default=0)
+    return _waiting_for(state.observed, "to apply the routes", max([*groups.values(), *replicas], default=0))
 
 
 def _failure(state: _Plan) -> str:

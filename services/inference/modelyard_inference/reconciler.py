@@ -63,6 +63,7 @@ class Reconciler:
         self._wake = wake
         self._start_timeout = start_timeout
         self._slots = asyncio.Semaphore(_PARALLEL)
+        self._used: set[str] = set()
 
     async def run(self) -> None:
         """Reconcile for ever."""
@@ -87,12 +88,12 @@ class Reconciler:
             observed = self._observe(world, deployment, processes)
             try:
                 busy |= await self._steps.take(observed, plan(observed))
-            except (DomainError, OSError, InjectedFault) as error:
-                _log.warning("deployment_step_failed", deployment=deployment.name, error=str(error))
+            except Exception:  # noqa: BLE001 - one deployment must not hold up the others; the next look tries again
+                _log.exception("deployment_step_failed", deployment=deployment.name)
         table = await parts.db.read(parts.store.table_version)
         if table != parts.routes.table.version:
             await parts.routes.publish(await parts.db.read(parts.store.routes))
-        parts.artifacts.prune(_digests(world))
+        await self._prune(world)
         return busy
 
     async def stop_all(self, grace: float) -> None:
@@ -106,6 +107,12 @@ class Reconciler:
             await asyncio.wait_for(self._wake.wait(), PERIOD_SECONDS)
         except TimeoutError:
             return
+
+    async def _prune(self, world: World) -> None:
+        used = _digests(world)
+        if used != self._used:
+            await asyncio.to_thread(self._parts.artifacts.prune, used)
+            self._used = used
 
     def _observe(self, world: World, deployment: Deployment, processes: dict[str, Process]) -> Observed:
         groups = tuple(group for group in world.groups if group.deployment_id == deployment.id)

@@ -230,6 +230,13 @@ class InferenceStore:
         statement = sa.update(t.route_table).values(version=t.route_table.c.version + 1)
         return int((await connection.execute(statement.returning(t.route_table.c.version))).scalar_one())
 
+    async def limits_changed(self, connection: AsyncConnection, deployment_id: str) -> None:
+        """Begin a new route table because the limits of a deployment's route changed; its groups are in it anew."""
+        table = await self.next_table(connection)
+        c = t.groups.c
+        statement = sa.update(t.groups).where(c.deployment_id == deployment_id, c.state.in_(ROUTED_STATES))
+        await connection.execute(statement.values(table_version=table))
+
     async def routes(self, connection: AsyncConnection) -> RouteTable:
         """Return the route table; it follows from the rows alone, so it is the same after a restart."""
         world = await self.world(connection)

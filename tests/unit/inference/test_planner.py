@@ -211,7 +211,9 @@ def test_traffic_shifts_when_every_gateway_finds_the_group_healthy() -> None:
 
 def test_active_only_when_every_gateway_confirmed_the_shift() -> None:
     waiting = observed(deployment(), SERVED, (replica(1),), gateways=(gateway(4),))
-    assert report(waiting) == (DeploymentState.UPDATING, "waiting for gateway 'gw' to apply the routes")
+    assert report(waiting) == (DeploymentState.CREATING, "waiting for gateway 'gw' to apply the routes")
+    changed = replace(waiting, deployment=deployment(state=DeploymentState.FAILED))
+    assert report(changed)[0] is DeploymentState.UPDATING
     assert report(observed(deployment(), SERVED, (replica(1),))) == (DeploymentState.ACTIVE, "")
     # Once it was told, a gateway that comes or goes does not take it back.
     assert plan(observed(ACTIVE, SERVED, (replica(1),), gateways=(gateway(0),))) == ()

@@ -1,0 +1,203 @@
+"""The inference service on the wire: real gRPC, real interceptors, real PostgreSQL; its neighbours are played."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from modelyard.api.inference.v1 import inference_service_pb2 as s
+from modelyard.api.inference.v1.deployment_pb2 import Deployment, TrafficTarget
+from modelyard.api.inference.v1.inference_service_pb2_grpc import (
+    InferenceServiceStub,
+    add_InferenceServiceServicer_to_server,
+)
+from modelyard_inference.access import access_table
+from modelyard_inference.app import FULL_NAME
+from modelyard_inference.deployments import Deployments
+from modelyard_inference.routes import Routes
+from modelyard_inference.servicer import InferenceServicer
+from modelyard_inference.store import InferenceStore
+from modelyard_kit.auth import Principal
+from modelyard_kit.clock import utc_now
+from modelyard_kit.db import Database
+from modelyard_kit.errors import DomainError
+from modelyard_kit.interceptors import CallChain
+from modelyard_kit.peers import domain_error
+from tests.framework.inference import ADA, FakeUpstream, all_grants
+from tests.framework.tokens import Issuer
+
+EVE = Principal("u-eve", "eve", "user")
+GATEWAY = Principal("s-gateway", "gateway", "service")
+
+
+class Wire:
+    """Calls as one principal or another."""
+
+    def __init__(
+        self, channel: grpc.aio.Channel, issuer: Issuer, routes: Routes, upstream: FakeUpstream
+    ) -> None:
+        self.stub: Any = InferenceServiceStub(channel)
+        self.issuer, self.routes, self.upstream = issuer, routes, upstream
+
+    def metadata(self, principal: Principal) -> list[tuple[str, str]]:
+        return [("authorization", f"Bearer {self.issuer.token(principal)}")]
+
+    async def call(self, rpc: str, request: Any, principal: Principal = ADA) -> Any:
+        try:
+            return await getattr(self.stub, rpc)(request, metadata=self.metadata(principal), timeout=20)
+        except grpc.aio.AioRpcError as error:
+            raise domain_error(error, "inference") from None
+
+    async def refusal(self, rpc: str, request: Any, principal: Principal = ADA) -> str:
+        with pytest.raises(DomainError) as refused:
+            await self.call(rpc, request, principal)
+        return refused.value.reason
+
+
+@pytest.fixture
+async def wire(fresh_database: Callable[[str], str]) -> AsyncIterator[Wire]:
+    folder = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+    db, store, upstream, issuer = (
+        Database.connect(fresh_database("modelyard_inference")),
+        InferenceStore(),
+        FakeUpstream(),
+        Issuer(),
+    )
+    upstream.add(1)
+    grants = await all_grants()
+    routes = Routes(await db.read(store.routes), lambda: None)
+    deployments = Deployments(db, store, upstream, grants, utc_now, lambda: None)
+    chain = CallChain(FULL_NAME, access_table(deployments), issuer.verifier(), grants)
+    server = grpc.aio.server(interceptors=[chain])
+    add_InferenceServiceServicer_to_server(InferenceServicer(deployments, routes), server)
+    server.add_insecure_port(f"unix:{folder}/s")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"unix:{folder}/s") as channel:
+        yield Wire(channel, issuer, routes, upstream)
+    await server.stop(None)
+    await db.close()
+    shutil.rmtree(folder)
+
+
+def wanted(**changes: Any) -> Deployment:
+    targets = [TrafficTarget(model_version="models:/prod.ml.iris/1")]
+    return Deployment(**{"name": "prod.ml.iris", "targets": targets, **changes})
+
+
+async def test_life_of_a_deployment(wire: Wire) -> None:
+    create = s.CreateDeploymentRequest(deployment=wanted(replicas=2), request_id="r")
+    made = (await wire.call("CreateDeployment", create)).deployment
+    assert made.state == Deployment.STATE_CREATING
+    assert made.target_statuses[0].next_model_version == "prod.ml.iris/1"
+    assert made.targets[0].model_version == "models:/prod.ml.iris/1"
+    assert (await wire.call("CreateDeployment", create)).deployment == made
+    assert (await wire.call("GetDeployment", s.GetDeploymentRequest(name=made.name))).deployment == made
+    listed = await wire.call("ListDeployments", s.ListDeploymentsRequest(schema="prod.ml", page_size=1))
+    assert list(listed.deployments) == [made]
+    assert listed.next_page_token == ""
+
+    update = s.UpdateDeploymentRequest(
+        deployment=Deployment(name=made.name, etag=made.etag, description="new"),
+        update_mask=FieldMask(paths=["description"]),
+    )
+    updated = (await wire.call("UpdateDeployment", update)).deployment
+    assert (updated.description, updated.replicas) == ("new", 2)
+    assert await wire.refusal("UpdateDeployment", update) == "ETAG_MISMATCH"
+
+    replicas = await wire.call("ListReplicas", s.ListReplicasRequest(deployment=made.name))
+    assert list(replicas.replicas) == []
+    resolved = await wire.call("ResolveResource", s.ResolveResourceRequest(id=made.id), GATEWAY)
+    assert [link.name for link in resolved.chain.links] == ["prod.ml.iris", "prod.ml", "prod", ""]
+
+    deleted = await wire.call("DeleteDeployment", s.DeleteDeploymentRequest(name=made.name))
+    assert deleted.deployment.state == Deployment.STATE_DELETING
+
+
+async def test_pages_lead_from_one_to_the_next(wire: Wire) -> None:
+    names = [f"prod.ml.d{number}" for number in range(3)]
+    for name in names:
+        await wire.call("CreateDeployment", s.CreateDeploymentRequest(deployment=wanted(name=name)))
+    first = await wire.call("ListDeployments", s.ListDeploymentsRequest(page_size=2))
+    request = s.ListDeploymentsRequest(page_size=2, page_token=first.next_page_token)
+    second = await wire.call("ListDeployments", request)
+    assert [row.name for row in (*first.deployments, *second.deployments)] == names
+    assert second.next_page_token == ""
+
+
+@pytest.mark.parametrize(
+    ("rpc", "request_", "reason"),
+    [
+        (
+            "CreateDeployment",
+            s.CreateDeploymentRequest(deployment=Deployment(name="prod.ml.iris")),
+            "INVALID_FIELD",
+        ),
+        (
+            "CreateDeployment",
+            s.CreateDeploymentRequest(deployment=wanted(name="prod.none.x")),
+            "RESOURCE_NOT_FOUND",
+        ),
+        (
+            "CreateDeployment",
+            s.CreateDeploymentRequest(
+                deployment=wanted(targets=[TrafficTarget(model_version="prod.ml.iris@none")])
+            ),
+            "RESOURCE_NOT_FOUND",
+        ),
+        ("CreateDeployment", s.CreateDeploymentRequest(deployment=wanted(replicas=65)), "LIMIT_EXCEEDED"),
+        ("GetDeployment", s.GetDeploymentRequest(name="prod.ml.none"), "RESOURCE_NOT_FOUND"),
+        ("GetDeployment", s.GetDeploymentRequest(), "INVALID_FIELD"),
+        (
+            "UpdateDeployment",
+            s.UpdateDeploymentRequest(deployment=Deployment(name="a.b.c")),
+            "RESOURCE_NOT_FOUND",
+        ),
+        ("DeleteDeployment", s.DeleteDeploymentRequest(name="prod.ml.none"), "RESOURCE_NOT_FOUND"),
+        ("ListReplicas", s.ListReplicasRequest(deployment="prod.ml.none"), "RESOURCE_NOT_FOUND"),
+    ],
+)
+async def test_refusals(wire: Wire, rpc: str, request_: Any, reason: str) -> None:
+    assert await wire.refusal(rpc, request_) == reason
+    if reason == "RESOURCE_NOT_FOUND":  # who may not know learns nothing
+        assert await wire.refusal(rpc, request_, EVE) == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize(
+    ("rpc", "request_"),
+    [
+        ("ResolveResource", s.ResolveResourceRequest(name="prod.ml.iris")),
+        ("ConfirmRoutes", s.ConfirmRoutesRequest(gateway_id="g")),
+    ],
+)
+async def test_services_only(wire: Wire, rpc: str, request_: Any) -> None:
+    assert await wire.refusal(rpc, request_) == "PERMISSION_DENIED"
+
+
+async def test_gateways_watch_and_confirm(wire: Wire) -> None:
+    watch = wire.stub.WatchRoutes(
+        s.WatchRoutesRequest(gateway_id="g"), metadata=wire.metadata(GATEWAY), timeout=20
+    )
+    first = await watch.read()
+    assert (first.table.version, list(first.table.routes)) == (1, [])
+    assert [gateway.id for gateway in wire.routes.gateways().live] == ["g"]
+    confirm = s.ConfirmRoutesRequest(gateway_id="g", version=1, healthy_groups=["a"], problem="full")
+    await wire.call("ConfirmRoutes", confirm, GATEWAY)
+    (gateway,) = wire.routes.gateways().live
+    assert (gateway.version, gateway.healthy, gateway.problem) == (1, frozenset(("a",)), "full")
+    watch.cancel()
+    refused = wire.stub.WatchRoutes(
+        s.WatchRoutesRequest(gateway_id="g"), metadata=wire.metadata(ADA), timeout=20
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as denied:
+        await refused.read()
+    assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    await asyncio.sleep(0)
