@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from modelyard_inference import actions, artifacts, steps
+from modelyard_inference import actions, artifacts, replica_steps, steps
 from modelyard_inference.commands import UpdateDeployment
 from modelyard_inference.models import DeploymentState, ReplicaState
 from modelyard_kit import faults
 from tests.framework.inference import Site, call, creation, eventually, site, spec
 
-MODULES = (steps, artifacts)
+MODULES = (steps, replica_steps, artifacts)
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ async def test_service_that_ends_as_a_whole_stops_its_replicas(place: Site) -> N
 async def test_stubborn_replica_is_killed_after_its_grace(
     place: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "KILL_MARGIN_SECONDS", 0.0)
+    monkeypatch.setattr(replica_steps, "KILL_MARGIN_SECONDS", 0.0)
     place.upstream.add(1, runtime="stubborn")
     async with place.life() as inference:
         await inference.deployments.create(call(), creation())

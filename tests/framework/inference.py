@@ -21,12 +21,13 @@ from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
-from modelyard_inference.planner import Gateway
+from modelyard_inference.observed import Gateway
 from modelyard_inference.ports import FileEntry
 from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.replica_steps import ReplicaDefaults, StepParts
 from modelyard_inference.routes import Routes
-from modelyard_inference.steps import ReplicaDefaults, StepParts, Steps
+from modelyard_inference.steps import Steps
 from modelyard_inference.store import InferenceStore
 from modelyard_kit.access import (
     SYSTEM,

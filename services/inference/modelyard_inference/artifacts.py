@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import structlog
 
 from modelyard_inference.models import Version
-from modelyard_inference.planner import ArtifactStatus
+from modelyard_inference.observed import ArtifactStatus
 from modelyard_inference.ports import ArtifactSource, FileEntry
 from modelyard_kit.errors import DomainError
 from modelyard_kit.faults import failpoint

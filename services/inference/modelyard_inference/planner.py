@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from modelyard_inference.actions import (
     Abort,
@@ -41,95 +41,12 @@ from modelyard_inference.models import (
     ReplicaState,
     Version,
 )
+from modelyard_inference.observed import ArtifactStatus, Observed, Process
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 GOOD_TIME = timedelta(seconds=60)
 """A replica that was ready this long begins again with the shortest pause."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """A replica's process as it was found."""
-
-    running: bool
-    ready: bool = False
-    ending: str = ""
-    """How it ended, with the end of its log."""
-
-
-@dataclass(frozen=True)
-class ArtifactStatus:
-    """Whether the files of an artifact are in the cache."""
-
-    present: bool
-    problem: str = ""
-    """Why the last download failed."""
-
-
-@dataclass(frozen=True)
-class Gateway:
-    """What a live gateway confirmed last."""
-
-    id: str
-    version: int
-    healthy: frozenset[str]
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Gateways:
-    """All gateways that are waited for."""
-
-    live: tuple[Gateway, ...]
-    settled: bool
-    """Whether this process watches long enough that a gateway which is alive would have been heard."""
-
-    def lagging(self, version: int) -> tuple[Gateway, ...]:
-        """Return those that have not confirmed this version of the route table."""
-        return tuple(gateway for gateway in self.live if gateway.version < version)
-
-    def cold(self, group: Group) -> tuple[Gateway, ...]:
-        """Return those that do not yet find the group healthy in a table that holds it as it is."""
-        return tuple(
-            gateway
-            for gateway in self.live
-            if gateway.version < group.table_version or group.name not in gateway.healthy
-        )
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Everything that a decision is made from."""
-
-    deployment: Deployment
-    groups: tuple[Group, ...]
-    replicas: tuple[Replica, ...]
-    processes: Mapping[str, Process]
-    """By replica id; absent when none was started."""
-    artifacts: Mapping[str, ArtifactStatus]
-    """By digest."""
-    gateways: Gateways
-    now: datetime
-    start_timeout: timedelta
-
-    def replicas_of(self, group: Group) -> list[Replica]:
-        """Return the replicas of a group, oldest first."""
-        return sorted((r for r in self.replicas if r.group_id == group.id), key=lambda r: r.ordinal)
-
-    @property
-    def deleting(self) -> bool:
-        """Return whether the deployment is on its way out."""
-        return self.deployment.state is DeploymentState.DELETING
-
-    def confirmed(self, version: int) -> bool:
-        """Return whether nothing follows an older table than `version`."""
-        if version == 0:
-            return True
-        if not self.gateways.live:
-            # An endpoint that is being removed has nothing to keep answering for; any other change waits.
-            return self.deleting and self.gateways.settled
-        return not self.gateways.lagging(version)
 
 
 @dataclass(frozen=True)

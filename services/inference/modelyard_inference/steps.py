@@ -6,19 +6,15 @@ tests can end the process at each of them.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import actions as a
-from modelyard_inference.artifacts import ArtifactCache
-from modelyard_inference.launchers import Handle, Launcher, LaunchFailed, ReplicaSpec
 from modelyard_inference.models import (
     Deployment,
     DeploymentState,
@@ -28,49 +24,14 @@ from modelyard_inference.models import (
     Replica,
     ReplicaState,
     Target,
-    Version,
 )
-from modelyard_inference.planner import Observed, end_of
-from modelyard_inference.ports import Prober
-from modelyard_inference.replica.config import ReplicaConfig
-from modelyard_inference.runtimes.signature import Signature
-from modelyard_inference.store import InferenceStore
+from modelyard_inference.observed import Observed
+from modelyard_inference.replica_steps import ReplicaDefaults, ReplicaSteps, StepParts, Verb
 from modelyard_kit import outbox
-from modelyard_kit.auth import Principal
-from modelyard_kit.clock import Clock
-from modelyard_kit.db import Database
 from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
 
-ABORT_SECONDS = 2.0
-# A replica stops by itself after its drain time; the launcher kills it only when it does not.
-KILL_MARGIN_SECONDS = 5.0
-
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class ReplicaDefaults:
-    """What every replica is told beside its model."""
-
-    drain_seconds: float
-    log_level: str = "info"
-    log_format: str = "json"
-    otlp_endpoint: str = ""
-
-
-@dataclass(frozen=True)
-class StepParts:
-    """What steps work with."""
-
-    db: Database
-    store: InferenceStore
-    artifacts: ArtifactCache
-    launcher: Launcher
-    prober: Prober
-    clock: Clock
-    actor: Callable[[], Principal]
-    """Returns who is named in events: this service."""
 
 
 class Steps:
@@ -84,25 +45,17 @@ class Steps:
 
     def __init__(self, parts: StepParts, defaults: ReplicaDefaults, wake: Callable[[], None]) -> None:
         self._parts = parts
-        self._defaults = defaults
-        self._wake = wake
-        self._stopping: dict[str, asyncio.Task[None]] = {}
-        self._verbs: Mapping[type[a.Action], Callable[[Observed, Any], Awaitable[bool]]] = {
+        self._replicas = ReplicaSteps(parts, defaults, wake)
+        self._verbs: Mapping[type[a.Action], Verb] = {
+            **self._replicas.verbs,
             a.AddGroup: self._add_group,
             a.AddReplicas: self._add_replicas,
-            a.Fetch: self._fetch,
-            a.Start: self._start,
-            a.RecordReady: self._record_ready,
-            a.RecordEnd: self._record_end,
-            a.Abort: self._abort,
             a.AdmitGroup: self._admit_group,
             a.ReviveGroup: self._revive_group,
             a.EndGroup: self._end_group,
             a.RemoveGroup: self._remove_group,
             a.RouteReplicas: self._route_replicas,
             a.UnrouteReplicas: self._unroute_replicas,
-            a.Stop: self._stop,
-            a.RemoveReplica: self._remove_replica,
             a.Shift: self._shift,
             a.Report: self._report,
             a.RemoveDeployment: self._remove_deployment,
@@ -116,7 +69,7 @@ class Steps:
         """
         busy = False
         for action in actions:
-            if getattr(action, "replica_id", "") in self._stopping:
+            if self._replicas.stopping(getattr(action, "replica_id", "")):
                 continue
             name = _snake(type(action))
             await failpoint(f"inference.before_{name}")
@@ -126,10 +79,7 @@ class Steps:
 
     async def close(self) -> None:
         """Leave what is being stopped to a later life: stopping is repeated then."""
-        tasks = list(self._stopping.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._replicas.close()
 
     # ---- groups
 
@@ -166,7 +116,7 @@ class Steps:
         return made
 
     async def _add_replicas(self, observed: Observed, action: a.AddReplicas) -> bool:
-        group = _group(observed, action.group_id)
+        group = observed.group(action.group_id)
 
         async def work(connection: AsyncConnection) -> None:
             first = await self._parts.store.next_ordinal(connection, group.id)
@@ -188,7 +138,7 @@ class Steps:
         return True
 
     async def _revive_group(self, observed: Observed, action: a.ReviveGroup) -> bool:
-        group = _group(observed, action.group_id)
+        group = observed.group(action.group_id)
         await self._parts.db.in_tx(
             lambda connection: self._parts.store.set_group(
                 connection, group.id, GroupState.WARM, weight=0, table_version=group.table_version
@@ -197,7 +147,7 @@ class Steps:
         return True
 
     async def _end_group(self, observed: Observed, action: a.EndGroup) -> bool:
-        group = _group(observed, action.group_id)
+        group = observed.group(action.group_id)
         replica_ids = [replica.id for replica in observed.replicas_of(group)]
 
         async def work(connection: AsyncConnection) -> None:
@@ -236,90 +186,6 @@ class Steps:
             await self._parts.store.drain_replicas(connection, action.replica_ids, table_version=table)
 
         await self._parts.db.in_tx(work)
-        return True
-
-    # ---- replicas
-
-    async def _fetch(self, _observed: Observed, action: a.Fetch) -> bool:
-        self._parts.artifacts.fetch(action.version, self._wake)
-        return False
-
-    async def _start(self, observed: Observed, action: a.Start) -> bool:
-        replica = _replica(observed, action.replica_id)
-        group = _group(observed, replica.group_id)
-        try:
-            config = self._config(observed.deployment, group.version, replica, group.max_request_bytes)
-            handle = await self._parts.launcher.start(ReplicaSpec(replica.id, config))
-        except (LaunchFailed, ValueError) as error:
-            return await self._record_end(observed, end_of(observed, replica, str(error)))
-        await failpoint("inference.start.launched")
-        await self._change(
-            replica.id,
-            state=ReplicaState.STARTING,
-            process_id=handle.process_id,
-            process_started=handle.started,
-            restarts=replica.restarts + (replica.start_time is not None),
-            start_time=self._parts.clock(),
-            ready_time=None,
-            not_before=None,
-        )
-        _log.info(
-            "replica_started",
-            deployment=observed.deployment.name,
-            version=group.version.name,
-            replica=replica.id,
-        )
-        return True
-
-    async def _record_ready(self, observed: Observed, action: a.RecordReady) -> bool:
-        await self._change(
-            action.replica_id, state=ReplicaState.READY, ready_time=self._parts.clock(), message=""
-        )
-        _log.info("replica_ready", deployment=observed.deployment.name, replica=action.replica_id)
-        return True
-
-    async def _record_end(self, observed: Observed, action: a.RecordEnd) -> bool:
-        await self._change(
-            action.replica_id,
-            state=ReplicaState.STOPPED,
-            process_id=0,
-            process_started="",
-            message=action.message,
-            failures=action.failures,
-            not_before=action.not_before,
-        )
-        _log.warning(
-            "replica_ended",
-            deployment=observed.deployment.name,
-            replica=action.replica_id,
-            reason=action.message,
-        )
-        return True
-
-    async def _abort(self, observed: Observed, action: a.Abort) -> bool:
-        replica = _replica(observed, action.replica_id)
-
-        async def abort() -> None:
-            await self._parts.launcher.stop(_handle(replica), ABORT_SECONDS)
-            await self._record_end(observed, action.end)
-
-        self._in_background(replica.id, abort())
-        return False
-
-    async def _stop(self, observed: Observed, action: a.Stop) -> bool:
-        replica = _replica(observed, action.replica_id)
-        grace = self._defaults.drain_seconds + KILL_MARGIN_SECONDS
-        self._in_background(replica.id, self._parts.launcher.stop(_handle(replica), grace))
-        return False
-
-    async def _remove_replica(self, observed: Observed, action: a.RemoveReplica) -> bool:
-        replica = _replica(observed, action.replica_id)
-        await self._parts.prober.forget(replica.address)
-        await self._parts.launcher.forget(replica.id)
-        await self._parts.db.in_tx(
-            lambda connection: self._parts.store.delete_replica(connection, replica.id)
-        )
-        _log.info("replica_removed", deployment=observed.deployment.name, replica=replica.id)
         return True
 
     # ---- traffic and state
@@ -407,30 +273,6 @@ class Steps:
             create_time=self._parts.clock(),
         )
 
-    def _config(
-        self, deployment: Deployment, version: Version, replica: Replica, max_request_bytes: int
-    ) -> ReplicaConfig:
-        return ReplicaConfig(
-            deployment=deployment.name,
-            model=version.model,
-            version=version.number,
-            artifact_digest=version.artifact_digest,
-            model_directory=self._parts.artifacts.path(version.artifact_digest),
-            runtime=version.runtime,
-            signature=Signature.from_json(version.signature),
-            listen=replica.address,
-            max_request_bytes=max_request_bytes,
-            drain_seconds=self._defaults.drain_seconds,
-            log_level=self._defaults.log_level,
-            log_format=self._defaults.log_format,
-            otlp_endpoint=self._defaults.otlp_endpoint,
-        )
-
-    async def _change(self, replica_id: str, **values: Any) -> None:
-        await self._parts.db.in_tx(
-            lambda connection: self._parts.store.change_replica(connection, replica_id, **values)
-        )
-
     async def _append(
         self, connection: AsyncConnection, verb: str, deployment: Deployment, data: Mapping[str, object]
     ) -> None:
@@ -439,32 +281,9 @@ class Steps:
         )
         await outbox.append(connection, event)
 
-    def _in_background(self, replica_id: str, work: Coroutine[Any, Any, None]) -> None:
-        def ended(task: asyncio.Task[None]) -> None:
-            del self._stopping[replica_id]
-            if not task.cancelled() and task.exception():
-                _log.warning("replica_stop_failed", replica=replica_id, error=str(task.exception()))
-            self._wake()
-
-        task = asyncio.create_task(work)
-        self._stopping[replica_id] = task
-        task.add_done_callback(ended)
-
 
 def _snake(kind: type[a.Action]) -> str:
     return re.sub(r"(?<!^)([A-Z])", r"_\1", kind.__name__).lower()
-
-
-def _group(observed: Observed, group_id: str) -> Group:
-    return next(group for group in observed.groups if group.id == group_id)
-
-
-def _replica(observed: Observed, replica_id: str) -> Replica:
-    return next(replica for replica in observed.replicas if replica.id == replica_id)
-
-
-def _handle(replica: Replica) -> Handle:
-    return Handle(replica.id, replica.process_id, replica.process_started)
 
 
 def _wanted(deployment: Deployment) -> list[tuple[GroupKey, int]]:
