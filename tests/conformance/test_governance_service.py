@@ -88,7 +88,9 @@ class TestTokens:
             with pytest.raises(TokenMissing):
                 await nobody(method)
 
-    @pytest.mark.parametrize("secret", ["x", "mya_1_2", api_tokens.generate()])
+    @pytest.mark.parametrize(
+        "secret", ["x", "mya_1_2", api_tokens.generate()], ids=["word", "short", "unknown"]
+    )
     async def test_unknown_api_tokens_are_refused(self, running_stack: Stack, secret: str) -> None:
         with pytest.raises(TokenInvalid):
             await running_stack.login(secret)

@@ -117,7 +117,11 @@ def test_pieces_refused(request_: UploadBlobsRequest, field: str) -> None:
     assert fields(error) == [field]
 
 
-@pytest.mark.parametrize("text", ["x", "../../etc", "a\x00", new_id() + "0", new_id().upper() + "A"])
+@pytest.mark.parametrize(
+    "text",
+    ["x", "../../etc", "a\x00", new_id() + "0", new_id().upper() + "A"],
+    ids=["word", "path", "zero byte", "too long", "upper case"],
+)
 def test_what_is_no_id_is_not_found(text: str) -> None:
     with pytest.raises(NotFound):
         messages.parse_upload_id(text)
