@@ -1,4 +1,4 @@
-"""Starts processes, starts again what dies, and stops everything, last started first."""
+"""Starts processes in stages, starts again what dies, and stops everything, the last stage first."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ class Supervisor:
     def __init__(self, logs: Path, changed: Callable[[dict[str, Running]], None]) -> None:
         self._logs = logs
         self._changed = changed
+        self._stages: list[list[str]] = []
         self._children: dict[str, _Child] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
@@ -81,6 +82,7 @@ class Supervisor:
             StartFailedError: something did not become ready within `timeout` seconds.
         """
         for stage in stages:
+            self._stages.append([spec.name for spec in stage])
             for spec in stage:
                 await self._launch(spec, restarts=0)
             async with asyncio.TaskGroup() as group:
@@ -90,13 +92,13 @@ class Supervisor:
                 self._watchers[spec.name] = asyncio.create_task(self._watch(spec.name))
 
     async def stop(self) -> None:
-        """End every process, the last started first; kill what does not end in its time."""
+        """End every process, the last stage first; kill what does not end in its time."""
         self._stopping = True
         for watcher in self._watchers.values():
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
-        for name in reversed(list(self._children)):
-            await self._end(self._children.pop(name))
+        for stage in reversed(self._stages):
+            await asyncio.gather(*(self._end(name) for name in stage if name in self._children))
             self._report()
 
     async def _launch(self, spec: ProcessSpec, *, restarts: int) -> None:
@@ -144,7 +146,8 @@ class Supervisor:
             await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
             await self._launch(child.spec, restarts=child.running.restarts + 1)
 
-    async def _end(self, child: _Child) -> None:
+    async def _end(self, name: str) -> None:
+        child = self._children.pop(name)
         if child.process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
