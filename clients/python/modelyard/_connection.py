@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import grpc
 
 from modelyard._channel import open_channel, parse_target
+from modelyard._refusals import FirstStatus
 from modelyard._status import error_from_call
 from modelyard._token import TokenSource
 from modelyard._tracing import call_span
@@ -137,7 +138,12 @@ class Connection:
         """Stream requests to the service; `pieces` is called again if the token has to be renewed."""
 
         async def start(carried: Metadata) -> A:
-            return await method(pieces(), timeout=timeout, metadata=carried)
+            call = method(pieces(), timeout=timeout, metadata=carried)
+            status = FirstStatus(call)
+            try:
+                return await call
+            except grpc.aio.AioRpcError as error:
+                raise status.of(error) from error
 
         return await self._authenticated(kind, start)
 
