@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from modelyard_inference import actions, artifacts, replica_steps, steps
+from modelyard_inference import actions, artifacts, steps
 from modelyard_inference.commands import UpdateDeployment
 from modelyard_inference.models import DeploymentState, ReplicaState
+from modelyard_inference.steps import replicas as replica_steps
 from modelyard_kit import faults
 from tests.framework.inference import Site, call, creation, eventually, site, spec
 

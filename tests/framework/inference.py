@@ -21,13 +21,13 @@ from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
-from modelyard_inference.observed import Gateway
+from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.ports import FileEntry
 from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
-from modelyard_inference.replica_steps import ReplicaDefaults, StepParts
 from modelyard_inference.routes import Routes
 from modelyard_inference.steps import Steps
+from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
 from modelyard_inference.store import InferenceStore
 from modelyard_kit.access import (
     SYSTEM,
@@ -90,7 +90,7 @@ def creation(name: str = "prod.ml.iris", *targets: TargetSpec, **changes: object
 
 async def all_grants(principal: Principal = ADA) -> Grants:
     """Return grants under which a principal owns the system."""
-    grants = Grants()
+    grants = Grants(bound=3_600)  # nobody refreshes these
     owner = ResourceGrant(SYSTEM_ID, Privilege.OWNERSHIP, Effect.ALLOW)
     grants.replace(principal.id, principal.name, [owner])
     await grants.mark_fresh(1)

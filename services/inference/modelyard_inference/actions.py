@@ -1,4 +1,4 @@
-"""Steps that the reconciler can take; see `planner.py` for when."""
+"""Steps that the reconciler can take; see `planner` for when."""
 
 from __future__ import annotations
 

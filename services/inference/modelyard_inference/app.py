@@ -19,10 +19,10 @@ from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
 from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
-from modelyard_inference.replica_steps import ReplicaDefaults, StepParts
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
 from modelyard_inference.steps import Steps
+from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.upstream import PeerUpstream
 from modelyard_kit.access import Grants

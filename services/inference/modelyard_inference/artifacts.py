@@ -18,10 +18,10 @@ from pathlib import Path, PurePosixPath
 import structlog
 
 from modelyard_inference.models import Version
-from modelyard_inference.observed import ArtifactStatus
+from modelyard_inference.planner.observed import ArtifactStatus
 from modelyard_inference.ports import ArtifactSource, FileEntry
 from modelyard_kit.errors import DomainError
-from modelyard_kit.faults import failpoint
+from modelyard_kit.faults import InjectedFault, failpoint
 
 SPARE = 8
 """Artifacts kept although nothing uses them, so that going back to a version needs no download."""
@@ -112,7 +112,7 @@ class ArtifactCache:
         try:
             async with self._slots:
                 await self._download(version)
-        except (DomainError, ArtifactDamaged, OSError) as error:
+        except (DomainError, ArtifactDamaged, OSError, InjectedFault) as error:
             failures = self._problems.get(digest, ("", 0.0, 0))[2]
             pause = min(FIRST_PAUSE * 2 ** min(failures, 16), LONGEST_PAUSE)
             message = f"its artifact could not be downloaded: {error}"

@@ -22,7 +22,7 @@ from modelyard_inference.models import (
     Target,
     TargetSpec,
 )
-from modelyard_inference.observed import Gateway
+from modelyard_inference.planner.observed import Gateway
 from modelyard_kit import limits, paging
 from modelyard_kit.errors import InvalidField, Violation
 from modelyard_kit.idempotency import fingerprint

@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.launchers import Handle, Launcher
 from modelyard_inference.models import Deployment, Replica, ReplicaState
-from modelyard_inference.observed import Observed, Process
 from modelyard_inference.planner import plan
+from modelyard_inference.planner.observed import Observed, Process
 from modelyard_inference.ports import Prober
 from modelyard_inference.routes import Routes
 from modelyard_inference.steps import Steps

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from modelyard_inference.models import RouteTable
-from modelyard_inference.observed import Gateway, Gateways
+from modelyard_inference.planner.observed import Gateway, Gateways
 
 LEASE_SECONDS = 10.0
 """A gateway that neither watches nor confirms for so long is no longer waited for."""

@@ -19,14 +19,14 @@ from modelyard_inference.models import (
     TargetSpec,
     Version,
 )
-from modelyard_inference.observed import (
+from modelyard_inference.planner import desired_groups, plan
+from modelyard_inference.planner.observed import (
     ArtifactStatus,
     Gateway,
     Gateways,
     Observed,
     Process,
 )
-from modelyard_inference.planner import desired_groups, plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Process(running=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from modelyard_inference.models import RouteTable
-from modelyard_inference.observed import Gateway
+from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.routes import Routes
 
 

@@ -13,8 +13,8 @@ from modelyard_inference import actions as a
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.launchers import Handle, Launcher, LaunchFailed, ReplicaSpec
 from modelyard_inference.models import Deployment, Replica, ReplicaState, Version
-from modelyard_inference.observed import Observed
 from modelyard_inference.planner import end_of
+from modelyard_inference.planner.observed import Observed
 from modelyard_inference.ports import Prober
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.runtimes.signature import Signature

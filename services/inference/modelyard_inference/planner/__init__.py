@@ -41,7 +41,7 @@ from modelyard_inference.models import (
     ReplicaState,
     Version,
 )
-from modelyard_inference.observed import ArtifactStatus, Observed, Process
+from modelyard_inference.planner.observed import ArtifactStatus, Observed, Process
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0

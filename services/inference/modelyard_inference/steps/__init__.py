@@ -25,8 +25,8 @@ from modelyard_inference.models import (
     ReplicaState,
     Target,
 )
-from modelyard_inference.observed import Observed
-from modelyard_inference.replica_steps import ReplicaDefaults, ReplicaSteps, StepParts, Verb
+from modelyard_inference.planner.observed import Observed
+from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, StepParts, Verb
 from modelyard_kit import outbox
 from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
