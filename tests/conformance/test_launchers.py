@@ -94,7 +94,7 @@ def test_processes_are_known_by_their_start() -> None:
     own = os.getpid()
     assert processes.start_time(own)
     assert processes.start_time(own) == processes.start_time(own)
-    assert "pytest" in processes.command_line(own)
+    assert "python" in processes.command_line(own)
     assert processes.start_time(2**22 + 1) == processes.command_line(2**22 + 1) == ""
 
 
@@ -104,5 +104,5 @@ def test_processes_without_proc_are_known_by_ps(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(processes, "_PROC", Path("/nowhere"))
     own = os.getpid()
     assert processes.start_time(own)
-    assert "pytest" in processes.command_line(own)
+    assert "python" in processes.command_line(own)
     assert processes.start_time(2**22 + 1) == ""
