@@ -123,7 +123,7 @@ fix-deploy: ## Says what to do about a finding in deploy/.
 # --- Measurements --------------------------------------------------------------------------------------------------------
 
 .PHONY: bench $(BENCHES)
-bench: $(BENCHES) ## Run every benchmark (tests/bench/README.md has the results).
+bench: $(BENCHES) ## Run every benchmark, or one: bench-catalog, bench-predict (results: tests/bench/README.md).
 $(BENCHES): bench-%: $(READY)
 	$(BIN)/python -m tests.bench.bench_$* $(ARGS)
 
