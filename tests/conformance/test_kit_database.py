@@ -153,3 +153,32 @@ async def test_a_request_id_is_bound_to_its_content(database: Database, again: s
     else:
         with pytest.raises(RequestIdReused):
             await database.in_tx(second)
+
+
+async def test_callers_that_take_turns_never_contend(database: Database) -> None:
+    attempts = 0
+
+    async def slow_increment(connection: AsyncConnection) -> None:
+        nonlocal attempts
+        attempts += 1
+        await increment(connection)
+
+    other = Database.connect(database.dsn)  # as another process would
+    try:
+        await asyncio.gather(
+            *(pool.in_tx(slow_increment, turn="counter") for pool in (database, other) for _ in range(20))
+        )
+    finally:
+        await other.close()
+    assert await database.read(count) == 40
+    assert attempts == 40
+
+
+async def test_a_turn_ends_with_a_failing_transaction(database: Database) -> None:
+    async def fail(_connection: AsyncConnection) -> None:
+        raise LookupError("on purpose")
+
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            await database.in_tx(fail, turn="counter")
+    await asyncio.wait_for(database.in_tx(increment, turn="counter"), 10)

@@ -79,7 +79,7 @@ class Aliases:
                 await record(connection, call, "catalog.alias.moved", model.link, time=now, data=data)
             return await self._store.get(connection, Model, model.id) or model
 
-        return await self._db.in_tx(work)
+        return await self._db.in_tx(work, turn=f"model {'.'.join(command.model)}")
 
     async def _pass_gates(self, command: SetAliases) -> Model:
         """Ask governance about every version concerned, before the transaction, and return the model."""

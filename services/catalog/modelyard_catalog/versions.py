@@ -73,7 +73,8 @@ class Versions:
                 raise NotFound(ResourceType.MODEL_VERSION, made)
             return found
 
-        return await self._db.in_tx(work)
+        # Every version of a model counts on the same row.
+        return await self._db.in_tx(work, turn=f"model {'.'.join(command.model)}")
 
     async def finalize(self, call: Call, command: Finalize) -> ModelVersion:
         """Give a PENDING version its artifact; the same again changes nothing.
