@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+import structlog
 
 from tests.framework.postgres import TestPostgres, postgres
+
+
+# Services that run in the test process log through the standard library, whose lines pytest keeps for failed tests.
+structlog.configure(
+    processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.render_to_log_kwargs],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+)
 
 
 @pytest.fixture(scope="session")
