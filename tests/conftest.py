@@ -9,7 +9,6 @@ import structlog
 
 from tests.framework.postgres import TestPostgres, postgres
 
-
 # Services that run in the test process log through the standard library, whose lines pytest keeps for failed tests.
 structlog.configure(
     processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.render_to_log_kwargs],
