@@ -1,0 +1,146 @@
+"""`modelyard up`, `status`, `down`, and what they do about things that go wrong: real processes only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from modelyard_suite import plan, suite
+from modelyard_suite.home import Home
+from tests.framework.cli import PROGRAM, Cli
+
+PROCESSES = ["supervisor", "postgres", "governance", "catalog", "artifact", "inference", "gateway", "envoy"]
+
+
+@pytest.fixture
+def cli() -> Iterator[Cli]:
+    """The command line on a home of its own; whatever still runs there is stopped afterwards."""
+    with tempfile.TemporaryDirectory(prefix="my-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        cli = Cli(Path(folder))
+        try:
+            yield cli
+        finally:
+            cli.run("down")
+
+
+@pytest.fixture
+def listen() -> str:
+    """An address that is free."""
+    return f"127.0.0.1:{plan.free_port()}"
+
+
+def home_of(cli: Cli) -> Home:
+    return Home(cli.home / "suite")
+
+
+def until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    """Wait for something that happens by itself."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def by_name(cli: Cli) -> dict[str, Any]:
+    """Return what `status` says of each process."""
+    return {row["name"]: row for row in cli.json("status")["processes"]}
+
+
+def test_up_status_down(cli: Cli, listen: str) -> None:
+    assert cli.run("status", "--output", "json").json == {"running": False}
+    assert "`modelyard up`" in cli.refused("down")
+    out = cli.ok("up", "--detach", "--listen", listen).out
+    assert listen in out
+    status = cli.json("status")
+    assert (status["running"], status["ready"], status["target"]) == (True, True, listen)
+    assert [row["name"] for row in status["processes"]] == PROCESSES
+    assert all(row["state"] == "running" and row["restarts"] == 0 for row in status["processes"])
+    assert all(psutil.pid_exists(row["pid"]) for row in status["processes"])
+    shown = [line.split()[:3] for line in cli.ok("status").out.splitlines()]
+    assert all(any(name in words for words in shown) for name in PROCESSES)
+    assert cli.json("whoami")["name"] == "admin"  # `up` logs its user in
+
+    error = cli.refused("up", "--detach", "--listen", f"127.0.0.1:{plan.free_port()}")
+    assert all(word in error for word in (str(cli.home), "`modelyard down`", "MODELYARD_HOME"))
+    assert cli.json("status")["processes"][0]["pid"] == status["processes"][0]["pid"]
+
+    assert suite.processes_of(home_of(cli))
+    cli.ok("down")
+    assert suite.processes_of(home_of(cli)) == []
+    ended = cli.run("status")
+    assert ended.code == 1
+    assert "`modelyard up` starts it" in ended.out
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_out(cli: Cli, listen: str) -> None:
+    host, _, port = listen.rpartition(":")
+    with socket.create_server((host, int(port))):
+        for detach in (["--detach"], []):
+            error = cli.run("up", *detach, "--listen", listen)
+            assert error.code == 1
+            assert f"{listen} is taken" in error.err
+            assert "--listen" in error.err
+            assert "Traceback" not in error.err
+    assert suite.processes_of(home_of(cli)) == []
+    assert cli.run("status", "--output", "json").json == {"running": False}
+
+
+def test_a_killed_process_is_started_again(cli: Cli, listen: str) -> None:
+    cli.ok("up", "--detach", "--listen", listen)
+    cli.ok("catalogs", "create", "kept")
+    for name in ("catalog", "envoy", "postgres"):
+        before = by_name(cli)[name]["pid"]
+        os.kill(before, signal.SIGKILL)
+
+        def is_back(name: str = name, before: int = before) -> bool:
+            row = by_name(cli)[name]
+            return row["pid"] != before and row["state"] == "running"
+
+        until(is_back)
+        until(lambda: cli.run("catalogs", "show", "kept").code == 0)
+        row = by_name(cli)[name]
+        assert row["restarts"] >= 1
+    others = [row for name, row in by_name(cli).items() if name not in ("catalog", "envoy", "postgres")]
+    assert all(row["restarts"] == 0 for row in others)
+    cli.ok("down")
+    assert suite.processes_of(home_of(cli)) == []
+
+
+def test_what_a_killed_supervisor_leaves_behind_is_cleaned_up(cli: Cli, listen: str) -> None:
+    cli.ok("up", "--detach", "--listen", listen)
+    cli.ok("catalogs", "create", "kept")
+    left = by_name(cli)
+    os.kill(left["supervisor"]["pid"], signal.SIGKILL)
+    until(lambda: cli.run("status", "--output", "json").json == {"running": False})
+    assert suite.processes_of(home_of(cli))  # the services go on, without anybody to watch them
+
+    command = [str(PROGRAM), "up", "--listen", listen]
+    with subprocess.Popen(
+        command, env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as up:
+        assert up.stdout is not None
+        told = ""
+        while "Ctrl-C stops everything" not in told:
+            line = up.stdout.readline()
+            assert line, told
+            told += line
+        now = by_name(cli)
+        assert not {row["pid"] for row in left.values()} & {row["pid"] for row in now.values()}
+        assert not any(psutil.pid_exists(row["pid"]) for row in left.values())
+        assert cli.json("catalogs", "show", "kept")["name"] == "kept"
+        up.send_signal(signal.SIGINT)
+        rest, _ = up.communicate(timeout=60)
+    assert up.returncode == 0
+    assert "stopped" in rest
+    assert "Traceback" not in told + rest
+    assert suite.processes_of(home_of(cli)) == []
