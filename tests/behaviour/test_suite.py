@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ import psutil
 import pytest
 
 from modelyard_suite import plan, suite
-from modelyard_suite.home import Home
+from modelyard_suite.home import Home, Running
+from modelyard_suite.supervisor import end_leftover, is_alive
 from tests.framework.cli import PROGRAM, Cli
 
 PROCESSES = ["supervisor", "postgres", "governance", "catalog", "artifact", "inference", "gateway", "envoy"]
@@ -51,9 +53,25 @@ def until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
+def running(cli: Cli, name: str) -> Running:
+    """Return the process of that name."""
+    state = home_of(cli).state()
+    assert state is not None
+    return state.processes[name]
+
+
 def by_name(cli: Cli) -> dict[str, Any]:
     """Return what `status` says of each process."""
     return {row["name"]: row for row in cli.json("status")["processes"]}
+
+
+def alive() -> set[int]:
+    """Return the ids of all processes but those that have ended and were not collected."""
+    return {
+        one.pid
+        for one in psutil.process_iter(["status"])
+        if one.info["status"] not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    }
 
 
 def test_up_status_down(cli: Cli, listen: str) -> None:
@@ -65,7 +83,7 @@ def test_up_status_down(cli: Cli, listen: str) -> None:
     assert (status["running"], status["ready"], status["target"]) == (True, True, listen)
     assert [row["name"] for row in status["processes"]] == PROCESSES
     assert all(row["state"] == "running" and row["restarts"] == 0 for row in status["processes"])
-    assert all(psutil.pid_exists(row["pid"]) for row in status["processes"])
+    assert {row["pid"] for row in status["processes"]} <= alive()
     shown = [line.split()[:3] for line in cli.ok("status").out.splitlines()]
     assert all(any(name in words for words in shown) for name in PROCESSES)
     assert cli.json("whoami")["name"] == "admin"  # `up` logs its user in
@@ -99,19 +117,13 @@ def test_a_killed_process_is_started_again(cli: Cli, listen: str) -> None:
     cli.ok("up", "--detach", "--listen", listen)
     cli.ok("catalogs", "create", "kept")
     for name in ("catalog", "envoy", "postgres"):
-        before = by_name(cli)[name]["pid"]
-        os.kill(before, signal.SIGKILL)
-
-        def is_back(name: str = name, before: int = before) -> bool:
-            row = by_name(cli)[name]
-            return row["pid"] != before and row["state"] == "running"
-
-        until(is_back)
+        before = running(cli, name)
+        os.kill(before.pid, signal.SIGKILL)
+        until(lambda name=name, before=before: running(cli, name) != before)  # type: ignore[misc]
         until(lambda: cli.run("catalogs", "show", "kept").code == 0)
-        row = by_name(cli)[name]
-        assert row["restarts"] >= 1
-    others = [row for name, row in by_name(cli).items() if name not in ("catalog", "envoy", "postgres")]
-    assert all(row["restarts"] == 0 for row in others)
+    rows = by_name(cli)
+    assert {name for name, row in rows.items() if row["restarts"]} == {"catalog", "envoy", "postgres"}
+    assert {row["state"] for row in rows.values()} == {"running"}
     cli.ok("down")
     assert suite.processes_of(home_of(cli)) == []
 
@@ -136,7 +148,7 @@ def test_what_a_killed_supervisor_leaves_behind_is_cleaned_up(cli: Cli, listen: 
             told += line
         now = by_name(cli)
         assert not {row["pid"] for row in left.values()} & {row["pid"] for row in now.values()}
-        assert not any(psutil.pid_exists(row["pid"]) for row in left.values())
+        assert not {row["pid"] for row in left.values()} & alive()
         assert cli.json("catalogs", "show", "kept")["name"] == "kept"
         up.send_signal(signal.SIGINT)
         rest, _ = up.communicate(timeout=60)
@@ -144,3 +156,20 @@ def test_what_a_killed_supervisor_leaves_behind_is_cleaned_up(cli: Cli, listen: 
     assert "stopped" in rest
     assert "Traceback" not in told + rest
     assert suite.processes_of(home_of(cli)) == []
+
+
+def test_a_process_that_nobody_collects_has_ended() -> None:
+    careless = (
+        "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", careless], stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout is not None
+            process = psutil.Process(int(parent.stdout.readline()))
+            left = Running(process.pid, process.create_time())
+            assert is_alive(left)
+            end_leftover(left)
+            assert process.status() == psutil.STATUS_ZOMBIE
+            assert not is_alive(left)
+        finally:
+            parent.kill()

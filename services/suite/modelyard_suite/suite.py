@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from modelyard import contexts
 from modelyard_suite import plan, secrets
 from modelyard_suite.home import Home, HomeInUseError, Running, State
 from modelyard_suite.postgres import EmbeddedPostgres
-from modelyard_suite.supervisor import StartFailedError, Supervisor, end_leftover, is_alive
+from modelyard_suite.supervisor import StartFailedError, Supervisor, end_leftover, has_ended, is_alive
 
 CONTEXT = "local"
 _POLL_SECONDS = 0.1
@@ -143,6 +144,7 @@ def stop(home: Home) -> None:
 
     Raises:
         NotRunningError: there is none.
+        StartFailedError: it does not end.
     """
     state = home.state()
     if state is None or not is_alive(state.supervisor):
@@ -150,14 +152,12 @@ def stop(home: Home) -> None:
         if left:
             return
         raise NotRunningError(f"no suite runs on {home.root}; `modelyard up` starts one")
-    process = psutil.Process(state.supervisor.pid)
-    process.terminate()
-    try:
-        process.wait(_DOWN_SECONDS)
-    except psutil.TimeoutExpired as error:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(state.supervisor.pid).terminate()
+    if not has_ended(state.supervisor, seconds=_DOWN_SECONDS):
         raise StartFailedError(
-            f"the supervisor (process {process.pid}) does not end; see {home.logs}"
-        ) from error
+            f"the supervisor (process {state.supervisor.pid}) does not end; see {home.logs}"
+        )
     end_leftovers(home)
 
 

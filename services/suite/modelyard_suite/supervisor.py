@@ -17,6 +17,7 @@ import psutil
 from modelyard_suite.home import Running
 
 READY_POLL_SECONDS = 0.05
+END_POLL_SECONDS = 0.02
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # A process that ran this long before it died starts with the shortest pause again.
 STABLE_SECONDS = 30.0
@@ -182,14 +183,29 @@ def is_alive(running: Running) -> bool:
 
 
 def end_leftover(running: Running, number: signal.Signals = signal.SIGTERM, seconds: float = 10.0) -> None:
-    """End a process that a supervisor left behind, if it still runs."""
-    if not is_alive(running):
-        return
-    process = psutil.Process(running.pid)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(number)
-        try:
-            process.wait(seconds)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(seconds)
+    """End a process that a supervisor left behind, if it still runs.
+
+    Raises:
+        StartFailedError: it does not end, even killed.
+    """
+    for asked in (number, signal.SIGKILL):
+        if not is_alive(running):
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(running.pid).send_signal(asked)
+        if has_ended(running, seconds=seconds):
+            return
+    raise StartFailedError(f"process {running.pid} of an earlier suite does not end, even killed")
+
+
+def has_ended(running: Running, *, seconds: float) -> bool:
+    """Wait for the end of a process that may be another's child; False when it still runs after `seconds`.
+
+    One that its parent has not collected has ended too: in a container, the first process may never collect any.
+    """
+    deadline = time.monotonic() + seconds
+    while is_alive(running):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(END_POLL_SECONDS)
+    return True
