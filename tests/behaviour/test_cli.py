@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,18 @@ def user(processes: Processes, admin: Cli, folder: Path) -> tuple[str, Cli]:
 
 
 @pytest.fixture
-def schema(admin: Cli) -> str:
+def client(processes: Processes) -> Iterator[Client]:
+    """The administrator in Python, for what a test only needs to be there."""
+    with Client(processes.target, processes.admin_token) as client:
+        yield client
+
+
+@pytest.fixture
+def schema(client: Client) -> str:
     """A new schema."""
     catalog = f"cli{uuid.uuid4().hex[:10]}"
-    admin.ok("catalogs", "create", catalog, "--description", "for a test", "--tag", "team=blue")
-    admin.ok("schemas", "create", f"{catalog}.ml")
+    client.catalogs.create(catalog)
+    client.schemas.create(f"{catalog}.ml")
     return f"{catalog}.ml"
 
 
@@ -136,7 +144,8 @@ def test_from_a_saved_model_to_a_champion(admin: Cli, schema: str, saved: Path, 
 
 
 def test_lists_for_people_and_for_programs(admin: Cli, schema: str) -> None:
-    catalog = schema.partition(".")[0]
+    catalog = f"list{uuid.uuid4().hex[:10]}"
+    admin.ok("catalogs", "create", catalog, "--description", "for a test", "--tag", "team=blue")
     [row] = [one for one in admin.json("catalogs", "list") if one["name"] == catalog]
     assert (row["description"], row["tags"]) == ("for a test", {"team": "blue"})
     assert row["create_time"].endswith("Z")
@@ -180,16 +189,15 @@ def test_what_one_may_not_one_is_told_how_to_get(admin: Cli, user: tuple[str, Cl
 
 
 def test_a_policy_is_explained_and_an_approval_opens_it(
-    processes: Processes, admin: Cli, user: tuple[str, Cli], schema: str, tmp_path: Path
+    client: Client, admin: Cli, user: tuple[str, Cli], schema: str, tmp_path: Path
 ) -> None:
     name, ada = user
     model, catalog = f"{schema}.iris", schema.partition(".")[0]
     (tmp_path / "weights").write_text("anything")
-    with Client(processes.target, processes.admin_token) as client:
-        client.models.create(model)
-        client.versions.create(model, client.artifacts.upload(model, tmp_path / "weights").digest)
+    client.models.create(model)
+    client.versions.create(model, client.artifacts.upload(model, tmp_path / "weights").digest)
     for privilege in ("USE_CATALOG", "USE_SCHEMA", "APPROVE", "READ_METADATA"):
-        admin.ok("grants", "create", name, privilege, catalog)
+        client.grants.create(name, privilege, catalog)
     admin.ok("policies", "set", catalog, "--protect-alias", "champion", "--protect-deployments")
     for arguments in (
         ("aliases", "set", model, "champion=1"),
