@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,12 @@ def test_other_page_tokens_are_refused(token: str) -> None:
     else:
         assert key is not None
         assert [type(part) for part in key] == [str, int]
+
+
+def test_a_deeply_nested_page_token_is_refused() -> None:
+    token = base64.urlsafe_b64encode(b"[" * 200_000).decode()
+    with pytest.raises(InvalidField, match="page_token"):
+        paging.decode_token(token, str)
 
 
 @pytest.mark.parametrize("limit", limits.LIMITS.values(), ids=lambda limit: limit.name)
