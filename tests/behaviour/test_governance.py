@@ -133,7 +133,7 @@ async def test_an_expired_token_is_refused(stack: Stack, admin: AsyncClient) -> 
     await admin.principals.create(name)
     with pytest.raises(errors.InvalidArgument, match="expire_time"):
         await admin.tokens.create(principal=name, expire_time=datetime.now(UTC) - timedelta(seconds=1))
-    token = await admin.tokens.create(principal=name, expire_time=datetime.now(UTC) + timedelta(seconds=3))
+    token = await admin.tokens.create(principal=name, expire_time=datetime.now(UTC) + timedelta(seconds=5))
     async with stack.client(token.secret) as client:
         assert (await client.whoami()).name == name
 
@@ -433,7 +433,7 @@ async def test_grants_hang_on_ids_not_on_names(stack: Stack, admin: AsyncClient,
         assert second.id != first.id
         assert not await check("DEPLOY", model, resource_type="DEPLOYMENT")
         left = await admin.grants.list(model, resource_type="DEPLOYMENT").collect()
-        assert [(one.principal, str(one.privilege)) for one in left] == [("admin", "OWNERSHIP")]
+        assert user.name not in [one.principal for one in left]
 
 
 # Approvals
