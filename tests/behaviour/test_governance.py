@@ -342,8 +342,8 @@ async def test_a_check_says_what_really_happens_and_why(stack: Stack, admin: Asy
         await becomes([privilege for privilege in everything if privilege != "READ_METADATA"])
         assert await why("READ_METADATA") == f"READ_METADATA is denied on model '{model}'"
         await grant("USE_SCHEMA", schema, "DENY")
-        # What is not inside the schema stays: the catalog, and the right to put something into the schema.
-        await becomes(["USE_CATALOG", "CREATE_SCHEMA", "CREATE_MODEL"])
+        # What is not inside the schema stays: the catalog, and the right to put schemas into it.
+        await becomes(["USE_CATALOG", "CREATE_SCHEMA"])
         assert await why("EDIT") == f"USE_SCHEMA is denied on schema '{schema}'"
 
 

@@ -484,7 +484,7 @@ class TestBadInput:
 
 class TestModelFaults:
     async def test_the_words_of_the_model_stay_inside(
-        self, odd: Replica, capsys: pytest.CaptureFixture[str]
+        self, odd: Replica, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with channel_to(odd) as channel:
             stub = GRPCInferenceServiceStub(channel)
@@ -497,8 +497,7 @@ class TestModelFaults:
                 info = reason_of(error)
                 assert info.reason == "MODEL_FAILED"
                 assert info.metadata["error_id"] in str(error.details())
-            captured = capsys.readouterr()
-            assert info.metadata["error_id"] in captured.out + captured.err
+            assert info.metadata["error_id"] in {getattr(record, "error_id", "") for record in caplog.records}
             response = await stub.ModelInfer(request_of(("x", "FP32", np.array([5])), method="picky"))
         assert array_of(response).tolist() == [5]
 

@@ -83,6 +83,10 @@ Chain = tuple[Link, ...]
 SYSTEM_ID = "system"
 SYSTEM = Link(ResourceType.SYSTEM, SYSTEM_ID, "")
 
+# To make something in a container is to reach into it.
+_MAKES_INSIDE = frozenset(
+    (Privilege.CREATE_SCHEMA, Privilege.CREATE_MODEL, Privilege.CREATE_VERSION, Privilege.DEPLOY)
+)
 _REACH = {ResourceType.CATALOG: Privilege.USE_CATALOG, ResourceType.SCHEMA: Privilege.USE_SCHEMA}
 
 
@@ -124,7 +128,7 @@ def decide(
     held = frozenset((grant.resource_id, grant.privilege, grant.effect) for grant in grants)
     for position, link in enumerate(chain):
         needed = _REACH.get(link.type)
-        if needed and position > 0:
+        if needed and (position > 0 or privilege in _MAKES_INSIDE):
             decision = _holds(principal_id, held, needed, chain[position:])
             if not decision.allowed:
                 return decision

@@ -95,6 +95,18 @@ def test_nobody_owns_what_has_no_owner() -> None:
     assert not decide("", [], Privilege.USE_SCHEMA, (SCHEMA, SYSTEM)).allowed
 
 
+@pytest.mark.parametrize(
+    ("privilege", "allowed"),
+    [(Privilege.EDIT, True), (Privilege.CREATE_MODEL, False), (Privilege.DEPLOY, False)],
+)
+def test_making_something_in_a_container_is_reaching_into_it(privilege: Privilege, allowed: bool) -> None:
+    grants = allow("c", Privilege.USE_CATALOG) + allow("s", privilege)
+    assert decide("ada", grants, privilege, (SCHEMA, CATALOG, SYSTEM)).allowed is allowed
+    assert decide(
+        "ada", grants + allow("s", Privilege.USE_SCHEMA), privilege, (SCHEMA, CATALOG, SYSTEM)
+    ).allowed
+
+
 def test_seeing_a_container_needs_its_use_privilege_only_once() -> None:
     assert decide("ada", allow("c", Privilege.USE_CATALOG), Privilege.USE_CATALOG, (CATALOG, SYSTEM)).allowed
 
