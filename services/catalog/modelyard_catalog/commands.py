@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from modelyard_catalog.models import Json, Path, Provenance, Signature
+from modelyard_catalog.models import Json, ModelMetadata, Path, Provenance, Signature
 from modelyard_kit.access import ResourceType
 
 
@@ -19,7 +21,7 @@ class Once:
 
 @dataclass(frozen=True)
 class VersionRef:
-    """Which version of which model: by number, by alias, or with neither the default one."""
+    """Which version of which model: by number, by alias or label, or with neither the default one."""
 
     model: Path
     number: int | None = None
@@ -43,6 +45,7 @@ class Page:
 
     size: int
     after: str | int | None
+    show_deleted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,9 @@ class CreateVersion:
     tags: Mapping[str, str]
     metrics: Mapping[str, Json]
     provenance: Provenance | None
+    metadata: ModelMetadata | None = None
     once: Once
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,33 @@ class SetAliases:
 
 
 @dataclass(frozen=True)
+class AliasHistory:
+    """Read moves of the aliases of a model, or of one of them, before the move with sequence `page.after`."""
+
+    model: Path
+    alias: str
+    page: Page
+
+
+@dataclass(frozen=True)
+class AliasAt:
+    """Ask where an alias pointed at a time."""
+
+    model: Path
+    alias: str
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Point an alias where it pointed before, only while it points at `expected` if that is given."""
+
+    model: Path
+    alias: str
+    expected: int | None = None
+
+
+@dataclass(frozen=True)
 class SetTags:
     """Write and remove tags."""
 
@@ -128,3 +160,64 @@ class Resolve:
     type: ResourceType
     target: Target | None
     id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """Change a catalog, schema or model; what is None stays, a new path renames or moves it."""
+
+    path: Path
+    etag: str
+    new_path: Path | None
+    description: str | None
+    owner_id: str | None
+
+
+@dataclass(frozen=True)
+class UpdateVersion:
+    """Change what is around the content of a version: the fields named in `changes`, to their values there.
+
+    They are `description`, `label`, `metadata`, `signature`, and `datasets` of the provenance.
+    """
+
+    version: VersionRef
+    etag: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete a resource, only while it has the etag if one is given; forced, what is in its way goes too."""
+
+    target: Target
+    etag: str
+    force: bool
+
+
+@dataclass(frozen=True)
+class Undelete:
+    """Bring back what was deleted."""
+
+    type: ResourceType
+    id: str
+
+
+@dataclass(frozen=True)
+class CopyVersion:
+    """Add a version to a model that has the content of another one."""
+
+    source: VersionRef
+    model: Path
+    label: str
+    once: Once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Follow events: after a number, from the oldest, or with neither from now; of these types or prefixes, if any."""
+
+    position: int | None
+    from_beginning: bool
+    types: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    resource: Path
