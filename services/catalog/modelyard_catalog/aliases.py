@@ -19,7 +19,7 @@ from modelyard_kit.access import ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import Contention, InvalidState, NotFound
+from modelyard_kit.errors import Contention, InvalidField, InvalidState, NotFound
 
 _GATES_AT_ONCE = 8
 
@@ -52,6 +52,7 @@ class Aliases:
         Raises:
             NotFound: the model or a version does not exist.
             InvalidState: a version is not READY.
+            InvalidField: an alias has the name of a label.
             AliasMoved: an alias does not point where the caller expects.
             PolicyUnmet: a policy holds a version back.
             PeerUnavailable: the governance service does not answer.
@@ -192,6 +193,18 @@ class Aliases:
         if found is None:
             raise NotFound(ResourceType.MODEL, ".".join(path))
         return found
+
+    async def _refuse_labels(
+        self, connection: AsyncConnection, model: Model, changes: Sequence[AliasChange]
+    ) -> None:
+        """Refuse to give an alias the name of a label: a reference would mean two versions."""
+        wanted = [change.alias for change in changes if change.version]
+        for label, number in (await self._store.labels(connection, model.id, wanted)).items():
+            position = next(i for i, change in enumerate(changes) if change.alias == label)
+            raise InvalidField(
+                f"changes[{position}].alias",
+                f"{label!r} is the label of version {number} of {model.name!r}; choose another name",
+            )
 
 
 def _alias_name(command: Rollback) -> str:

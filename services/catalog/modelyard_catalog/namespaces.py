@@ -89,6 +89,7 @@ class Namespaces:
                 scope=scope,
                 after=after,
                 limit=page.size + 1,
+                show_deleted=page.show_deleted,
             )
 
         return await self._db.read(work)

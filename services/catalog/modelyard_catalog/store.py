@@ -8,7 +8,21 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, and_, any_, cast, delete, false, insert, not_, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    any_,
+    cast,
+    delete,
+    false,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,7 +40,7 @@ from modelyard_catalog.models import (
     Schema,
     VersionState,
 )
-from modelyard_catalog.rows import levels, read_row, select_live, signature_to_json
+from modelyard_catalog.rows import levels, metadata_to_json, read_row, select_live, signature_to_json
 from modelyard_catalog.tables import (
     alias_history,
     aliases,
@@ -73,12 +87,7 @@ class CatalogStore:
         alias = ref.alias if ref.alias is not None else ComputedAlias.DEFAULT
         if alias in set(ComputedAlias):
             return await self._computed(connection, names, ComputedAlias(alias))
-        number = (
-            select(aliases.c.number)
-            .where(aliases.c.model_id == models.c.id, aliases.c.alias == alias)
-            .correlate(models)
-            .scalar_subquery()
-        )
+        number = _number_of_alias_or_label(alias)
         return await self._one(connection, ModelVersion, *names, model_versions.c.number == number)
 
     async def versions_by_number(
@@ -100,10 +109,12 @@ class CatalogStore:
         scope: Scope,
         after: str | None,
         limit: int,
+        show_deleted: bool = False,
     ) -> list[R]:
         """Return rows in creation order that `scope` shows, after the row with id `after`."""
         table = levels(kind)[0]
-        query = select_live(kind).where(_visible(kind, scope)).order_by(table.c.id).limit(limit)
+        query = select_live(kind, show_deleted=show_deleted)
+        query = query.where(_visible(kind, scope)).order_by(table.c.id).limit(limit)
         if parent_id is not None:
             query = query.where(table.c[_PARENT_COLUMN[kind]] == parent_id)
         if after is not None:
@@ -111,14 +122,33 @@ class CatalogStore:
         return [read_row(kind, row) for row in await connection.execute(query)]
 
     async def version_page(
-        self, connection: AsyncConnection, model_id: str, *, before: int | None, limit: int
+        self,
+        connection: AsyncConnection,
+        model_id: str,
+        *,
+        before: int | None,
+        limit: int,
+        show_deleted: bool = False,
     ) -> list[ModelVersion]:
         """Return versions of a model, newest first, with numbers under `before`."""
-        query = select_live(ModelVersion).where(model_versions.c.model_id == model_id)
+        query = select_live(ModelVersion, show_deleted=show_deleted)
+        query = query.where(model_versions.c.model_id == model_id)
         if before is not None:
             query = query.where(model_versions.c.number < before)
         query = query.order_by(model_versions.c.number.desc()).limit(limit)
         return [read_row(ModelVersion, row) for row in await connection.execute(query)]
+
+    async def labels(
+        self, connection: AsyncConnection, model_id: str, labels: Iterable[str]
+    ) -> dict[str, int]:
+        """Return those of the labels that versions of a model have, with the numbers of the versions."""
+        query = select(model_versions.c.label, model_versions.c.number).where(
+            model_versions.c.model_id == model_id,
+            model_versions.c.label.in_(sorted(labels)),
+            model_versions.c.label != "",
+            model_versions.c.delete_time.is_(None),
+        )
+        return {row.label: row.number for row in await connection.execute(query)}
 
     async def alias_history(self, connection: AsyncConnection, model_id: str) -> list[AliasMove]:
         """Return every move of every alias of a model, oldest first."""
@@ -181,8 +211,9 @@ class CatalogStore:
         number: int,
         call: Call,
         time: datetime,
+        source: ModelVersion | None = None,
     ) -> None:
-        """Insert a version: READY with a digest, PENDING without."""
+        """Insert a version, maybe as a copy of `source`: READY with a digest, PENDING without."""
         state = VersionState.READY if command.artifact_digest else VersionState.PENDING
         values = _new_row(id, command.description, command.tags, time) | {
             "model_id": model_id,
@@ -193,8 +224,12 @@ class CatalogStore:
             "runtime": command.runtime,
             "signature": signature_to_json(command.signature),
             "provenance": None if command.provenance is None else asdict(command.provenance),
+            "metadata": metadata_to_json(command.metadata),
             "author_id": call.principal.id,
             "author_name": call.principal.name,
+            "label": command.label,
+            "copied_from": "" if source is None else source.name,
+            "copied_from_id": "" if source is None else source.id,
         }
         await connection.execute(insert(model_versions).values(values))
         await self._write_metrics(connection, id, command.metrics)
@@ -345,6 +380,21 @@ def _new_row(id: str, description: str, tags: Mapping[str, str], time: datetime)
     }
 
 
+def _number_of_alias_or_label(name: str) -> ColumnElement[int]:
+    """Return the number that an alias or a label of the model of the query means; no name is both."""
+    aliased = select(aliases.c.number).where(aliases.c.model_id == models.c.id, aliases.c.alias == name)
+    labelled = model_versions.alias("labelled")
+    named = select(labelled.c.number).where(
+        labelled.c.model_id == models.c.id,
+        labelled.c.label == name,
+        labelled.c.label != "",
+        labelled.c.delete_time.is_(None),
+    )
+    return func.coalesce(
+        aliased.correlate(models).scalar_subquery(), named.correlate(models).scalar_subquery()
+    )
+
+
 def _number(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
@@ -364,14 +414,15 @@ def _visible(kind: type[Resource], scope: Scope) -> ColumnElement[bool]:
 
 
 def _any_of(tables: Iterable[Any], ids: frozenset[str]) -> list[ColumnElement[bool]]:
-    known = [id for id in sorted(ids) if _is_uuid(id)]  # noqa: A001 - what it is
+    known = [id for id in sorted(ids) if is_uuid(id)]  # noqa: A001 - what it is
     if not known:
         return []
     array = cast(known, ARRAY(Uuid(as_uuid=False)))
     return [table.c.id == any_(array) for table in tables]
 
 
-def _is_uuid(text: str) -> bool:
+def is_uuid(text: str) -> bool:
+    """Return whether a text can be the id of a row."""
     try:
         uuid.UUID(text)
     except ValueError:

@@ -7,6 +7,7 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.commands import CreateVersion, Fail, Finalize, Page, SetMetrics, VersionRef
+from modelyard_catalog.labels import require_free_label
 from modelyard_catalog.models import (
     RESULTS,
     TRANSITIONS,
@@ -17,6 +18,7 @@ from modelyard_catalog.models import (
     Transition,
     VersionState,
 )
+from modelyard_catalog.origins import record_datasets
 from modelyard_catalog.recording import changes, compact, create_once, record
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit import limits
@@ -55,7 +57,8 @@ class Versions:
 
         Raises:
             NotFound: the model does not exist.
-            InvalidField: the artifact was not committed for the model.
+            InvalidField: the artifact was not committed for the model, or an alias has the name of the label.
+            AlreadyExists: another version has the label.
             PeerUnavailable: the artifact service does not answer.
             RequestIdReused: the request id came before with other content.
         """
@@ -122,7 +125,13 @@ class Versions:
 
         async def work(connection: AsyncConnection) -> list[ModelVersion]:
             found = await self._model(connection, model)
-            return await self._store.version_page(connection, found.id, before=before, limit=page.size + 1)
+            return await self._store.version_page(
+                connection,
+                found.id,
+                before=before,
+                limit=page.size + 1,
+                show_deleted=page.show_deleted,
+            )
 
         return await self._db.read(work)
 
@@ -156,6 +165,7 @@ class Versions:
 
     async def _insert(self, connection: AsyncConnection, call: Call, command: CreateVersion) -> str:
         model = await self._model(connection, command.model)
+        await require_free_label(connection, self._store, model, command.label)
         now = self._clock()
         number = await self._store.next_number(connection, model.id, now)
         made = new_id()
@@ -163,6 +173,8 @@ class Versions:
             connection, command, id=made, model_id=model.id, number=number, call=call, time=now
         )
         link = Link(ResourceType.MODEL_VERSION, made, f"{model.name}/{number}")
+        datasets = () if command.provenance is None else command.provenance.datasets
+        await record_datasets(connection, call, link, datasets, now, is_new=True)
         data = {
             "after": {
                 "model_id": model.id,
@@ -171,6 +183,7 @@ class Versions:
                 "artifact_digest": command.artifact_digest,
                 "description": command.description,
                 "runtime": command.runtime,
+                "label": command.label,
                 "tags": dict(command.tags),
                 "metrics": {name: compact(value) for name, value in command.metrics.items()},
             }
