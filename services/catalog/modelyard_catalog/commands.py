@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from modelyard_catalog.graph import Node
 from modelyard_catalog.models import Json, ModelMetadata, Path, Provenance, Signature
 from modelyard_kit.access import ResourceType
 
@@ -133,6 +134,36 @@ class Rollback:
     model: Path
     alias: str
     expected: int | None = None
+
+
+GivenNode = Node | VersionRef
+"""A node of lineage as callers name it: a version by a reference, anything else by itself."""
+
+
+@dataclass(frozen=True)
+class GivenEdge:
+    """An edge as callers name it."""
+
+    source: GivenNode
+    target: GivenNode
+    relation: str
+
+
+@dataclass(frozen=True)
+class RecordLineage:
+    """Add edges to the lineage graph."""
+
+    edges: tuple[GivenEdge, ...]
+
+
+@dataclass(frozen=True)
+class QueryLineage:
+    """Walk the lineage graph from a node, `depth` edges at most."""
+
+    node: GivenNode
+    upstream: bool
+    downstream: bool
+    depth: int
 
 
 @dataclass(frozen=True)

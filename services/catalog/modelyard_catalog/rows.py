@@ -117,6 +117,25 @@ def select_live(kind: type[Resource], *, show_deleted: bool = False) -> Select[A
     return select_any(kind).where(*(table.c.delete_time.is_(None) for table in hiding))
 
 
+def select_chains() -> Select[Any]:
+    """Return the query of versions that are not deleted, with their digests and containers and nothing else."""
+    columns: list[ColumnElement[Any]] = [
+        model_versions.c.id,
+        model_versions.c.number,
+        model_versions.c.artifact_digest,
+    ]
+    for table, prefix in ((models, "model"), (schemas, "schema"), (catalogs, "catalog")):
+        columns += _container(table, prefix)
+    live = (table.c.delete_time.is_(None) for table in _LEVELS[ModelVersion])
+    return select(*columns).select_from(_IN_MODEL).where(*live)
+
+
+def read_chain(row: Row[Any]) -> Chain:
+    """Return the version and its containers in a row of `select_chains()`."""
+    parents = _model_chain(row)
+    return (Link(ResourceType.MODEL_VERSION, row.id, f"{parents[0].name}/{row.number}"), *parents)
+
+
 def read_row(kind: type[R], row: Row[Any]) -> R:
     """Return the value of a row of `select_live(kind)` or `select_any(kind)`."""
     return cast("R", _READERS[kind](row))
