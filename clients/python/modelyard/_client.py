@@ -12,6 +12,7 @@ from modelyard._connection import Connection
 from modelyard._convert import rows
 from modelyard._deployments import AsyncDeployments
 from modelyard._endpoints import AsyncEndpoints
+from modelyard._events import AsyncEvents
 from modelyard._governance import (
     AsyncApprovals,
     AsyncAudit,
@@ -69,6 +70,7 @@ class AsyncClient:
         audit: Everything that was changed.
         deployments: Names that answer predictions.
         endpoints: Deployments as those who predict see them.
+        events: Every change, as it happens.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class AsyncClient:
         self.audit = AsyncAudit(self._connection)
         self.deployments = AsyncDeployments(self._connection)
         self.endpoints = AsyncEndpoints(self._connection)
+        self.events = AsyncEvents(self._connection)
 
     @classmethod
     def from_context(cls, name: str | None = None, *, timeout: float = 10.0) -> Self:

@@ -9,6 +9,7 @@ from modelyard import (
     _catalog,
     _deployments,
     _endpoints,
+    _events,
     _governance,
     _labels,
     _lineage,
@@ -17,7 +18,7 @@ from modelyard import (
 )
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
 from modelyard._client import AsyncClient
-from modelyard._sync import Blocking, Pager, blocking, paging, streaming
+from modelyard._sync import Blocking, EventWatch, Pager, blocking, paging, streaming, watching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,6 +193,12 @@ class Endpoints(Blocking[_endpoints.AsyncEndpoints]):
     server_metadata = blocking(_endpoints.AsyncEndpoints.server_metadata)
 
 
+class Events(Blocking[_events.AsyncEvents]):
+    """`client.events`: every change, as it happens."""
+
+    watch = watching(_events.AsyncEvents.watch)
+
+
 class Client(Blocking[AsyncClient]):
     """Client of Modelyard; `modelyard.aio.AsyncClient` is the same for `async` programs, and documents every verb.
 
@@ -239,6 +246,7 @@ class Client(Blocking[AsyncClient]):
         self.audit = Audit(self._async.audit)
         self.deployments = Deployments(self._async.deployments)
         self.endpoints = Endpoints(self._async.endpoints)
+        self.events = Events(self._async.events)
 
     @classmethod
     def from_context(cls, name: str | None = None, *, timeout: float = 10.0) -> Self:
@@ -264,4 +272,4 @@ class Client(Blocking[AsyncClient]):
         self.close()
 
 
-__all__ = ["Client", "Pager"]
+__all__ = ["Client", "EventWatch", "Pager"]

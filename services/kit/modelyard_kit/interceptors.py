@@ -31,7 +31,16 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.trace import SpanKind, StatusCode
 
 from modelyard_kit import telemetry
-from modelyard_kit.access import AUTHENTICATED, AccessTable, Grants, Public, Services, authorize
+from modelyard_kit.access import (
+    AUTHENTICATED,
+    AccessTable,
+    Authenticated,
+    Grants,
+    Public,
+    Rule,
+    Services,
+    authorize,
+)
 from modelyard_kit.auth import NOBODY, Call, TokenVerifier, current_call, set_current_call
 from modelyard_kit.errors import DeadlineExceeded, DomainError, Internal, TokenMissing
 from modelyard_kit.ids import new_id
@@ -134,14 +143,14 @@ class CallChain(grpc.aio.ServerInterceptor):
         return make(around, handler.request_deserializer, handler.response_serializer)
 
     def end_watches(self) -> None:
-        """End the streams that services watch for ever, which would otherwise hold up a clean stop."""
+        """End the streams that are watched for ever, which would otherwise hold up a clean stop."""
         for task in self._watches:
             task.cancel()
 
     @asynccontextmanager
     async def _endable(self, method: str) -> AsyncIterator[None]:
         task = asyncio.current_task()
-        if task is None or not isinstance(self._rules.get(method), Services):
+        if task is None or not _is_endless(self._rules.get(method)):
             yield
             return
         self._watches.add(task)
@@ -231,6 +240,11 @@ class CallChain(grpc.aio.ServerInterceptor):
         set_current_call(replace(current_call(), deadline=deadline))
         async with asyncio.timeout(seconds):
             yield
+
+
+def _is_endless(rule: Rule | None) -> bool:
+    """Return whether a stream under this rule never ends by itself; services only watch each other."""
+    return isinstance(rule, Services) or (isinstance(rule, Authenticated) and rule.endless)
 
 
 def grpc_code(number: int) -> grpc.StatusCode:

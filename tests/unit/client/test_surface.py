@@ -59,6 +59,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "SetAliases": lambda c: c.aliases.set(MODEL, {"champion": 2}, expected={"champion": 0}),
     "SetTags": lambda c: c.tags.set(MODEL, {"a": "b"}),
     "SetMetrics": lambda c: c.metrics.set(VERSION, {"a": 1}),
+    "WatchEvents": lambda c: next(c.events.watch("prod", types=["catalog.alias.*"])),
     "BeginUpload": lambda c: c.artifacts.begin_upload(MODEL, [types.FileEntry("a", 1, "00")]),
     "UploadBlobs": lambda _: None,  # part of artifacts.upload; see test_transfer
     "GetUpload": lambda c: c.artifacts.get_upload("u"),
