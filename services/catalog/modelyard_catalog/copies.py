@@ -84,6 +84,8 @@ class Copies:
         link = Link(ResourceType.MODEL_VERSION, made, f"{model.name}/{number}")
         datasets = () if source.provenance is None else source.provenance.datasets
         await record_copy(connection, call, source.link, link, datasets, now)
+        datasets = () if source.provenance is None else source.provenance.datasets
+        await record_copy(connection, call, source.link, link, datasets, now)
         data = {
             "after": {
                 "model_id": model.id,

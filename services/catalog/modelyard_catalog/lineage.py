@@ -18,8 +18,9 @@ from modelyard_kit.access import SYSTEM, Chain, Grants, Link, Privilege, Require
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
+from modelyard_kit.limits import LIMITS
 
-MAX_EDGES = 1_000
+MAX_EDGES = LIMITS["lineage_edges_per_answer"].maximum
 _EDGES_IN_EVENT = 100
 
 

@@ -11,7 +11,7 @@ from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.protos import timestamp
 
-MAX_DEPTH = 20
+MAX_DEPTH = limits.LIMITS["lineage_depth"].maximum
 
 _KINDS = {
     lineage_pb2.LineageNode.KIND_DATASET: NodeKind.DATASET,

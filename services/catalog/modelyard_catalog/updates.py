@@ -99,6 +99,7 @@ class Updates:
             AlreadyExists: another version has the label.
             InvalidField: an alias has the name of the label.
             InvalidState: the signature can change only while it is PENDING.
+            LineageCycle: a data set came of the version.
             LineageCycle: a data set came of this version.
         """
 
@@ -117,6 +118,9 @@ class Updates:
             now = self._clock()
             if not await self._lifecycle.change(connection, before, now, **_columns(after)):
                 raise AlreadyExists(before.kind, f"{before.model.name}@{after.label}")
+            if after.provenance is not None and after.provenance != before.provenance:
+                datasets = after.provenance.datasets
+                await record_datasets(connection, call, before.link, datasets, now, is_new=False)
             if after.provenance is not None and after.provenance != before.provenance:
                 datasets = after.provenance.datasets
                 await record_datasets(connection, call, before.link, datasets, now, is_new=False)

@@ -42,6 +42,8 @@ _TABLE = (
     Limit("lineage_edges_per_call", 1_000, "edges", "edges of lineage recorded in one call"),
     Limit("lineage_name_length", 2_000, "characters", "a text field of a node of lineage or of a data set"),
     Limit("lineage_relation_length", 63, "characters", "relation of an edge of lineage, or role of a data set"),
+    Limit("lineage_edges_per_answer", 1_000, "edges", "edges of lineage in one answer; more are left out"),
+    Limit("lineage_depth", 20, "edges", "distance that one question about lineage reaches; more means this"),
     Limit("lineage_ancestry_edges", 100_000, "edges", "edges of lineage upstream of a node"),
     Limit("request_id_length", 64, "characters", "request_id of a create"),
     Limit("files_per_artifact", 100_000, "files", "files of an artifact"),
