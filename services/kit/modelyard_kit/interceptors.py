@@ -88,6 +88,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._verifier = verifier
         self._grants = grants
         self._watches: set[asyncio.Task[Any]] = set()
+        self._ended: set[asyncio.Task[Any]] = set()
         self._durations = telemetry.meter().create_histogram(
             "rpc.server.duration", unit="ms", description="Duration of calls by method and status."
         )
@@ -129,7 +130,7 @@ class CallChain(grpc.aio.ServerInterceptor):
 
         async def answer_stream(request_or_iterator: Any, context: Any) -> AsyncIterator[Any]:
             behaviour = any_handler.stream_stream if handler.request_streaming else any_handler.unary_stream
-            async with self._around(incoming(request_or_iterator, context)), self._endable(method):
+            async with self._around(incoming(request_or_iterator, context)), self._endable(method, context):
                 async for response in behaviour(request_or_iterator, context):
                     yield response
 
@@ -144,11 +145,12 @@ class CallChain(grpc.aio.ServerInterceptor):
 
     def end_watches(self) -> None:
         """End the streams that are watched for ever, which would otherwise hold up a clean stop."""
+        self._ended |= self._watches
         for task in self._watches:
             task.cancel()
 
     @asynccontextmanager
-    async def _endable(self, method: str) -> AsyncIterator[None]:
+    async def _endable(self, method: str, context: Any) -> AsyncIterator[None]:
         task = asyncio.current_task()
         if task is None or not _is_endless(self._rules.get(method)):
             yield
@@ -156,8 +158,17 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._watches.add(task)
         try:
             yield
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            # A handler that is merely cancelled sends no status, and the server would wait for it as for one that runs.
+            task.uncancel()
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE, "the service stops; watch again, from where you were"
+            )
         finally:
             self._watches.discard(task)
+            self._ended.discard(task)
 
     @asynccontextmanager
     async def _around(self, incoming: Incoming) -> AsyncIterator[None]:
