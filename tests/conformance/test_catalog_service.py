@@ -21,7 +21,6 @@ from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
 from modelyard.api.common.v1 import resource_pb2
 from modelyard_catalog.access import Resolvers, access_table
 from modelyard_catalog.app import FULL_NAME, build
-from modelyard_catalog.servicer import CatalogServicer
 from modelyard_catalog.values import METRIC_DEPTH
 from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal, TokenVerifier
@@ -90,8 +89,7 @@ async def call(stack: CatalogStack, grants: Grants, tmp_path: Path) -> AsyncIter
     server = grpc.aio.server(
         interceptors=[CallChain(FULL_NAME, table, cast("TokenVerifier", NameVerifier()), grants)]
     )
-    servicer = CatalogServicer(stack.namespaces, stack.versions, stack.aliases, grants)
-    add_CatalogServiceServicer_to_server(servicer, server)
+    add_CatalogServiceServicer_to_server(stack.servicer(grants), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

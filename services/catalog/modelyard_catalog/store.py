@@ -138,6 +138,16 @@ class CatalogStore:
         query = query.order_by(model_versions.c.number.desc()).limit(limit)
         return [read_row(ModelVersion, row) for row in await connection.execute(query)]
 
+    async def has_artifact(self, connection: AsyncConnection, model_id: str, digest: str) -> bool:
+        """Return whether a READY version of a model has this artifact."""
+        query = select(model_versions.c.id).where(
+            model_versions.c.model_id == model_id,
+            model_versions.c.artifact_digest == digest,
+            model_versions.c.state == VersionState.READY,
+            model_versions.c.delete_time.is_(None),
+        )
+        return (await connection.execute(query.limit(1))).one_or_none() is not None
+
     async def labels(
         self, connection: AsyncConnection, model_id: str, labels: Iterable[str]
     ) -> dict[str, int]:

@@ -26,7 +26,7 @@ from modelyard_kit.access import Link, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import InvalidState, NotFound
+from modelyard_kit.errors import InvalidField, InvalidState, NotFound
 from modelyard_kit.ids import new_id
 
 
@@ -64,7 +64,7 @@ class Versions:
         """
         if command.artifact_digest:
             # Before the transaction: what it runs may run twice, and must not wait for another service.
-            await self._artifacts.require(command.artifact_digest, ".".join(command.model))
+            await self._require_artifact(command.artifact_digest, command.model)
 
         async def work(connection: AsyncConnection) -> ModelVersion:
             async def insert() -> str:
@@ -90,7 +90,7 @@ class Versions:
         seen = await self.get(command.version)
         if _is_repetition(seen, Transition.FINALIZE, digest=command.artifact_digest):
             return seen
-        await self._artifacts.require(command.artifact_digest, seen.model.name)
+        await self._require_artifact(command.artifact_digest, command.version.model)
         return await self._change_state(
             call,
             VersionRef(command.version.model, seen.number),
@@ -214,6 +214,24 @@ class Versions:
             return await self._require(connection, ref)
 
         return await self._db.in_tx(work)
+
+    async def _require_artifact(self, digest: str, model: Path) -> None:
+        """Return if the artifact was committed for the model, or came to it with a copy of a version of another one.
+
+        Raises:
+            InvalidField: neither.
+            PeerUnavailable: the artifact service does not answer.
+        """
+
+        async def copied(connection: AsyncConnection) -> bool:
+            found = await self._model(connection, model)
+            return await self._store.has_artifact(connection, found.id, digest)
+
+        try:
+            await self._artifacts.require(digest, ".".join(model))
+        except InvalidField:
+            if not await self._db.read(copied):
+                raise
 
     async def _model(self, connection: AsyncConnection, path: Path) -> Model:
         found = await self._store.find(connection, Model, path)
