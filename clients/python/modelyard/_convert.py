@@ -125,9 +125,20 @@ def _one(value: Any, field: Any) -> Any:
         return value.ToDatetime(tzinfo=UTC)
     if name == "google.protobuf.Duration":
         return value.ToTimedelta()
-    if name in {"google.protobuf.Struct", "google.protobuf.Value"}:
+    if name == "google.protobuf.Struct":
+        return _whole(json_format.MessageToDict(value))
+    if name == "google.protobuf.Value":
         return json_format.MessageToDict(value)
     return from_proto(MESSAGES[name], value)
+
+
+def _whole(value: Any) -> Any:
+    """The value with whole numbers as int: all that protobuf kept of `max_iter=500` is 500.0."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _fill(message: Message, value: object) -> None:
@@ -147,7 +158,8 @@ def _set(message: Message, field: Any, value: Any) -> None:
     elif isinstance(value, timedelta):
         target.FromTimedelta(value)
     elif field.enum_type is not None:
-        setattr(message, field.name, enum_number(field.enum_type, value))
+        member = parse_enum(ENUMS[field.enum_type.full_name], value, field.name)
+        setattr(message, field.name, enum_number(field.enum_type, member))
     elif field.is_repeated and isinstance(value, Mapping):
         target.update(value)
     elif field.is_repeated and field.message_type is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from modelyard._convert import from_proto, parse_enum, to_proto
 from modelyard._namespace import Namespace, version_reference
@@ -16,6 +16,9 @@ from modelyard.types import Dataset, Lineage, LineageDirection, LineageEdge, Lin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# A user alone is a secret where it may be a token.
+_CREDENTIALS = re.compile(r"(?i:https?)://[^/@\s]+@|[A-Za-z][A-Za-z0-9+.-]*://[^/@\s]*:[^/@\s]*@")
+# The services say the same of the data sets in a version's provenance, so that no edge is there twice.
 _RELATIONS = {"training": "trained_on", "validation": "validated_on", "test": "tested_on"}
 
 
@@ -76,7 +79,7 @@ def input_edges(reference: str, datasets: Sequence[Dataset]) -> list[LineageEdge
         LineageEdge(
             source=LineageNode.dataset(dataset.name, version=dataset.version, digest=dataset.digest),
             target=target,
-            relation=_RELATIONS.get(dataset.role.lower(), "trained_on"),
+            relation=_RELATIONS.get(dataset.role.lower(), dataset.role or "used"),
         )
         for dataset in check_datasets(datasets, "datasets")
     ]
@@ -111,5 +114,5 @@ def _node(node: LineageNode, field: str) -> LineageNode:
 def _check_dataset_name(name: str, field: str) -> None:
     if not name:
         raise InvalidArgument(f"{field}: is missing; name the data set or give its address, s3://lake/iris")
-    if "://" in name and ":" in urlsplit(name).netloc.rpartition("@")[0]:
-        raise InvalidArgument(f"{field}: holds a password, which everybody could read there; leave it out")
+    if _CREDENTIALS.match(name):
+        raise InvalidArgument(f"{field}: holds credentials, which everybody could read there; leave them out")

@@ -62,7 +62,7 @@ def hyperparameters(estimator: Any) -> dict[str, Any]:
     """The parameters of an estimator as JSON can hold them; inner objects become the names of their classes."""
     try:
         found = estimator.get_params(deep=True)
-        return {str(name): _clean(found[name], _DEPTH) for name in sorted(found, key=_outer_first)}
+        return {_storable(str(name)): _clean(found[name], _DEPTH) for name in sorted(found, key=_outer_first)}
     except Exception:  # noqa: BLE001  (an estimator of anybody; what it does not tell is left out)
         return {}
 
@@ -113,12 +113,17 @@ def _clean(value: Any, depth: int) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)  # missing_values=nan is a usual parameter
     if isinstance(value, str):
-        return value[:_TEXT_CHARACTERS]
+        return _storable(value)[:_TEXT_CHARACTERS]
     if isinstance(value, Mapping) and depth and len(value) <= _ITEMS:
-        return {str(key): _clean(item, depth - 1) for key, item in value.items()}
+        return {_storable(str(key)): _clean(item, depth - 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and depth and len(value) <= _ITEMS:
         return [_clean(item, depth - 1) for item in value]
     return _described(value)
+
+
+def _storable(text: str) -> str:
+    """The text without what a service cannot store: U+0000 and halves of surrogate pairs."""
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
 
 def _described(value: Any) -> str:
@@ -144,13 +149,16 @@ def _within(parameters: Mapping[str, Any], room: int) -> dict[str, Any]:
 
 
 def size(given: ModelMetadata) -> int:
-    """Bytes as JSON in UTF-8.
+    """Bytes as JSON in UTF-8, at least as many as the service counts.
 
     Raises:
         InvalidArgument: a value is not JSON.
     """
     message = to_proto(metadata_pb2.ModelMetadata, given)
-    return len(json_format.MessageToJson(message, indent=None, ensure_ascii=False).encode())
+    text = json_format.MessageToJson(
+        message, indent=None, ensure_ascii=False, always_print_fields_with_no_presence=True
+    )
+    return len(text.encode())
 
 
 def _fill(given: ModelMetadata, told: ModelMetadata) -> ModelMetadata:

@@ -8,7 +8,6 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from modelyard._convert import parse_enum
 from modelyard.cli._output import TABLE, Format, Output, show_json, show_one, show_tree
 from modelyard.cli._session import connect
 from modelyard.cli.catalog import Reference
@@ -34,10 +33,13 @@ def show(
         typer.Argument(metavar="NAME", help="Version reference, or with --kind the name of something else."),
     ],
     kind: Annotated[
-        str, typer.Option("--kind", help=f"Kind of thing: {', '.join(LineageKind)}.")
+        LineageKind, typer.Option("--kind", case_sensitive=False, help="Kind of thing.")
     ] = LineageKind.MODEL_VERSION,
     direction: Annotated[
-        str, typer.Option("--direction", help="UPSTREAM, DOWNSTREAM or BOTH.")
+        LineageDirection,
+        typer.Option(
+            "--direction", case_sensitive=False, help="To what it was made from, or what came of it."
+        ),
     ] = LineageDirection.BOTH,
     depth: Annotated[int, typer.Option("--depth", min=1, max=20, help="Edges from it at most.")] = 1,
     version: DatasetVersion = "",
@@ -45,12 +47,9 @@ def show(
     output: Output = TABLE,
 ) -> None:
     """Show what something was made from, and what was made from it."""
-    node = LineageNode(
-        kind=parse_enum(LineageKind, kind, "--kind"), name=name, version=version, digest=digest
-    )
-    way = parse_enum(LineageDirection, direction, "--direction")
+    node = LineageNode(kind=kind, name=name, version=version, digest=digest)
     with connect() as client:
-        found = client.lineage.query(node, direction=way, depth=depth)
+        found = client.lineage.query(node, direction=direction, depth=depth)
         if output is Format.JSON:
             show_one(found, output)
             return
@@ -58,7 +57,7 @@ def show(
     if not found.edges:
         typer.echo("nothing is recorded", err=True)
     else:
-        show_tree(_tree(node, found, way))
+        show_tree(_tree(node, found, direction))
     if found.truncated:
         typer.echo("there is more than can be sent at once; ask with a smaller --depth", err=True)
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard._convert import parse_enum
 from modelyard.cli._output import TABLE, Format, Output, show_one
 from modelyard.cli._session import connect, pairs
 from modelyard.cli.catalog import Reference
@@ -39,9 +38,9 @@ def set_metadata(
         ),
     ],
     category: Annotated[
-        str,
-        typer.Option("--category", help=f"Category of the custom facts set: {', '.join(MetadataCategory)}."),
-    ] = "",
+        MetadataCategory | None,
+        typer.Option("--category", case_sensitive=False, help="What the custom facts set are about."),
+    ] = None,
     description: Annotated[
         str, typer.Option("--description", "-d", help="What the custom facts set mean.")
     ] = "",
@@ -49,11 +48,10 @@ def set_metadata(
 ) -> None:
     """Change metadata of a version; what is not named stays, and nobody's change in between is lost."""
     wanted = pairs(changes, "FIELD=VALUE")
-    kind = parse_enum(MetadataCategory, category, "--category") if category else None
-    _apply(ModelMetadata(), wanted, kind, description)  # wrong use is told before anything is read
+    _apply(ModelMetadata(), wanted, category, description)  # wrong use is told before anything is read
     with connect() as client:
         version = client.versions.get(reference)
-        after = _apply(version.metadata, wanted, kind, description)
+        after = _apply(version.metadata, wanted, category, description)
         _show(client.versions.update(version.name, metadata=after, etag=version.etag).metadata, output)
 
 
