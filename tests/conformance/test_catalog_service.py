@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
-from modelyard.api.catalog.v1 import model_pb2
+from modelyard.api.catalog.v1 import lineage_pb2, metadata_pb2, model_pb2
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
     CatalogServiceStub,
     add_CatalogServiceServicer_to_server,
@@ -248,6 +248,54 @@ async def test_deepest_metric_survives_the_way_there_and_back(call: Client) -> N
     await call("root", service.SetMetricsRequest(name=NAME, set={"deep": value}))
     page = await call("root", service.ListModelVersionsRequest(model=NAME))
     assert page.model_versions[0].metrics["deep"] == value
+
+
+async def test_past_of_aliases_lineage_and_limits_are_served(call: Client, grants: Grants) -> None:
+    await make_iris(call)
+    metadata = metadata_pb2.ModelMetadata(use_case="Regression", framework="XGBoost")
+    datasets = [model_pb2.DatasetReference(name="s3://lake/iris", role="training")]
+    create = service.CreateModelVersionRequest(
+        model=NAME,
+        artifact_digest=DIGEST,
+        metadata=metadata,
+        provenance=model_pb2.Provenance(datasets=datasets),
+    )
+    made = (await call("root", create)).model_version
+    assert (made.metadata.use_case, made.metadata.framework) == ("regression", "xgboost")
+    assert list(made.provenance.datasets) == datasets
+    await call("root", service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST))
+    for number in (1, 2):
+        changes = [service.AliasChange(alias="champion", version=number)]
+        await call("root", service.SetAliasesRequest(model=NAME, changes=changes))
+    page = await call("root", service.ListAliasHistoryRequest(model=NAME, page_size=1))
+    assert [(move.previous_version, move.version, move.moved_by) for move in page.moves] == [(1, 2, "root")]
+    last = await call("root", service.ListAliasHistoryRequest(model=NAME, page_token=page.next_page_token))
+    assert ([move.version for move in last.moves], last.next_page_token) == ([1], "")
+    at = service.GetAliasAtRequest(model=NAME, alias="champion", time=last.moves[0].move_time)
+    assert (await call("root", at)).version == 1
+    back = service.RollbackAliasRequest(model=NAME, alias="champion", expected_version=2)
+    assert dict((await call("root", back)).model.aliases) == {"champion": 1}
+    assert (await call.refused("root", back))[0] == "ALIAS_MOVED"
+
+    versions = [
+        lineage_pb2.LineageNode(kind=lineage_pb2.LineageNode.KIND_MODEL_VERSION, name=f"{NAME}/{number}")
+        for number in (1, 2)
+    ]
+    edge = lineage_pb2.LineageEdge(source=versions[0], target=versions[1], relation="distilled_to")
+    await call("root", service.RecordLineageRequest(edges=[edge]))
+    found = await call("root", service.QueryLineageRequest(node=versions[1], depth=2))
+    assert [edge.relation for edge in found.edges] == ["distilled_to", "trained_on"]
+    assert (found.edges[1].source.name, found.edges[1].target.id) == ("s3://lake/iris", made.id)
+    circle = lineage_pb2.LineageEdge(source=versions[1], target=versions[0])
+    assert await call.refused("root", service.RecordLineageRequest(edges=[circle])) == (
+        "LINEAGE_CYCLE",
+        {"source": f"{NAME}/2", "target": f"{NAME}/1"},
+    )
+    for request in (at, back, service.QueryLineageRequest(node=versions[0])):
+        assert (await call.refused("ada", request))[0] == "PERMISSION_DENIED"
+    assert (await call.refused("ada", service.RecordLineageRequest(edges=[edge])))[0] == "PERMISSION_DENIED"
+    limits = (await call("ada", service.GetLimitsRequest())).limits
+    assert {limit.name: limit.maximum for limit in limits}["metadata_bytes"] == 32_000
 
 
 async def test_many_writers_through_the_service_lose_nothing(call: Client) -> None:
