@@ -151,7 +151,7 @@ class AsyncSchemas(Namespace):
 
         Args:
             catalog: Name of the catalog.
-            filter: Which ones, `"tags['team'] = 'ml'"`; see docs/filters.md.
+            filter: Which ones, `"tags.team = 'ml'"`; see docs/filters.md.
             order_by: Order, `"create_time desc, name"`; by default that of creation.
             show_deleted: Whether to include deleted ones that can still be undeleted.
             page_size: Rows asked for at once.
@@ -258,7 +258,7 @@ class AsyncModels(Namespace):
 
         Args:
             schema: Full name of the schema.
-            filter: Which ones, `"tags['team'] = 'ml'"`; see docs/filters.md.
+            filter: Which ones, `"tags.team = 'ml'"`; see docs/filters.md.
             order_by: Order, `"create_time desc, name"`; by default that of creation.
             show_deleted: Whether to include deleted ones that can still be undeleted.
             page_size: Rows asked for at once.
