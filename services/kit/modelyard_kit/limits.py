@@ -57,6 +57,11 @@ _TABLE = (
     Limit("comment_length", 1_024, "characters", "comment of a review"),
     Limit("protected_aliases", 100, "aliases", "protected aliases of a policy"),
     Limit("required_approvals", 20, "approvals", "approvals that a policy can require"),
+    Limit("filter_length", 8_192, "characters", "filter of a list"),
+    Limit("filter_terms", 100, "comparisons", "comparisons of a filter"),
+    Limit("filter_depth", 32, "levels", "parentheses and NOTs of a filter, one inside the other"),
+    Limit("order_by_length", 1_024, "characters", "order_by of a list"),
+    Limit("order_by_fields", 8, "fields", "fields of an order_by"),
 )
 
 LIMITS = {limit.name: limit for limit in _TABLE}
