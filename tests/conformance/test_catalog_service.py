@@ -20,7 +20,7 @@ from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
 )
 from modelyard.api.common.v1 import resource_pb2
 from modelyard_catalog.access import Resolvers, access_table
-from modelyard_catalog.app import FULL_NAME, build
+from modelyard_catalog.app import FULL_NAME, CatalogSettings, build
 from modelyard_catalog.values import METRIC_DEPTH
 from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal, TokenVerifier
@@ -109,7 +109,7 @@ def grant(grants: Grants, name: str, *held: tuple[str, Privilege]) -> None:
 
 
 async def test_app_builds_a_service_that_may_start(stack: CatalogStack, grants: Grants) -> None:
-    chassis = Chassis(None, stack.db, cast("Peers", None), grants, utc_now, None)
+    chassis = Chassis(CatalogSettings.model_construct(), stack.db, cast("Peers", None), grants, utc_now, None)
     async with build(chassis) as built:
         check_access(built)
         server = grpc.aio.server()
