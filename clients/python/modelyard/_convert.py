@@ -133,9 +133,9 @@ def _one(value: Any, field: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """The value with whole numbers as int: all that protobuf kept of `max_iter=500` is 500.0."""
+    """The value with whole numbers as int, all that protobuf kept of `max_iter=500` being 500.0, and keys sorted."""
     if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
+        return {key: _whole(value[key]) for key in sorted(value)}
     if isinstance(value, list):
         return [_whole(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from importlib import metadata as packages
+from importlib import metadata as distributions
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 32_000
 """All metadata of a version, as JSON in UTF-8."""
 
+_FRAMEWORKS = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
 _TOLD_BYTES = 12_000
 _RESERVE_BYTES = 500
 _TEXT_CHARACTERS = 500
@@ -42,17 +43,18 @@ def complete(given: ModelMetadata | None, told: ModelMetadata) -> ModelMetadata:
 def package_version(package: str) -> str:
     """The version of an installed package; empty if there is none."""
     try:
-        return packages.version(package)
-    except packages.PackageNotFoundError:
+        return distributions.version(package)
+    except distributions.PackageNotFoundError:
         return ""
 
 
 def of_estimator(estimator: Any) -> ModelMetadata:
-    """What a scikit-learn estimator tells of itself."""
+    """What an estimator tells of itself."""
+    framework = _framework(estimator)
     return ModelMetadata(
         use_case=_use_case(estimator),
-        framework="scikit-learn",
-        framework_version=package_version("scikit-learn"),
+        framework=framework,
+        framework_version=package_version(framework) if framework else "",
         algorithm=_algorithm(estimator),
         hyperparameters=hyperparameters(estimator),
     )
@@ -65,6 +67,12 @@ def hyperparameters(estimator: Any) -> dict[str, Any]:
         return {_storable(str(name)): _clean(found[name], _DEPTH) for name in sorted(found, key=_outer_first)}
     except Exception:  # noqa: BLE001  (an estimator of anybody; what it does not tell is left out)
         return {}
+
+
+def _framework(estimator: Any) -> str:
+    """OCI's name of the package its class comes from, which is the name on PyPI too; empty for one's own classes."""
+    packages = (kind.__module__.partition(".")[0] for kind in type(estimator).__mro__)
+    return next((_FRAMEWORKS[package] for package in packages if package in _FRAMEWORKS), "")
 
 
 def _outer_first(name: object) -> tuple[int, str]:

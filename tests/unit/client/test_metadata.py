@@ -135,3 +135,11 @@ def test_what_is_told_never_pushes_what_is_given_over_the_limit(given_bytes: int
 def test_without_anything_given_all_is_told() -> None:
     told = ModelMetadata(use_case="regression", hyperparameters={"a": 1})
     assert complete(None, told) == told
+
+
+def test_the_framework_is_that_of_the_class() -> None:
+    mine = type("Mine", (LogisticRegression,), {})
+    theirs = type("XGBClassifier", (BaseEstimator,), {"__module__": "xgboost.sklearn"})
+    assert of_estimator(mine()).framework == "scikit-learn"
+    assert of_estimator(theirs()).framework == "xgboost"
+    assert (of_estimator(object()).framework, of_estimator(object()).framework_version) == ("", "")

@@ -125,14 +125,11 @@ def _grow(
 
 
 def _same(wanted: LineageNode, node: LineageNode) -> bool:
-    """Whether a node of an edge is the one meant; what was not said of it may be anything."""
+    """Whether a node of an edge is the one meant: by id, else by all that a node of its kind is known by."""
     if wanted.id and node.id:
         return wanted.id == node.id
-    return (
-        (wanted.kind, wanted.name) == (node.kind, node.name)
-        and wanted.version in {"", node.version}
-        and wanted.digest in {"", node.digest}
-    )
+    known = ("kind", "name", "version", "digest") if node.kind is LineageKind.DATASET else ("kind", "name")
+    return all(getattr(wanted, field) == getattr(node, field) for field in known)
 
 
 def _key(node: LineageNode) -> tuple[str, ...]:
