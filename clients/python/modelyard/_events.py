@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from modelyard._convert import from_proto
 from modelyard._namespace import Namespace
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
-from modelyard.errors import Cancelled, DeadlineExceeded, Unavailable
+from modelyard.errors import Cancelled, DeadlineExceeded, ModelyardError, Unavailable
 from modelyard.types import Event
 
 if TYPE_CHECKING:
@@ -73,8 +73,9 @@ class AsyncEventWatch:
                     for event in answer.events:
                         yield from_proto(Event, event)
                     self._request.resume_token = answer.resume_token
-            except (Cancelled, DeadlineExceeded, TimeoutError, Unavailable):
-                if not answered:  # a wrong address is worth telling; a service that was there comes back
+            except (ModelyardError, TimeoutError) as error:
+                # A wrong address is worth telling; a service that was there comes back.
+                if not answered or not _is_loss(error):
                     raise
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (spreads clients, guards nothing)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -91,6 +92,16 @@ class AsyncEventWatch:
                 yield answer
         finally:
             await answers.aclose()
+
+
+def _is_loss(error: ModelyardError | TimeoutError) -> bool:
+    """Whether a watch broke rather than was refused.
+
+    A proxy resets the streams of a service that dies, which reads as INTERNAL or UNKNOWN; the service itself gives a reason.
+    """
+    if isinstance(error, (Cancelled, DeadlineExceeded, TimeoutError, Unavailable)):
+        return True
+    return not error.reason and error.code in {"INTERNAL", "UNKNOWN"}
 
 
 class AsyncEvents(Namespace):

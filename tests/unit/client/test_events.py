@@ -49,16 +49,19 @@ def test_a_watch_goes_on_after_every_kind_of_end(fake: Fake, client: Client) -> 
     def late() -> Iterator[Any]:
         raise Refusal("DEADLINE_EXCEEDED")
 
+    def reset() -> Iterator[Any]:
+        raise Refusal("INTERNAL")  # as a proxy says it, without a reason
+
     def refused() -> Iterator[Any]:
         raise Refusal("PERMISSION_DENIED", "PERMISSION_DENIED")
 
-    fake.answers["WatchEvents"] = scripted(broken, ended, late, refused)
+    fake.answers["WatchEvents"] = scripted(broken, ended, late, reset, refused)
     watch = client.events.watch("prod", types=["catalog.alias.*"], from_beginning=True)
     assert [next(watch).id for _ in range(3)] == ["a", "b", "c"]
     with pytest.raises(PermissionDenied):
         next(watch)
     requests = fake.requests("WatchEvents")
-    assert [request.resume_token for request in requests] == ["", "2", "3", "3"]
+    assert [request.resume_token for request in requests] == ["", "2", "3", "3", "3"]
     assert {(r.resource, *r.types, r.from_beginning) for r in requests} == {("prod", "catalog.alias.*", True)}
 
 
