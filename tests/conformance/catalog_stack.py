@@ -17,10 +17,10 @@ from modelyard_catalog.aliases import Aliases
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.commands import (
     AliasChange,
+    Browse,
     Create,
     CreateVersion,
     Once,
-    Page,
     SetAliases,
 )
 from modelyard_catalog.copies import Copies
@@ -228,13 +228,12 @@ class CatalogStack:
     async def names_seen(self, kind: type[C], scope: Scope, *parent: str) -> list[str]:
         """Names of every row that a scope shows, read page by page of two rows."""
         found: list[str] = []
-        after = None
+        token = ""
         while True:
-            rows = await self.namespaces.page(kind, parent, scope, Page(2, after))
-            found += [row.name for row in rows[:2]]
-            if len(rows) <= 2:
+            rows, token = await self.namespaces.page(kind, parent, scope, Browse(size=2, page_token=token))
+            found += [row.name for row in rows]
+            if not token:
                 return found
-            after = rows[1].id
 
     async def events(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Type, resource name and data of every event, in order."""

@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_catalog import names
 from modelyard_catalog.commands import (
     AliasChange,
+    Browse,
     CopyVersion,
     Delete,
     Once,
-    Page,
     Target,
     Undelete,
     Update,
@@ -462,11 +462,12 @@ async def test_lists_show_what_is_deleted_if_asked(stack: CatalogStack, life: Li
     await life.delete(VersionRef(IRIS, 1))
 
     async def versions(*, show_deleted: bool) -> list[tuple[int, bool]]:
-        rows = await stack.versions.page(IRIS, Page(10, None, show_deleted))
+        rows, _ = await stack.versions.page(IRIS, Browse(size=10, show_deleted=show_deleted))
         return [(row.number, row.delete_time is not None) for row in rows]
 
     async def models(*, show_deleted: bool) -> list[tuple[str, bool]]:
-        rows = await stack.namespaces.page(Model, IRIS[:2], EVERYTHING, Page(10, None, show_deleted))
+        asked = Browse(size=10, show_deleted=show_deleted)
+        rows, _ = await stack.namespaces.page(Model, IRIS[:2], EVERYTHING, asked)
         return [(row.name, row.delete_time is not None) for row in rows]
 
     assert await versions(show_deleted=False) == [(2, False)]
@@ -475,7 +476,7 @@ async def test_lists_show_what_is_deleted_if_asked(stack: CatalogStack, life: Li
     assert await models(show_deleted=False) == [("prod.ml.rose", False)]
     assert await models(show_deleted=True) == [("prod.ml.iris", True), ("prod.ml.rose", False)]
     await life.delete(("prod",), force=True)
-    catalogs = await stack.namespaces.page(Catalog, (), EVERYTHING, Page(10, None, True))
+    catalogs, _ = await stack.namespaces.page(Catalog, (), EVERYTHING, Browse(size=10, show_deleted=True))
     assert [row.name for row in catalogs] == ["prod"]
 
 
@@ -631,7 +632,8 @@ async def together(*work: Coroutine[Any, Any, object]) -> list[object]:
 async def test_rename_and_create_give_a_name_once(stack: CatalogStack, life: Life, iris: Model) -> None:
     for round_ in range(5):
         name = ("prod", "ml", f"name{round_}")
-        path = (await stack.namespaces.page(Model, IRIS[:2], EVERYTHING, Page(1, None)))[0].name
+        models, _ = await stack.namespaces.page(Model, IRIS[:2], EVERYTHING, Browse(size=1))
+        path = models[0].name
         results = await together(
             life.update(cast("Path", tuple(path.split("."))), to=name), stack.create(Model, *name)
         )

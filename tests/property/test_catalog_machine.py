@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from modelyard_catalog.commands import AliasChange, Fail, Finalize, Page, Rollback, VersionRef
+from modelyard_catalog.commands import AliasChange, Browse, Fail, Finalize, Rollback, VersionRef
 from modelyard_catalog.errors import AliasMoved
 from modelyard_catalog.models import AliasMove, Model, VersionState
 from modelyard_kit.errors import InvalidState, NotFound
@@ -156,7 +156,7 @@ class CatalogMachine(RuleBasedStateMachine):
         history = await self.stack.history(model)
         assert history == expected.history
         assert folded(history) == model.aliases
-        versions = await self.stack.versions.page(path, Page(10, None))
+        versions, _ = await self.stack.versions.page(path, Browse(size=10))
         assert [version.state for version in reversed(versions)] == expected.states
         for version in versions:
             pointing = sorted(alias for alias, number in expected.aliases.items() if number == version.number)

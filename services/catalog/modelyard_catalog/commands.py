@@ -46,6 +46,16 @@ class Page:
 
     size: int
     after: str | int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Browse:
+    """Read a page of a list: the rows of `filter` in the order of `order_by`, from where `page_token` says."""
+
+    size: int
+    page_token: str = ""
+    filter: str = ""
+    order_by: str = ""
     show_deleted: bool = False
 
 

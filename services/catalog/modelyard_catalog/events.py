@@ -32,7 +32,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.commands import Watch
-from modelyard_catalog.store import is_uuid
+from modelyard_catalog.search import is_uuid
 from modelyard_catalog.tables import catalogs, events, model_versions, models, schemas
 from modelyard_kit import outbox
 from modelyard_kit.access import SYSTEM_ID, Chain, Link, ResourceType, Scope

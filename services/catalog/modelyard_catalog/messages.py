@@ -9,12 +9,12 @@ from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard_catalog import names, values
 from modelyard_catalog.commands import (
     AliasChange,
+    Browse,
     Create,
     CreateVersion,
     Fail,
     Finalize,
     Once,
-    Page,
     Resolve,
     SetAliases,
     SetMetrics,
@@ -159,16 +159,15 @@ def parse_resolve(request: service.ResolveResourceRequest) -> Resolve:
     return Resolve(kind, names.target("type", request.type, request.name), "")
 
 
-def parse_page(request: Any) -> Page:
-    """Check size and token of a page of catalogs, schemas or models; the key of a row is its id."""
-    key = paging.decode_token(request.page_token, str)
-    after = names.identifier("page_token", str(key[0])) if key else None
-    return Page(paging.page_size(request.page_size), after, request.show_deleted)
-
-
-def parse_version_page(request: service.ListModelVersionsRequest) -> Page:
-    """Check size and token of a page of versions; the key of a row is its number."""
-    return Page(paging.page_size(request.page_size), number_after(request.page_token), request.show_deleted)
+def parse_browse(request: Any) -> Browse:
+    """Check the size of a page of a list; the rest is read with the fields of the list, see search.py."""
+    return Browse(
+        size=paging.page_size(request.page_size),
+        page_token=request.page_token,
+        filter=request.filter,
+        order_by=request.order_by,
+        show_deleted=request.show_deleted,
+    )
 
 
 def number_after(token: str) -> int | None:

@@ -72,10 +72,9 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListCatalogs(
         self, request: service.ListCatalogsRequest, context: Any
     ) -> service.ListCatalogsResponse:
-        page = messages.parse_page(request)
+        asked = messages.parse_browse(request)
         scope = self._scope(Privilege.USE_CATALOG)
-        rows = await self._namespaces.page(Catalog, (), scope, page)
-        shown, token = render.page(rows, page.size, lambda row: row.id)
+        shown, token = await self._namespaces.page(Catalog, (), scope, asked)
         return service.ListCatalogsResponse(catalogs=map(render.catalog, shown), next_page_token=token)
 
     async def CreateSchema(
@@ -93,10 +92,9 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.ListSchemasRequest, context: Any
     ) -> service.ListSchemasResponse:
         parent = names.path("catalog", request.catalog, 1)
-        page = messages.parse_page(request)
+        asked = messages.parse_browse(request)
         scope = self._scope(Privilege.USE_SCHEMA)
-        rows = await self._namespaces.page(Schema, parent, scope, page)
-        shown, token = render.page(rows, page.size, lambda row: row.id)
+        shown, token = await self._namespaces.page(Schema, parent, scope, asked)
         return service.ListSchemasResponse(schemas=map(render.schema, shown), next_page_token=token)
 
     async def CreateModel(
@@ -114,10 +112,9 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.ListModelsRequest, context: Any
     ) -> service.ListModelsResponse:
         parent = names.path("schema", request.schema, 2)
-        page = messages.parse_page(request)
+        asked = messages.parse_browse(request)
         scope = self._scope(Privilege.READ_METADATA)
-        rows = await self._namespaces.page(Model, parent, scope, page)
-        shown, token = render.page(rows, page.size, lambda row: row.id)
+        shown, token = await self._namespaces.page(Model, parent, scope, asked)
         return service.ListModelsResponse(models=map(render.model, shown), next_page_token=token)
 
     async def CreateModelVersion(
@@ -149,9 +146,7 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.ListModelVersionsRequest, context: Any
     ) -> service.ListModelVersionsResponse:
         model = names.path("model", request.model, 3)
-        page = messages.parse_version_page(request)
-        rows = await self._versions.page(model, page)
-        shown, token = render.page(rows, page.size, lambda row: row.number)
+        shown, token = await self._versions.page(model, messages.parse_browse(request))
         return service.ListModelVersionsResponse(
             model_versions=map(render.version, shown), next_page_token=token
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -10,23 +9,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
-    and_,
-    any_,
-    cast,
     delete,
-    false,
     func,
     insert,
-    not_,
-    or_,
     select,
-    true,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import Uuid
 
 from modelyard_catalog.commands import CreateVersion, VersionRef
 from modelyard_catalog.models import (
@@ -37,10 +27,10 @@ from modelyard_catalog.models import (
     ModelVersion,
     Path,
     Resource,
-    Schema,
     VersionState,
 )
 from modelyard_catalog.rows import levels, metadata_to_json, read_row, select_live, signature_to_json
+from modelyard_catalog.search import PARENT_COLUMN
 from modelyard_catalog.tables import (
     alias_history,
     aliases,
@@ -50,16 +40,9 @@ from modelyard_catalog.tables import (
     models,
     schemas,
 )
-from modelyard_kit.access import SYSTEM_ID, Scope
 from modelyard_kit.auth import Call
 
 R = TypeVar("R", bound=Resource)
-
-_PARENT_COLUMN: Mapping[type[Resource], str] = {
-    Schema: "catalog_id",
-    Model: "schema_id",
-    ModelVersion: "model_id",
-}
 
 
 class CatalogStore:
@@ -100,50 +83,12 @@ class CatalogStore:
         rows = await connection.execute(query)
         return {row.number: read_row(ModelVersion, row) for row in rows}
 
-    async def page(
-        self,
-        connection: AsyncConnection,
-        kind: type[R],
-        *,
-        parent_id: str | None,
-        scope: Scope,
-        after: str | None,
-        limit: int,
-        show_deleted: bool = False,
-    ) -> list[R]:
-        """Return rows in creation order that `scope` shows, after the row with id `after`."""
-        table = levels(kind)[0]
-        query = select_live(kind, show_deleted=show_deleted)
-        query = query.where(_visible(kind, scope)).order_by(table.c.id).limit(limit)
-        if parent_id is not None:
-            query = query.where(table.c[_PARENT_COLUMN[kind]] == parent_id)
-        if after is not None:
-            query = query.where(table.c.id > after)
-        return [read_row(kind, row) for row in await connection.execute(query)]
-
-    async def version_page(
-        self,
-        connection: AsyncConnection,
-        model_id: str,
-        *,
-        before: int | None,
-        limit: int,
-        show_deleted: bool = False,
-    ) -> list[ModelVersion]:
-        """Return versions of a model, newest first, with numbers under `before`."""
-        query = select_live(ModelVersion, show_deleted=show_deleted)
-        query = query.where(model_versions.c.model_id == model_id)
-        if before is not None:
-            query = query.where(model_versions.c.number < before)
-        query = query.order_by(model_versions.c.number.desc()).limit(limit)
-        return [read_row(ModelVersion, row) for row in await connection.execute(query)]
-
-    async def has_artifact(self, connection: AsyncConnection, model_id: str, digest: str) -> bool:
-        """Return whether a READY version of a model has this artifact."""
+    async def has_copy(self, connection: AsyncConnection, model_id: str, digest: str) -> bool:
+        """Return whether a version of a model has this artifact from another model."""
         query = select(model_versions.c.id).where(
             model_versions.c.model_id == model_id,
             model_versions.c.artifact_digest == digest,
-            model_versions.c.state == VersionState.READY,
+            model_versions.c.copied_from_id != "",
             model_versions.c.delete_time.is_(None),
         )
         return (await connection.execute(query.limit(1))).one_or_none() is not None
@@ -190,7 +135,7 @@ class CatalogStore:
         """Insert a catalog, schema or model; False if the name is taken."""
         values: dict[str, Any] = _new_row(id, description, tags, time) | {"name": name, "owner_id": owner_id}
         if parent_id is not None:
-            values[_PARENT_COLUMN[kind]] = parent_id
+            values[PARENT_COLUMN[kind]] = parent_id
         if kind is Model:
             values["latest_version"] = 0
         table = levels(kind)[0]
@@ -242,7 +187,7 @@ class CatalogStore:
             "copied_from_id": "" if source is None else source.id,
         }
         await connection.execute(insert(model_versions).values(values))
-        await self._write_metrics(connection, id, command.metrics)
+        await self._write_metrics(connection, model_id, id, command.metrics)
 
     async def set_state(
         self,
@@ -274,18 +219,18 @@ class CatalogStore:
     async def set_metrics(
         self,
         connection: AsyncConnection,
-        version_id: str,
+        version: ModelVersion,
         *,
         write: Mapping[str, Json],
         remove: Sequence[str],
         time: datetime,
     ) -> None:
         """Write and remove metrics of a version."""
-        gone = delete(metrics).where(metrics.c.version_id == version_id, metrics.c.name.in_(remove))
+        gone = delete(metrics).where(metrics.c.version_id == version.id, metrics.c.name.in_(remove))
         if remove:
             await connection.execute(gone)
-        await self._write_metrics(connection, version_id, write)
-        await self._change(connection, ModelVersion, version_id, time)
+        await self._write_metrics(connection, version.model.id, version.id, write)
+        await self._change(connection, ModelVersion, version.id, time)
 
     async def move_aliases(
         self,
@@ -340,12 +285,18 @@ class CatalogStore:
         return None if row is None else read_row(ModelVersion, row)
 
     async def _write_metrics(
-        self, connection: AsyncConnection, version_id: str, values: Mapping[str, Json]
+        self, connection: AsyncConnection, model_id: str, version_id: str, values: Mapping[str, Json]
     ) -> None:
         if not values:
             return
         rows = [
-            {"version_id": version_id, "name": name, "value": value, "number": _number(value)}
+            {
+                "version_id": version_id,
+                "model_id": model_id,
+                "name": name,
+                "value": value,
+                "number": _number(value),
+            }
             for name, value in values.items()
         ]
         statement = upsert(metrics).values(rows)
@@ -407,34 +358,3 @@ def _number_of_alias_or_label(name: str) -> ColumnElement[int]:
 
 def _number(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _visible(kind: type[Resource], scope: Scope) -> ColumnElement[bool]:
-    """Return the condition under which a scope shows a row: the same decision as `access.decide`, for all rows at once."""
-    if scope.everything:
-        return true()
-    if SYSTEM_ID in scope.denied:
-        return false()
-    tables = levels(kind)
-    allowed: ColumnElement[bool] = true()
-    if SYSTEM_ID not in scope.allowed:
-        owned = [table.c.owner_id == scope.principal_id for table in tables] if scope.principal_id else []
-        allowed = or_(false(), *owned, *_any_of(tables, scope.allowed))
-    return and_(allowed, *(not_(condition) for condition in _any_of(tables, scope.denied)))
-
-
-def _any_of(tables: Iterable[Any], ids: frozenset[str]) -> list[ColumnElement[bool]]:
-    known = [id for id in sorted(ids) if is_uuid(id)]  # noqa: A001 - what it is
-    if not known:
-        return []
-    array = cast(known, ARRAY(Uuid(as_uuid=False)))
-    return [table.c.id == any_(array) for table in tables]
-
-
-def is_uuid(text: str) -> bool:
-    """Return whether a text can be the id of a row."""
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True

@@ -52,6 +52,17 @@ def _purge(table: str) -> Index:
     return Index(f"{table}_purge", "purge_time", postgresql_where=text("purge_time IS NOT NULL"))
 
 
+def _tags(table: str) -> Index:
+    ops = {"tags": "jsonb_path_ops"}
+    return Index(f"{table}_tags", "tags", postgresql_using="gin", postgresql_ops=ops)
+
+
+def _ordered(table: str, *columns: str) -> Index:
+    """Return the index that serves the last column as filters and orders compare text; see docs/filters.md."""
+    # What stands in `postgresql_ops` is written behind the column, where SQLAlchemy has no place of its own for a collation.
+    return Index(f"{table}_{columns[-1]}", *columns, postgresql_ops={columns[-1]: 'COLLATE "C"'})
+
+
 catalogs = Table(
     "catalogs",
     metadata,
@@ -59,6 +70,7 @@ catalogs = Table(
     Column("name", Text, nullable=False),
     Column("owner_id", Text, nullable=False),
     Index("catalogs_live_name", "name", unique=True, postgresql_where=_LIVE),
+    _ordered("catalogs", "name"),
     _purge("catalogs"),
 )
 
@@ -71,6 +83,7 @@ schemas = Table(
     Column("owner_id", Text, nullable=False),
     Index("schemas_live_name", "catalog_id", "name", unique=True, postgresql_where=_LIVE),
     Index("schemas_page", "catalog_id", "id"),
+    _ordered("schemas", "catalog_id", "name"),
     _purge("schemas"),
 )
 
@@ -84,6 +97,8 @@ models = Table(
     Column("latest_version", BigInteger, nullable=False),
     Index("models_live_name", "schema_id", "name", unique=True, postgresql_where=_LIVE),
     Index("models_page", "schema_id", "id"),
+    _ordered("models", "schema_id", "name"),
+    _tags("models"),
     _purge("models"),
 )
 
@@ -114,6 +129,9 @@ model_versions = Table(
         postgresql_where=text("label <> '' AND delete_time IS NULL"),
     ),
     _purge("model_versions"),
+    _tags("model_versions"),
+    Index("model_versions_create_time", "model_id", "create_time"),
+    _ordered("model_versions", "model_id", "label"),
     Index(
         "model_versions_ready",
         "model_id",
@@ -127,9 +145,20 @@ metrics = Table(
     metadata,
     Column("version_id", _ID, ForeignKey("model_versions.id"), primary_key=True),
     Column("name", Text, primary_key=True),
+    # That of the version, which has it for good: an index has the metrics of one model next to each other.
+    Column("model_id", _ID, nullable=False),
     Column("value", JSONB, nullable=False),
     # The value again where it is a number, so that numbers can be compared and sorted.
     Column("number", Double),
+)
+
+# By falling number, NULL last: the order of `metrics.accuracy desc`.
+Index(
+    "metrics_search",
+    metrics.c.model_id,
+    metrics.c.name,
+    metrics.c.number.desc().nulls_last(),
+    metrics.c.version_id,
 )
 
 aliases = Table(

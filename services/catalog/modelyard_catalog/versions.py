@@ -6,7 +6,8 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog.commands import CreateVersion, Fail, Finalize, Page, SetMetrics, VersionRef
+from modelyard_catalog import search
+from modelyard_catalog.commands import Browse, CreateVersion, Fail, Finalize, SetMetrics, VersionRef
 from modelyard_catalog.labels import require_free_label
 from modelyard_catalog.models import (
     RESULTS,
@@ -115,23 +116,18 @@ class Versions:
         """
         return await self._db.read(lambda connection: self._require(connection, ref))
 
-    async def page(self, model: Path, page: Page) -> list[ModelVersion]:
-        """Return up to one row more than a page of versions, newest first.
+    async def page(self, model: Path, asked: Browse) -> tuple[list[ModelVersion], str]:
+        """Return a page of versions, newest first if not asked otherwise, and the token of the next one.
 
         Raises:
             NotFound: the model does not exist.
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
         """
-        before = page.after if isinstance(page.after, int) else None
 
-        async def work(connection: AsyncConnection) -> list[ModelVersion]:
+        async def work(connection: AsyncConnection) -> tuple[list[ModelVersion], str]:
             found = await self._model(connection, model)
-            return await self._store.version_page(
-                connection,
-                found.id,
-                before=before,
-                limit=page.size + 1,
-                show_deleted=page.show_deleted,
-            )
+            return await search.page(connection, ModelVersion, asked, parent_id=found.id, scope=None)
 
         return await self._db.read(work)
 
@@ -155,7 +151,7 @@ class Versions:
                 return after
             now = self._clock()
             await self._store.set_metrics(
-                connection, version.id, write=command.write, remove=command.remove, time=now
+                connection, version, write=command.write, remove=command.remove, time=now
             )
             event = "catalog.model_version.measured"
             await record(connection, call, event, version.link, time=now, data=difference)
@@ -225,7 +221,7 @@ class Versions:
 
         async def copied(connection: AsyncConnection) -> bool:
             found = await self._model(connection, model)
-            return await self._store.has_artifact(connection, found.id, digest)
+            return await self._store.has_copy(connection, found.id, digest)
 
         try:
             await self._artifacts.require(digest, ".".join(model))

@@ -36,7 +36,7 @@ def decode_token(text: str, *types: type[str] | type[int]) -> tuple[str | int, .
         return None
     try:
         key = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):  # the last one from deeply nested JSON
         key = None
     fits = isinstance(key, list) and len(key) == len(types)
     if not fits or any(type(value) is not kind for value, kind in zip(key, types, strict=True)):
