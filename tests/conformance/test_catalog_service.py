@@ -306,3 +306,35 @@ async def test_many_writers_through_the_service_lose_nothing(call: Client) -> No
         return int(made.model_version.number)
 
     assert sorted(await asyncio.gather(*(write() for _ in range(8)))) == list(range(1, 9))
+
+
+async def test_life_cycle_on_the_wire(call: Client, stack: CatalogStack) -> None:
+    await make_iris(call)
+    create = service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST, label="1.0")
+    made = (await call("root", create)).model_version
+    found = await call("root", service.GetModelVersionRequest(name=f"{NAME}@1.0"))
+    assert (found.model_version.id, found.model_version.label) == (made.id, "1.0")
+    rename = service.UpdateModelRequest(
+        name=NAME, model={"name": "prod.ml.rose"}, update_mask={"paths": ["name"]}
+    )
+    assert (await call("root", rename)).model.id == made.model_id
+    stack.deployments.of_versions = {made.id: "prod.ml.live"}
+    delete = service.DeleteModelRequest(name="prod.ml.rose", force=True)
+    assert await call.refused("root", delete) == (
+        "RESOURCE_IN_USE",
+        {"resource_type": "model", "name": "prod.ml.rose"},
+    )
+    stack.deployments.of_versions = {}
+    deleted = (await call("root", delete)).model
+    assert deleted.purge_time.seconds - deleted.delete_time.seconds == 30 * 86_400
+    listed = await call("root", service.ListModelsRequest(schema="prod.ml", show_deleted=True))
+    assert [model.HasField("delete_time") for model in listed.models] == [True]
+    undelete = service.UndeleteResourceRequest(type=resource_pb2.RESOURCE_TYPE_MODEL, id=deleted.id)
+    assert (await call.refused("bob", undelete))[0] == "PERMISSION_DENIED"
+    assert (await call("root", undelete)).resource.name == "prod.ml.rose"
+    copy = service.CopyModelVersionRequest(source="prod.ml.rose@1.0", model="prod.ml.rose")
+    copied = (await call("root", copy)).model_version
+    assert (copied.number, copied.copied_from, copied.copied_from_id) == (2, "prod.ml.rose/1", made.id)
+    missing = service.UndeleteResourceRequest(type=resource_pb2.RESOURCE_TYPE_MODEL, id=made.id)
+    assert (await call.refused("root", missing))[0] == "RESOURCE_NOT_FOUND"
+    assert (await call.refused("bob", missing))[0] == "PERMISSION_DENIED"
