@@ -146,6 +146,35 @@ async def test_straight_path(call: Client) -> None:
     assert [link.name for link in chain.chain.links] == [f"{NAME}/1", NAME, "prod.ml", "prod", ""]
 
 
+async def test_lists_filter_and_order(call: Client) -> None:
+    await make_iris(call)
+    for accuracy in (0.5, 0.9, 0.7):
+        metrics = {"accuracy": Value(number_value=accuracy)}
+        await call("root", service.CreateModelVersionRequest(model=NAME, metrics=metrics))
+    asked = service.ListModelVersionsRequest(
+        model=NAME, filter="metrics.accuracy > 0.6", order_by="metrics.accuracy", page_size=1
+    )
+    page = await call("root", asked)
+    assert [version.number for version in page.model_versions] == [3]
+    asked.page_token = page.next_page_token
+    page = await call("root", asked)
+    assert ([version.number for version in page.model_versions], page.next_page_token) == ([2], "")
+    catalogs = await call("root", service.ListCatalogsRequest(filter="name = 'prod'", order_by="name"))
+    assert [catalog.name for catalog in catalogs.catalogs] == ["prod"]
+    schemas = await call("root", service.ListSchemasRequest(catalog="prod", filter="name LIKE 'm_'"))
+    assert [schema.name for schema in schemas.schemas] == ["prod.ml"]
+    models = await call("root", service.ListModelsRequest(schema="prod.ml", filter="latest_version != 3"))
+    assert list(models.models) == []
+    for field, wrong in (
+        ("filter", service.ListModelVersionsRequest(model=NAME, filter="nmae = 'x'")),
+        ("order_by", service.ListModelsRequest(schema="prod.ml", order_by="number")),
+        ("page_token", service.ListCatalogsRequest(page_token="x")),
+    ):
+        assert await call.refused("root", wrong) == ("INVALID_FIELD", {"field": field})
+    reason, metadata = await call.refused("root", service.ListCatalogsRequest(filter="(" * 9_000))
+    assert (reason, metadata["limit"]) == ("LIMIT_EXCEEDED", "filter_length")
+
+
 async def test_lists_page_by_token_to_the_end(call: Client) -> None:
     await make_iris(call)
     for number in range(5):

@@ -290,9 +290,7 @@ def provenance(field: str, message: model_pb2.Provenance) -> Provenance:
         key(f"{field}.packages", name, "provenance_field_length")
         packages[name] = short(f"packages[{shown(name)}]", release)
     return Provenance(
-        git_repository=address(
-            f"{field}.git_repository", message.git_repository, "provenance_field_length"
-        ),
+        git_repository=address(f"{field}.git_repository", message.git_repository, "provenance_field_length"),
         git_branch=short("git_branch", message.git_branch),
         git_commit=short("git_commit", message.git_commit),
         git_dirty=message.git_dirty,

@@ -171,9 +171,12 @@ class ListCatalogsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     filter: _builtins.str
-    """Rows wanted, in the language of docs/filters.md; empty means all."""
+    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `name`, `owner_id` and `description` (text; empty
+    is ''), `tags.<key>` (text), `id`, `create_time`, `update_time`, `delete_time` (times; NULL if not deleted). At most 8,192
+    characters with 100 comparisons.
+    """
     order_by: _builtins.str
-    """Order, for example `create_time desc, name`; empty means the usual one."""
+    """Order by fields of `filter`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
     def __init__(
@@ -338,9 +341,12 @@ class ListSchemasRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     filter: _builtins.str
-    """Rows wanted, in the language of docs/filters.md; empty means all."""
+    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `name` (its last part, `ml` of `prod.ml`), `owner_id`
+    and `description` (text; empty is ''), `tags.<key>` (text), `id`, `create_time`, `update_time`, `delete_time` (times; NULL
+    if not deleted). At most 8,192 characters with 100 comparisons.
+    """
     order_by: _builtins.str
-    """Order, for example `create_time desc, name`; empty means the usual one."""
+    """Order by fields of `filter`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
     def __init__(
@@ -506,9 +512,12 @@ class ListModelsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     filter: _builtins.str
-    """Rows wanted, in the language of docs/filters.md; empty means all."""
+    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `name` (its last part, `iris` of `prod.ml.iris`), `owner_id`
+    and `description` (text; empty is ''), `tags.<key>` (text), `id`, `create_time`, `update_time`, `delete_time` (times; NULL
+    if not deleted); `latest_version`; `alias` (the set of its aliases). At most 8,192 characters with 100 comparisons.
+    """
     order_by: _builtins.str
-    """Order, for example `create_time desc, name`; empty means the usual one."""
+    """Order by fields of `filter` but `alias`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
     def __init__(
@@ -859,9 +868,16 @@ class ListModelVersionsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     filter: _builtins.str
-    """Rows wanted, in the language of docs/filters.md; empty means all."""
+    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `number` and `id`; `state` (PENDING, READY,
+    FAILED); `label`, `description`, `state_message`, `runtime`, `artifact_digest`, `author_id`, `author_name`, `copied_from`,
+    `copied_from_id` (text; empty is ''); `alias` (the set of those that point at it); `tags.<key>` (text); `metrics.<name>` (a
+    number; NULL if the metric is none); `metadata.use_case`, `.framework`, `.framework_version`, `.algorithm` and
+    `metadata.custom.<key>` (text; NULL if not given); `provenance.git_repository`, `.git_branch`, `.git_commit`, `.source`,
+    `.python_version` (text; NULL without a provenance); `create_time`, `update_time`, `delete_time` (times; NULL if not
+    deleted). At most 8,192 characters with 100 comparisons.
+    """
     order_by: _builtins.str
-    """Order, for example `create_time desc, name`; empty means the usual one."""
+    """Order by fields of `filter` but `alias`, for example `metrics.accuracy desc`; empty means the newest first. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
     def __init__(

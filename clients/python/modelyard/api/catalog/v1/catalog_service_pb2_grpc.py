@@ -35,7 +35,10 @@ class CatalogServiceStub(object):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list takes a `filter` and an `order_by` in the language of docs/filters.md. Every list answers in creation order by default, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     def __init__(self, channel):
@@ -231,7 +234,10 @@ class CatalogServiceServicer(object):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list takes a `filter` and an `order_by` in the language of docs/filters.md. Every list answers in creation order by default, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     def CreateCatalog(self, request, context):
@@ -252,7 +258,7 @@ class CatalogServiceServicer(object):
 
     def ListCatalogs(self, request, context):
         """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -276,7 +282,7 @@ class CatalogServiceServicer(object):
 
     def ListSchemas(self, request, context):
         """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -300,7 +306,7 @@ class CatalogServiceServicer(object):
 
     def ListModels(self, request, context):
         """ListModels reads the models of a schema on which the caller has READ_METADATA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -342,7 +348,7 @@ class CatalogServiceServicer(object):
 
     def ListModelVersions(self, request, context):
         """ListModelVersions reads the versions of a model, newest first. Needs READ_METADATA on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -724,7 +730,10 @@ class CatalogService(object):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list takes a `filter` and an `order_by` in the language of docs/filters.md. Every list answers in creation order by default, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     @staticmethod

@@ -36,7 +36,10 @@ class CatalogServiceStub:
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list takes a `filter` and an `order_by` in the language of docs/filters.md. Every list answers in creation order by default, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     @_typing.overload
@@ -53,7 +56,7 @@ class CatalogServiceStub:
     """
     ListCatalogs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListCatalogsRequest, _catalog_service_pb2.ListCatalogsResponse]
     """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     CreateSchema: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateSchemaRequest, _catalog_service_pb2.CreateSchemaResponse]
     """CreateSchema makes a schema, owned by the caller. Needs CREATE_SCHEMA on its catalog.
@@ -65,7 +68,7 @@ class CatalogServiceStub:
     """
     ListSchemas: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListSchemasRequest, _catalog_service_pb2.ListSchemasResponse]
     """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     CreateModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelRequest, _catalog_service_pb2.CreateModelResponse]
     """CreateModel registers a model without versions, owned by the caller. Needs CREATE_MODEL on its schema.
@@ -77,7 +80,7 @@ class CatalogServiceStub:
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]
     """ListModels reads the models of a schema on which the caller has READ_METADATA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     CreateModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelVersionRequest, _catalog_service_pb2.CreateModelVersionResponse]
     """CreateModelVersion adds a version: READY when it names a committed artifact of this model, else PENDING.
@@ -99,7 +102,7 @@ class CatalogServiceStub:
     """
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelVersionsRequest, _catalog_service_pb2.ListModelVersionsResponse]
     """ListModelVersions reads the versions of a model, newest first. Needs READ_METADATA on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     SetAliases: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.SetAliasesRequest, _catalog_service_pb2.SetAliasesResponse]
     """SetAliases points any number of aliases of one model at versions, or removes them: all or none.
@@ -208,7 +211,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list takes a `filter` and an `order_by` in the language of docs/filters.md. Every list answers in creation order by default, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -222,7 +228,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     ListCatalogs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListCatalogsRequest, _catalog_service_pb2.ListCatalogsResponse]  # type: ignore[assignment]
     """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     CreateSchema: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateSchemaRequest, _catalog_service_pb2.CreateSchemaResponse]  # type: ignore[assignment]
     """CreateSchema makes a schema, owned by the caller. Needs CREATE_SCHEMA on its catalog.
@@ -234,7 +240,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     ListSchemas: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListSchemasRequest, _catalog_service_pb2.ListSchemasResponse]  # type: ignore[assignment]
     """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     CreateModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelRequest, _catalog_service_pb2.CreateModelResponse]  # type: ignore[assignment]
     """CreateModel registers a model without versions, owned by the caller. Needs CREATE_MODEL on its schema.
@@ -246,7 +252,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """ListModels reads the models of a schema on which the caller has READ_METADATA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     CreateModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelVersionRequest, _catalog_service_pb2.CreateModelVersionResponse]  # type: ignore[assignment]
     """CreateModelVersion adds a version: READY when it names a committed artifact of this model, else PENDING.
@@ -268,7 +274,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelVersionsRequest, _catalog_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """ListModelVersions reads the versions of a model, newest first. Needs READ_METADATA on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     SetAliases: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.SetAliasesRequest, _catalog_service_pb2.SetAliasesResponse]  # type: ignore[assignment]
     """SetAliases points any number of aliases of one model at versions, or removes them: all or none.
@@ -376,7 +382,10 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list takes a `filter` and an `order_by` in the language of docs/filters.md. Every list answers in creation order by default, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     @_abc_1.abstractmethod
@@ -406,7 +415,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListCatalogsResponse, _abc.Awaitable[_catalog_service_pb2.ListCatalogsResponse]]:
         """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -436,7 +445,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListSchemasResponse, _abc.Awaitable[_catalog_service_pb2.ListSchemasResponse]]:
         """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -466,7 +475,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListModelsResponse, _abc.Awaitable[_catalog_service_pb2.ListModelsResponse]]:
         """ListModels reads the models of a schema on which the caller has READ_METADATA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -518,7 +527,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListModelVersionsResponse, _abc.Awaitable[_catalog_service_pb2.ListModelVersionsResponse]]:
         """ListModelVersions reads the versions of a model, newest first. Needs READ_METADATA on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
