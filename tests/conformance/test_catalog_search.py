@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
+from alembic import command
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,9 +23,11 @@ from modelyard_catalog.models import (
     Provenance,
     Schema,
 )
+from modelyard_kit import migrate
 from modelyard_kit.access import SYSTEM_ID, Scope
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from tests.conformance.catalog_stack import ADA, BOB, DIGEST, EVERYTHING, IRIS, CatalogStack
+from tests.framework.postgres import TestPostgres
 
 
 @pytest.fixture
@@ -374,3 +378,26 @@ async def forget(connection: AsyncConnection, model_id: str, gone: set[int]) -> 
     inner = f"SELECT id FROM model_versions WHERE {of_model}"
     await connection.execute(text(f"DELETE FROM metrics WHERE version_id IN ({inner})"), parameters)
     await connection.execute(text(f"DELETE FROM model_versions WHERE {of_model}"), parameters)
+
+
+async def test_migration_tells_metrics_their_model(postgres_server: TestPostgres) -> None:
+    dsn = postgres_server.empty()
+    upgrade = command.upgrade
+    with mock.patch.object(command, "upgrade", lambda config, _: upgrade(config, "0004")):
+        await migrate.upgrade(dsn, "modelyard_catalog")
+    before = CatalogStack(dsn)
+    await before.create_model(*IRIS)
+    version = await before.create_version()
+
+    async def measure(connection: AsyncConnection) -> None:
+        query = (
+            "INSERT INTO metrics (version_id, name, value, number) VALUES (CAST(:id AS uuid), 'm', '1', 1)"
+        )
+        await connection.execute(text(query), {"id": version.id})
+
+    await before.db.in_tx(measure)
+    await before.close()
+    await migrate.upgrade(dsn, "modelyard_catalog")
+    after = CatalogStack(dsn)
+    assert await numbers(after, "metrics.m = 1") == [1]
+    await after.close()

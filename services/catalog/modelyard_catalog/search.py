@@ -68,9 +68,9 @@ def _query(kind: type[Resource], asked: Browse, parent_id: str | None) -> tuple[
     table = levels(kind)[0]
     looked_up = _Metrics(parent_id or "")
     fields = list_fields(kind, looked_up.number)
-    # Rows may be deleted between two pages, but a list with deleted rows is another list.
-    where = f"{parent_id or ''}{' deleted' if asked.show_deleted else ''}"
-    listing = read_listing(asked.filter, asked.order_by, asked.page_token, fields, scope=where)
+    # A list with the deleted rows is another list than one without them.
+    scope = f"{parent_id or ''}{' deleted' if asked.show_deleted else ''}"
+    listing = read_listing(asked.filter, asked.order_by, asked.page_token, fields, scope=scope)
     node = parse_filter(asked.filter, fields)
     _check_keys("filter", _references(node))
     _check_keys("order_by", (key.reference for key in listing.ordering.keys))
