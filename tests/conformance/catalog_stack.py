@@ -5,26 +5,48 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import names
+from modelyard_catalog.access import Resolvers
 from modelyard_catalog.aliases import Aliases
+from modelyard_catalog.authority import Authority
 from modelyard_catalog.commands import (
     AliasChange,
+    Browse,
     Create,
     CreateVersion,
     Once,
-    Page,
     SetAliases,
 )
-from modelyard_catalog.models import AliasMove, Catalog, Json, Model, ModelVersion, Path, Schema
+from modelyard_catalog.copies import Copies
+from modelyard_catalog.deletions import Deletions
+from modelyard_catalog.feed import Feed, FeedOptions
+from modelyard_catalog.lifecycle_store import LifecycleStore
+from modelyard_catalog.lineage import LineageGraph
+from modelyard_catalog.models import (
+    AliasMove,
+    Catalog,
+    DatasetReference,
+    Json,
+    Model,
+    ModelMetadata,
+    ModelVersion,
+    Path,
+    Provenance,
+    Schema,
+)
 from modelyard_catalog.namespaces import Namespaces
+from modelyard_catalog.purge import Purge
+from modelyard_catalog.servicer import CatalogServicer
 from modelyard_catalog.store import CatalogStore
+from modelyard_catalog.updates import Updates
 from modelyard_catalog.versions import Versions
-from modelyard_kit.access import Scope
+from modelyard_kit.access import Grants, Scope
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
@@ -66,6 +88,22 @@ class FakeGates:
             raise PolicyUnmet("MOVE_ALIAS", version.name, "prod", ["1 approval is missing"])
 
 
+@dataclass
+class FakeDeployments:
+    """Knows of deployments by the versions they run and by the schemas they are in."""
+
+    of_versions: dict[str, str] = field(default_factory=dict)
+    in_schemas: dict[str, str] = field(default_factory=dict)
+    asked: list[list[str]] = field(default_factory=list)
+
+    async def running(self, version_ids: Sequence[str]) -> list[str]:
+        self.asked.append(list(version_ids))
+        return sorted({name for id_, name in self.of_versions.items() if id_ in version_ids})
+
+    async def inside(self, schema: str) -> list[str]:
+        return [self.in_schemas[schema]] if schema in self.in_schemas else []
+
+
 class CatalogStack:
     """The rules, and short verbs for tests."""
 
@@ -77,6 +115,58 @@ class CatalogStack:
         self.namespaces = Namespaces(self.db, self.store, utc_now)
         self.versions = Versions(self.db, self.store, utc_now, self.artifacts)
         self.aliases = Aliases(self.db, self.store, utc_now, self.gates)
+        self.lifecycle = LifecycleStore()
+        self.deployments = FakeDeployments()
+        self.shift = timedelta()
+        self.deletions = Deletions(
+            self.db,
+            self.store,
+            self.lifecycle,
+            self.later,
+            self.deployments,
+            self.gates,
+            retention=timedelta(days=30),
+        )
+        service = Principal("0198c0de-0000-7000-8000-00000000ca7a", "catalog", "service")
+        self.purge = Purge(self.db, self.lifecycle, self.later, lambda: service, batch=2)
+
+    def later(self) -> datetime:
+        """The time, `shift` from now."""
+        return utc_now() + self.shift
+
+    def authority(self, grants: Grants) -> Authority:
+        """Who may do what, under these grants."""
+        return Authority(grants, Resolvers(self.db, self.store))
+
+    def updates(self, grants: Grants) -> Updates:
+        """The rules of updates, under these grants."""
+        return Updates(self.db, self.store, self.lifecycle, utc_now, self.authority(grants))
+
+    def copies(self, grants: Grants) -> Copies:
+        """The rules of copies, under these grants."""
+        return Copies(self.db, self.store, utc_now, self.authority(grants))
+
+    def servicer(self, grants: Grants, feed: Feed | None = None) -> CatalogServicer:
+        """The whole service, under these grants."""
+        return CatalogServicer(
+            self.namespaces,
+            self.versions,
+            self.aliases,
+            grants,
+            feed=feed or self.feed(grants, FeedOptions()),
+            lineage=self.lineage(grants),
+            updates=self.updates(grants),
+            deletions=self.deletions,
+            copies=self.copies(grants),
+        )
+
+    def lineage(self, grants: Grants) -> LineageGraph:
+        """The rules of lineage, for callers with these grants."""
+        return LineageGraph(self.db, utc_now, grants, Resolvers(self.db, self.store))
+
+    def feed(self, grants: Grants, options: FeedOptions) -> Feed:
+        """A change feed, as one process of the service has it; nobody runs it."""
+        return Feed(self.db, grants, Resolvers(self.db, self.store).path, utc_now, options)
 
     async def close(self) -> None:
         await self.db.close()
@@ -106,6 +196,9 @@ class CatalogStack:
         digest: str = DIGEST,
         request_id: str = "",
         metrics: dict[str, Json] | None = None,
+        metadata: ModelMetadata | None = None,
+        datasets: tuple[DatasetReference, ...] = (),
+        label: str = "",
         by: Call = ADA,
     ) -> ModelVersion:
         command = CreateVersion(
@@ -116,8 +209,10 @@ class CatalogStack:
             signature=None,
             tags={"stage": "tëst"},
             metrics=metrics or {},
-            provenance=None,
+            provenance=Provenance(datasets=datasets) if datasets else None,
+            metadata=metadata,
             once=Once(request_id, digest),
+            label=label,
         )
         return await self.versions.create(by, command)
 
@@ -133,13 +228,12 @@ class CatalogStack:
     async def names_seen(self, kind: type[C], scope: Scope, *parent: str) -> list[str]:
         """Names of every row that a scope shows, read page by page of two rows."""
         found: list[str] = []
-        after = None
+        token = ""
         while True:
-            rows = await self.namespaces.page(kind, parent, scope, Page(2, after))
-            found += [row.name for row in rows[:2]]
-            if len(rows) <= 2:
+            rows, token = await self.namespaces.page(kind, parent, scope, Browse(size=2, page_token=token))
+            found += [row.name for row in rows]
+            if not token:
                 return found
-            after = rows[1].id
 
     async def events(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Type, resource name and data of every event, in order."""

@@ -13,15 +13,14 @@ import pytest
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
-from modelyard.api.catalog.v1 import model_pb2
+from modelyard.api.catalog.v1 import lineage_pb2, metadata_pb2, model_pb2
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
     CatalogServiceStub,
     add_CatalogServiceServicer_to_server,
 )
 from modelyard.api.common.v1 import resource_pb2
 from modelyard_catalog.access import Resolvers, access_table
-from modelyard_catalog.app import FULL_NAME, build
-from modelyard_catalog.servicer import CatalogServicer
+from modelyard_catalog.app import FULL_NAME, CatalogSettings, build
 from modelyard_catalog.values import METRIC_DEPTH
 from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal, TokenVerifier
@@ -90,8 +89,7 @@ async def call(stack: CatalogStack, grants: Grants, tmp_path: Path) -> AsyncIter
     server = grpc.aio.server(
         interceptors=[CallChain(FULL_NAME, table, cast("TokenVerifier", NameVerifier()), grants)]
     )
-    servicer = CatalogServicer(stack.namespaces, stack.versions, stack.aliases, grants)
-    add_CatalogServiceServicer_to_server(servicer, server)
+    add_CatalogServiceServicer_to_server(stack.servicer(grants), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -111,7 +109,7 @@ def grant(grants: Grants, name: str, *held: tuple[str, Privilege]) -> None:
 
 
 async def test_app_builds_a_service_that_may_start(stack: CatalogStack, grants: Grants) -> None:
-    chassis = Chassis(None, stack.db, cast("Peers", None), grants, utc_now, None)
+    chassis = Chassis(CatalogSettings.model_construct(), stack.db, cast("Peers", None), grants, utc_now, None)
     async with build(chassis) as built:
         check_access(built)
         server = grpc.aio.server()
@@ -146,6 +144,35 @@ async def test_straight_path(call: Client) -> None:
         service.ResolveResourceRequest(type=resource_pb2.RESOURCE_TYPE_MODEL_VERSION, name=f"{NAME}/1"),
     )
     assert [link.name for link in chain.chain.links] == [f"{NAME}/1", NAME, "prod.ml", "prod", ""]
+
+
+async def test_lists_filter_and_order(call: Client) -> None:
+    await make_iris(call)
+    for accuracy in (0.5, 0.9, 0.7):
+        metrics = {"accuracy": Value(number_value=accuracy)}
+        await call("root", service.CreateModelVersionRequest(model=NAME, metrics=metrics))
+    asked = service.ListModelVersionsRequest(
+        model=NAME, filter="metrics.accuracy > 0.6", order_by="metrics.accuracy", page_size=1
+    )
+    page = await call("root", asked)
+    assert [version.number for version in page.model_versions] == [3]
+    asked.page_token = page.next_page_token
+    page = await call("root", asked)
+    assert ([version.number for version in page.model_versions], page.next_page_token) == ([2], "")
+    catalogs = await call("root", service.ListCatalogsRequest(filter="name = 'prod'", order_by="name"))
+    assert [catalog.name for catalog in catalogs.catalogs] == ["prod"]
+    schemas = await call("root", service.ListSchemasRequest(catalog="prod", filter="name LIKE 'm_'"))
+    assert [schema.name for schema in schemas.schemas] == ["prod.ml"]
+    models = await call("root", service.ListModelsRequest(schema="prod.ml", filter="latest_version != 3"))
+    assert list(models.models) == []
+    for field, wrong in (
+        ("filter", service.ListModelVersionsRequest(model=NAME, filter="nmae = 'x'")),
+        ("order_by", service.ListModelsRequest(schema="prod.ml", order_by="number")),
+        ("page_token", service.ListCatalogsRequest(page_token="x")),
+    ):
+        assert await call.refused("root", wrong) == ("INVALID_FIELD", {"field": field})
+    reason, metadata = await call.refused("root", service.ListCatalogsRequest(filter="(" * 9_000))
+    assert (reason, metadata["limit"]) == ("LIMIT_EXCEEDED", "filter_length")
 
 
 async def test_lists_page_by_token_to_the_end(call: Client) -> None:
@@ -252,6 +279,54 @@ async def test_deepest_metric_survives_the_way_there_and_back(call: Client) -> N
     assert page.model_versions[0].metrics["deep"] == value
 
 
+async def test_past_of_aliases_lineage_and_limits_are_served(call: Client, grants: Grants) -> None:
+    await make_iris(call)
+    metadata = metadata_pb2.ModelMetadata(use_case="Regression", framework="XGBoost")
+    datasets = [model_pb2.DatasetReference(name="s3://lake/iris", role="training")]
+    create = service.CreateModelVersionRequest(
+        model=NAME,
+        artifact_digest=DIGEST,
+        metadata=metadata,
+        provenance=model_pb2.Provenance(datasets=datasets),
+    )
+    made = (await call("root", create)).model_version
+    assert (made.metadata.use_case, made.metadata.framework) == ("regression", "xgboost")
+    assert list(made.provenance.datasets) == datasets
+    await call("root", service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST))
+    for number in (1, 2):
+        changes = [service.AliasChange(alias="champion", version=number)]
+        await call("root", service.SetAliasesRequest(model=NAME, changes=changes))
+    page = await call("root", service.ListAliasHistoryRequest(model=NAME, page_size=1))
+    assert [(move.previous_version, move.version, move.moved_by) for move in page.moves] == [(1, 2, "root")]
+    last = await call("root", service.ListAliasHistoryRequest(model=NAME, page_token=page.next_page_token))
+    assert ([move.version for move in last.moves], last.next_page_token) == ([1], "")
+    at = service.GetAliasAtRequest(model=NAME, alias="champion", time=last.moves[0].move_time)
+    assert (await call("root", at)).version == 1
+    back = service.RollbackAliasRequest(model=NAME, alias="champion", expected_version=2)
+    assert dict((await call("root", back)).model.aliases) == {"champion": 1}
+    assert (await call.refused("root", back))[0] == "ALIAS_MOVED"
+
+    versions = [
+        lineage_pb2.LineageNode(kind=lineage_pb2.LineageNode.KIND_MODEL_VERSION, name=f"{NAME}/{number}")
+        for number in (1, 2)
+    ]
+    edge = lineage_pb2.LineageEdge(source=versions[0], target=versions[1], relation="distilled_to")
+    await call("root", service.RecordLineageRequest(edges=[edge]))
+    found = await call("root", service.QueryLineageRequest(node=versions[1], depth=2))
+    assert [edge.relation for edge in found.edges] == ["distilled_to", "trained_on"]
+    assert (found.edges[1].source.name, found.edges[1].target.id) == ("s3://lake/iris", made.id)
+    circle = lineage_pb2.LineageEdge(source=versions[1], target=versions[0])
+    assert await call.refused("root", service.RecordLineageRequest(edges=[circle])) == (
+        "LINEAGE_CYCLE",
+        {"source": f"{NAME}/2", "target": f"{NAME}/1"},
+    )
+    for request in (at, back, service.QueryLineageRequest(node=versions[0])):
+        assert (await call.refused("ada", request))[0] == "PERMISSION_DENIED"
+    assert (await call.refused("ada", service.RecordLineageRequest(edges=[edge])))[0] == "PERMISSION_DENIED"
+    limits = (await call("ada", service.GetLimitsRequest())).limits
+    assert {limit.name: limit.maximum for limit in limits}["metadata_bytes"] == 32_000
+
+
 async def test_many_writers_through_the_service_lose_nothing(call: Client) -> None:
     await make_iris(call)
 
@@ -260,3 +335,35 @@ async def test_many_writers_through_the_service_lose_nothing(call: Client) -> No
         return int(made.model_version.number)
 
     assert sorted(await asyncio.gather(*(write() for _ in range(8)))) == list(range(1, 9))
+
+
+async def test_life_cycle_on_the_wire(call: Client, stack: CatalogStack) -> None:
+    await make_iris(call)
+    create = service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST, label="1.0")
+    made = (await call("root", create)).model_version
+    found = await call("root", service.GetModelVersionRequest(name=f"{NAME}@1.0"))
+    assert (found.model_version.id, found.model_version.label) == (made.id, "1.0")
+    rename = service.UpdateModelRequest(
+        name=NAME, model={"name": "prod.ml.rose"}, update_mask={"paths": ["name"]}
+    )
+    assert (await call("root", rename)).model.id == made.model_id
+    stack.deployments.of_versions = {made.id: "prod.ml.live"}
+    delete = service.DeleteModelRequest(name="prod.ml.rose", force=True)
+    assert await call.refused("root", delete) == (
+        "RESOURCE_IN_USE",
+        {"resource_type": "model", "name": "prod.ml.rose"},
+    )
+    stack.deployments.of_versions = {}
+    deleted = (await call("root", delete)).model
+    assert deleted.purge_time.seconds - deleted.delete_time.seconds == 30 * 86_400
+    listed = await call("root", service.ListModelsRequest(schema="prod.ml", show_deleted=True))
+    assert [model.HasField("delete_time") for model in listed.models] == [True]
+    undelete = service.UndeleteResourceRequest(type=resource_pb2.RESOURCE_TYPE_MODEL, id=deleted.id)
+    assert (await call.refused("bob", undelete))[0] == "PERMISSION_DENIED"
+    assert (await call("root", undelete)).resource.name == "prod.ml.rose"
+    copy = service.CopyModelVersionRequest(source="prod.ml.rose@1.0", model="prod.ml.rose")
+    copied = (await call("root", copy)).model_version
+    assert (copied.number, copied.copied_from, copied.copied_from_id) == (2, "prod.ml.rose/1", made.id)
+    missing = service.UndeleteResourceRequest(type=resource_pb2.RESOURCE_TYPE_MODEL, id=made.id)
+    assert (await call.refused("root", missing))[0] == "RESOURCE_NOT_FOUND"
+    assert (await call.refused("bob", missing))[0] == "PERMISSION_DENIED"

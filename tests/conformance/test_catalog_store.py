@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.commands import (
     AliasChange,
+    Browse,
     Create,
     Fail,
     Finalize,
     Once,
-    Page,
     Resolve,
     SetMetrics,
     SetTags,
@@ -231,11 +231,13 @@ async def test_versions_are_listed_newest_first_and_complete(stack: CatalogStack
     for number in range(1, 6):
         await stack.create_version(metrics={"n": float(number)})
     await stack.set_aliases(AliasChange("b", 4), AliasChange("a", 4))
-    first = await stack.versions.page(IRIS, Page(2, None))
-    assert [row.number for row in first] == [5, 4, 3]
+    first, token = await stack.versions.page(IRIS, Browse(size=2))
+    assert [row.number for row in first] == [5, 4]
     assert (first[1].aliases, first[1].metrics) == (("a", "b"), {"n": 4.0})
-    assert [row.number for row in await stack.versions.page(IRIS, Page(2, 4))] == [3, 2, 1]
-    assert [row.number for row in await stack.versions.page(IRIS, Page(3, 4))] == [3, 2, 1]
+    for size, expected in ((2, [3, 2]), (3, [3, 2, 1])):
+        rows, end = await stack.versions.page(IRIS, Browse(size=size, page_token=token))
+        assert [row.number for row in rows] == expected
+        assert bool(end) == (size == 2)
 
 
 # Metrics and tags.

@@ -176,6 +176,7 @@ async def test_refusals(wire: Wire, rpc: str, request_: Any, reason: str) -> Non
     [
         ("ResolveResource", s.ResolveResourceRequest(name="prod.ml.iris")),
         ("ConfirmRoutes", s.ConfirmRoutesRequest(gateway_id="g")),
+        ("FindDeployments", s.FindDeploymentsRequest(model_version_ids=["0"])),
     ],
 )
 async def test_services_only(wire: Wire, rpc: str, request_: Any) -> None:

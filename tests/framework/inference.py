@@ -106,16 +106,19 @@ class FakeUpstream:
     refused: dict[str, list[str]] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     content: dict[str, bytes] = field(default_factory=dict)
+    schema: Chain = (SCHEMA, CATALOG, SYSTEM)
 
-    def add(self, number: int, *, runtime: str = "ready", model: str = "prod.ml.iris") -> Version:
-        """Register a version."""
+    def add(
+        self, number: int, *, runtime: str = "ready", model: str = "prod.ml.iris", model_id: str = ""
+    ) -> Version:
+        """Register a version, of a model with this id if one is given."""
         name = f"{model}/{number}"
         self.content[name] = f"model {name} {runtime}".encode()
         version = Version(
-            id=f"v-{name}",
+            id=f"v-{model_id}/{number}" if model_id else f"v-{name}",
             name=name,
             number=number,
-            model_id=f"m-{model}",
+            model_id=model_id or f"m-{model}",
             model=model,
             artifact_digest=manifest_digest(self._files(name)),
             runtime=runtime,
@@ -135,8 +138,38 @@ class FakeUpstream:
         return self.versions[name]
 
     async def version_chain(self, name: str) -> Chain:
-        model = self.versions[name].model
-        return (Link(ResourceType.MODEL_VERSION, f"v-{name}", name), *await self.nearest_chain(model))
+        version = self.versions[name]
+        return (Link(ResourceType.MODEL_VERSION, version.id, name), *await self.nearest_chain(version.model))
+
+    async def model_name(self, model_id: str) -> str:
+        for version in self.versions.values():
+            if version.model_id == model_id:
+                return version.model
+        raise NotFound("model", model_id)
+
+    async def version_name(self, version_id: str) -> str:
+        for version in self.versions.values():
+            if version.id == version_id:
+                return version.name
+        raise NotFound("model_version", version_id)
+
+    async def schema_of_id(self, schema_id: str) -> Chain:
+        if schema_id != SCHEMA.id:
+            raise NotFound("schema", schema_id)
+        return self.schema
+
+    def rename(self, before: str, after: str) -> None:
+        """Give a model another name; ids and content stay."""
+        for name, version in list(self.versions.items()):
+            if version.model == before:
+                renamed = replace(version, name=f"{after}/{version.number}", model=after)
+                self.versions[renamed.name] = renamed
+                self.content[renamed.name] = self.content[name]
+                del self.versions[name]
+        for alias, name in list(self.aliases.items()):
+            if name.startswith(f"{before}/"):
+                del self.aliases[alias]
+                self.aliases[alias.replace(before, after)] = name.replace(before, after)
 
     async def schema_chain(self, name: str) -> Chain:
         if name != SCHEMA.name:
@@ -149,8 +182,9 @@ class FakeUpstream:
             return (SYSTEM,)
         if len(parts) < 2 or ".".join(parts[:2]) != SCHEMA.name:
             return (CATALOG, SYSTEM)
-        if any(version.model == name for version in self.versions.values()):
-            return (Link(ResourceType.MODEL, f"m-{name}", name), SCHEMA, CATALOG, SYSTEM)
+        for version in self.versions.values():
+            if version.model == name:
+                return (Link(ResourceType.MODEL, version.model_id, name), SCHEMA, CATALOG, SYSTEM)
         return (SCHEMA, CATALOG, SYSTEM)
 
     async def gate(self, version: Version, chain: Chain) -> None:

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from modelyard_catalog.commands import AliasChange, Fail, Finalize, Page, VersionRef
+from modelyard_catalog.commands import AliasChange, Browse, Fail, Finalize, Rollback, VersionRef
 from modelyard_catalog.errors import AliasMoved
 from modelyard_catalog.models import AliasMove, Model, VersionState
 from modelyard_kit.errors import InvalidState, NotFound
@@ -30,10 +30,11 @@ T = TypeVar("T")
 MODELS = (("prod", "ml", "a"), ("prod", "ml", "b"))
 models = st.sampled_from(MODELS)
 numbers = st.integers(1, 5)
+alias_names = st.sampled_from(("champion", "challenger", "old"))
 changes = st.lists(
     st.builds(
         AliasChange,
-        st.sampled_from(("champion", "challenger", "old")),
+        alias_names,
         st.integers(0, 5),
         st.none() | st.integers(0, 5),
     ),
@@ -71,6 +72,17 @@ class Expected:
                 self.history.append(AliasMove(change.alias, before, change.version))
         return None
 
+    def roll_back(self, alias: str, expected: int | None) -> type[Exception] | None:
+        """Undo the last move of an alias, or return how that is refused."""
+        last = next((move for move in reversed(self.history) if move.alias == alias), None)
+        if last is None:
+            return NotFound
+        if expected not in (None, last.after):
+            return AliasMoved
+        if not last.before:
+            return InvalidState
+        return self.move([AliasChange(alias, last.before)])
+
     def transition(self, number: int, target: VersionState) -> type[Exception] | None:
         """Change a state, or return how that is refused."""
         if number > len(self.states):
@@ -79,6 +91,16 @@ class Expected:
             return InvalidState
         self.states[number - 1] = target
         return None
+
+
+def folded(history: list[AliasMove]) -> dict[str, int]:
+    """Return where the aliases point after moves, each of which must begin where the one before ended."""
+    state: dict[str, int] = {}
+    for move in history:
+        assert state.pop(move.alias, 0) == move.before
+        if move.after:
+            state[move.alias] = move.after
+    return state
 
 
 class CatalogMachine(RuleBasedStateMachine):
@@ -118,6 +140,11 @@ class CatalogMachine(RuleBasedStateMachine):
         refusal = self.expected[path].move(asked)
         self.attempt(self.stack.set_aliases(*asked, model=path), refusal)
 
+    @rule(path=models, alias=alias_names, expected=st.none() | st.integers(0, 5))
+    def roll_back(self, path: tuple[str, str, str], alias: str, expected: int | None) -> None:
+        refusal = self.expected[path].roll_back(alias, expected)
+        self.attempt(self.stack.aliases.rollback(ADA, Rollback(path, alias, expected)), refusal)
+
     @invariant()
     def catalog_is_as_predicted(self) -> None:
         for path, expected in self.expected.items():
@@ -126,8 +153,10 @@ class CatalogMachine(RuleBasedStateMachine):
     async def compare(self, path: tuple[str, str, str], expected: Expected) -> None:
         model = await self.stack.namespaces.get(Model, path)
         assert (model.latest_version, model.aliases) == (len(expected.states), expected.aliases)
-        assert await self.stack.history(model) == expected.history
-        versions = await self.stack.versions.page(path, Page(10, None))
+        history = await self.stack.history(model)
+        assert history == expected.history
+        assert folded(history) == model.aliases
+        versions, _ = await self.stack.versions.page(path, Browse(size=10))
         assert [version.state for version in reversed(versions)] == expected.states
         for version in versions:
             pointing = sorted(alias for alias, number in expected.aliases.items() if number == version.number)

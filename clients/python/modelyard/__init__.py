@@ -19,9 +19,14 @@ from modelyard.client import Client, Pager
 from modelyard.errors import MissingExtra, ModelyardError
 from modelyard.references import InvalidReference, VersionReference, parse_version_reference
 from modelyard.types import (
+    CustomMetadata,
+    Dataset,
     Effect,
     InputLayout,
+    LineageEdge,
+    LineageNode,
     MethodSignature,
+    ModelMetadata,
     Prediction,
     PrincipalKind,
     Privilege,
@@ -37,11 +42,16 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncClient",
     "Client",
+    "CustomMetadata",
+    "Dataset",
     "Effect",
     "InputLayout",
     "InvalidReference",
+    "LineageEdge",
+    "LineageNode",
     "MethodSignature",
     "MissingExtra",
+    "ModelMetadata",
     "ModelyardError",
     "Pager",
     "Prediction",

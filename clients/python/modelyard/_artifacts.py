@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard import _download, _upload
-from modelyard._catalog import AsyncVersions
 from modelyard._connection import new_request_id
 from modelyard._convert import from_proto, rows, to_proto
 from modelyard._manifest import scan
 from modelyard._namespace import Namespace, resource_name, version_reference
 from modelyard._pager import AsyncPager
+from modelyard._versions import AsyncVersions
 from modelyard.api.artifact.v1 import artifact_pb2
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.types import Artifact, FileEntry, Upload

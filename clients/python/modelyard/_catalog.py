@@ -1,24 +1,16 @@
-"""Catalogs, schemas, models, versions, aliases, tags and metrics."""
+"""Catalogs, schemas and models."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from google.protobuf import json_format
+from typing import TYPE_CHECKING
 
 from modelyard._connection import new_request_id
-from modelyard._convert import from_proto, json_values, rows, to_proto
-from modelyard._namespace import (
-    Namespace,
-    resource_name,
-    resource_type,
-    resource_type_number,
-    version_reference,
-)
+from modelyard._convert import from_proto, rows
+from modelyard._namespace import Namespace, full_name, resource_name, update_mask
 from modelyard._pager import AsyncPager
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
-from modelyard.api.catalog.v1 import model_pb2, namespace_pb2, signature_pb2
-from modelyard.types import Catalog, Model, ModelVersion, Provenance, ResourceType, Schema, Signature
+from modelyard.api.catalog.v1 import model_pb2, namespace_pb2
+from modelyard.types import Catalog, Model, Resource, ResourceType, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,19 +31,93 @@ class AsyncCatalogs(Namespace):
     async def get(self, name: str) -> Catalog:
         """Read one catalog."""
         request = pb.GetCatalogRequest(name=name)
-        return from_proto(
-            Catalog, (await self._connection.call(self._connection.catalog.GetCatalog, request)).catalog
-        )
+        answer = await self._connection.call(self._connection.catalog.GetCatalog, request)
+        return from_proto(Catalog, answer.catalog)
 
-    def list(self, *, page_size: int = 0) -> AsyncPager[Catalog]:
-        """Walk through the catalogs you may use."""
+    def list(
+        self,
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        show_deleted: bool = False,
+        page_size: int = 0,
+    ) -> AsyncPager[Catalog]:
+        """Walk through the catalogs you may use.
+
+        Args:
+            filter: Which ones, `"name LIKE 'prod%'"`; see docs/filters.md.
+            order_by: Order, `"create_time desc, name"`; by default that of creation.
+            show_deleted: Whether to include deleted ones that can still be undeleted.
+            page_size: Rows asked for at once.
+        """
 
         async def fetch(token: str) -> tuple[Sequence[Catalog], str]:
-            request = pb.ListCatalogsRequest(page_size=page_size, page_token=token)
+            request = pb.ListCatalogsRequest(
+                page_size=page_size,
+                page_token=token,
+                filter=filter,
+                order_by=order_by,
+                show_deleted=show_deleted,
+            )
             answer = await self._connection.call(self._connection.catalog.ListCatalogs, request)
             return rows(Catalog, answer.catalogs), answer.next_page_token
 
         return AsyncPager(fetch)
+
+    async def update(
+        self, name: str, *, description: str | None = None, owner_id: str | None = None, etag: str = ""
+    ) -> Catalog:
+        """Change what is given; with `etag` only if nobody changed it since.
+
+        Raises:
+            EtagMismatch: somebody did.
+        """
+        given = {"description": description, "owner_id": owner_id}
+        wanted = namespace_pb2.Catalog(description=description or "", owner_id=owner_id or "", etag=etag)
+        return await self._update(name, wanted, given)
+
+    async def rename(self, name: str, new_name: str, *, etag: str = "") -> Catalog:
+        """Give a catalog another name; the id stays, and with it grants and everything in it.
+
+        Args:
+            name: Name as it is now.
+            new_name: Name to be.
+            etag: Rename it only if nobody changed it since.
+
+        Raises:
+            AlreadyExists: the name is taken.
+        """
+        full = resource_name(new_name, 1, "new_name")
+        return await self._update(name, namespace_pb2.Catalog(name=full, etag=etag), {"name": full})
+
+    async def delete(self, name: str, *, force: bool = False, etag: str = "") -> Catalog:
+        """Delete it, until its `purge_time` to be brought back with `undelete`.
+
+        Args:
+            name: Name as it is now.
+            force: Delete its schemas with it.
+            etag: Delete it only if nobody changed it since.
+
+        Raises:
+            ResourceInUse: it has its schemas and `force` was not given, or one of its versions is deployed.
+        """
+        request = pb.DeleteCatalogRequest(name=name, etag=etag, force=force)
+        answer = await self._connection.call(self._connection.catalog.DeleteCatalog, request)
+        return from_proto(Catalog, answer.catalog)
+
+    async def undelete(self, id: str) -> Resource:  # noqa: A002  (as in the contract)
+        """Bring a deleted catalog back, by its id, with everything that went with it.
+
+        Raises:
+            AlreadyExists: its name was taken since.
+            InvalidState: what contains it is deleted.
+        """
+        return await self._undelete(ResourceType.CATALOG, id)
+
+    async def _update(self, name: str, wanted: namespace_pb2.Catalog, given: Mapping[str, object]) -> Catalog:
+        request = pb.UpdateCatalogRequest(name=name, catalog=wanted, update_mask=update_mask(given))
+        answer = await self._connection.call(self._connection.catalog.UpdateCatalog, request)
+        return from_proto(Catalog, answer.catalog)
 
 
 class AsyncSchemas(Namespace):
@@ -69,19 +135,96 @@ class AsyncSchemas(Namespace):
     async def get(self, name: str) -> Schema:
         """Read one schema."""
         request = pb.GetSchemaRequest(name=name)
-        return from_proto(
-            Schema, (await self._connection.call(self._connection.catalog.GetSchema, request)).schema
-        )
+        answer = await self._connection.call(self._connection.catalog.GetSchema, request)
+        return from_proto(Schema, answer.schema)
 
-    def list(self, catalog: str, *, page_size: int = 0) -> AsyncPager[Schema]:
-        """Walk through the schemas of a catalog."""
+    def list(
+        self,
+        catalog: str,
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        show_deleted: bool = False,
+        page_size: int = 0,
+    ) -> AsyncPager[Schema]:
+        """Walk through the schemas of a catalog.
+
+        Args:
+            catalog: Name of the catalog.
+            filter: Which ones, `"tags.team = 'ml'"`; see docs/filters.md.
+            order_by: Order, `"create_time desc, name"`; by default that of creation.
+            show_deleted: Whether to include deleted ones that can still be undeleted.
+            page_size: Rows asked for at once.
+        """
 
         async def fetch(token: str) -> tuple[Sequence[Schema], str]:
-            request = pb.ListSchemasRequest(catalog=catalog, page_size=page_size, page_token=token)
+            request = pb.ListSchemasRequest(
+                catalog=catalog,
+                page_size=page_size,
+                page_token=token,
+                filter=filter,
+                order_by=order_by,
+                show_deleted=show_deleted,
+            )
             answer = await self._connection.call(self._connection.catalog.ListSchemas, request)
             return rows(Schema, answer.schemas), answer.next_page_token
 
         return AsyncPager(fetch)
+
+    async def update(
+        self, name: str, *, description: str | None = None, owner_id: str | None = None, etag: str = ""
+    ) -> Schema:
+        """Change what is given; with `etag` only if nobody changed it since.
+
+        Raises:
+            EtagMismatch: somebody did.
+        """
+        given = {"description": description, "owner_id": owner_id}
+        wanted = namespace_pb2.Schema(description=description or "", owner_id=owner_id or "", etag=etag)
+        return await self._update(name, wanted, given)
+
+    async def rename(self, name: str, new_name: str, *, etag: str = "") -> Schema:
+        """Give a schema another name in its catalog; the id stays, and with it grants and everything in it.
+
+        Args:
+            name: Name as it is now.
+            new_name: Name to be: its last part, or the full name.
+            etag: Rename it only if nobody changed it since.
+
+        Raises:
+            AlreadyExists: the name is taken.
+        """
+        full = full_name(name, new_name, 2)
+        return await self._update(name, namespace_pb2.Schema(name=full, etag=etag), {"name": full})
+
+    async def delete(self, name: str, *, force: bool = False, etag: str = "") -> Schema:
+        """Delete it, until its `purge_time` to be brought back with `undelete`.
+
+        Args:
+            name: Name as it is now.
+            force: Delete its models with it.
+            etag: Delete it only if nobody changed it since.
+
+        Raises:
+            ResourceInUse: it has its models and `force` was not given, or one of its versions is deployed.
+        """
+        request = pb.DeleteSchemaRequest(name=name, etag=etag, force=force)
+        answer = await self._connection.call(self._connection.catalog.DeleteSchema, request)
+        return from_proto(Schema, answer.schema)
+
+    async def undelete(self, id: str) -> Resource:  # noqa: A002  (as in the contract)
+        """Bring a deleted schema back, by its id, with everything that went with it.
+
+        Raises:
+            AlreadyExists: its name was taken since.
+            InvalidState: what contains it is deleted.
+        """
+        return await self._undelete(ResourceType.SCHEMA, id)
+
+    async def _update(self, name: str, wanted: namespace_pb2.Schema, given: Mapping[str, object]) -> Schema:
+        request = pb.UpdateSchemaRequest(name=name, schema=wanted, update_mask=update_mask(given))
+        answer = await self._connection.call(self._connection.catalog.UpdateSchema, request)
+        return from_proto(Schema, answer.schema)
 
 
 class AsyncModels(Namespace):
@@ -99,156 +242,109 @@ class AsyncModels(Namespace):
     async def get(self, name: str) -> Model:
         """Read one model with its aliases and tags."""
         request = pb.GetModelRequest(name=name)
-        return from_proto(
-            Model, (await self._connection.call(self._connection.catalog.GetModel, request)).model
-        )
+        answer = await self._connection.call(self._connection.catalog.GetModel, request)
+        return from_proto(Model, answer.model)
 
-    def list(self, schema: str, *, page_size: int = 0) -> AsyncPager[Model]:
-        """Walk through the models of a schema."""
+    def list(
+        self,
+        schema: str,
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        show_deleted: bool = False,
+        page_size: int = 0,
+    ) -> AsyncPager[Model]:
+        """Walk through the models of a schema.
+
+        Args:
+            schema: Full name of the schema.
+            filter: Which ones, `"tags.team = 'ml'"`; see docs/filters.md.
+            order_by: Order, `"create_time desc, name"`; by default that of creation.
+            show_deleted: Whether to include deleted ones that can still be undeleted.
+            page_size: Rows asked for at once.
+        """
 
         async def fetch(token: str) -> tuple[Sequence[Model], str]:
-            request = pb.ListModelsRequest(schema=schema, page_size=page_size, page_token=token)
+            request = pb.ListModelsRequest(
+                schema=schema,
+                page_size=page_size,
+                page_token=token,
+                filter=filter,
+                order_by=order_by,
+                show_deleted=show_deleted,
+            )
             answer = await self._connection.call(self._connection.catalog.ListModels, request)
             return rows(Model, answer.models), answer.next_page_token
 
         return AsyncPager(fetch)
 
-
-class AsyncVersions(Namespace):
-    """`client.versions`: versions of models, `prod.ml_team.iris/3` or `prod.ml_team.iris@champion`."""
-
-    async def create(
-        self,
-        model: str,
-        artifact_digest: str = "",
-        *,
-        description: str = "",
-        runtime: str = "",
-        signature: Signature | None = None,
-        tags: Mapping[str, str] | None = None,
-        metrics: Mapping[str, Any] | None = None,
-        provenance: Provenance | None = None,
-        request_id: str = "",
-    ) -> ModelVersion:
-        """Add a version: READY with the digest of a committed artifact, else PENDING until `finalize`."""
-        request = pb.CreateModelVersionRequest(
-            model=resource_name(model, 3, "model"),
-            artifact_digest=artifact_digest,
-            description=description,
-            runtime=runtime,
-            signature=to_proto(signature_pb2.Signature, signature) if signature else None,
-            tags=tags,
-            metrics=json_values(metrics or {}, "metrics"),
-            provenance=to_proto(model_pb2.Provenance, provenance) if provenance else None,
-            request_id=request_id or new_request_id(),
-        )
-        answer = await self._connection.call(self._connection.catalog.CreateModelVersion, request)
-        return from_proto(ModelVersion, answer.model_version)
-
-    async def finalize(self, reference: str, artifact_digest: str) -> ModelVersion:
-        """Give a PENDING version its artifact and make it READY."""
-        request = pb.FinalizeModelVersionRequest(
-            name=version_reference(reference), artifact_digest=artifact_digest
-        )
-        answer = await self._connection.call(self._connection.catalog.FinalizeModelVersion, request)
-        return from_proto(ModelVersion, answer.model_version)
-
-    async def fail(self, reference: str, message: str) -> ModelVersion:
-        """Give up a PENDING version; `message` says why."""
-        request = pb.FailModelVersionRequest(name=version_reference(reference), message=message)
-        answer = await self._connection.call(self._connection.catalog.FailModelVersion, request)
-        return from_proto(ModelVersion, answer.model_version)
-
-    async def get(self, reference: str) -> ModelVersion:
-        """Read the version a reference names."""
-        request = pb.GetModelVersionRequest(name=version_reference(reference))
-        answer = await self._connection.call(self._connection.catalog.GetModelVersion, request)
-        return from_proto(ModelVersion, answer.model_version)
-
-    def list(self, model: str, *, page_size: int = 0) -> AsyncPager[ModelVersion]:
-        """Walk through the versions of a model, newest first."""
-
-        async def fetch(token: str) -> tuple[Sequence[ModelVersion], str]:
-            request = pb.ListModelVersionsRequest(model=model, page_size=page_size, page_token=token)
-            answer = await self._connection.call(self._connection.catalog.ListModelVersions, request)
-            return rows(ModelVersion, answer.model_versions), answer.next_page_token
-
-        return AsyncPager(fetch)
-
-
-class AsyncAliases(Namespace):
-    """`client.aliases`: names that point at versions of a model."""
-
-    async def set(
-        self, model: str, aliases: Mapping[str, int], *, expected: Mapping[str, int] | None = None
+    async def update(
+        self, name: str, *, description: str | None = None, owner_id: str | None = None, etag: str = ""
     ) -> Model:
-        """Point aliases at version numbers, all or none.
-
-        Args:
-            model: Full name of the model.
-            aliases: Alias to version number; 0 removes the alias.
-            expected: Where an alias must point now for the change to be made; 0 means it must not exist.
+        """Change what is given; with `etag` only if nobody changed it since.
 
         Raises:
-            AliasMoved: an alias does not point where `expected` says; nothing was changed.
-            PolicyUnmet: a policy protects an alias from that version.
+            EtagMismatch: somebody did.
         """
-        wanted = expected or {}
-        changes = [
-            pb.AliasChange(alias=alias, version=number, expected_version=wanted.get(alias))
-            for alias, number in aliases.items()
-        ]
-        request = pb.SetAliasesRequest(model=resource_name(model, 3, "model"), changes=changes)
-        return from_proto(
-            Model, (await self._connection.call(self._connection.catalog.SetAliases, request)).model
-        )
+        given = {"description": description, "owner_id": owner_id}
+        wanted = model_pb2.Model(description=description or "", owner_id=owner_id or "", etag=etag)
+        return await self._update(name, wanted, given)
 
-    async def remove(self, model: str, *aliases: str) -> Model:
-        """Remove aliases."""
-        return await self.set(model, dict.fromkeys(aliases, 0))
-
-
-class AsyncTags(Namespace):
-    """`client.tags`: short texts on catalogs, schemas, models and versions."""
-
-    async def set(
-        self,
-        name: str,
-        tags: Mapping[str, str],
-        *,
-        remove: Sequence[str] = (),
-        resource_type: ResourceType | str | None = None,
-    ) -> dict[str, str]:
-        """Write and remove tags; returns all tags after the change.
+    async def rename(self, name: str, new_name: str, *, etag: str = "") -> Model:
+        """Give a model another name in its schema; the id stays, and with it versions, aliases, grants and lineage.
 
         Args:
-            name: Name of a catalog, schema or model, or a version reference.
-            tags: Tags to write.
-            remove: Keys to remove.
-            resource_type: Kind of thing; by default told from the form of the name.
+            name: Name as it is now.
+            new_name: Name to be: its last part, or the full name.
+            etag: Rename it only if nobody changed it since.
+
+        Raises:
+            AlreadyExists: the name is taken.
         """
-        kind = _taggable(name, resource_type)
-        request = pb.SetTagsRequest(
-            resource_type=resource_type_number(kind), name=name, set=tags, remove=remove
-        )
-        return dict((await self._connection.call(self._connection.catalog.SetTags, request)).tags)
+        full = full_name(name, new_name, 3)
+        return await self._update(name, model_pb2.Model(name=full, etag=etag), {"name": full})
 
+    async def move(self, name: str, to: str, *, etag: str = "") -> Model:
+        """Move a model to another schema; the id stays, and with it versions, aliases, grants and lineage.
 
-class AsyncMetrics(Namespace):
-    """`client.metrics`: measurements of a version."""
+        Args:
+            name: Full name as it is now.
+            to: Full name of the schema, or of the model to be: `prod.research` or `prod.research.flowers`.
+            etag: Move it only if nobody changed it since.
 
-    async def set(
-        self, reference: str, metrics: Mapping[str, Any], *, remove: Sequence[str] = ()
-    ) -> dict[str, Any]:
-        """Write and remove metrics, any JSON values; returns all metrics after the change."""
-        values = json_values(metrics, "metrics")
-        request = pb.SetMetricsRequest(name=version_reference(reference), set=values, remove=remove)
-        answer = await self._connection.call(self._connection.catalog.SetMetrics, request)
-        return {name: json_format.MessageToDict(value) for name, value in answer.metrics.items()}
+        Raises:
+            AlreadyExists: the name is taken there.
+            PermissionDenied: you lack CREATE_MODEL there.
+        """
+        full = to if to.count(".") == 2 else f"{to}.{name.rpartition('.')[2]}"
+        resource_name(full, 3, "to")
+        return await self._update(name, model_pb2.Model(name=full, etag=etag), {"name": full})
 
+    async def delete(self, name: str, *, force: bool = False, etag: str = "") -> Model:
+        """Delete it, until its `purge_time` to be brought back with `undelete`.
 
-def _taggable(name: str, given: ResourceType | str | None) -> ResourceType:
-    """As `resource_type`; three parts can only be a model here, since deployments have no tags."""
-    if not given and name.count(".") == 2 and not set("/@") & set(name):
-        return ResourceType.MODEL
-    return resource_type(name, given)
+        Args:
+            name: Name as it is now.
+            force: Delete its versions with it.
+            etag: Delete it only if nobody changed it since.
+
+        Raises:
+            ResourceInUse: it has its versions and `force` was not given, or one of its versions is deployed.
+        """
+        request = pb.DeleteModelRequest(name=name, etag=etag, force=force)
+        answer = await self._connection.call(self._connection.catalog.DeleteModel, request)
+        return from_proto(Model, answer.model)
+
+    async def undelete(self, id: str) -> Resource:  # noqa: A002  (as in the contract)
+        """Bring a deleted model back, by its id, with everything that went with it.
+
+        Raises:
+            AlreadyExists: its name was taken since.
+            InvalidState: what contains it is deleted.
+        """
+        return await self._undelete(ResourceType.MODEL, id)
+
+    async def _update(self, name: str, wanted: model_pb2.Model, given: Mapping[str, object]) -> Model:
+        request = pb.UpdateModelRequest(name=name, model=wanted, update_mask=update_mask(given))
+        answer = await self._connection.call(self._connection.catalog.UpdateModel, request)
+        return from_proto(Model, answer.model)

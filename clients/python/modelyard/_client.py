@@ -6,19 +6,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from modelyard import contexts
 from modelyard._artifacts import AsyncArtifacts
-from modelyard._catalog import (
-    AsyncAliases,
-    AsyncCatalogs,
-    AsyncMetrics,
-    AsyncModels,
-    AsyncSchemas,
-    AsyncTags,
-    AsyncVersions,
-)
+from modelyard._catalog import AsyncCatalogs, AsyncModels, AsyncSchemas
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
 from modelyard._connection import Connection
+from modelyard._convert import rows
 from modelyard._deployments import AsyncDeployments
 from modelyard._endpoints import AsyncEndpoints
+from modelyard._events import AsyncEvents
 from modelyard._governance import (
     AsyncApprovals,
     AsyncAudit,
@@ -27,7 +21,12 @@ from modelyard._governance import (
     AsyncPrincipals,
     AsyncTokens,
 )
+from modelyard._labels import AsyncAliases, AsyncMetrics, AsyncTags
+from modelyard._lineage import AsyncLineage, input_edges
 from modelyard._log_model import log_model
+from modelyard._versions import AsyncVersions
+from modelyard.api.catalog.v1 import catalog_service_pb2
+from modelyard.types import Limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +35,15 @@ if TYPE_CHECKING:
 
     from modelyard._deployments import Targets
     from modelyard._progress import Progress
-    from modelyard.types import Deployment, ModelVersion, Prediction, Principal, Signature
+    from modelyard.types import (
+        Dataset,
+        Deployment,
+        ModelMetadata,
+        ModelVersion,
+        Prediction,
+        Principal,
+        Signature,
+    )
 
 
 class AsyncClient:
@@ -53,6 +60,7 @@ class AsyncClient:
         aliases: Names that point at versions.
         tags: Short texts on everything in the catalog.
         metrics: Measurements of versions.
+        lineage: What was made from what.
         artifacts: The bytes of versions.
         principals: Users and service accounts.
         tokens: API tokens.
@@ -62,6 +70,7 @@ class AsyncClient:
         audit: Everything that was changed.
         deployments: Names that answer predictions.
         endpoints: Deployments as those who predict see them.
+        events: Every change, as it happens.
     """
 
     def __init__(
@@ -106,6 +115,7 @@ class AsyncClient:
         self.aliases = AsyncAliases(self._connection)
         self.tags = AsyncTags(self._connection)
         self.metrics = AsyncMetrics(self._connection)
+        self.lineage = AsyncLineage(self._connection)
         self.artifacts = AsyncArtifacts(self._connection)
         self.principals = AsyncPrincipals(self._connection)
         self.tokens = AsyncTokens(self._connection)
@@ -115,6 +125,7 @@ class AsyncClient:
         self.audit = AsyncAudit(self._connection)
         self.deployments = AsyncDeployments(self._connection)
         self.endpoints = AsyncEndpoints(self._connection)
+        self.events = AsyncEvents(self._connection)
 
     @classmethod
     def from_context(cls, name: str | None = None, *, timeout: float = 10.0) -> Self:
@@ -135,9 +146,12 @@ class AsyncClient:
         example: Any = None,
         runtime: str | None = None,
         signature: Signature | None = None,
+        label: str = "",
         description: str = "",
         tags: Mapping[str, str] | None = None,
         metrics: Mapping[str, Any] | None = None,
+        metadata: ModelMetadata | None = None,
+        inputs: Sequence[Dataset] = (),
         aliases: Sequence[str] = (),
         create: bool = True,
         progress: Progress = None,
@@ -150,9 +164,13 @@ class AsyncClient:
             example: Rows as the model takes them; the signature is told from what it answers to them.
             runtime: Runtime that loads it, by default told from the model: `sklearn`, `onnx`.
             signature: The signature, instead of an example.
+            label: Second name of the version, unique within the model: `1.4.0`.
             description: Free text.
             tags: Tags of the version.
             metrics: Any JSON values.
+            metadata: What the version is for and how it was made. Fields left empty are told from the model where it
+                tells: framework and its version, algorithm, use case and hyperparameters of an estimator.
+            inputs: The data sets it was made from; `log_input` adds more afterwards.
             aliases: Aliases to point at the new version.
             create: Register the model if it is new; its catalog and schema must exist.
             progress: As for `artifacts.upload`.
@@ -168,13 +186,25 @@ class AsyncClient:
             runtime=runtime,
             example=example,
             signature=signature,
+            label=label,
             description=description,
             tags=tags,
             metrics=metrics,
+            metadata=metadata,
+            inputs=inputs,
             aliases=aliases,
             create=create,
             progress=progress,
         )
+
+    async def log_input(self, reference: str, *datasets: Dataset) -> None:
+        """Record in the lineage graph that a version was made from data sets; see `inputs` of `log_model`.
+
+        Args:
+            reference: Version reference.
+            datasets: States of data sets, each with its role: `training`, `validation`, `test`.
+        """
+        await self.lineage.record(*input_edges(reference, datasets))
 
     async def deploy(
         self,
@@ -230,6 +260,12 @@ class AsyncClient:
     async def whoami(self) -> Principal:
         """Who you are to the services."""
         return await self.principals.get_caller()
+
+    async def limits(self) -> list[Limit]:
+        """Every published limit, by name."""
+        request = catalog_service_pb2.GetLimitsRequest()
+        answer = await self._connection.call(self._connection.catalog.GetLimits, request)
+        return rows(Limit, answer.limits)
 
     async def access_token(self) -> str:
         """The short-lived token that calls carry, for other programs: `authorization: Bearer …`."""

@@ -7,6 +7,7 @@ One generic pair of functions serves every message: the field names of a datacla
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -18,7 +19,7 @@ from modelyard import types
 from modelyard.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from google.protobuf.descriptor import EnumDescriptor
     from google.protobuf.message import Message
@@ -36,7 +37,13 @@ MESSAGES: dict[str, type[Any]] = {
         f"{_API}.catalog.v1.{c.__name__}": c
         for c in (types.TensorSpec, types.MethodSignature, types.Signature)
     },
-    f"{_API}.catalog.v1.Provenance": types.Provenance,
+    **{
+        f"{_API}.catalog.v1.{c.__name__}": c
+        for c in (types.Provenance, types.ModelMetadata, types.CustomMetadata, types.AliasMove, types.Limit)
+    },
+    **{f"{_API}.catalog.v1.{c.__name__}": c for c in (types.LineageNode, types.LineageEdge)},
+    f"{_API}.catalog.v1.DatasetReference": types.Dataset,
+    f"{_API}.catalog.v1.QueryLineageResponse": types.Lineage,
     **{
         f"{_API}.artifact.v1.{c.__name__}": c
         for c in (types.FileEntry, types.Artifact, types.MissingBlob, types.Upload)
@@ -60,6 +67,9 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.common.v1.ResourceType": types.ResourceType,
     f"{_API}.catalog.v1.ModelVersion.State": types.VersionState,
     f"{_API}.catalog.v1.InputLayout": types.InputLayout,
+    f"{_API}.catalog.v1.CustomMetadata.Category": types.MetadataCategory,
+    f"{_API}.catalog.v1.LineageNode.Kind": types.LineageKind,
+    f"{_API}.catalog.v1.LineageDirection": types.LineageDirection,
     f"{_API}.artifact.v1.Upload.State": types.UploadState,
     f"{_API}.governance.v1.Principal.Kind": types.PrincipalKind,
     f"{_API}.governance.v1.Privilege": types.Privilege,
@@ -115,9 +125,20 @@ def _one(value: Any, field: Any) -> Any:
         return value.ToDatetime(tzinfo=UTC)
     if name == "google.protobuf.Duration":
         return value.ToTimedelta()
-    if name in {"google.protobuf.Struct", "google.protobuf.Value"}:
+    if name == "google.protobuf.Struct":
+        return _whole(json_format.MessageToDict(value))
+    if name == "google.protobuf.Value":
         return json_format.MessageToDict(value)
     return from_proto(MESSAGES[name], value)
+
+
+def _whole(value: Any) -> Any:
+    """The value with whole numbers as int, all that protobuf kept of `max_iter=500` being 500.0, and keys sorted."""
+    if isinstance(value, dict):
+        return {key: _whole(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _fill(message: Message, value: object) -> None:
@@ -130,13 +151,16 @@ def _set(message: Message, field: Any, value: Any) -> None:
     target = getattr(message, field.name)
     if value is None:
         return
-    if isinstance(value, datetime):
+    if field.message_type is not None and field.message_type.full_name == "google.protobuf.Struct":
+        json_format.ParseDict(_plain(dict(value), field.name), target)
+    elif isinstance(value, datetime):
         target.FromDatetime(value.astimezone(UTC))
     elif isinstance(value, timedelta):
         target.FromTimedelta(value)
     elif field.enum_type is not None:
-        setattr(message, field.name, enum_number(field.enum_type, value))
-    elif field.is_repeated and isinstance(value, dict):
+        member = parse_enum(ENUMS[field.enum_type.full_name], value, field.name)
+        setattr(message, field.name, enum_number(field.enum_type, member))
+    elif field.is_repeated and isinstance(value, Mapping):
         target.update(value)
     elif field.is_repeated and field.message_type is not None:
         for item in value:
@@ -203,7 +227,7 @@ def _plain(value: Any, field: str) -> Any:
         value = value.item()
     elif hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{field}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{field}[{i}]") for i, item in enumerate(value)]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from modelyard._artifacts import AsyncArtifacts
-    from modelyard._catalog import AsyncVersions
     from modelyard._progress import Progress
+    from modelyard._versions import AsyncVersions
     from modelyard.types import FileEntry
 
 MAX_ATTEMPTS = 5

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf import field_mask_pb2
+
+from modelyard._convert import from_proto
+from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.common.v1 import resource_pb2
 from modelyard.errors import InvalidArgument
 from modelyard.references import InvalidReference, parse_name, parse_version_reference
-from modelyard.types import ResourceType
+from modelyard.types import Resource, ResourceType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelyard._connection import Connection
 
 
@@ -18,6 +24,41 @@ class Namespace:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    async def _undelete(self, kind: ResourceType, resource_id: str) -> Resource:
+        """Bring something of the catalog back."""
+        if not resource_id:
+            raise InvalidArgument("id: give the id of what was deleted; a list with show_deleted tells it")
+        request = catalog_service_pb2.UndeleteResourceRequest(type=resource_type_number(kind), id=resource_id)
+        answer = await self._connection.call(self._connection.catalog.UndeleteResource, request)
+        return from_proto(Resource, answer.resource)
+
+
+def update_mask(given: Mapping[str, object]) -> field_mask_pb2.FieldMask:
+    """The paths whose value was given; `given` has None for the others.
+
+    Raises:
+        InvalidArgument: nothing was given.
+    """
+    paths = [path for path, value in given.items() if value is not None]
+    if not paths:
+        raise InvalidArgument(f"nothing to change: give at least one of {', '.join(given)}")
+    return field_mask_pb2.FieldMask(paths=paths)
+
+
+def full_name(name: str, wanted: str, parts: int) -> str:
+    """The full name after a rename of `name`: `wanted` is its last part, or a full name in the same container.
+
+    Raises:
+        InvalidArgument: it is malformed, or in another container.
+    """
+    container = name.rpartition(".")[0]
+    full = f"{container}.{wanted}" if container and "." not in wanted else wanted
+    resource_name(full, parts, "new_name")
+    if full.rpartition(".")[0] != container:
+        other = "move it with models.move" if parts == 3 else "a schema stays in its catalog"
+        raise InvalidArgument(f"new_name: {full} is not in {container}; {other}")
+    return full
 
 
 def version_reference(text: str, field: str = "reference") -> str:

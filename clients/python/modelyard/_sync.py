@@ -10,12 +10,14 @@ import asyncio
 import functools
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
+    from modelyard._events import AsyncEventWatch
     from modelyard._pager import AsyncPager
+    from modelyard.types import Event
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,6 +87,31 @@ class Pager(Generic[T]):
         return run(self._async.collect(limit))
 
 
+class EventWatch:
+    """Events without an end: `for event in watch`; see `AsyncEventWatch`."""
+
+    def __init__(self, wrapped: AsyncEventWatch) -> None:
+        self._async = wrapped
+
+    @property
+    def resume_token(self) -> str:
+        """Give it to `events.watch` to go on after the events taken so far."""
+        return self._async.resume_token
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            return run(self._async.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """End the watch."""
+        run(self._async.aclose())
+
+
 def blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], T]:
@@ -103,6 +130,18 @@ def paging(method: Callable[Concatenate[Any, P], AsyncPager[T]]) -> Callable[Con
     @functools.wraps(method)
     def call(self: Blocking[Any], /, *args: P.args, **kwargs: P.kwargs) -> Pager[T]:
         return Pager(method(self._async, *args, **kwargs))
+
+    return call
+
+
+def watching(
+    method: Callable[Concatenate[Any, P], AsyncEventWatch],
+) -> Callable[Concatenate[Any, P], EventWatch]:
+    """The blocking form of a method that gives a watch."""
+
+    @functools.wraps(method)
+    def call(self: Blocking[Any], /, *args: P.args, **kwargs: P.kwargs) -> EventWatch:
+        return EventWatch(method(self._async, *args, **kwargs))
 
     return call
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelyard._client import AsyncClient
+from modelyard._events import AsyncEventWatch
 from modelyard._pager import AsyncPager
 
-__all__ = ["AsyncClient", "AsyncPager"]
+__all__ = ["AsyncClient", "AsyncEventWatch", "AsyncPager"]

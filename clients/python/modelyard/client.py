@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from modelyard import _artifacts, _catalog, _deployments, _endpoints, _governance, contexts
+from modelyard import (
+    _artifacts,
+    _catalog,
+    _deployments,
+    _endpoints,
+    _events,
+    _governance,
+    _labels,
+    _lineage,
+    _versions,
+    contexts,
+)
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
 from modelyard._client import AsyncClient
-from modelyard._sync import Blocking, Pager, blocking, paging, streaming
+from modelyard._sync import Blocking, EventWatch, Pager, blocking, paging, streaming, watching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +32,10 @@ class Catalogs(Blocking[_catalog.AsyncCatalogs]):
     create = blocking(_catalog.AsyncCatalogs.create)
     get = blocking(_catalog.AsyncCatalogs.get)
     list = paging(_catalog.AsyncCatalogs.list)
+    update = blocking(_catalog.AsyncCatalogs.update)
+    rename = blocking(_catalog.AsyncCatalogs.rename)
+    delete = blocking(_catalog.AsyncCatalogs.delete)
+    undelete = blocking(_catalog.AsyncCatalogs.undelete)
 
 
 class Schemas(Blocking[_catalog.AsyncSchemas]):
@@ -29,6 +44,10 @@ class Schemas(Blocking[_catalog.AsyncSchemas]):
     create = blocking(_catalog.AsyncSchemas.create)
     get = blocking(_catalog.AsyncSchemas.get)
     list = paging(_catalog.AsyncSchemas.list)
+    update = blocking(_catalog.AsyncSchemas.update)
+    rename = blocking(_catalog.AsyncSchemas.rename)
+    delete = blocking(_catalog.AsyncSchemas.delete)
+    undelete = blocking(_catalog.AsyncSchemas.undelete)
 
 
 class Models(Blocking[_catalog.AsyncModels]):
@@ -37,35 +56,54 @@ class Models(Blocking[_catalog.AsyncModels]):
     create = blocking(_catalog.AsyncModels.create)
     get = blocking(_catalog.AsyncModels.get)
     list = paging(_catalog.AsyncModels.list)
+    update = blocking(_catalog.AsyncModels.update)
+    rename = blocking(_catalog.AsyncModels.rename)
+    move = blocking(_catalog.AsyncModels.move)
+    delete = blocking(_catalog.AsyncModels.delete)
+    undelete = blocking(_catalog.AsyncModels.undelete)
 
 
-class Versions(Blocking[_catalog.AsyncVersions]):
+class Versions(Blocking[_versions.AsyncVersions]):
     """`client.versions`: versions of models, `prod.ml_team.iris/3` or `prod.ml_team.iris@champion`."""
 
-    create = blocking(_catalog.AsyncVersions.create)
-    finalize = blocking(_catalog.AsyncVersions.finalize)
-    fail = blocking(_catalog.AsyncVersions.fail)
-    get = blocking(_catalog.AsyncVersions.get)
-    list = paging(_catalog.AsyncVersions.list)
+    create = blocking(_versions.AsyncVersions.create)
+    finalize = blocking(_versions.AsyncVersions.finalize)
+    fail = blocking(_versions.AsyncVersions.fail)
+    get = blocking(_versions.AsyncVersions.get)
+    list = paging(_versions.AsyncVersions.list)
+    update = blocking(_versions.AsyncVersions.update)
+    copy = blocking(_versions.AsyncVersions.copy)
+    delete = blocking(_versions.AsyncVersions.delete)
+    undelete = blocking(_versions.AsyncVersions.undelete)
 
 
-class Aliases(Blocking[_catalog.AsyncAliases]):
+class Aliases(Blocking[_labels.AsyncAliases]):
     """`client.aliases`: names that point at versions of a model."""
 
-    set = blocking(_catalog.AsyncAliases.set)
-    remove = blocking(_catalog.AsyncAliases.remove)
+    set = blocking(_labels.AsyncAliases.set)
+    remove = blocking(_labels.AsyncAliases.remove)
+    history = paging(_labels.AsyncAliases.history)
+    at = blocking(_labels.AsyncAliases.at)
+    rollback = blocking(_labels.AsyncAliases.rollback)
 
 
-class Tags(Blocking[_catalog.AsyncTags]):
+class Tags(Blocking[_labels.AsyncTags]):
     """`client.tags`: short texts on catalogs, schemas, models and versions."""
 
-    set = blocking(_catalog.AsyncTags.set)
+    set = blocking(_labels.AsyncTags.set)
 
 
-class Metrics(Blocking[_catalog.AsyncMetrics]):
+class Metrics(Blocking[_labels.AsyncMetrics]):
     """`client.metrics`: measurements of a version."""
 
-    set = blocking(_catalog.AsyncMetrics.set)
+    set = blocking(_labels.AsyncMetrics.set)
+
+
+class Lineage(Blocking[_lineage.AsyncLineage]):
+    """`client.lineage`: the graph of data sets, runs, versions, deployments and batch jobs."""
+
+    record = blocking(_lineage.AsyncLineage.record)
+    query = blocking(_lineage.AsyncLineage.query)
 
 
 class Artifacts(Blocking[_artifacts.AsyncArtifacts]):
@@ -155,6 +193,12 @@ class Endpoints(Blocking[_endpoints.AsyncEndpoints]):
     server_metadata = blocking(_endpoints.AsyncEndpoints.server_metadata)
 
 
+class Events(Blocking[_events.AsyncEvents]):
+    """`client.events`: every change, as it happens."""
+
+    watch = watching(_events.AsyncEvents.watch)
+
+
 class Client(Blocking[AsyncClient]):
     """Client of Modelyard; `modelyard.aio.AsyncClient` is the same for `async` programs, and documents every verb.
 
@@ -192,6 +236,7 @@ class Client(Blocking[AsyncClient]):
         self.aliases = Aliases(self._async.aliases)
         self.tags = Tags(self._async.tags)
         self.metrics = Metrics(self._async.metrics)
+        self.lineage = Lineage(self._async.lineage)
         self.artifacts = Artifacts(self._async.artifacts)
         self.principals = Principals(self._async.principals)
         self.tokens = Tokens(self._async.tokens)
@@ -201,6 +246,7 @@ class Client(Blocking[AsyncClient]):
         self.audit = Audit(self._async.audit)
         self.deployments = Deployments(self._async.deployments)
         self.endpoints = Endpoints(self._async.endpoints)
+        self.events = Events(self._async.events)
 
     @classmethod
     def from_context(cls, name: str | None = None, *, timeout: float = 10.0) -> Self:
@@ -208,10 +254,12 @@ class Client(Blocking[AsyncClient]):
         return cls(**contexts.resolve(name).connection(), timeout=timeout)
 
     log_model = blocking(AsyncClient.log_model)
+    log_input = blocking(AsyncClient.log_input)
     deploy = blocking(AsyncClient.deploy)
     predict = blocking(AsyncClient.predict)
     download = blocking(AsyncClient.download)
     whoami = blocking(AsyncClient.whoami)
+    limits = blocking(AsyncClient.limits)
     access_token = blocking(AsyncClient.access_token)
     close = blocking(AsyncClient.close)
 
@@ -224,4 +272,4 @@ class Client(Blocking[AsyncClient]):
         self.close()
 
 
-__all__ = ["Client", "Pager"]
+__all__ = ["Client", "EventWatch", "Pager"]

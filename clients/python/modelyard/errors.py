@@ -23,6 +23,8 @@
     │   ├── PolicyUnmet                    unmet
     │   ├── SelfApproval
     │   ├── InvalidState                   state, wanted
+    │   ├── ResourceInUse                  unmet: what uses it
+    │   ├── LineageCycle
     │   ├── UploadIncomplete
     │   └── DeploymentFailed               raised while waiting for a deployment
     ├── OffsetMismatch
@@ -234,6 +236,14 @@ class InvalidState(FailedPrecondition):
     """The resource is not in a state that allows the action."""
 
 
+class ResourceInUse(FailedPrecondition):
+    """Something still uses what was to be deleted; `unmet` lists what."""
+
+
+class LineageCycle(FailedPrecondition):
+    """The edge would make something its own origin; `metadata` names its `source` and `target`."""
+
+
 class UploadIncomplete(FailedPrecondition):
     """Blobs of the upload are still missing."""
 
@@ -345,6 +355,8 @@ BY_REASON: dict[str, type[ModelyardError]] = {
     "POLICY_UNMET": PolicyUnmet,
     "SELF_APPROVAL": SelfApproval,
     "INVALID_STATE": InvalidState,
+    "RESOURCE_IN_USE": ResourceInUse,
+    "LINEAGE_CYCLE": LineageCycle,
     "DIGEST_MISMATCH": DigestMismatch,
     "UPLOAD_INCOMPLETE": UploadIncomplete,
     "OFFSET_MISMATCH": OffsetMismatch,

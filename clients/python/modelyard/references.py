@@ -4,6 +4,7 @@ A model is `catalog.schema.model`. A version reference adds which version is mea
 
     prod.ml_team.iris/3            the version with that number
     prod.ml_team.iris@champion     the version that the alias points at
+    prod.ml_team.iris@1.4.0        the version with that label
     prod.ml_team.iris              the default version
 
 each also with the prefix `models:/`, as MLflow writes it.
@@ -19,6 +20,7 @@ MAX_NUMBER = 2**63 - 1
 
 _PART = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+_LABEL = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _LEVELS = {1: "catalog", 2: "catalog.schema", 3: "catalog.schema.name"}
 
@@ -29,7 +31,7 @@ class InvalidReference(ValueError):
 
 @dataclass(frozen=True)
 class VersionReference:
-    """Which version of which model: by number, by alias, or with neither the default one."""
+    """Which version of which model: by number, by alias or label (`alias` holds either), or with neither the default one."""
 
     model: str
     number: int | None = None
@@ -72,17 +74,35 @@ def parse_alias(text: str) -> str:
     return text
 
 
+def parse_label(text: str) -> str:
+    """Return `text` if it has the form of a label of a version. Every alias has it too.
+
+    Raises:
+        InvalidReference: it has not.
+    """
+    if not _LABEL.fullmatch(text):
+        raise InvalidReference(
+            f"{_shown(text)} is not a label: use letters, digits, '.', '_', '-' or '+', at most 63, starting with a letter"
+            " or digit, not digits alone"
+        )
+    return text
+
+
 def parse_version_reference(text: str) -> VersionReference:
     """Parse a version reference, with or without the prefix `models:/`.
 
     Raises:
-        InvalidReference: the model's name, the number or the alias is malformed.
+        InvalidReference: the model's name, the number, the alias or the label is malformed.
     """
     body = text.removeprefix(PREFIX)
     if "@" in body:
         model, _, alias = body.partition("@")
         parse_name(model, 3)
-        return VersionReference(model, alias=parse_alias(alias))
+        if not _LABEL.fullmatch(alias):
+            raise InvalidReference(
+                f"{_shown(alias)} in {_shown(text)} is not an alias or label: write it as in {_shown(model)}@champion"
+            )
+        return VersionReference(model, alias=alias)
     model, slash, number = body.partition("/")
     parse_name(model, 3)
     if not slash:

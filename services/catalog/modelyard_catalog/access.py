@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import names
 from modelyard_catalog.commands import VersionRef
+from modelyard_catalog.lifecycle_store import BY_TYPE, LifecycleStore
 from modelyard_catalog.models import Path, container_kind
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit.access import (
     AUTHENTICATED,
+    AUTHENTICATED_WATCH,
     SERVICES,
     SYSTEM,
     AccessTable,
@@ -34,6 +36,7 @@ class Resolvers:
     def __init__(self, db: Database, store: CatalogStore) -> None:
         self._db = db
         self._store = store
+        self._lifecycle = LifecycleStore()
 
     async def path(self, path: Path) -> Chain:
         """Return the chain of a catalog, schema or model; of no parts, the system.
@@ -58,6 +61,19 @@ class Resolvers:
             raise Missing(NotFound(ResourceType.MODEL_VERSION, str(ref)), model)
 
         return await self._db.read(work)
+
+    async def container_of(self, kind: ResourceType, resource_id: str) -> Chain:
+        """Return the chain of what contains a resource, deleted or not, by its id.
+
+        Raises:
+            Missing: there is no such resource.
+        """
+        found = await self._db.read(
+            lambda connection: self._lifecycle.get_any(connection, BY_TYPE[kind], resource_id)
+        )
+        if found is None:
+            raise Missing(NotFound(kind, resource_id), (SYSTEM,))
+        return found.parents
 
     async def _path(self, connection: AsyncConnection, path: Path) -> Chain:
         """Return the chain of `path`, looking from the inside out, so that what exists costs one query."""
@@ -99,6 +115,13 @@ def access_table(resolvers: Resolvers) -> AccessTable:
     async def model_of_version(request: Any) -> Chain:
         return await resolvers.path(names.version("name", request.name).model)
 
+    async def source(request: Any) -> Chain:
+        return await resolvers.path(names.version("source", request.source).model)
+
+    async def undeleted(request: Any) -> Chain:
+        kind = names.resource_type("type", request.type)
+        return await resolvers.container_of(kind, names.identifier("id", request.id))
+
     async def tagged(request: Any) -> Chain:
         target = names.target("resource_type", request.resource_type, request.name)
         if isinstance(target, VersionRef):
@@ -123,5 +146,25 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         "SetAliases": Requires(Privilege.EDIT, named("model", 3)),
         "SetTags": Requires(Privilege.APPLY_TAG, tagged),
         "SetMetrics": Requires(Privilege.EDIT, model_of_version),
+        # A change of owner and a move need more, which the rules ask for.
+        "UpdateCatalog": Requires(Privilege.EDIT, named("name", 1)),
+        "UpdateSchema": Requires(Privilege.EDIT, named("name", 2)),
+        "UpdateModel": Requires(Privilege.EDIT, named("name", 3)),
+        "UpdateModelVersion": Requires(Privilege.EDIT, model_of_version),
+        "DeleteCatalog": Requires(Privilege.EDIT, named("name", 1)),
+        "DeleteSchema": Requires(Privilege.EDIT, named("name", 2)),
+        "DeleteModel": Requires(Privilege.EDIT, named("name", 3)),
+        "DeleteModelVersion": Requires(Privilege.EDIT, model_of_version),
+        "UndeleteResource": Requires(Privilege.EDIT, undeleted),
+        # The rules ask for CREATE_VERSION on the other model.
+        "CopyModelVersion": Requires(Privilege.READ_ARTIFACT, source),
+        "ListAliasHistory": Requires(Privilege.READ_METADATA, named("model", 3)),
+        "GetAliasAt": Requires(Privilege.READ_METADATA, named("model", 3)),
+        "RollbackAlias": Requires(Privilege.EDIT, named("model", 3)),
+        "RecordLineage": AUTHENTICATED,  # the rules check the model of every version named
+        "QueryLineage": AUTHENTICATED,  # likewise; what the caller may not see has no name
+        "GetLimits": AUTHENTICATED,
+        # The rules check the resource, the query shows what the caller may see.
+        "WatchEvents": AUTHENTICATED_WATCH,
         "ResolveResource": SERVICES,
     }

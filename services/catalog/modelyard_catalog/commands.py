@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from modelyard_catalog.models import Json, Path, Provenance, Signature
+from modelyard_catalog.graph import Node
+from modelyard_catalog.models import Json, ModelMetadata, Path, Provenance, Signature
 from modelyard_kit.access import ResourceType
 
 
@@ -19,7 +22,7 @@ class Once:
 
 @dataclass(frozen=True)
 class VersionRef:
-    """Which version of which model: by number, by alias, or with neither the default one."""
+    """Which version of which model: by number, by alias or label, or with neither the default one."""
 
     model: Path
     number: int | None = None
@@ -46,6 +49,17 @@ class Page:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Browse:
+    """Read a page of a list: the rows of `filter` in the order of `order_by`, from where `page_token` says."""
+
+    size: int
+    page_token: str = ""
+    filter: str = ""
+    order_by: str = ""
+    show_deleted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Create:
     """Make a catalog, schema or model; the length of `path` says which."""
 
@@ -67,7 +81,9 @@ class CreateVersion:
     tags: Mapping[str, str]
     metrics: Mapping[str, Json]
     provenance: Provenance | None
+    metadata: ModelMetadata | None = None
     once: Once
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,63 @@ class SetAliases:
 
 
 @dataclass(frozen=True)
+class AliasHistory:
+    """Read moves of the aliases of a model, or of one of them, before the move with sequence `page.after`."""
+
+    model: Path
+    alias: str
+    page: Page
+
+
+@dataclass(frozen=True)
+class AliasAt:
+    """Ask where an alias pointed at a time."""
+
+    model: Path
+    alias: str
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Point an alias where it pointed before, only while it points at `expected` if that is given."""
+
+    model: Path
+    alias: str
+    expected: int | None = None
+
+
+GivenNode = Node | VersionRef
+"""A node of lineage as callers name it: a version by a reference, anything else by itself."""
+
+
+@dataclass(frozen=True)
+class GivenEdge:
+    """An edge as callers name it."""
+
+    source: GivenNode
+    target: GivenNode
+    relation: str
+
+
+@dataclass(frozen=True)
+class RecordLineage:
+    """Add edges to the lineage graph."""
+
+    edges: tuple[GivenEdge, ...]
+
+
+@dataclass(frozen=True)
+class QueryLineage:
+    """Walk the lineage graph from a node, `depth` edges at most."""
+
+    node: GivenNode
+    upstream: bool
+    downstream: bool
+    depth: int
+
+
+@dataclass(frozen=True)
 class SetTags:
     """Write and remove tags."""
 
@@ -128,3 +201,64 @@ class Resolve:
     type: ResourceType
     target: Target | None
     id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """Change a catalog, schema or model; what is None stays, a new path renames or moves it."""
+
+    path: Path
+    etag: str
+    new_path: Path | None
+    description: str | None
+    owner_id: str | None
+
+
+@dataclass(frozen=True)
+class UpdateVersion:
+    """Change what is around the content of a version: the fields named in `changes`, to their values there.
+
+    They are `description`, `label`, `metadata`, `signature`, and `datasets` of the provenance.
+    """
+
+    version: VersionRef
+    etag: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete a resource, only while it has the etag if one is given; forced, what is in its way goes too."""
+
+    target: Target
+    etag: str
+    force: bool
+
+
+@dataclass(frozen=True)
+class Undelete:
+    """Bring back what was deleted."""
+
+    type: ResourceType
+    id: str
+
+
+@dataclass(frozen=True)
+class CopyVersion:
+    """Add a version to a model that has the content of another one."""
+
+    source: VersionRef
+    model: Path
+    label: str
+    once: Once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Follow events: after a number, from the oldest, or with neither from now; of these types or prefixes, if any."""
+
+    position: int | None
+    from_beginning: bool
+    types: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    resource: Path

@@ -25,3 +25,21 @@ class AliasMoved(DomainError):
             f"alias {alias!r} of model {name!r} {where}, expected was {wanted}; read the model again and repeat",
             metadata={"name": name, "alias": alias, "expected": str(expected), "actual": str(actual)},
         )
+
+
+class LineageCycle(DomainError):
+    """An edge would make something its own origin; no edge of the call was recorded.
+
+    Args:
+        source: name of what the edge says was used.
+        target: name of what it says came of it.
+    """
+
+    reason = "LINEAGE_CYCLE"
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, source: str, target: str) -> None:
+        super().__init__(
+            f"{target!r} cannot come of {source!r}: {source!r} came of {target!r}; no edge was recorded",
+            metadata={"source": source, "target": target},
+        )

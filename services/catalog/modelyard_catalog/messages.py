@@ -9,17 +9,18 @@ from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard_catalog import names, values
 from modelyard_catalog.commands import (
     AliasChange,
+    Browse,
     Create,
     CreateVersion,
     Fail,
     Finalize,
     Once,
-    Page,
     Resolve,
     SetAliases,
     SetMetrics,
     SetTags,
 )
+from modelyard_catalog.metadata import metadata_from_proto
 from modelyard_kit import idempotency, limits, paging
 from modelyard_kit.errors import InvalidField
 
@@ -58,7 +59,7 @@ def _create(request: Any, field: str, message: _Named, parts: int) -> Create:
         path=names.path(f"{field}.name", message.name, parts),
         description=values.text(f"{field}.description", message.description, "description_length"),
         tags=values.tags(f"{field}.tags", message.tags),
-        once=_once(request),
+        once=once(request),
     )
 
 
@@ -77,7 +78,9 @@ def parse_create_version(request: service.CreateModelVersionRequest) -> CreateVe
         provenance=values.provenance("provenance", request.provenance)
         if request.HasField("provenance")
         else None,
-        once=_once(request),
+        metadata=metadata_from_proto("metadata", request.metadata) if request.HasField("metadata") else None,
+        once=once(request),
+        label=names.label("label", request.label),
     )
 
 
@@ -156,25 +159,33 @@ def parse_resolve(request: service.ResolveResourceRequest) -> Resolve:
     return Resolve(kind, names.target("type", request.type, request.name), "")
 
 
-def parse_page(request: Any) -> Page:
-    """Check size and token of a page of catalogs, schemas or models; the key of a row is its id."""
-    key = paging.decode_token(request.page_token, str)
-    after = names.identifier("page_token", str(key[0])) if key else None
-    return Page(paging.page_size(request.page_size), after)
+def parse_browse(request: Any) -> Browse:
+    """Check the size of a page of a list; the rest is read with the fields of the list, see search.py."""
+    return Browse(
+        size=paging.page_size(request.page_size),
+        page_token=request.page_token,
+        filter=request.filter,
+        order_by=request.order_by,
+        show_deleted=request.show_deleted,
+    )
 
 
-def parse_version_page(request: service.ListModelVersionsRequest) -> Page:
-    """Check size and token of a page of versions; the key of a row is its number."""
-    key = paging.decode_token(request.page_token, int)
+def number_after(token: str) -> int | None:
+    """Return the number in the token of a page, None for the first page.
+
+    Raises:
+        InvalidField: it is no token of such a list.
+    """
+    key = paging.decode_token(token, int)
     after = int(key[0]) if key else None
     if after is not None and not 0 < after <= _MAX_NUMBER:
         raise InvalidField(
             "page_token", "not a token of this list; send next_page_token of the page before, unchanged"
         )
-    return Page(paging.page_size(request.page_size), after)
+    return after
 
 
-def _once(request: Any) -> Once:
+def once(request: Any) -> Once:
     """Return what makes a repetition of this create safe: its id, and a fingerprint of everything else in it."""
     values.text("request_id", request.request_id, "request_id_length")
     content = type(request)()

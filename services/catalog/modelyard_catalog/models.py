@@ -88,6 +88,16 @@ class Signature:
 
 
 @dataclass(frozen=True)
+class DatasetReference:
+    """A state of a data set, and what it was for."""
+
+    name: str
+    version: str = ""
+    digest: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a version came from."""
 
@@ -98,6 +108,45 @@ class Provenance:
     source: str = ""
     python_version: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
+    datasets: tuple[DatasetReference, ...] = ()
+
+
+class MetadataCategory(StrEnum):
+    """What a custom fact is about, as in the OCI model catalog."""
+
+    PERFORMANCE = "PERFORMANCE"
+    TRAINING_PROFILE = "TRAINING_PROFILE"
+    TRAINING_AND_VALIDATION_DATASETS = "TRAINING_AND_VALIDATION_DATASETS"
+    TRAINING_ENVIRONMENT = "TRAINING_ENVIRONMENT"
+    OTHER = "OTHER"
+
+
+@dataclass(frozen=True)
+class CustomMetadata:
+    """One fact under a name of the user's own."""
+
+    key: str
+    value: str = ""
+    category: MetadataCategory = MetadataCategory.OTHER
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a version is for and how it was made, in the words of the OCI model catalog.
+
+    Attributes:
+        use_case: in the spelling of the list of OCI's, or empty.
+        framework: likewise.
+    """
+
+    use_case: str = ""
+    framework: str = ""
+    framework_version: str = ""
+    algorithm: str = ""
+    hyperparameters: Mapping[str, Json] = field(default_factory=dict)
+    test_results: Mapping[str, Json] = field(default_factory=dict)
+    custom: tuple[CustomMetadata, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +157,8 @@ class Resource:
         name: full name, as people type it.
         owner_id: principal that owns it; empty for versions, which belong to the owner of their model.
         revision: grows with every change; the `etag`.
+        delete_time: when it was deleted; None while it is not.
+        purge_time: until when it can be undeleted.
         parents: containers, innermost first, ending with the system.
     """
 
@@ -121,7 +172,14 @@ class Resource:
     revision: int
     create_time: datetime
     update_time: datetime
+    delete_time: datetime | None = None
+    purge_time: datetime | None = None
     parents: Chain
+
+    @property
+    def etag(self) -> str:
+        """What a caller sends back to make a change conditional."""
+        return str(self.revision)
 
     @property
     def link(self) -> Link:
@@ -170,6 +228,8 @@ class ModelVersion(Resource):
     Attributes:
         number: from 1, never reused within the model.
         artifact_digest: empty unless READY.
+        label: second name, unique in the model; empty if it has none.
+        copied_from: what the version that this one is a copy of was called then; empty if it is none.
         metrics: name to JSON value.
         aliases: those that point here, sorted.
         author_name: what the author was called at the time.
@@ -185,9 +245,13 @@ class ModelVersion(Resource):
     signature: Signature | None
     metrics: Mapping[str, Json]
     provenance: Provenance | None
+    metadata: ModelMetadata | None = None
     aliases: tuple[str, ...]
     author_id: str
     author_name: str
+    label: str = ""
+    copied_from: str = ""
+    copied_from_id: str = ""
 
     @property
     def model(self) -> Link:
@@ -202,6 +266,18 @@ class AliasMove:
     alias: str
     before: int
     after: int
+
+
+@dataclass(frozen=True)
+class RecordedMove:
+    """One move of an alias as its history keeps it; `sequence` grows with every move."""
+
+    sequence: int
+    alias: str
+    before: int
+    after: int
+    actor_name: str
+    time: datetime
 
 
 CONTAINERS: tuple[type[Resource], ...] = (Catalog, Schema, Model)

@@ -9,6 +9,7 @@ from modelyard.references import (
     InvalidReference,
     VersionReference,
     parse_alias,
+    parse_label,
     parse_name,
     parse_version_reference,
 )
@@ -83,6 +84,23 @@ def settable_alias(field: str, text: str) -> str:
         )
     if _LIKE_A_VERSION.fullmatch(text):
         raise InvalidField(field, f"{text!r} reads like a version number; choose another name")
+    return text
+
+
+def label(field: str, text: str) -> str:
+    """Return the label of a version, or an empty text for none.
+
+    Raises:
+        InvalidField: it is malformed or reserved.
+    """
+    if not text:
+        return ""
+    try:
+        parse_label(text)
+    except InvalidReference as error:
+        raise InvalidField(field, str(error)) from error
+    if text.lower() in _RESERVED:
+        raise InvalidField(field, f"{text!r} is reserved: it would mean something else in a reference")
     return text
 
 

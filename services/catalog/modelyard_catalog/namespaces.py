@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog.commands import Create, Page, Resolve, SetTags, Target, VersionRef
+from modelyard_catalog import search
+from modelyard_catalog.commands import Browse, Create, Resolve, SetTags, Target, VersionRef
 from modelyard_catalog.models import (
     CONTAINERS,
     Catalog,
@@ -72,24 +73,19 @@ class Namespaces:
         """
         return await self._db.read(lambda connection: self._require(connection, kind, path))
 
-    async def page(self, kind: type[C], parent: Path, scope: Scope, page: Page) -> list[C]:
-        """Return up to one row more than a page of what `scope` shows; the one more tells that there is a next page.
+    async def page(self, kind: type[C], parent: Path, scope: Scope, asked: Browse) -> tuple[list[C], str]:
+        """Return a page of what `scope` shows, in order of creation if not asked otherwise, and the token of the next one.
 
         Raises:
             NotFound: the container does not exist.
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
         """
-        after = page.after if isinstance(page.after, str) else None
 
-        async def work(connection: AsyncConnection) -> list[C]:
+        async def work(connection: AsyncConnection) -> tuple[list[C], str]:
             container = await self._container(connection, parent)
-            return await self._store.page(
-                connection,
-                kind,
-                parent_id=container.id if parent else None,
-                scope=scope,
-                after=after,
-                limit=page.size + 1,
-            )
+            parent_id = container.id if parent else None
+            return await search.page(connection, kind, asked, parent_id=parent_id, scope=scope)
 
         return await self._db.read(work)
 

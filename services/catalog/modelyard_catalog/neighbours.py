@@ -1,4 +1,4 @@
-"""The two other services that the rules ask, through their published stubs."""
+"""The three other services that the rules ask, through their published stubs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from modelyard.api.artifact.v1.artifact_service_pb2 import GetArtifactRequest
 from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_MOVE_ALIAS
 from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest, EvaluateGateResponse
+from modelyard.api.inference.v1.inference_service_pb2 import (
+    FindDeploymentsRequest,
+    FindDeploymentsResponse,
+    ListDeploymentsRequest,
+    ListDeploymentsResponse,
+)
 from modelyard_catalog.models import ModelVersion
 from modelyard_kit.errors import InvalidField, NotFound, PolicyUnmet
 from modelyard_kit.peers import Peers
 from modelyard_kit.protos import chain_to_proto
+
+_PAGE = 1_000
 
 
 class ArtifactService:
@@ -56,3 +64,34 @@ class GovernanceService:
         answer: EvaluateGateResponse = await self._peers.call(self._peers.governance.EvaluateGate, request)
         if not answer.allowed:
             raise PolicyUnmet("MOVE_ALIAS", version.name, answer.policy, list(answer.unmet))
+
+
+class InferenceService:
+    """Asks the inference service."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    async def running(self, version_ids: Sequence[str]) -> list[str]:
+        """Return names of the deployments that run or will run any of at most 10,000 versions.
+
+        Raises:
+            PeerUnavailable: the service does not answer.
+        """
+        request = FindDeploymentsRequest(model_version_ids=version_ids)
+        answer: FindDeploymentsResponse = await self._peers.call(
+            self._peers.inference.FindDeployments, request
+        )
+        return [deployment.name for deployment in answer.deployments]
+
+    async def inside(self, schema: str) -> list[str]:
+        """Return names of deployments in a schema, called so now; of very many, the first ones.
+
+        Raises:
+            PeerUnavailable: the service does not answer.
+        """
+        request = ListDeploymentsRequest(schema=schema, page_size=_PAGE)
+        answer: ListDeploymentsResponse = await self._peers.call(
+            self._peers.inference.ListDeployments, request
+        )
+        return [deployment.name for deployment in answer.deployments]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Uuid, cast, func
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_catalog import events
 from modelyard_catalog.commands import Once
 from modelyard_catalog.models import Json
 from modelyard_kit import idempotency, outbox
-from modelyard_kit.access import Link
+from modelyard_kit.access import Chain, Link
 from modelyard_kit.auth import Call
 
 _INLINE_CHARACTERS = 1_000
@@ -48,8 +51,21 @@ async def record(
     *,
     time: datetime,
     data: Mapping[str, Any],
+    chain: Chain | None = None,
+    also: Sequence[str] = (),
 ) -> None:
-    """Write the event of a change into its transaction."""
+    """Write the event of a change into its transaction.
+
+    Args:
+        connection: the transaction.
+        call: who changes, and by which request.
+        event_type: as `catalog.model.created`.
+        resource: what was changed.
+        time: when.
+        data: what of it, as JSON values.
+        chain: the resource and its containers, if it is gone from the tables; otherwise they are looked up there.
+        also: ids of further containers whose watchers want to know, as those that a model was moved out of.
+    """
     event = outbox.Event(
         type=event_type,
         resource=resource,
@@ -58,7 +74,15 @@ async def record(
         data=data,
         time=time,
     )
-    await outbox.append(connection, event)
+    # An event of something else, such as a data set, belongs to no container: see `events`.
+    scope = events.scope_of(resource) if chain is None else events.scope_of_chain(chain)
+    await outbox.append(connection, event, scope=_joined(also, scope))
+
+
+def _joined(also: Sequence[str], scope: Any) -> Any:
+    if scope is None or not also:
+        return scope
+    return func.array_cat(cast(list(also), ARRAY(Uuid(as_uuid=False))), scope)
 
 
 def compact(value: Json) -> Json:

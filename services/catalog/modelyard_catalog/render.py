@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
-from modelyard.api.catalog.v1 import model_pb2, namespace_pb2, signature_pb2
+from modelyard.api.catalog.v1 import catalog_service_pb2, model_pb2, namespace_pb2, signature_pb2
+from modelyard_catalog.metadata import metadata_to_proto
 from modelyard_catalog.models import (
     Catalog,
     InputLayout,
@@ -16,6 +17,7 @@ from modelyard_catalog.models import (
     Model,
     ModelVersion,
     Provenance,
+    RecordedMove,
     Resource,
     Schema,
     Signature,
@@ -23,8 +25,9 @@ from modelyard_catalog.models import (
     VersionState,
 )
 from modelyard_kit import paging, protos
+from modelyard_kit.limits import LIMITS
 
-R = TypeVar("R", bound=Resource)
+R = TypeVar("R")
 
 _STATES = {
     VersionState.PENDING: model_pb2.ModelVersion.STATE_PENDING,
@@ -70,9 +73,13 @@ def version(value: ModelVersion) -> model_pb2.ModelVersion:
         signature=None if value.signature is None else _signature(value.signature),
         metrics=metrics(value.metrics),
         provenance=None if value.provenance is None else _provenance(value.provenance),
+        metadata=None if value.metadata is None else metadata_to_proto(value.metadata),
         aliases=value.aliases,
         author_id=value.author_id,
         author_name=value.author_name,
+        label=value.label,
+        copied_from=value.copied_from,
+        copied_from_id=value.copied_from_id,
         **_common(value),
     )
 
@@ -80,6 +87,27 @@ def version(value: ModelVersion) -> model_pb2.ModelVersion:
 def metrics(values: Mapping[str, Json]) -> dict[str, Value]:
     """Return the messages of metrics."""
     return {name: _value(value) for name, value in values.items()}
+
+
+def limits() -> list[catalog_service_pb2.Limit]:
+    """Return the messages of every published limit, by name."""
+    return [
+        catalog_service_pb2.Limit(
+            name=name, maximum=limit.maximum, unit=limit.unit, description=limit.description
+        )
+        for name, limit in sorted(LIMITS.items())
+    ]
+
+
+def move(value: RecordedMove) -> catalog_service_pb2.AliasMove:
+    """Return the message of a move of an alias."""
+    return catalog_service_pb2.AliasMove(
+        alias=value.alias,
+        previous_version=value.before,
+        version=value.after,
+        moved_by=value.actor_name,
+        move_time=protos.timestamp(value.time),
+    )
 
 
 def page(rows: Sequence[R], size: int, key: Callable[[R], str | int]) -> tuple[Sequence[R], str]:
@@ -96,7 +124,9 @@ def _common(value: Resource) -> dict[str, Any]:
         "tags": value.tags,
         "create_time": protos.timestamp(value.create_time),
         "update_time": protos.timestamp(value.update_time),
-        "etag": str(value.revision),
+        "etag": value.etag,
+        "delete_time": protos.timestamp(value.delete_time),
+        "purge_time": protos.timestamp(value.purge_time),
     }
 
 
@@ -126,6 +156,12 @@ def _provenance(value: Provenance) -> model_pb2.Provenance:
         source=value.source,
         python_version=value.python_version,
         packages=value.packages,
+        datasets=[
+            model_pb2.DatasetReference(
+                name=item.name, version=item.version, digest=item.digest, role=item.role
+            )
+            for item in value.datasets
+        ],
     )
 
 

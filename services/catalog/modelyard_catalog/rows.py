@@ -15,10 +15,14 @@ from sqlalchemy.types import Text
 
 from modelyard_catalog.models import (
     Catalog,
+    CustomMetadata,
+    DatasetReference,
     InputLayout,
     Json,
+    MetadataCategory,
     MethodSignature,
     Model,
+    ModelMetadata,
     ModelVersion,
     Provenance,
     Resource,
@@ -101,18 +105,39 @@ def levels(kind: type[Resource]) -> tuple[Any, ...]:
     return _LEVELS[kind]
 
 
-def select_live(kind: type[Resource]) -> Select[Any]:
-    """Return the query of complete rows of a kind that are not deleted, nor in anything deleted."""
+def select_any(kind: type[Resource]) -> Select[Any]:
+    """Return the query of complete rows of a kind, deleted or not."""
     source, columns = _SELECTS[kind]
-    return (
-        select(*columns)
-        .select_from(source)
-        .where(*(table.c.delete_time.is_(None) for table in _LEVELS[kind]))
-    )
+    return select(*columns).select_from(source)
+
+
+def select_live(kind: type[Resource], *, show_deleted: bool = False) -> Select[Any]:
+    """Return the query of complete rows of a kind that are in nothing deleted, nor, unless they are to be shown, deleted."""
+    hiding = _LEVELS[kind][1:] if show_deleted else _LEVELS[kind]
+    return select_any(kind).where(*(table.c.delete_time.is_(None) for table in hiding))
+
+
+def select_chains() -> Select[Any]:
+    """Return the query of versions that are not deleted, with their digests and containers and nothing else."""
+    columns: list[ColumnElement[Any]] = [
+        model_versions.c.id,
+        model_versions.c.number,
+        model_versions.c.artifact_digest,
+    ]
+    for table, prefix in ((models, "model"), (schemas, "schema"), (catalogs, "catalog")):
+        columns += _container(table, prefix)
+    live = (table.c.delete_time.is_(None) for table in _LEVELS[ModelVersion])
+    return select(*columns).select_from(_IN_MODEL).where(*live)
+
+
+def read_chain(row: Row[Any]) -> Chain:
+    """Return the version and its containers in a row of `select_chains()`."""
+    parents = _model_chain(row)
+    return (Link(ResourceType.MODEL_VERSION, row.id, f"{parents[0].name}/{row.number}"), *parents)
 
 
 def read_row(kind: type[R], row: Row[Any]) -> R:
-    """Return the value of a row of `select_live(kind)`."""
+    """Return the value of a row of `select_live(kind)` or `select_any(kind)`."""
     return cast("R", _READERS[kind](row))
 
 
@@ -126,6 +151,8 @@ def _common(row: Row[Any], name: str, owner_id: str, parents: Chain) -> dict[str
         "revision": row.revision,
         "create_time": row.create_time,
         "update_time": row.update_time,
+        "delete_time": row.delete_time,
+        "purge_time": row.purge_time,
         "parents": parents,
     }
 
@@ -170,10 +197,14 @@ def _version(row: Row[Any]) -> ModelVersion:
         runtime=row.runtime,
         signature=signature_from_json(row.signature),
         metrics={name: _doubles(value) for name, value in (row.metrics or {}).items()},
-        provenance=None if row.provenance is None else Provenance(**row.provenance),
+        provenance=provenance_from_json(row.provenance),
+        metadata=metadata_from_json(row.metadata),
         aliases=tuple(row.aliases or ()),
         author_id=row.author_id,
         author_name=row.author_name,
+        label=row.label,
+        copied_from=row.copied_from,
+        copied_from_id=row.copied_from_id,
     )
 
 
@@ -220,6 +251,33 @@ def signature_from_json(stored: Any) -> Signature | None:
             for method in stored["methods"]
         )
     )
+
+
+def provenance_from_json(stored: Any) -> Provenance | None:
+    """Return the provenance of what was stored for it."""
+    if stored is None:
+        return None
+    datasets = tuple(DatasetReference(**item) for item in stored.get("datasets", ()))
+    return Provenance(**(stored | {"datasets": datasets}))
+
+
+def metadata_to_json(metadata: ModelMetadata | None) -> Json:
+    """Return what is stored for metadata: only what was given."""
+    if metadata is None:
+        return None
+    return {name: value for name, value in asdict(metadata).items() if value}
+
+
+def metadata_from_json(stored: Any) -> ModelMetadata | None:
+    """Return the metadata of what was stored for it."""
+    if stored is None:
+        return None
+    custom = tuple(
+        CustomMetadata(**(item | {"category": MetadataCategory(item["category"])}))
+        for item in stored.get("custom", ())
+    )
+    structs = {name: _doubles(stored.get(name, {})) for name in ("hyperparameters", "test_results")}
+    return ModelMetadata(**(stored | structs | {"custom": custom}))
 
 
 def _tensors(stored: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
-from modelyard_catalog import messages, names, render
+from modelyard_catalog import (
+    alias_messages,
+    feed_messages,
+    lifecycle_messages,
+    lineage_messages,
+    messages,
+    names,
+    render,
+)
 from modelyard_catalog.aliases import Aliases
-from modelyard_catalog.models import Catalog, Model, Schema
+from modelyard_catalog.copies import Copies
+from modelyard_catalog.deletions import Deletions
+from modelyard_catalog.feed import Feed
+from modelyard_catalog.lineage import LineageGraph
+from modelyard_catalog.models import Catalog, Model, ModelVersion, Schema
 from modelyard_catalog.namespaces import Namespaces
+from modelyard_catalog.updates import Updates
 from modelyard_catalog.versions import Versions
 from modelyard_kit.access import Grants, Privilege, Scope
 from modelyard_kit.auth import current_call
-from modelyard_kit.protos import chain_to_proto
+from modelyard_kit.protos import chain_to_proto, link_to_proto
 
 
 class CatalogServicer(CatalogServiceServicer):
     """Serves `modelyard.api.catalog.v1.CatalogService`."""
 
-    def __init__(self, namespaces: Namespaces, versions: Versions, aliases: Aliases, grants: Grants) -> None:
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        versions: Versions,
+        aliases: Aliases,
+        grants: Grants,
+        *,
+        feed: Feed,
+        lineage: LineageGraph,
+        updates: Updates,
+        deletions: Deletions,
+        copies: Copies,
+    ) -> None:
         self._namespaces = namespaces
         self._versions = versions
         self._aliases = aliases
         self._grants = grants
+        self._feed = feed
+        self._updates = updates
+        self._deletions = deletions
+        self._copies = copies
+        self._lineage = lineage
 
     async def CreateCatalog(
         self, request: service.CreateCatalogRequest, context: Any
@@ -41,10 +72,9 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListCatalogs(
         self, request: service.ListCatalogsRequest, context: Any
     ) -> service.ListCatalogsResponse:
-        page = messages.parse_page(request)
+        asked = messages.parse_browse(request)
         scope = self._scope(Privilege.USE_CATALOG)
-        rows = await self._namespaces.page(Catalog, (), scope, page)
-        shown, token = render.page(rows, page.size, lambda row: row.id)
+        shown, token = await self._namespaces.page(Catalog, (), scope, asked)
         return service.ListCatalogsResponse(catalogs=map(render.catalog, shown), next_page_token=token)
 
     async def CreateSchema(
@@ -62,10 +92,9 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.ListSchemasRequest, context: Any
     ) -> service.ListSchemasResponse:
         parent = names.path("catalog", request.catalog, 1)
-        page = messages.parse_page(request)
+        asked = messages.parse_browse(request)
         scope = self._scope(Privilege.USE_SCHEMA)
-        rows = await self._namespaces.page(Schema, parent, scope, page)
-        shown, token = render.page(rows, page.size, lambda row: row.id)
+        shown, token = await self._namespaces.page(Schema, parent, scope, asked)
         return service.ListSchemasResponse(schemas=map(render.schema, shown), next_page_token=token)
 
     async def CreateModel(
@@ -83,10 +112,9 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.ListModelsRequest, context: Any
     ) -> service.ListModelsResponse:
         parent = names.path("schema", request.schema, 2)
-        page = messages.parse_page(request)
+        asked = messages.parse_browse(request)
         scope = self._scope(Privilege.READ_METADATA)
-        rows = await self._namespaces.page(Model, parent, scope, page)
-        shown, token = render.page(rows, page.size, lambda row: row.id)
+        shown, token = await self._namespaces.page(Model, parent, scope, asked)
         return service.ListModelsResponse(models=map(render.model, shown), next_page_token=token)
 
     async def CreateModelVersion(
@@ -118,9 +146,7 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.ListModelVersionsRequest, context: Any
     ) -> service.ListModelVersionsResponse:
         model = names.path("model", request.model, 3)
-        page = messages.parse_version_page(request)
-        rows = await self._versions.page(model, page)
-        shown, token = render.page(rows, page.size, lambda row: row.number)
+        shown, token = await self._versions.page(model, messages.parse_browse(request))
         return service.ListModelVersionsResponse(
             model_versions=map(render.version, shown), next_page_token=token
         )
@@ -140,6 +166,117 @@ class CatalogServicer(CatalogServiceServicer):
     ) -> service.SetMetricsResponse:
         metrics = await self._versions.set_metrics(current_call(), messages.parse_set_metrics(request))
         return service.SetMetricsResponse(metrics=render.metrics(metrics))
+
+    async def UpdateCatalog(
+        self, request: service.UpdateCatalogRequest, context: Any
+    ) -> service.UpdateCatalogResponse:
+        command = lifecycle_messages.parse_update_catalog(request)
+        changed = await self._updates.update(current_call(), Catalog, command)
+        return service.UpdateCatalogResponse(catalog=render.catalog(changed))
+
+    async def UpdateSchema(
+        self, request: service.UpdateSchemaRequest, context: Any
+    ) -> service.UpdateSchemaResponse:
+        command = lifecycle_messages.parse_update_schema(request)
+        changed = await self._updates.update(current_call(), Schema, command)
+        return service.UpdateSchemaResponse(schema=render.schema(changed))
+
+    async def UpdateModel(
+        self, request: service.UpdateModelRequest, context: Any
+    ) -> service.UpdateModelResponse:
+        command = lifecycle_messages.parse_update_model(request)
+        changed = await self._updates.update(current_call(), Model, command)
+        return service.UpdateModelResponse(model=render.model(changed))
+
+    async def UpdateModelVersion(
+        self, request: service.UpdateModelVersionRequest, context: Any
+    ) -> service.UpdateModelVersionResponse:
+        command = lifecycle_messages.parse_update_version(request)
+        changed = await self._updates.update_version(current_call(), command)
+        return service.UpdateModelVersionResponse(model_version=render.version(changed))
+
+    async def DeleteCatalog(
+        self, request: service.DeleteCatalogRequest, context: Any
+    ) -> service.DeleteCatalogResponse:
+        command = lifecycle_messages.parse_delete(request, 1)
+        deleted = await self._deletions.delete(current_call(), Catalog, command)
+        return service.DeleteCatalogResponse(catalog=render.catalog(deleted))
+
+    async def DeleteSchema(
+        self, request: service.DeleteSchemaRequest, context: Any
+    ) -> service.DeleteSchemaResponse:
+        command = lifecycle_messages.parse_delete(request, 2)
+        deleted = await self._deletions.delete(current_call(), Schema, command)
+        return service.DeleteSchemaResponse(schema=render.schema(deleted))
+
+    async def DeleteModel(
+        self, request: service.DeleteModelRequest, context: Any
+    ) -> service.DeleteModelResponse:
+        command = lifecycle_messages.parse_delete(request, 3)
+        deleted = await self._deletions.delete(current_call(), Model, command)
+        return service.DeleteModelResponse(model=render.model(deleted))
+
+    async def DeleteModelVersion(
+        self, request: service.DeleteModelVersionRequest, context: Any
+    ) -> service.DeleteModelVersionResponse:
+        command = lifecycle_messages.parse_delete_version(request)
+        deleted = await self._deletions.delete(current_call(), ModelVersion, command)
+        return service.DeleteModelVersionResponse(model_version=render.version(deleted))
+
+    async def UndeleteResource(
+        self, request: service.UndeleteResourceRequest, context: Any
+    ) -> service.UndeleteResourceResponse:
+        command = lifecycle_messages.parse_undelete(request)
+        back = await self._deletions.undelete(current_call(), command)
+        return service.UndeleteResourceResponse(resource=link_to_proto(back.link))
+
+    async def CopyModelVersion(
+        self, request: service.CopyModelVersionRequest, context: Any
+    ) -> service.CopyModelVersionResponse:
+        made = await self._copies.copy(current_call(), lifecycle_messages.parse_copy(request))
+        return service.CopyModelVersionResponse(model_version=render.version(made))
+
+    async def ListAliasHistory(
+        self, request: service.ListAliasHistoryRequest, context: Any
+    ) -> service.ListAliasHistoryResponse:
+        command = alias_messages.parse_alias_history(request)
+        rows = await self._aliases.history(command)
+        shown, token = render.page(rows, command.page.size, lambda row: row.sequence)
+        return service.ListAliasHistoryResponse(moves=map(render.move, shown), next_page_token=token)
+
+    async def GetAliasAt(
+        self, request: service.GetAliasAtRequest, context: Any
+    ) -> service.GetAliasAtResponse:
+        number = await self._aliases.at(alias_messages.parse_alias_at(request))
+        return service.GetAliasAtResponse(version=number)
+
+    async def RollbackAlias(
+        self, request: service.RollbackAliasRequest, context: Any
+    ) -> service.RollbackAliasResponse:
+        model = await self._aliases.rollback(current_call(), alias_messages.parse_rollback(request))
+        return service.RollbackAliasResponse(model=render.model(model))
+
+    async def RecordLineage(
+        self, request: service.RecordLineageRequest, context: Any
+    ) -> service.RecordLineageResponse:
+        await self._lineage.record(current_call(), lineage_messages.parse_record_lineage(request))
+        return service.RecordLineageResponse()
+
+    async def QueryLineage(
+        self, request: service.QueryLineageRequest, context: Any
+    ) -> service.QueryLineageResponse:
+        found = await self._lineage.query(current_call(), lineage_messages.parse_query_lineage(request))
+        return lineage_messages.render_lineage(found)
+
+    async def GetLimits(self, request: service.GetLimitsRequest, context: Any) -> service.GetLimitsResponse:
+        return service.GetLimitsResponse(limits=render.limits())
+
+    async def WatchEvents(
+        self, request: service.WatchEventsRequest, context: Any
+    ) -> AsyncIterator[service.WatchEventsResponse]:
+        watch = feed_messages.parse_watch(request)
+        async for step in self._feed.watch(current_call(), watch):
+            yield feed_messages.render_step(step)
 
     async def ResolveResource(
         self, request: service.ResolveResourceRequest, context: Any

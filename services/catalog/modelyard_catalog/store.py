@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, and_, any_, cast, delete, false, insert, not_, or_, select, true, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import (
+    ColumnElement,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import Uuid
 
 from modelyard_catalog.commands import CreateVersion, VersionRef
 from modelyard_catalog.models import (
@@ -23,10 +27,10 @@ from modelyard_catalog.models import (
     ModelVersion,
     Path,
     Resource,
-    Schema,
     VersionState,
 )
-from modelyard_catalog.rows import levels, read_row, select_live, signature_to_json
+from modelyard_catalog.rows import levels, metadata_to_json, read_row, select_live, signature_to_json
+from modelyard_catalog.search import PARENT_COLUMN
 from modelyard_catalog.tables import (
     alias_history,
     aliases,
@@ -36,16 +40,9 @@ from modelyard_catalog.tables import (
     models,
     schemas,
 )
-from modelyard_kit.access import SYSTEM_ID, Scope
 from modelyard_kit.auth import Call
 
 R = TypeVar("R", bound=Resource)
-
-_PARENT_COLUMN: Mapping[type[Resource], str] = {
-    Schema: "catalog_id",
-    Model: "schema_id",
-    ModelVersion: "model_id",
-}
 
 
 class CatalogStore:
@@ -73,12 +70,7 @@ class CatalogStore:
         alias = ref.alias if ref.alias is not None else ComputedAlias.DEFAULT
         if alias in set(ComputedAlias):
             return await self._computed(connection, names, ComputedAlias(alias))
-        number = (
-            select(aliases.c.number)
-            .where(aliases.c.model_id == models.c.id, aliases.c.alias == alias)
-            .correlate(models)
-            .scalar_subquery()
-        )
+        number = _number_of_alias_or_label(alias)
         return await self._one(connection, ModelVersion, *names, model_versions.c.number == number)
 
     async def versions_by_number(
@@ -91,34 +83,27 @@ class CatalogStore:
         rows = await connection.execute(query)
         return {row.number: read_row(ModelVersion, row) for row in rows}
 
-    async def page(
-        self,
-        connection: AsyncConnection,
-        kind: type[R],
-        *,
-        parent_id: str | None,
-        scope: Scope,
-        after: str | None,
-        limit: int,
-    ) -> list[R]:
-        """Return rows in creation order that `scope` shows, after the row with id `after`."""
-        table = levels(kind)[0]
-        query = select_live(kind).where(_visible(kind, scope)).order_by(table.c.id).limit(limit)
-        if parent_id is not None:
-            query = query.where(table.c[_PARENT_COLUMN[kind]] == parent_id)
-        if after is not None:
-            query = query.where(table.c.id > after)
-        return [read_row(kind, row) for row in await connection.execute(query)]
+    async def has_copy(self, connection: AsyncConnection, model_id: str, digest: str) -> bool:
+        """Return whether a version of a model has this artifact from another model."""
+        query = select(model_versions.c.id).where(
+            model_versions.c.model_id == model_id,
+            model_versions.c.artifact_digest == digest,
+            model_versions.c.copied_from_id != "",
+            model_versions.c.delete_time.is_(None),
+        )
+        return (await connection.execute(query.limit(1))).one_or_none() is not None
 
-    async def version_page(
-        self, connection: AsyncConnection, model_id: str, *, before: int | None, limit: int
-    ) -> list[ModelVersion]:
-        """Return versions of a model, newest first, with numbers under `before`."""
-        query = select_live(ModelVersion).where(model_versions.c.model_id == model_id)
-        if before is not None:
-            query = query.where(model_versions.c.number < before)
-        query = query.order_by(model_versions.c.number.desc()).limit(limit)
-        return [read_row(ModelVersion, row) for row in await connection.execute(query)]
+    async def labels(
+        self, connection: AsyncConnection, model_id: str, labels: Iterable[str]
+    ) -> dict[str, int]:
+        """Return those of the labels that versions of a model have, with the numbers of the versions."""
+        query = select(model_versions.c.label, model_versions.c.number).where(
+            model_versions.c.model_id == model_id,
+            model_versions.c.label.in_(sorted(labels)),
+            model_versions.c.label != "",
+            model_versions.c.delete_time.is_(None),
+        )
+        return {row.label: row.number for row in await connection.execute(query)}
 
     async def alias_history(self, connection: AsyncConnection, model_id: str) -> list[AliasMove]:
         """Return every move of every alias of a model, oldest first."""
@@ -150,7 +135,7 @@ class CatalogStore:
         """Insert a catalog, schema or model; False if the name is taken."""
         values: dict[str, Any] = _new_row(id, description, tags, time) | {"name": name, "owner_id": owner_id}
         if parent_id is not None:
-            values[_PARENT_COLUMN[kind]] = parent_id
+            values[PARENT_COLUMN[kind]] = parent_id
         if kind is Model:
             values["latest_version"] = 0
         table = levels(kind)[0]
@@ -181,8 +166,9 @@ class CatalogStore:
         number: int,
         call: Call,
         time: datetime,
+        source: ModelVersion | None = None,
     ) -> None:
-        """Insert a version: READY with a digest, PENDING without."""
+        """Insert a version, maybe as a copy of `source`: READY with a digest, PENDING without."""
         state = VersionState.READY if command.artifact_digest else VersionState.PENDING
         values = _new_row(id, command.description, command.tags, time) | {
             "model_id": model_id,
@@ -193,11 +179,15 @@ class CatalogStore:
             "runtime": command.runtime,
             "signature": signature_to_json(command.signature),
             "provenance": None if command.provenance is None else asdict(command.provenance),
+            "metadata": metadata_to_json(command.metadata),
             "author_id": call.principal.id,
             "author_name": call.principal.name,
+            "label": command.label,
+            "copied_from": "" if source is None else source.name,
+            "copied_from_id": "" if source is None else source.id,
         }
         await connection.execute(insert(model_versions).values(values))
-        await self._write_metrics(connection, id, command.metrics)
+        await self._write_metrics(connection, model_id, id, command.metrics)
 
     async def set_state(
         self,
@@ -229,18 +219,18 @@ class CatalogStore:
     async def set_metrics(
         self,
         connection: AsyncConnection,
-        version_id: str,
+        version: ModelVersion,
         *,
         write: Mapping[str, Json],
         remove: Sequence[str],
         time: datetime,
     ) -> None:
         """Write and remove metrics of a version."""
-        gone = delete(metrics).where(metrics.c.version_id == version_id, metrics.c.name.in_(remove))
+        gone = delete(metrics).where(metrics.c.version_id == version.id, metrics.c.name.in_(remove))
         if remove:
             await connection.execute(gone)
-        await self._write_metrics(connection, version_id, write)
-        await self._change(connection, ModelVersion, version_id, time)
+        await self._write_metrics(connection, version.model.id, version.id, write)
+        await self._change(connection, ModelVersion, version.id, time)
 
     async def move_aliases(
         self,
@@ -295,12 +285,18 @@ class CatalogStore:
         return None if row is None else read_row(ModelVersion, row)
 
     async def _write_metrics(
-        self, connection: AsyncConnection, version_id: str, values: Mapping[str, Json]
+        self, connection: AsyncConnection, model_id: str, version_id: str, values: Mapping[str, Json]
     ) -> None:
         if not values:
             return
         rows = [
-            {"version_id": version_id, "name": name, "value": value, "number": _number(value)}
+            {
+                "version_id": version_id,
+                "model_id": model_id,
+                "name": name,
+                "value": value,
+                "number": _number(value),
+            }
             for name, value in values.items()
         ]
         statement = upsert(metrics).values(rows)
@@ -345,35 +341,20 @@ def _new_row(id: str, description: str, tags: Mapping[str, str], time: datetime)
     }
 
 
+def _number_of_alias_or_label(name: str) -> ColumnElement[int]:
+    """Return the number that an alias or a label of the model of the query means; no name is both."""
+    aliased = select(aliases.c.number).where(aliases.c.model_id == models.c.id, aliases.c.alias == name)
+    labelled = model_versions.alias("labelled")
+    named = select(labelled.c.number).where(
+        labelled.c.model_id == models.c.id,
+        labelled.c.label == name,
+        labelled.c.label != "",
+        labelled.c.delete_time.is_(None),
+    )
+    return func.coalesce(
+        aliased.correlate(models).scalar_subquery(), named.correlate(models).scalar_subquery()
+    )
+
+
 def _number(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _visible(kind: type[Resource], scope: Scope) -> ColumnElement[bool]:
-    """Return the condition under which a scope shows a row: the same decision as `access.decide`, for all rows at once."""
-    if scope.everything:
-        return true()
-    if SYSTEM_ID in scope.denied:
-        return false()
-    tables = levels(kind)
-    allowed: ColumnElement[bool] = true()
-    if SYSTEM_ID not in scope.allowed:
-        owned = [table.c.owner_id == scope.principal_id for table in tables] if scope.principal_id else []
-        allowed = or_(false(), *owned, *_any_of(tables, scope.allowed))
-    return and_(allowed, *(not_(condition) for condition in _any_of(tables, scope.denied)))
-
-
-def _any_of(tables: Iterable[Any], ids: frozenset[str]) -> list[ColumnElement[bool]]:
-    known = [id for id in sorted(ids) if _is_uuid(id)]  # noqa: A001 - what it is
-    if not known:
-        return []
-    array = cast(known, ARRAY(Uuid(as_uuid=False)))
-    return [table.c.id == any_(array) for table in tables]
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True

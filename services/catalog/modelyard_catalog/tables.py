@@ -1,7 +1,8 @@
 """The catalog's tables, exactly as the migrations make them (a test compares the two).
 
 Ids never change and nothing refers to a name, so that a rename is one column. Rows are never removed by a change of the
-catalog: `delete_time` hides them, and unique names hold among the rows that are not hidden.
+catalog: `delete_time` hides them with all that they contain, and unique names hold among the rows that are not hidden. After
+`purge_time` the purge removes them for good.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from modelyard_kit import idempotency, outbox
 
 metadata = MetaData()
-outbox.outbox_table(metadata)
+events = outbox.outbox_table(metadata, sequenced=True)
 idempotency.requests_table(metadata)
 
 _TIME = TIMESTAMP(timezone=True)
@@ -43,7 +44,23 @@ def _common() -> list[Column[object]]:
         Column("create_time", _TIME, nullable=False),
         Column("update_time", _TIME, nullable=False),
         Column("delete_time", _TIME),
+        Column("purge_time", _TIME),
     ]
+
+
+def _purge(table: str) -> Index:
+    return Index(f"{table}_purge", "purge_time", postgresql_where=text("purge_time IS NOT NULL"))
+
+
+def _tags(table: str) -> Index:
+    ops = {"tags": "jsonb_path_ops"}
+    return Index(f"{table}_tags", "tags", postgresql_using="gin", postgresql_ops=ops)
+
+
+def _ordered(table: str, *columns: str) -> Index:
+    """Return the index that serves the last column as filters and orders compare text; see docs/filters.md."""
+    # What stands in `postgresql_ops` is written behind the column, where SQLAlchemy has no place of its own for a collation.
+    return Index(f"{table}_{columns[-1]}", *columns, postgresql_ops={columns[-1]: 'COLLATE "C"'})
 
 
 catalogs = Table(
@@ -53,6 +70,8 @@ catalogs = Table(
     Column("name", Text, nullable=False),
     Column("owner_id", Text, nullable=False),
     Index("catalogs_live_name", "name", unique=True, postgresql_where=_LIVE),
+    _ordered("catalogs", "name"),
+    _purge("catalogs"),
 )
 
 schemas = Table(
@@ -64,6 +83,8 @@ schemas = Table(
     Column("owner_id", Text, nullable=False),
     Index("schemas_live_name", "catalog_id", "name", unique=True, postgresql_where=_LIVE),
     Index("schemas_page", "catalog_id", "id"),
+    _ordered("schemas", "catalog_id", "name"),
+    _purge("schemas"),
 )
 
 models = Table(
@@ -76,6 +97,9 @@ models = Table(
     Column("latest_version", BigInteger, nullable=False),
     Index("models_live_name", "schema_id", "name", unique=True, postgresql_where=_LIVE),
     Index("models_page", "schema_id", "id"),
+    _ordered("models", "schema_id", "name"),
+    _tags("models"),
+    _purge("models"),
 )
 
 model_versions = Table(
@@ -90,9 +114,24 @@ model_versions = Table(
     Column("runtime", Text, nullable=False),
     Column("signature", JSONB(none_as_null=True)),
     Column("provenance", JSONB(none_as_null=True)),
+    Column("metadata", JSONB(none_as_null=True)),
     Column("author_id", Text, nullable=False),
     Column("author_name", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("copied_from", Text, nullable=False),
+    Column("copied_from_id", Text, nullable=False),
     UniqueConstraint("model_id", "number", name="model_versions_number"),
+    Index(
+        "model_versions_live_label",
+        "model_id",
+        "label",
+        unique=True,
+        postgresql_where=text("label <> '' AND delete_time IS NULL"),
+    ),
+    _purge("model_versions"),
+    _tags("model_versions"),
+    Index("model_versions_create_time", "model_id", "create_time"),
+    _ordered("model_versions", "model_id", "label"),
     Index(
         "model_versions_ready",
         "model_id",
@@ -106,9 +145,20 @@ metrics = Table(
     metadata,
     Column("version_id", _ID, ForeignKey("model_versions.id"), primary_key=True),
     Column("name", Text, primary_key=True),
+    # That of the version, which has it for good: an index has the metrics of one model next to each other.
+    Column("model_id", _ID, nullable=False),
     Column("value", JSONB, nullable=False),
     # The value again where it is a number, so that numbers can be compared and sorted.
     Column("number", Double),
+)
+
+# By falling number, NULL last: the order of `metrics.accuracy desc`.
+Index(
+    "metrics_search",
+    metrics.c.model_id,
+    metrics.c.name,
+    metrics.c.number.desc().nulls_last(),
+    metrics.c.version_id,
 )
 
 aliases = Table(
@@ -121,7 +171,7 @@ aliases = Table(
     Index("aliases_number", "model_id", "number"),
 )
 
-# Only ever appended to: a trigger refuses every UPDATE and DELETE.
+# Only ever appended to: a trigger refuses every UPDATE, and every DELETE but that of the purge of its model.
 alias_history = Table(
     "alias_history",
     metadata,
@@ -136,4 +186,30 @@ alias_history = Table(
     Column("request_id", Text, nullable=False),
     Column("time", _TIME, nullable=False),
     Index("alias_history_alias", "model_id", "alias", "sequence"),
+    Index("alias_history_model", "model_id", "sequence"),
+)
+
+# The id of a node follows from what it stands for (see lineage_store.py), so that writers need not look for it. No foreign
+# keys: the graph outlives what was purged, and checking them would make concurrent writers of one data set collide.
+lineage_nodes = Table(
+    "lineage_nodes",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("kind", Text, nullable=False),
+    # Empty for versions of models, which are called what they are called now.
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+)
+
+lineage_edges = Table(
+    "lineage_edges",
+    metadata,
+    Column("source_id", _ID, primary_key=True),
+    Column("target_id", _ID, primary_key=True),
+    Column("relation", Text, primary_key=True),
+    Column("actor_id", Text, nullable=False),
+    Column("actor_name", Text, nullable=False),
+    Column("create_time", _TIME, nullable=False),
+    Index("lineage_edges_upstream", "target_id", "source_id", "relation"),
 )

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from google.protobuf.struct_pb2 import Value
+from google.protobuf.struct_pb2 import Struct, Value
 
 from modelyard.api.catalog.v1 import model_pb2, signature_pb2
-from modelyard_catalog.models import InputLayout, Json, MethodSignature, Provenance, Signature, TensorSpec
+from modelyard_catalog.models import (
+    DatasetReference,
+    InputLayout,
+    Json,
+    MethodSignature,
+    Provenance,
+    Signature,
+    TensorSpec,
+)
 from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField
 
@@ -68,7 +76,7 @@ def tags(field: str, given: Mapping[str, str]) -> dict[str, str]:
     """
     limits.check("tags_per_resource", len(given))
     return {
-        key(field, name, "tag_key_length"): text(f"{field}[{_shown(name)}]", value, "tag_value_length")
+        key(field, name, "tag_key_length"): text(f"{field}[{shown(name)}]", value, "tag_value_length")
         for name, value in given.items()
     }
 
@@ -82,7 +90,7 @@ def key(field: str, name: str, limit: str) -> str:
     """
     if not name:
         raise InvalidField(field, "has an entry without a name")
-    return text(f"{field}[{_shown(name)}]", name, limit)
+    return text(f"{field}[{shown(name)}]", name, limit)
 
 
 def removals(field: str, names: Iterable[str], written: Mapping[str, object], limit: str) -> tuple[str, ...]:
@@ -96,7 +104,7 @@ def removals(field: str, names: Iterable[str], written: Mapping[str, object], li
     for name in dict.fromkeys(names):
         key(field, name, limit)
         if name in written:
-            raise InvalidField(field, f"{_shown(name)!r} is also in 'set'; write it or remove it")
+            raise InvalidField(field, f"{shown(name)!r} is also in 'set'; write it or remove it")
         found.append(name)
     return tuple(found)
 
@@ -112,9 +120,33 @@ def metrics(field: str, given: Mapping[str, Value]) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for name, value in given.items():
         key(field, name, "metric_name_length")
-        found[name] = _json(f"{field}[{_shown(name)}]", value, METRIC_DEPTH)
+        found[name] = _json(f"{field}[{shown(name)}]", value, METRIC_DEPTH)
         limits.check("metric_value_bytes", len(json.dumps(found[name], ensure_ascii=False).encode()))
     return found
+
+
+def struct(field: str, message: Struct) -> dict[str, Json]:
+    """Return a JSON object.
+
+    Raises:
+        InvalidField: a value is unset, not finite, too deep, or cannot be stored.
+    """
+    return {
+        _storable(field, name): _json(f"{field}.{shown(name)}", item, METRIC_DEPTH - 1)
+        for name, item in message.fields.items()
+    }
+
+
+def address(field: str, value: str, limit: str) -> str:
+    """Return an address without credentials.
+
+    Raises:
+        InvalidField: it holds some, or cannot be stored.
+        LimitExceeded: it is too long.
+    """
+    if _CREDENTIALS.match(value):
+        raise InvalidField(field, "holds credentials; send the address without them")
+    return text(field, value, limit)
 
 
 def _json(field: str, value: Value, depth: int) -> Json:
@@ -137,7 +169,7 @@ def _json(field: str, value: Value, depth: int) -> Json:
         case "struct_value":
             fields = value.struct_value.fields.items()
             return {
-                _storable(field, name): _json(f"{field}.{_shown(name)}", item, depth - 1)
+                _storable(field, name): _json(f"{field}.{shown(name)}", item, depth - 1)
                 for name, item in fields
             }
         case _:
@@ -214,7 +246,7 @@ def _tensors(field: str, messages: Iterable[signature_pb2.TensorSpec]) -> tuple[
 def _tensor(field: str, message: signature_pb2.TensorSpec) -> TensorSpec:
     if message.datatype not in DATATYPES:
         raise InvalidField(
-            f"{field}.datatype", f"{_shown(message.datatype)!r} is none of {', '.join(sorted(DATATYPES))}"
+            f"{field}.datatype", f"{shown(message.datatype)!r} is none of {', '.join(sorted(DATATYPES))}"
         )
     if not message.shape:
         raise InvalidField(f"{field}.shape", "needs at least the dimension that counts rows")
@@ -237,7 +269,7 @@ def _unique(field: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InvalidField(field, f"{_shown(name)!r} is there twice")
+            raise InvalidField(field, f"{shown(name)!r} is there twice")
         seen.add(name)
 
 
@@ -249,8 +281,6 @@ def provenance(field: str, message: model_pb2.Provenance) -> Provenance:
         LimitExceeded: a text is too long, or there are too many packages.
     """
     limits.check("provenance_packages", len(message.packages))
-    if _CREDENTIALS.match(message.git_repository):
-        raise InvalidField(f"{field}.git_repository", "holds credentials; send the address without them")
 
     def short(name: str, value: str) -> str:
         return text(f"{field}.{name}", value, "provenance_field_length")
@@ -258,17 +288,41 @@ def provenance(field: str, message: model_pb2.Provenance) -> Provenance:
     packages = {}
     for name, release in message.packages.items():
         key(f"{field}.packages", name, "provenance_field_length")
-        packages[name] = short(f"packages[{_shown(name)}]", release)
+        packages[name] = short(f"packages[{shown(name)}]", release)
     return Provenance(
-        git_repository=short("git_repository", message.git_repository),
+        git_repository=address(f"{field}.git_repository", message.git_repository, "provenance_field_length"),
         git_branch=short("git_branch", message.git_branch),
         git_commit=short("git_commit", message.git_commit),
         git_dirty=message.git_dirty,
         source=short("source", message.source),
         python_version=short("python_version", message.python_version),
         packages=packages,
+        datasets=datasets(f"{field}.datasets", message.datasets),
     )
 
 
-def _shown(name: str) -> str:
+def datasets(field: str, messages: Sequence[model_pb2.DatasetReference]) -> tuple[DatasetReference, ...]:
+    """Return references to data sets.
+
+    Raises:
+        InvalidField: a name is missing or holds a password, or a text cannot be stored.
+        LimitExceeded: a text is too long, or there are too many.
+    """
+    limits.check("datasets_per_version", len(messages))
+    return tuple(_dataset(f"{field}[{position}]", message) for position, message in enumerate(messages))
+
+
+def _dataset(field: str, message: model_pb2.DatasetReference) -> DatasetReference:
+    if not message.name:
+        raise InvalidField(f"{field}.name", "is required")
+    return DatasetReference(
+        name=address(f"{field}.name", message.name, "lineage_name_length"),
+        version=text(f"{field}.version", message.version, "lineage_name_length"),
+        digest=text(f"{field}.digest", message.digest, "lineage_name_length"),
+        role=text(f"{field}.role", message.role, "lineage_relation_length"),
+    )
+
+
+def shown(name: str) -> str:
+    """Return a name as messages show it: cut when it is long."""
     return name if len(name) <= _SHOWN else f"{name[: _SHOWN - 1]}…"

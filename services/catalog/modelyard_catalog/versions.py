@@ -6,7 +6,9 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog.commands import CreateVersion, Fail, Finalize, Page, SetMetrics, VersionRef
+from modelyard_catalog import search
+from modelyard_catalog.commands import Browse, CreateVersion, Fail, Finalize, SetMetrics, VersionRef
+from modelyard_catalog.labels import require_free_label
 from modelyard_catalog.models import (
     RESULTS,
     TRANSITIONS,
@@ -17,6 +19,7 @@ from modelyard_catalog.models import (
     Transition,
     VersionState,
 )
+from modelyard_catalog.origins import record_datasets
 from modelyard_catalog.recording import changes, compact, create_once, record
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit import limits
@@ -24,7 +27,7 @@ from modelyard_kit.access import Link, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import InvalidState, NotFound
+from modelyard_kit.errors import InvalidField, InvalidState, NotFound
 from modelyard_kit.ids import new_id
 
 
@@ -55,13 +58,14 @@ class Versions:
 
         Raises:
             NotFound: the model does not exist.
-            InvalidField: the artifact was not committed for the model.
+            InvalidField: the artifact was not committed for the model, or an alias has the name of the label.
+            AlreadyExists: another version has the label.
             PeerUnavailable: the artifact service does not answer.
             RequestIdReused: the request id came before with other content.
         """
         if command.artifact_digest:
             # Before the transaction: what it runs may run twice, and must not wait for another service.
-            await self._artifacts.require(command.artifact_digest, ".".join(command.model))
+            await self._require_artifact(command.artifact_digest, command.model)
 
         async def work(connection: AsyncConnection) -> ModelVersion:
             async def insert() -> str:
@@ -88,7 +92,7 @@ class Versions:
         seen = await self.get(command.version)
         if _is_repetition(seen, Transition.FINALIZE, digest=command.artifact_digest):
             return seen
-        await self._artifacts.require(command.artifact_digest, seen.model.name)
+        await self._require_artifact(command.artifact_digest, command.version.model)
         return await self._change_state(
             call,
             VersionRef(command.version.model, seen.number),
@@ -113,17 +117,18 @@ class Versions:
         """
         return await self._db.read(lambda connection: self._require(connection, ref))
 
-    async def page(self, model: Path, page: Page) -> list[ModelVersion]:
-        """Return up to one row more than a page of versions, newest first.
+    async def page(self, model: Path, asked: Browse) -> tuple[list[ModelVersion], str]:
+        """Return a page of versions, newest first if not asked otherwise, and the token of the next one.
 
         Raises:
             NotFound: the model does not exist.
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
         """
-        before = page.after if isinstance(page.after, int) else None
 
-        async def work(connection: AsyncConnection) -> list[ModelVersion]:
+        async def work(connection: AsyncConnection) -> tuple[list[ModelVersion], str]:
             found = await self._model(connection, model)
-            return await self._store.version_page(connection, found.id, before=before, limit=page.size + 1)
+            return await search.page(connection, ModelVersion, asked, parent_id=found.id, scope=None)
 
         return await self._db.read(work)
 
@@ -147,7 +152,7 @@ class Versions:
                 return after
             now = self._clock()
             await self._store.set_metrics(
-                connection, version.id, write=command.write, remove=command.remove, time=now
+                connection, version, write=command.write, remove=command.remove, time=now
             )
             event = "catalog.model_version.measured"
             await record(connection, call, event, version.link, time=now, data=difference)
@@ -157,6 +162,7 @@ class Versions:
 
     async def _insert(self, connection: AsyncConnection, call: Call, command: CreateVersion) -> str:
         model = await self._model(connection, command.model)
+        await require_free_label(connection, self._store, model, command.label)
         now = self._clock()
         number = await self._store.next_number(connection, model.id, now)
         made = new_id()
@@ -164,6 +170,8 @@ class Versions:
             connection, command, id=made, model_id=model.id, number=number, call=call, time=now
         )
         link = Link(ResourceType.MODEL_VERSION, made, f"{model.name}/{number}")
+        datasets = () if command.provenance is None else command.provenance.datasets
+        await record_datasets(connection, call, link, datasets, now, is_new=True)
         data = {
             "after": {
                 "model_id": model.id,
@@ -172,6 +180,7 @@ class Versions:
                 "artifact_digest": command.artifact_digest,
                 "description": command.description,
                 "runtime": command.runtime,
+                "label": command.label,
                 "tags": dict(command.tags),
                 "metrics": {name: compact(value) for name, value in command.metrics.items()},
             }
@@ -202,6 +211,24 @@ class Versions:
             return await self._require(connection, ref)
 
         return await self._db.in_tx(work)
+
+    async def _require_artifact(self, digest: str, model: Path) -> None:
+        """Return if the artifact was committed for the model, or came to it with a copy of a version of another one.
+
+        Raises:
+            InvalidField: neither.
+            PeerUnavailable: the artifact service does not answer.
+        """
+
+        async def copied(connection: AsyncConnection) -> bool:
+            found = await self._model(connection, model)
+            return await self._store.has_copy(connection, found.id, digest)
+
+        try:
+            await self._artifacts.require(digest, ".".join(model))
+        except InvalidField:
+            if not await self._db.read(copied):
+                raise
 
     async def _model(self, connection: AsyncConnection, path: Path) -> Model:
         found = await self._store.find(connection, Model, path)

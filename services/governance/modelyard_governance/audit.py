@@ -30,7 +30,7 @@ class Audit:
         self._clock = clock
 
     async def record(self, events: Sequence[RecordedEvent]) -> None:
-        """Append events, each id once, and note the owners of what they say was created."""
+        """Append events, each id once, and note the owners of what they say was created or changed."""
         unique = {event.id: event for event in events}
 
         async def work(connection: AsyncConnection) -> bool:
@@ -48,7 +48,8 @@ class Audit:
         changed = False
         for event in events:
             resource = event.resource
-            if event.type.endswith(".created") and resource.type in OWNABLE and resource.owner_id:
+            told = event.type.endswith((".created", ".updated"))
+            if told and resource.type in OWNABLE and resource.owner_id:
                 changed |= await set_owner(connection, resource, clock=self._clock)
         return changed
 

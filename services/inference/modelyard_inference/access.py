@@ -34,6 +34,7 @@ def access_table(deployments: Deployments) -> AccessTable:
         "DeleteDeployment": Requires(Privilege.DEPLOY, named),
         "ListReplicas": Requires(Privilege.READ_METADATA, of_replicas),
         "ResolveResource": SERVICES,
+        "FindDeployments": SERVICES,
         "WatchRoutes": SERVICES,
         "ConfirmRoutes": SERVICES,
     }

@@ -124,13 +124,15 @@ class ArtifactCache:
             self._problems.pop(digest, None)
 
     async def _download(self, version: Version) -> None:
-        digest, files = await self._source.files(version.name)
+        # The model may be called otherwise by now, and another one as it was.
+        name = await self._source.version_name(version.id)
+        digest, files = await self._source.files(name)
         if digest != version.artifact_digest or manifest_digest(files) != digest:
             raise ArtifactDamaged(f"the file list of {version.name} is not that of {version.artifact_digest}")
         partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self._folder))
         try:
             for entry in files:
-                await _receive(self._source.read(version.name, entry.path), partial, entry)
+                await _receive(self._source.read(name, entry.path), partial, entry)
             await failpoint("inference.artifact.received")
             await asyncio.to_thread(_publish, partial, self.path(digest))
         finally:

@@ -21,7 +21,7 @@ from modelyard_inference.models import (
 from modelyard_inference.ports import Upstream
 from modelyard_inference.store import InferenceStore, Visible
 from modelyard_kit import idempotency, outbox
-from modelyard_kit.access import Chain, Grants, Missing, Privilege
+from modelyard_kit.access import Chain, Grants, Link, Missing, Privilege
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
@@ -156,10 +156,8 @@ class Deployments:
             PolicyUnmet: a policy forbids to deploy a version.
             PeerUnavailable: catalog or governance does not answer.
         """
-        kept = {
-            target.spec.reference
-            for target in _changeable(await self.get(command.name), command.etag).targets
-        }
+        before_targets = _changeable(await self.get(command.name), command.etag).targets
+        kept = await self._still_meant(before_targets, command.targets or ())
         new = [spec for spec in command.targets or () if spec.reference not in kept]
         approved = {
             spec.reference: Target(spec, wanted=found) for spec, found in await self._approve(call, new)
@@ -234,6 +232,14 @@ class Deployments:
 
         return await self._db.read(work)
 
+    async def using(self, version_ids: Sequence[str]) -> list[Link]:
+        """Return the deployments that run or will run any of some versions, by name.
+
+        Those that are being deleted count for as long as a replica of the version is there.
+        """
+        found = await self._db.read(lambda connection: self._store.using(connection, version_ids))
+        return [deployment.chain[0] for deployment in found]
+
     async def chain(self, *, name: str = "", deployment_id: str = "") -> Chain:
         """Return the chain of a deployment by name or id.
 
@@ -279,6 +285,17 @@ class Deployments:
             raise missing.error from None
         self._grants.require(principal, Privilege.USE_SCHEMA, chain)
         return chain[0].id
+
+    async def _still_meant(self, targets: Sequence[Target], specs: Sequence[TargetSpec]) -> set[str]:
+        """Return those references of targets that are asked for again and name the same model as when they were given."""
+        asked = {spec.reference for spec in specs}
+        kept = set()
+        for target in targets:
+            if target.spec.reference in asked:
+                chain = await self._upstream.nearest_chain(target.spec.model)
+                if chain[0].id == target.wanted.model_id:
+                    kept.add(target.spec.reference)
+        return kept
 
     async def _approve(self, call: Call, specs: Sequence[TargetSpec]) -> list[tuple[TargetSpec, Version]]:
         """Resolve targets and check that the caller and the policies let them be deployed."""
@@ -366,7 +383,7 @@ def _retargeted(
     kept = {target.spec.reference: target for target in before.targets}
     result = []
     for position, spec in enumerate(specs):
-        if spec.reference in kept:
+        if spec.reference in kept and spec.reference not in approved:
             result.append(replace(kept[spec.reference], spec=spec))
         elif spec.reference in approved:
             place = before.targets[min(position, len(before.targets) - 1)]

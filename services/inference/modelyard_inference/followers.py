@@ -1,19 +1,22 @@
-"""Follows aliases: looks again what a reference means, and wants the new version if its policies let it.
+"""Follows aliases and renames: looks again what a reference means, and wants the new version if its policies let it.
 
-References that name a number never change. The others are looked up in turn, a bounded number each time.
+What is followed is a model, by its id: a reference is looked up under the name that the model has now, and is rewritten to it. So a
+rename changes nothing for a deployment, and another model that gets the old name is none of its business. References that name
+a number always mean the same version. All are looked up in turn, a bounded number each time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard.references import PREFIX, parse_version_reference
 from modelyard_inference.models import Deployment, DeploymentState, Target, Version
 from modelyard_inference.ports import Upstream
 from modelyard_inference.store import InferenceStore
@@ -29,7 +32,27 @@ _PARALLEL = 8
 _LATER = (PeerUnavailable, PermissionsStale, Contention)
 
 _log = structlog.get_logger()
-Answer = Version | DomainError
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """A reference to a version of a model that had this id when it was given."""
+
+    model_id: str
+    reference: str
+    follows: bool
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """The reference under the name that its model has now, and what it means now if that can change."""
+
+    reference: str
+    model: str
+    version: Version | None
+
+
+Answer = _Meaning | DomainError
 
 
 class Followers:
@@ -42,7 +65,7 @@ class Followers:
         self._store = store
         self._upstream = upstream
         self._wake = wake
-        self._turns: OrderedDict[str, None] = OrderedDict()
+        self._turns: OrderedDict[_Followed, None] = OrderedDict()
         self._slots = asyncio.Semaphore(_PARALLEL)
 
     async def run(self) -> None:
@@ -59,7 +82,7 @@ class Followers:
     async def follow(self, deployments: Sequence[Deployment]) -> bool:
         """Look up references whose turn it is; return whether any deployment wants something else now."""
         following = [d for d in deployments if d.state is not DeploymentState.DELETING]
-        references = {t.spec.reference for d in following for t in d.targets if t.spec.follows}
+        references = {_followed(target) for deployment in following for target in deployment.targets}
         for gone in self._turns.keys() - references:
             del self._turns[gone]
         for new in references - self._turns.keys():
@@ -67,7 +90,7 @@ class Followers:
         turn = list(self._turns)[:BATCH]
         for reference in turn:
             self._turns.move_to_end(reference)
-        answers = dict(zip(turn, await asyncio.gather(*map(self._version, turn)), strict=True))
+        answers = dict(zip(turn, await asyncio.gather(*map(self._meaning, turn)), strict=True))
         gates: dict[str, DomainError | None] = {}
         changed = False
         for deployment in following:
@@ -76,29 +99,43 @@ class Followers:
                 changed |= await self._want(deployment, targets)
         return changed
 
-    async def _version(self, reference: str) -> Answer:
+    async def _meaning(self, followed: _Followed) -> Answer:
         async with self._slots:
             try:
-                return await self._upstream.version(reference)
+                model = await self._upstream.model_name(followed.model_id)
+                reference = _renamed(followed.reference, model)
+                if not followed.follows:
+                    return _Meaning(reference, model, None)
+                version = await self._upstream.version(reference)
             except DomainError as error:
                 return error
+            if version.model_id != followed.model_id:  # renamed between the two questions
+                return Contention(1)
+            return _Meaning(reference, model, version)
 
     async def _look(
-        self, target: Target, answers: dict[str, Answer], gates: dict[str, DomainError | None]
+        self, target: Target, answers: Mapping[_Followed, Answer], gates: dict[str, DomainError | None]
     ) -> Target:
-        answer = answers.get(target.spec.reference) if target.spec.follows else None
+        answer = answers.get(_followed(target))
         if answer is None or isinstance(answer, _LATER):
             return target
         if isinstance(answer, DomainError):
-            return replace(target, problem=f"{target.spec.reference}: {answer}")
-        if answer.id == target.wanted.id:
+            problem = f"{target.spec.reference}: {answer}" if target.spec.follows else target.problem
+            return replace(target, problem=problem)
+        named = replace(target, spec=replace(target.spec, reference=answer.reference, model=answer.model))
+        return named if answer.version is None else await self._want_version(named, answer.version, gates)
+
+    async def _want_version(
+        self, target: Target, version: Version, gates: dict[str, DomainError | None]
+    ) -> Target:
+        if version.id == target.wanted.id:
             return replace(target, problem="")
-        refusal = await self._gate(answer, gates)
+        refusal = await self._gate(version, gates)
         if isinstance(refusal, _LATER):
             return target
         if refusal:
-            return replace(target, problem=f"{target.spec.reference} means {answer.name} now: {refusal}")
-        return replace(target, wanted=answer, problem="")
+            return replace(target, problem=f"{target.spec.reference} means {version.name} now: {refusal}")
+        return replace(target, wanted=version, problem="")
 
     async def _gate(self, version: Version, gates: dict[str, DomainError | None]) -> DomainError | None:
         if version.id not in gates:
@@ -130,3 +167,16 @@ class Followers:
                     after=after.wanted.name,
                 )
         return written
+
+
+def _followed(target: Target) -> _Followed:
+    return _Followed(target.wanted.model_id, target.spec.reference, target.spec.follows)
+
+
+def _renamed(reference: str, model: str) -> str:
+    """Return a reference with another name of its model, otherwise as it was given."""
+    parsed = parse_version_reference(reference)
+    if parsed.model == model:
+        return reference
+    prefix = PREFIX if reference.startswith(PREFIX) else ""
+    return f"{prefix}{replace(parsed, model=model)}"

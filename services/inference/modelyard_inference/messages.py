@@ -33,6 +33,7 @@ MAX_TIMEOUT_MS = 3_600_000
 MAX_WEIGHT = 1_000_000
 MAX_CONFIRMED_GROUPS = 100_000
 MAX_PROBLEM_LENGTH = 2_000
+MAX_FOUND_VERSIONS = 10_000
 UPDATABLE = ("description", "targets", "replicas", "max_request_bytes", "timeout")
 
 _GATEWAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -140,6 +141,23 @@ def parse_resolve(request: s.ResolveResourceRequest) -> tuple[str, str]:
             raise InvalidField("id", f"{request.id[:80]!r} is not an id")
         return "", request.id
     return _name(request.name, "name", 3), ""
+
+
+def parse_find(request: s.FindDeploymentsRequest) -> tuple[str, ...]:
+    """Return the ids of versions, each once.
+
+    Raises:
+        InvalidField: there is none, there are too many, or one is malformed.
+    """
+    ids = tuple(dict.fromkeys(request.model_version_ids))
+    if not ids:
+        raise InvalidField("model_version_ids", "give at least one id")
+    if len(ids) > MAX_FOUND_VERSIONS:
+        raise InvalidField("model_version_ids", f"has {len(ids)} ids; at most {MAX_FOUND_VERSIONS} at a time")
+    for position, version_id in enumerate(ids):
+        if not _ID.fullmatch(version_id):
+            raise InvalidField(f"model_version_ids[{position}]", f"{version_id[:80]!r} is not an id")
+    return ids
 
 
 def parse_gateway(gateway_id: str) -> str:

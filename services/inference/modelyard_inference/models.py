@@ -77,7 +77,7 @@ class TargetSpec:
     """A target as a caller asked for it."""
 
     reference: str
-    """As it was given."""
+    """As it was given, but under the name that its model has now."""
     model: str
     """Full name of the model in it."""
     follows: bool

@@ -39,6 +39,22 @@ class Upstream(Protocol):
             PeerUnavailable: the catalog does not answer.
         """
 
+    async def model_name(self, model_id: str) -> str:
+        """Return what a model is called now.
+
+        Raises:
+            NotFound: there is no such model any more.
+            PeerUnavailable: the catalog does not answer.
+        """
+
+    async def schema_of_id(self, schema_id: str) -> Chain:
+        """Return the chain of a schema by its id.
+
+        Raises:
+            NotFound: there is no such schema any more.
+            PeerUnavailable: the catalog does not answer.
+        """
+
     async def schema_chain(self, name: str) -> Chain:
         """Return the chain of a schema.
 
@@ -65,6 +81,13 @@ class Upstream(Protocol):
 
 class ArtifactSource(Protocol):
     """Where artifacts come from."""
+
+    async def version_name(self, version_id: str) -> str:
+        """Return what a version is called now.
+
+        Raises:
+            DomainError: there is no such version any more, or nobody can tell.
+        """
 
     async def files(self, version: str) -> tuple[str, list[FileEntry]]:
         """Return the digest and the files of a version's artifact, in byte order of their paths.

@@ -12,7 +12,7 @@ from modelyard_inference.deployments import Deployments
 from modelyard_inference.routes import Routes
 from modelyard_kit.auth import current_call
 from modelyard_kit.paging import encode_token
-from modelyard_kit.protos import chain_to_proto
+from modelyard_kit.protos import chain_to_proto, link_to_proto
 
 
 class InferenceServicer(InferenceServiceServicer):
@@ -67,6 +67,12 @@ class InferenceServicer(InferenceServiceServicer):
         name, deployment_id = messages.parse_resolve(request)
         chain = await self._deployments.chain(name=name, deployment_id=deployment_id)
         return s.ResolveResourceResponse(chain=chain_to_proto(chain))
+
+    async def FindDeployments(
+        self, request: s.FindDeploymentsRequest, context: Any
+    ) -> s.FindDeploymentsResponse:
+        found = await self._deployments.using(messages.parse_find(request))
+        return s.FindDeploymentsResponse(deployments=map(link_to_proto, found))
 
     async def WatchRoutes(
         self, request: s.WatchRoutesRequest, context: Any

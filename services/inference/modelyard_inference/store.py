@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import tables as t
@@ -26,7 +27,7 @@ from modelyard_inference.models import (
     TargetSpec,
     Version,
 )
-from modelyard_kit.access import SYSTEM_ID, Scope
+from modelyard_kit.access import SYSTEM_ID, Link, Scope
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,17 @@ class InferenceStore:
             connection, sa.select(t.deployments).where(*conditions).order_by(c.id).limit(limit)
         )
 
+    async def using(self, connection: AsyncConnection, version_ids: Sequence[str]) -> list[Deployment]:
+        """Return the deployments that want, or have a group of, any of the versions, by name."""
+        wanted = sa.select(t.targets.c.deployment_id).where(
+            t.targets.c.wanted["id"].astext == sa.any_(sa.cast(version_ids, ARRAY(sa.Text)))
+        )
+        running = sa.select(t.groups.c.deployment_id).where(
+            t.groups.c.version["id"].astext == sa.any_(sa.cast(version_ids, ARRAY(sa.Text)))
+        )
+        query = sa.select(t.deployments).where(t.deployments.c.id.in_(wanted.union(running)))
+        return await self._deployments(connection, query.order_by(t.deployments.c.name))
+
     async def insert_deployment(self, connection: AsyncConnection, deployment: Deployment) -> None:
         """Write a new deployment with its targets."""
         await connection.execute(sa.insert(t.deployments).values(**_deployment_row(deployment)))
@@ -102,6 +114,18 @@ class InferenceStore:
         statement = sa.update(t.deployments).where(c.id == deployment.id, c.revision == deployment.revision)
         result = await connection.execute(statement.values(state=state, state_message=message))
         return result.rowcount > 0
+
+    async def set_containers(self, connection: AsyncConnection, schema: Link, catalog: Link) -> list[str]:
+        """Note catalog and owners of a schema in its deployments, and return the ids of those where that is new."""
+        c = t.deployments.c
+        values = {
+            "schema_owner_id": schema.owner_id,
+            "catalog_id": catalog.id,
+            "catalog_owner_id": catalog.owner_id,
+        }
+        differs = sa.or_(*(c[name] != value for name, value in values.items()))
+        statement = sa.update(t.deployments).where(c.schema_id == schema.id, differs).values(values)
+        return list((await connection.execute(statement.returning(c.id))).scalars())
 
     async def delete_deployment(self, connection: AsyncConnection, deployment_id: str) -> None:
         """Forget a deployment that has no group left."""

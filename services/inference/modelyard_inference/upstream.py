@@ -63,6 +63,33 @@ class PeerUpstream:
         """
         return await self._chain(ResourceType.MODEL_VERSION, name)
 
+    async def version_name(self, version_id: str) -> str:
+        """Return what a version is called now.
+
+        Raises:
+            NotFound: there is no such version any more.
+            PeerUnavailable: the catalog does not answer.
+        """
+        return (await self._chain(ResourceType.MODEL_VERSION, resource_id=version_id))[0].name
+
+    async def model_name(self, model_id: str) -> str:
+        """Return what a model is called now.
+
+        Raises:
+            NotFound: there is no such model any more.
+            PeerUnavailable: the catalog does not answer.
+        """
+        return (await self._chain(ResourceType.MODEL, resource_id=model_id))[0].name
+
+    async def schema_of_id(self, schema_id: str) -> Chain:
+        """Return the chain of a schema by its id.
+
+        Raises:
+            NotFound: there is no such schema any more.
+            PeerUnavailable: the catalog does not answer.
+        """
+        return await self._chain(ResourceType.SCHEMA, resource_id=schema_id)
+
     async def schema_chain(self, name: str) -> Chain:
         """Return the chain of a schema.
 
@@ -125,8 +152,8 @@ class PeerUpstream:
         async for response in self._peers.stream(self._peers.artifact.ReadFile, request):
             yield response.chunk
 
-    async def _chain(self, kind: ResourceType, name: str) -> Chain:
-        request = ResolveResourceRequest(type=resource_type_to_proto(kind), name=name)
+    async def _chain(self, kind: ResourceType, name: str = "", *, resource_id: str = "") -> Chain:
+        request = ResolveResourceRequest(type=resource_type_to_proto(kind), name=name, id=resource_id)
         response = await self._peers.call(self._peers.catalog.ResolveResource, request)
         return chain_from_proto(response.chain)
 

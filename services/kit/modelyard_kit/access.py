@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -290,7 +290,13 @@ class Public:
 
 @dataclass(frozen=True)
 class Authenticated:
-    """Any caller with a valid token; the rules of the service decide the rest."""
+    """Any caller with a valid token; the rules of the service decide the rest.
+
+    Attributes:
+        endless: whether it is a stream that ends only when somebody ends it; a server that stops does so at once.
+    """
+
+    endless: bool = field(default=False, compare=False)  # no part of who may call
 
 
 @dataclass(frozen=True)
@@ -312,6 +318,7 @@ AccessTable = Mapping[str, Rule]
 
 PUBLIC = Public()
 AUTHENTICATED = Authenticated()
+AUTHENTICATED_WATCH = Authenticated(endless=True)
 SERVICES = Services()
 
 

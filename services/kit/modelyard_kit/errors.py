@@ -86,6 +86,27 @@ class AlreadyExists(DomainError):
         )
 
 
+class ResourceInUse(DomainError):
+    """Something still uses the resource; the violations say what.
+
+    Args:
+        resource_type: what it is.
+        name: its full name.
+        uses: what uses it, as in "alias champion"; at least one.
+    """
+
+    reason = "RESOURCE_IN_USE"
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, resource_type: str, name: str, uses: Sequence[str]) -> None:
+        label = resource_type.replace("_", " ")
+        super().__init__(
+            f"{label} {name!r} is in use: {'; '.join(uses)}",
+            metadata={"resource_type": resource_type, "name": name},
+            violations=[Violation(name, use) for use in uses],
+        )
+
+
 class EtagMismatch(DomainError):
     """The resource changed since the caller read it."""
 

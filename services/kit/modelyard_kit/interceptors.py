@@ -31,7 +31,16 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.trace import SpanKind, StatusCode
 
 from modelyard_kit import telemetry
-from modelyard_kit.access import AUTHENTICATED, AccessTable, Grants, Public, Services, authorize
+from modelyard_kit.access import (
+    AUTHENTICATED,
+    AccessTable,
+    Authenticated,
+    Grants,
+    Public,
+    Rule,
+    Services,
+    authorize,
+)
 from modelyard_kit.auth import NOBODY, Call, TokenVerifier, current_call, set_current_call
 from modelyard_kit.errors import DeadlineExceeded, DomainError, Internal, TokenMissing
 from modelyard_kit.ids import new_id
@@ -79,6 +88,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._verifier = verifier
         self._grants = grants
         self._watches: set[asyncio.Task[Any]] = set()
+        self._ended: set[asyncio.Task[Any]] = set()
         self._durations = telemetry.meter().create_histogram(
             "rpc.server.duration", unit="ms", description="Duration of calls by method and status."
         )
@@ -120,7 +130,7 @@ class CallChain(grpc.aio.ServerInterceptor):
 
         async def answer_stream(request_or_iterator: Any, context: Any) -> AsyncIterator[Any]:
             behaviour = any_handler.stream_stream if handler.request_streaming else any_handler.unary_stream
-            async with self._around(incoming(request_or_iterator, context)), self._endable(method):
+            async with self._around(incoming(request_or_iterator, context)), self._endable(method, context):
                 async for response in behaviour(request_or_iterator, context):
                     yield response
 
@@ -134,21 +144,31 @@ class CallChain(grpc.aio.ServerInterceptor):
         return make(around, handler.request_deserializer, handler.response_serializer)
 
     def end_watches(self) -> None:
-        """End the streams that services watch for ever, which would otherwise hold up a clean stop."""
+        """End the streams that are watched for ever, which would otherwise hold up a clean stop."""
+        self._ended |= self._watches
         for task in self._watches:
             task.cancel()
 
     @asynccontextmanager
-    async def _endable(self, method: str) -> AsyncIterator[None]:
+    async def _endable(self, method: str, context: Any) -> AsyncIterator[None]:
         task = asyncio.current_task()
-        if task is None or not isinstance(self._rules.get(method), Services):
+        if task is None or not _is_endless(self._rules.get(method)):
             yield
             return
         self._watches.add(task)
         try:
             yield
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            # A handler that is merely cancelled sends no status, and the server would wait for it as for one that runs.
+            task.uncancel()
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE, "the service stops; watch again, from where you were"
+            )
         finally:
             self._watches.discard(task)
+            self._ended.discard(task)
 
     @asynccontextmanager
     async def _around(self, incoming: Incoming) -> AsyncIterator[None]:
@@ -231,6 +251,11 @@ class CallChain(grpc.aio.ServerInterceptor):
         set_current_call(replace(current_call(), deadline=deadline))
         async with asyncio.timeout(seconds):
             yield
+
+
+def _is_endless(rule: Rule | None) -> bool:
+    """Return whether a stream under this rule never ends by itself; services only watch each other."""
+    return isinstance(rule, Services) or (isinstance(rule, Authenticated) and rule.endless)
 
 
 def grpc_code(number: int) -> grpc.StatusCode:

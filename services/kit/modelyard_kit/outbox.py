@@ -2,6 +2,17 @@
 
 The relay delivers every event at least once, in the order of their positions; consumers drop ids they have seen. NOTIFY wakes
 it, polling guarantees.
+
+A service whose outbox is also read by watchers needs more than positions. They are given out when a row is inserted, so a
+slow transaction may commit a lower position after a reader has passed it, and a reader that remembers "I am at position 7"
+would never see it. Such an outbox has a `sequence` (`add_sequence` in a migration), which the `Sequencer` gives to rows *after*
+they are committed: it locks the one row of `outbox_head`, then, with a snapshot taken under that lock, numbers every row it sees
+that has no number, in the order of positions. So
+
+- numbers become visible in their order: a transaction that numbers commits before the next one may begin to;
+- nothing is skipped: a row that commits late simply gets a later number;
+- what happened to one resource keeps its order: a change that waited for an earlier one to the same row began, or was begun
+  again, after that was committed, so it has a higher position, and whoever sees it also sees the earlier one.
 """
 
 from __future__ import annotations
@@ -10,25 +21,34 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 import structlog
 from sqlalchemy import (
     BigInteger,
+    Boolean,
+    CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Identity,
     Index,
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
+    Uuid,
+    and_,
+    delete,
+    exists,
     func,
     insert,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -63,9 +83,17 @@ Sink = Callable[[Sequence[Event]], Awaitable[None]]
 """Takes events for good when it returns; raises DomainError or OSError to be given them again."""
 
 
-def outbox_table(metadata: MetaData) -> Table:
-    """Define the outbox in a service's metadata."""
-    return Table(
+@dataclass(frozen=True)
+class Extent:
+    """What a sequenced outbox holds: events with numbers over `pruned`, up to `last`."""
+
+    pruned: int
+    last: int
+
+
+def outbox_table(metadata: MetaData, *, sequenced: bool = False) -> Table:
+    """Define the outbox in a service's metadata; with `sequenced` as it is after `add_sequence`."""
+    table = Table(
         "outbox",
         metadata,
         Column("position", BigInteger, Identity(always=True), primary_key=True),
@@ -84,9 +112,36 @@ def outbox_table(metadata: MetaData) -> Table:
         Column("deliver_time", DateTime(timezone=True)),
         Index("outbox_undelivered", "position", postgresql_where=text("deliver_time IS NULL")),
     )
+    if sequenced:
+        for part in _sequence_columns():
+            table.append_column(part)
+        table.append_constraint(UniqueConstraint("sequence", name="outbox_sequence_key"))
+        Index("outbox_unsequenced", table.c.position, postgresql_where=text("sequence IS NULL"))
+        Table("outbox_head", metadata, *_head_parts())
+    return table
+
+
+def _sequence_columns() -> list[Column[Any]]:
+    return [
+        Column("sequence", BigInteger),
+        # Ids of what the event is about and of its containers, innermost first; see `append`.
+        Column("scope", ARRAY(Uuid(as_uuid=False))),
+    ]
+
+
+def _head_parts() -> list[Any]:
+    return [
+        Column("single", Boolean, primary_key=True, server_default=text("true")),
+        # Last number given, and last one removed. Kept apart from the rows, so that both outlive these.
+        Column("sequence", BigInteger, nullable=False, server_default=text("0")),
+        Column("pruned", BigInteger, nullable=False, server_default=text("0")),
+        CheckConstraint("single", name="outbox_head_single"),
+    ]
 
 
 _outbox = outbox_table(MetaData())
+_sequenced = outbox_table(MetaData(), sequenced=True)
+_head = _sequenced.metadata.tables["outbox_head"]
 
 
 def create(operations: Any) -> None:
@@ -94,25 +149,123 @@ def create(operations: Any) -> None:
     _outbox.create(operations.get_bind())
 
 
-async def append(connection: AsyncConnection, event: Event) -> None:
-    """Write an event in the transaction of its change."""
-    await connection.execute(
-        insert(_outbox).values(
-            id=event.id,
-            type=event.type,
-            resource_type=event.resource.type,
-            resource_id=event.resource.id,
-            resource_name=event.resource.name,
-            owner_id=event.resource.owner_id,
-            actor_id=event.actor.id,
-            actor_name=event.actor.name,
-            actor_kind=event.actor.kind,
-            request_id=event.request_id,
-            time=event.time,
-            data=dict(event.data),
-        )
+def add_sequence(operations: Any) -> None:
+    """Make an outbox one that watchers can read, in a later migration; `operations` is `alembic.op`."""
+    for column in _sequence_columns():
+        operations.add_column("outbox", column)
+    operations.create_unique_constraint("outbox_sequence_key", "outbox", ["sequence"])
+    operations.create_index(
+        "outbox_unsequenced", "outbox", ["position"], postgresql_where=text("sequence IS NULL")
     )
+    operations.create_table("outbox_head", *_head_parts())
+    operations.execute("INSERT INTO outbox_head DEFAULT VALUES")
+
+
+async def append(
+    connection: AsyncConnection, event: Event, *, scope: ColumnElement[Any] | Sequence[str] | None = None
+) -> None:
+    """Write an event in the transaction of its change.
+
+    Args:
+        connection: the transaction.
+        event: what changed.
+        scope: for a sequenced outbox, ids (or SQL that finds them) of the resource and its containers, innermost first,
+            without the system; by them watchers are matched and permitted.
+    """
+    values: dict[str, Any] = {
+        "id": event.id,
+        "type": event.type,
+        "resource_type": event.resource.type,
+        "resource_id": event.resource.id,
+        "resource_name": event.resource.name,
+        "owner_id": event.resource.owner_id,
+        "actor_id": event.actor.id,
+        "actor_name": event.actor.name,
+        "actor_kind": event.actor.kind,
+        "request_id": event.request_id,
+        "time": event.time,
+        "data": dict(event.data),
+    }
+    if scope is None:
+        await connection.execute(insert(_outbox).values(values))
+    else:
+        await connection.execute(insert(_sequenced).values(values | {"scope": scope}))
     await connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+async def extent(connection: AsyncConnection) -> Extent:
+    """Return which numbers a sequenced outbox holds at the moment."""
+    row = (await connection.execute(select(_head.c.pruned, _head.c.sequence))).one()
+    return Extent(row.pruned, row.sequence)
+
+
+class Sequencer:
+    """Numbers the events of a sequenced outbox; see the head of this module. Any number of processes may do it at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def advance(self) -> int:
+        """Number every event that was committed before this call, and return the last number given."""
+        pending, last = await self._database.in_tx(_look, isolation="READ COMMITTED")
+        while pending:
+            # READ COMMITTED: each statement has a snapshot of its own, so that the one after the lock is as fresh as it.
+            pending, last = await self._database.in_tx(_number, isolation="READ COMMITTED")
+        return last
+
+    async def prune(self, before: datetime) -> int:
+        """Remove the oldest events that are delivered and older than `before`, and return how many.
+
+        Only from the front: everything after the last removed number is still there, so that a reader can tell whether it
+        missed something.
+        """
+
+        async def work(connection: AsyncConnection) -> int:
+            old = and_(_sequenced.c.deliver_time.is_not(None), _sequenced.c.time < before)
+            oldest = (
+                select(_sequenced.c.sequence, old.label("removable"))
+                .where(_sequenced.c.sequence.is_not(None))
+                .order_by(_sequenced.c.sequence)
+                .limit(BATCH)
+            )
+            rows = list(takewhile(lambda row: row.removable, await connection.execute(oldest)))
+            if rows:
+                last = rows[-1].sequence
+                await connection.execute(delete(_sequenced).where(_sequenced.c.sequence <= last))
+                await connection.execute(update(_head).values(pruned=func.greatest(_head.c.pruned, last)))
+            return len(rows)
+
+        removed = total = await self._database.in_tx(work, isolation="READ COMMITTED")
+        while removed == BATCH:
+            removed = await self._database.in_tx(work, isolation="READ COMMITTED")
+            total += removed
+        return total
+
+
+async def _look(connection: AsyncConnection) -> tuple[bool, int]:
+    unnumbered = exists().where(_sequenced.c.sequence.is_(None)).select().scalar_subquery()
+    row = (await connection.execute(select(unnumbered.label("pending"), _head.c.sequence))).one()
+    return row.pending, row.sequence
+
+
+async def _number(connection: AsyncConnection) -> tuple[bool, int]:
+    last: int = (await connection.execute(select(_head.c.sequence).with_for_update())).scalar_one()
+    rank = func.row_number().over(order_by=_sequenced.c.position)
+    fresh = (
+        select(_sequenced.c.position, rank.label("rank"))
+        .where(_sequenced.c.sequence.is_(None))
+        .order_by(_sequenced.c.position)
+        .limit(BATCH)
+        .subquery()
+    )
+    numbered = await connection.execute(
+        update(_sequenced)
+        .where(_sequenced.c.position == fresh.c.position)
+        .values(sequence=last + fresh.c.rank)
+    )
+    if numbered.rowcount:
+        await connection.execute(update(_head).values(sequence=last + numbered.rowcount))
+    return numbered.rowcount == BATCH, last + numbered.rowcount
 
 
 class Relay:
@@ -171,10 +324,11 @@ class Relay:
 
 async def _undelivered(connection: AsyncConnection) -> list[tuple[int, Event]]:
     query = select(_outbox).where(_outbox.c.deliver_time.is_(None)).order_by(_outbox.c.position).limit(BATCH)
-    return [(row.position, _event(row)) for row in await connection.execute(query)]
+    return [(row.position, event_of(row)) for row in await connection.execute(query)]
 
 
-def _event(row: Any) -> Event:
+def event_of(row: Any) -> Event:
+    """Return the event in a row of the outbox."""
     kind: Kind = row.actor_kind
     return Event(
         type=row.type,

@@ -11,7 +11,7 @@ from modelyard.api.common.v1 import resource_pb2
 from modelyard_catalog.access import access_table
 from modelyard_catalog.commands import VersionRef
 from modelyard_catalog.models import Path
-from modelyard_kit.access import SYSTEM, Authenticated, Chain, Privilege, Requires, Services
+from modelyard_kit.access import SYSTEM, Authenticated, Chain, Privilege, Requires, ResourceType, Services
 from modelyard_kit.errors import InvalidField
 
 
@@ -29,9 +29,13 @@ class FakeResolvers:
     async def version(self, ref: VersionRef) -> Chain:
         raise Asked(ref)
 
+    async def container_of(self, kind: ResourceType, resource_id: str) -> Chain:
+        raise Asked((kind, resource_id))
+
 
 TABLE = access_table(FakeResolvers())  # type: ignore[arg-type]
 NAME = "prod.ml.iris"
+MODEL_ID = "0198c0de-0000-7000-8000-000000000001"
 P = Privilege
 
 
@@ -57,11 +61,28 @@ def test_services_alone_resolve_and_anybody_lists_catalogs() -> None:
         (service.ListModelsRequest(schema="prod.ml"), P.USE_SCHEMA, ("prod", "ml")),
         (service.CreateModelVersionRequest(model=NAME), P.CREATE_VERSION, ("prod", "ml", "iris")),
         (service.FinalizeModelVersionRequest(name=f"{NAME}/1"), P.CREATE_VERSION, ("prod", "ml", "iris")),
+        (service.ListAliasHistoryRequest(model=NAME), P.READ_METADATA, ("prod", "ml", "iris")),
+        (service.GetAliasAtRequest(model=NAME), P.READ_METADATA, ("prod", "ml", "iris")),
+        (service.RollbackAliasRequest(model=NAME), P.EDIT, ("prod", "ml", "iris")),
         (service.FailModelVersionRequest(name=f"{NAME}/1"), P.CREATE_VERSION, ("prod", "ml", "iris")),
         (service.GetModelVersionRequest(name=f"models:/{NAME}@a"), P.READ_METADATA, ("prod", "ml", "iris")),
         (service.ListModelVersionsRequest(model=NAME), P.READ_METADATA, ("prod", "ml", "iris")),
         (service.SetAliasesRequest(model=NAME), P.EDIT, ("prod", "ml", "iris")),
         (service.SetMetricsRequest(name=f"{NAME}/1"), P.EDIT, ("prod", "ml", "iris")),
+        (service.UpdateCatalogRequest(name="prod"), P.EDIT, ("prod",)),
+        (service.UpdateSchemaRequest(name="prod.ml"), P.EDIT, ("prod", "ml")),
+        (service.UpdateModelRequest(name=NAME), P.EDIT, ("prod", "ml", "iris")),
+        (service.UpdateModelVersionRequest(name=f"{NAME}/1"), P.EDIT, ("prod", "ml", "iris")),
+        (service.DeleteCatalogRequest(name="prod"), P.EDIT, ("prod",)),
+        (service.DeleteSchemaRequest(name="prod.ml"), P.EDIT, ("prod", "ml")),
+        (service.DeleteModelRequest(name=NAME), P.EDIT, ("prod", "ml", "iris")),
+        (service.DeleteModelVersionRequest(name=f"{NAME}/1"), P.EDIT, ("prod", "ml", "iris")),
+        (service.CopyModelVersionRequest(source=f"{NAME}@1.4.0"), P.READ_ARTIFACT, ("prod", "ml", "iris")),
+        (
+            service.UndeleteResourceRequest(type=resource_pb2.RESOURCE_TYPE_MODEL, id=MODEL_ID),
+            P.EDIT,
+            (ResourceType.MODEL, MODEL_ID),
+        ),
         (
             service.SetTagsRequest(resource_type=resource_pb2.RESOURCE_TYPE_SCHEMA, name="prod.ml"),
             P.APPLY_TAG,

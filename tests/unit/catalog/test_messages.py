@@ -13,13 +13,12 @@ from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard.api.catalog.v1 import model_pb2, signature_pb2
 from modelyard.api.common.v1 import resource_pb2
 from modelyard_catalog import messages, names
-from modelyard_catalog.commands import AliasChange, Page, VersionRef
+from modelyard_catalog.commands import AliasChange, Browse, VersionRef
 from modelyard_catalog.models import InputLayout, MethodSignature, Signature, TensorSpec
 from modelyard_catalog.values import METRIC_DEPTH
 from modelyard_kit.access import ResourceType
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.limits import LIMITS
-from modelyard_kit.paging import encode_token
 
 NAME = "prod.ml.iris"
 DIGEST = "sha256:" + "0f" * 32
@@ -220,25 +219,7 @@ REFUSED: list[tuple[str, Callable[[Any], object], Any]] = [
     ("name", messages.parse_resolve, service.ResolveResourceRequest(type=MODEL_TYPE)),
     ("name", messages.parse_resolve, service.ResolveResourceRequest(type=MODEL_TYPE, name=NAME, id="1")),
     ("id", messages.parse_resolve, service.ResolveResourceRequest(type=MODEL_TYPE, id="1")),
-    ("page_size", messages.parse_page, service.ListCatalogsRequest(page_size=-1)),
-    ("page_token", messages.parse_page, service.ListCatalogsRequest(page_token="?")),
-    ("page_token", messages.parse_page, service.ListCatalogsRequest(page_token=encode_token([7]))),
-    ("page_token", messages.parse_page, service.ListCatalogsRequest(page_token=encode_token(["7"]))),
-    (
-        "page_token",
-        messages.parse_version_page,
-        service.ListModelVersionsRequest(page_token=encode_token(["7"])),
-    ),
-    (
-        "page_token",
-        messages.parse_version_page,
-        service.ListModelVersionsRequest(page_token=encode_token([0])),
-    ),
-    (
-        "page_token",
-        messages.parse_version_page,
-        service.ListModelVersionsRequest(page_token=encode_token([2**63])),
-    ),
+    ("page_size", messages.parse_browse, service.ListCatalogsRequest(page_size=-1)),
 ]
 
 
@@ -422,7 +403,11 @@ def test_resolve_takes_a_name_or_an_id() -> None:
 
 
 def test_pages() -> None:
-    assert messages.parse_page(service.ListCatalogsRequest()) == Page(50, None)
-    assert messages.parse_page(service.ListCatalogsRequest(page_size=10**6)) == Page(1_000, None)
-    token = encode_token([5])
-    assert messages.parse_version_page(service.ListModelVersionsRequest(page_token=token)) == Page(50, 5)
+    assert messages.parse_browse(service.ListCatalogsRequest()) == Browse(size=50)
+    assert messages.parse_browse(service.ListCatalogsRequest(page_size=10**6)) == Browse(size=1_000)
+    asked = service.ListModelVersionsRequest(
+        page_token="t", filter="number > 3", order_by="label", show_deleted=True
+    )
+    assert messages.parse_browse(asked) == Browse(
+        size=50, page_token="t", filter="number > 3", order_by="label", show_deleted=True
+    )

@@ -11,8 +11,14 @@ import pytest
 
 from modelyard.api.artifact.v1.artifact_service_pb2 import GetArtifactRequest, GetArtifactResponse
 from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest, EvaluateGateResponse
+from modelyard.api.inference.v1.inference_service_pb2 import (
+    FindDeploymentsRequest,
+    FindDeploymentsResponse,
+    ListDeploymentsRequest,
+    ListDeploymentsResponse,
+)
 from modelyard_catalog.models import ModelVersion, VersionState
-from modelyard_catalog.neighbours import ArtifactService, GovernanceService
+from modelyard_catalog.neighbours import ArtifactService, GovernanceService, InferenceService
 from modelyard_kit.access import SYSTEM, Link, ResourceType
 from modelyard_kit.errors import DomainError, InvalidField, NotFound, PeerUnavailable, PolicyUnmet
 
@@ -49,6 +55,7 @@ class FakePeers:
         self.asked: list[Any] = []
         self.artifact = SimpleNamespace(GetArtifact="GetArtifact")
         self.governance = SimpleNamespace(EvaluateGate="EvaluateGate")
+        self.inference = SimpleNamespace(FindDeployments="FindDeployments", ListDeployments="ListDeployments")
 
     async def call(self, method: str, request: object, *, timeout: float = 5.0) -> object:
         self.asked.append((method, request))
@@ -90,6 +97,15 @@ async def test_closed_gate_tells_what_is_unmet() -> None:
     with pytest.raises(PolicyUnmet, match="1 approval is missing") as caught:
         await service.require_alias_move(VERSION, ["champion"])
     assert caught.value.metadata == {"action": "MOVE_ALIAS", "name": "prod.ml.iris/2", "policy": "prod"}
+
+
+async def test_deployments_are_told_by_name() -> None:
+    service, peers = build(InferenceService, FindDeploymentsResponse(deployments=[{"name": "prod.ml.live"}]))
+    assert await service.running(["v1", "v2"]) == ["prod.ml.live"]
+    assert peers.asked == [("FindDeployments", FindDeploymentsRequest(model_version_ids=["v1", "v2"]))]
+    service, peers = build(InferenceService, ListDeploymentsResponse(deployments=[{"name": "prod.ml.live"}]))
+    assert await service.inside("prod.ml") == ["prod.ml.live"]
+    assert peers.asked == [("ListDeployments", ListDeploymentsRequest(schema="prod.ml", page_size=1_000))]
 
 
 @pytest.mark.parametrize("error", [PeerUnavailable("artifact"), PeerUnavailable("governance")])

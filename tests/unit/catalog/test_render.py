@@ -37,7 +37,10 @@ SENT = {
         "source": "s",
         "pythonVersion": "3.11.7",
         "packages": {"numpy": "2"},
+        "datasets": [{"name": "s3://lake/iris", "version": "7", "digest": "sha256:aa", "role": "test"}],
     },
+    "metadata": {"useCase": "regression", "hyperparameters": {"n": 3.0}},
+    "label": "1.4.0",
 }
 
 
@@ -62,7 +65,13 @@ def test_version_comes_back_as_sent() -> None:
         signature=signature_from_json(signature_to_json(command.signature)),
         metrics=command.metrics,
         provenance=command.provenance,
+        metadata=command.metadata,
         aliases=("a", "b"),
+        label=command.label,
+        copied_from="prod.ml.iris/1",
+        copied_from_id="1",
+        delete_time=NOW,
+        purge_time=NOW,
         author_id="1",
         author_name="ada",
     )

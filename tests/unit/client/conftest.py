@@ -9,6 +9,7 @@ import pytest
 
 from modelyard import Client
 from modelyard._sync import run
+from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.governance.v1 import governance_service_pb2
 
 from .fake import Fake
@@ -20,9 +21,14 @@ def exchange(request: Any) -> Any:
     return answer
 
 
+def one_event(_request: Any) -> Any:
+    """Without an event a watch waits for ever."""
+    return catalog_service_pb2.WatchEventsResponse(events=[{"id": "e"}], resume_token="1")
+
+
 @pytest.fixture
 def fake() -> Iterator[Fake]:
-    server = Fake({"ExchangeToken": exchange})
+    server = Fake({"ExchangeToken": exchange, "WatchEvents": one_event})
     run(server.start())
     yield server
     run(server.stop())

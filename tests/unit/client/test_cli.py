@@ -228,10 +228,17 @@ def test_log_and_download(connected: Fake, tmp_path: Path) -> None:
     skops.io.dump(LinearRegression().fit(np.eye(2), [1.0, 2.0]), tmp_path / "model.skops")
     (tmp_path / "rows.csv").write_text("1,2\n")
     arguments = ["--example", str(tmp_path / "rows.csv"), "--metric", "r2=0.5", "--tag", "a=b"]
+    arguments += ["--label", "1.0.0", "--use-case", "regression", "--dataset", "s3://lake/x"]
     result = modelyard("log", str(tmp_path / "model.skops"), MODEL, *arguments)
     assert result.exit_code == 0, result.stderr
     sent = connected.requests("CreateModelVersion")[0]
     assert (sent.runtime, dict(sent.tags), sent.metrics["r2"].number_value) == ("sklearn", {"a": "b"}, 0.5)
+    assert (sent.label, sent.metadata.use_case, sent.metadata.framework) == (
+        "1.0.0",
+        "regression",
+        "scikit-learn",
+    )
+    assert [(d.name, d.role) for d in sent.provenance.datasets] == [("s3://lake/x", "training")]
     downloaded = modelyard("artifacts", "download", VERSION, str(tmp_path / "out"))
     assert downloaded.stdout.strip() == str(tmp_path / "out")
     assert (tmp_path / "out/model.skops").read_bytes() == (tmp_path / "model.skops").read_bytes()

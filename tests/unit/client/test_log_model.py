@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 
-from modelyard import Client, TensorSpec, errors, infer_signature
+from modelyard import Client, Dataset, ModelMetadata, TensorSpec, errors, infer_signature
 from modelyard._provenance import capture, without_credentials
 from modelyard.api.catalog.v1 import catalog_service_pb2
 
@@ -221,3 +222,75 @@ def test_provenance_outside_git_is_empty(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     found = capture([])
     assert (found.git_repository, found.git_commit, found.git_dirty) == ("", "", False)
+
+
+def test_an_estimator_tells_what_it_is(fake: Fake, client: Client, store: Store, estimator: Any) -> None:
+    client.log_model(estimator, MODEL, example=X[:3], label="1.0.0")
+    (sent,) = fake.requests("CreateModelVersion")
+    assert sent.label == "1.0.0"
+    told = sent.metadata
+    assert (told.use_case, told.framework) == ("multinomial_classification", "scikit-learn")
+    assert (told.framework_version, told.algorithm) == (sklearn.__version__, "LogisticRegression")
+    assert told.hyperparameters["max_iter"] == 500
+    assert told.hyperparameters["class_weight"] is None
+
+
+def test_what_is_given_wins_over_what_is_told(
+    fake: Fake, client: Client, store: Store, estimator: Any
+) -> None:
+    given = ModelMetadata(use_case="other", algorithm="mine", hyperparameters={"only": 1})
+    client.log_model(estimator, MODEL, example=X[:3], metadata=given)
+    sent = fake.requests("CreateModelVersion")[0].metadata
+    assert (sent.use_case, sent.algorithm, dict(sent.hyperparameters)) == ("other", "mine", {"only": 1.0})
+    assert sent.framework == "scikit-learn"
+
+
+def test_inputs_go_into_the_provenance(fake: Fake, client: Client, store: Store, estimator: Any) -> None:
+    client.log_model(estimator, MODEL, example=X[:3], inputs=[Dataset("iris", "1", "sha256:ab", "training")])
+    (dataset,) = fake.requests("CreateModelVersion")[0].provenance.datasets
+    assert (dataset.name, dataset.version, dataset.digest, dataset.role) == (
+        "iris",
+        "1",
+        "sha256:ab",
+        "training",
+    )
+    assert not fake.requests("RecordLineage")
+
+
+def test_inputs_and_metadata_are_checked_before_the_upload(
+    fake: Fake, client: Client, estimator: Any
+) -> None:
+    with pytest.raises(errors.InvalidArgument, match=r"inputs\[0\].name: holds credentials"):
+        client.log_model(estimator, MODEL, example=X[:3], inputs=[Dataset("http://a:b@host/")])
+    with pytest.raises(errors.InvalidArgument, match=r"test_results\['x'\]"):
+        client.log_model(
+            estimator, MODEL, example=X[:3], metadata=ModelMetadata(test_results={"x": object()})
+        )
+    assert not fake.calls
+
+
+def test_onnx_tells_the_framework_behind_it(
+    fake: Fake, client: Client, store: Store, estimator: Any, tmp_path: Path
+) -> None:
+    from skl2onnx import to_onnx
+
+    proto = to_onnx(estimator, X[:1].astype(np.float32), options={"zipmap": False})
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    client.log_model(proto, MODEL)
+    client.log_model(tmp_path / "model.onnx", MODEL)
+    made_here, saved = (request.metadata for request in fake.requests("CreateModelVersion"))
+    assert (made_here.framework, made_here.framework_version) == ("scikit-learn", sklearn.__version__)
+    assert (saved.framework, saved.framework_version) == ("scikit-learn", "")
+
+
+def test_a_saved_estimator_tells_all_but_the_version_it_was_saved_with(
+    fake: Fake, client: Client, store: Store, estimator: Any, tmp_path: Path
+) -> None:
+    import skops.io
+
+    skops.io.dump(estimator, tmp_path / "model.skops")
+    client.log_model(tmp_path / "model.skops", MODEL, example=X[:2])
+    client.log_model(tmp_path / "model.skops", MODEL, signature=infer_signature(X[:2], y[:2]))
+    tried, unread = (request.metadata for request in fake.requests("CreateModelVersion"))
+    assert (tried.algorithm, tried.framework_version) == ("LogisticRegression", "")
+    assert (unread.algorithm, unread.framework) == ("", "scikit-learn")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ INTERNAL = {
     "RecordEvents",
     "WatchRoutes",
     "ConfirmRoutes",
+    "FindDeployments",
 }
 MODEL, VERSION = "prod.ml.iris", "prod.ml.iris/1"
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 CALLS: dict[str, Callable[[Client], Any]] = {
     "CreateCatalog": lambda c: c.catalogs.create("prod"),
     "GetCatalog": lambda c: c.catalogs.get("prod"),
@@ -37,9 +40,26 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "FailModelVersion": lambda c: c.versions.fail(VERSION, "gone"),
     "GetModelVersion": lambda c: c.versions.get("models:/prod.ml.iris@champion"),
     "ListModelVersions": lambda c: c.versions.list(MODEL).collect(),
+    "UpdateCatalog": lambda c: c.catalogs.rename("prod", "live"),
+    "UpdateSchema": lambda c: c.schemas.update("prod.ml", description="a"),
+    "UpdateModel": lambda c: c.models.move(MODEL, "prod.research"),
+    "UpdateModelVersion": lambda c: c.versions.update(VERSION, label="1.0.0"),
+    "DeleteCatalog": lambda c: c.catalogs.delete("prod", force=True),
+    "DeleteSchema": lambda c: c.schemas.delete("prod.ml"),
+    "DeleteModel": lambda c: c.models.delete(MODEL),
+    "DeleteModelVersion": lambda c: c.versions.delete(VERSION),
+    "UndeleteResource": lambda c: c.versions.undelete("0198"),
+    "CopyModelVersion": lambda c: c.versions.copy(VERSION, "live.ml.iris"),
+    "ListAliasHistory": lambda c: c.aliases.history(MODEL).collect(),
+    "GetAliasAt": lambda c: c.aliases.at(MODEL, "champion", NOON),
+    "RollbackAlias": lambda c: c.aliases.rollback(MODEL, "champion"),
+    "RecordLineage": lambda c: c.log_input(VERSION, types.Dataset("s3://lake/iris")),
+    "QueryLineage": lambda c: c.lineage.query(VERSION),
+    "GetLimits": lambda c: c.limits(),
     "SetAliases": lambda c: c.aliases.set(MODEL, {"champion": 2}, expected={"champion": 0}),
     "SetTags": lambda c: c.tags.set(MODEL, {"a": "b"}),
     "SetMetrics": lambda c: c.metrics.set(VERSION, {"a": 1}),
+    "WatchEvents": lambda c: next(c.events.watch("prod", types=["catalog.alias.*"])),
     "BeginUpload": lambda c: c.artifacts.begin_upload(MODEL, [types.FileEntry("a", 1, "00")]),
     "UploadBlobs": lambda _: None,  # part of artifacts.upload; see test_transfer
     "GetUpload": lambda c: c.artifacts.get_upload("u"),
@@ -154,8 +174,6 @@ def test_files_stay_short() -> None:
     long = {
         path.name: lines
         for path in package.rglob("*.py")
-        if "api" not in path.parts
-        and (lines := len(path.read_text().splitlines())) > 400
-        and path.name != "types.py"
+        if "api" not in path.parts and (lines := len(path.read_text().splitlines())) > 400
     }
     assert not long

@@ -75,7 +75,7 @@ async def test_rule(rpc: str, request_: Any, privilege: Privilege, resource: Cha
     assert await rule.resolve(request_) == resource
 
 
-@pytest.mark.parametrize("rpc", ["ResolveResource", "WatchRoutes", "ConfirmRoutes"])
+@pytest.mark.parametrize("rpc", ["ResolveResource", "FindDeployments", "WatchRoutes", "ConfirmRoutes"])
 def test_only_services_may(rpc: str) -> None:
     assert TABLE[rpc] is SERVICES
 

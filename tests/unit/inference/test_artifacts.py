@@ -25,6 +25,7 @@ class Source:
         self.sent = dict(self.content)
         self.lists = 0
         self.down = False
+        self.name = "prod.ml.iris/1"
 
     @property
     def entries(self) -> list[FileEntry]:
@@ -38,7 +39,12 @@ class Source:
         digest = manifest_digest(self.entries)
         return Version("v", "prod.ml.iris/1", 1, "m", "prod.ml.iris", digest, "sklearn", {}, "u")
 
+    async def version_name(self, version_id: str) -> str:
+        assert version_id == "v"
+        return self.name
+
     async def files(self, version: str) -> tuple[str, list[FileEntry]]:
+        assert version == self.name
         self.lists += 1
         if self.down:
             raise PeerUnavailable("artifact")
@@ -73,6 +79,14 @@ async def test_fetch_writes_every_file_once(tmp_path: Path) -> None:
     assert (cache.path(digest) / "card").read_bytes() == b""
     cache.fetch(source.version, lambda: None)
     assert source.lists == 1
+
+
+async def test_version_of_a_renamed_model_is_fetched_under_its_new_name(tmp_path: Path) -> None:
+    source = Source(weights=b"0123456789")
+    source.name = "prod.ml.flower/1"
+    cache = make(source, tmp_path)
+    await fetch(cache, source.version)
+    assert cache.status(source.version.artifact_digest).present
 
 
 def test_manifest_digest_is_that_of_the_contract() -> None:

@@ -187,3 +187,24 @@ def test_replica_and_table_reach_the_wire() -> None:
     table = messages.table_to_proto(RouteTable(7, routes))
     (route,) = table.routes
     assert (table.version, route.targets[0].addresses, route.timeout.nanos) == (7, ["unix:/s"], 500_000_000)
+
+
+def test_versions_to_find_are_read_once_each() -> None:
+    request = s.FindDeploymentsRequest(model_version_ids=["0198-a", "0198-b", "0198-a"])
+    assert messages.parse_find(request) == ("0198-a", "0198-b")
+
+
+@pytest.mark.parametrize(
+    ("ids", "field"),
+    [
+        ([], "model_version_ids"),
+        ([f"{number:x}" for number in range(10_001)], "model_version_ids"),
+        (["0198", "prod.ml.iris/1"], "model_version_ids[1]"),
+        ([""], "model_version_ids[0]"),
+    ],
+    ids=["none", "too many", "a name", "empty"],
+)
+def test_malformed_versions_to_find_are_named(ids: list[str], field: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        messages.parse_find(s.FindDeploymentsRequest(model_version_ids=ids))
+    assert caught.value.violations[0].field == field

@@ -81,7 +81,7 @@ class Peers:
         return catalog_pb.GetModelVersionResponse(model_version=version)
 
     def _resolve(self, request: catalog_pb.ResolveResourceRequest) -> catalog_pb.ResolveResourceResponse:
-        if request.name == "prod.ml":
+        if "prod.ml" in (request.name, request.id):
             return catalog_pb.ResolveResourceResponse(chain=chain_to_proto(CHAIN))
         raise NotFound("something", request.name)
 
@@ -149,3 +149,12 @@ async def test_files_are_listed_page_by_page_and_read_in_pieces(upstream: PeerUp
     assert digest == "sha256:1"
     assert files == [FileEntry("a", 1, "0" * 64), FileEntry("b", 1, "0" * 64)]
     assert [chunk async for chunk in upstream.read("prod.ml.iris/3", "a")] == [b"1", b"2"]
+
+
+async def test_names_are_looked_up_by_id(upstream: PeerUpstream, peers: Peers) -> None:
+    assert await upstream.schema_of_id("prod.ml") == CHAIN
+    assert await upstream.model_name("prod.ml") == "prod.ml"
+    assert await upstream.version_name("prod.ml") == "prod.ml"
+    assert [(request.name, request.id) for request in peers.asked] == [("", "prod.ml")] * 3
+    with pytest.raises(NotFound):
+        await upstream.model_name("gone")

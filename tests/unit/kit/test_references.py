@@ -10,16 +10,20 @@ from modelyard.references import (
     InvalidReference,
     VersionReference,
     parse_alias,
+    parse_label,
     parse_name,
     parse_version_reference,
 )
 
 PART = st.from_regex(r"[A-Za-z0-9_-]{1,63}", fullmatch=True)
 ALIAS = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,62}", fullmatch=True)
+LABEL = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}", fullmatch=True).filter(
+    lambda text: not text.isdigit()
+)
 NAME = st.tuples(PART, PART, PART).map(".".join)
 
 
-@given(NAME, st.integers(1, 2**63 - 1) | st.none(), ALIAS, st.booleans())
+@given(NAME, st.integers(1, 2**63 - 1) | st.none(), ALIAS | LABEL, st.booleans())
 def test_what_is_written_is_read_back(model: str, number: int | None, alias: str, prefixed: bool) -> None:
     reference = VersionReference(model, number=number, alias=None if number else alias)
     text = ("models:/" if prefixed else "") + str(reference)
@@ -40,7 +44,9 @@ def test_what_is_written_is_read_back(model: str, number: int | None, alias: str
         ("a.b.c/x", "not a version number"),
         ("a.b.c/9223372036854775808", "not a version number"),
         ("a.b.c@", "not an alias"),
-        ("a.b.c@1st", "not an alias"),
+        ("a.b.c@-1st", "not an alias or label"),
+        ("a.b.c@12", "not an alias or label"),
+        ("a.b.c@1..é", "not an alias or label"),
         ("a.b.c@x/1", "not an alias"),
         ("a.b.ü", "not a name"),
         ("a.b.c\n", "not a name"),
@@ -60,3 +66,20 @@ def test_parts_and_aliases() -> None:
     assert parse_alias("champion") == "champion"
     with pytest.raises(InvalidReference):
         parse_alias("x" * 64)
+
+
+@given(ALIAS | LABEL)
+def test_every_alias_could_be_a_label(text: str) -> None:
+    assert parse_label(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "7", "0042", ".5", "+1", "1.4 0", "1.4.0\n", "é", "x" * 64])
+def test_malformed_labels_are_refused(text: str) -> None:
+    with pytest.raises(InvalidReference, match="is not a label"):
+        parse_label(text)
+
+
+def test_labels_say_which_version() -> None:
+    for text in ("1.4.0", "1.4.0-rc.1+build_7", "v2", "7b"):
+        reference = parse_version_reference(f"models:/prod.ml.iris@{text}")
+        assert reference == VersionReference("prod.ml.iris", alias=text)

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from modelyard._channel import version
-from modelyard.cli import access, approvals, artifacts, catalog, contexts, deployments, labels, predict
+from modelyard.cli import (
+    access,
+    approvals,
+    artifacts,
+    catalog,
+    contexts,
+    deployments,
+    events,
+    labels,
+    limits,
+    lineage,
+    metadata,
+    predict,
+    versions,
+)
 from modelyard.cli._root import RootGroup
 from modelyard.cli._session import select_context
 
@@ -47,15 +61,17 @@ def root(
     select_context(context)
 
 
-for module in (contexts, predict):
+for module in (contexts, predict, limits):
     module.add_to(app)
 app.add_typer(catalog.catalogs, name="catalogs")
 app.add_typer(catalog.schemas, name="schemas")
 app.add_typer(catalog.models, name="models")
-app.add_typer(catalog.versions, name="versions")
+app.add_typer(versions.versions, name="versions")
 app.add_typer(labels.aliases, name="aliases")
 app.add_typer(labels.tags, name="tags")
 app.add_typer(labels.metrics, name="metrics")
+app.add_typer(metadata.metadata, name="metadata")
+app.add_typer(lineage.lineage, name="lineage")
 app.add_typer(artifacts.artifacts, name="artifacts")
 app.add_typer(deployments.deployments, name="deployments")
 app.add_typer(access.principals, name="principals")
@@ -64,6 +80,7 @@ app.add_typer(access.grants, name="grants")
 app.add_typer(approvals.approvals, name="approvals")
 app.add_typer(approvals.policies, name="policies")
 app.add_typer(approvals.audit, name="audit")
+app.add_typer(events.events, name="events")
 artifacts.add_to(app)
 
 

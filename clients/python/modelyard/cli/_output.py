@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,14 +61,19 @@ def show_one(row: Any, output: Format) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     items = (
-        row.items()
+        row.items()  # names of somebody's own stay as they are
         if isinstance(row, Mapping)
-        else ((f.name, getattr(row, f.name)) for f in dataclasses.fields(row))
+        else ((f.name.replace("_", " "), getattr(row, f.name)) for f in dataclasses.fields(row))
     )
     for name, value in items:
-        if value not in (None, "", (), {}):
-            table.add_row(str(name).replace("_", " "), _cell(value))
+        if _text(value):
+            table.add_row(Text(str(name)), _cell(value))
     _console().print(table)
+
+
+def show_tree(tree: Tree) -> None:
+    """Print a tree."""
+    _console().print(tree)
 
 
 def show_json(value: Any) -> None:

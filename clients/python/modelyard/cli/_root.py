@@ -69,7 +69,8 @@ def explain(error: errors.ModelyardError | errors.MissingExtra) -> list[str]:
         lines += [
             f"  {v.field}: {v.description}" for v in error.violations if v.description not in str(error)
         ]
-        lines += [f"  unmet: {condition}" for condition in error.unmet if condition not in str(error)]
+        word = "in use by" if isinstance(error, errors.ResourceInUse) else "unmet"
+        lines += [f"  {word}: {condition}" for condition in error.unmet if condition not in str(error)]
         if isinstance(error, errors.InternalError):
             lines.append(
                 f"  error id {error.error_id or 'unknown'}, request id {error.request_id or 'unknown'}"
@@ -85,6 +86,8 @@ def _hint(error: Exception) -> str:
         return "is it running there? See `modelyard context show` and `modelyard status`"
     if isinstance(error, errors.PermissionDenied) and error.privilege:
         return f"ask an owner: modelyard grants create YOUR_NAME {error.privilege} {_grantee(error)}".rstrip()
+    if isinstance(error, errors.ResourceInUse):
+        return "--force deletes what belongs to it too; a deployment has to go first in any case"
     if isinstance(error, errors.PolicyUnmet):
         return "see `modelyard approvals show VERSION`"
     return ""

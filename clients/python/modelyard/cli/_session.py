@@ -20,6 +20,7 @@ _selected: ContextVar[str] = ContextVar("modelyard_context", default="")
 
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Show at most so many rows.")]
 Description = Annotated[str, typer.Option("--description", "-d", help="Free text.")]
+Etag = Annotated[str, typer.Option("--etag", help="Only if nobody changed it since you read this.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Tag; may be repeated.")]
 
 

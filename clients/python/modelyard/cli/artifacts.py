@@ -11,6 +11,7 @@ from modelyard.cli._input import read_rows
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._session import Description, Limit, Tags, connect, pairs, values
 from modelyard.cli.catalog import ModelName, Reference
+from modelyard.types import Dataset, ModelMetadata
 
 artifacts = typer.Typer(help="The files of versions.", no_args_is_help=True)
 
@@ -54,6 +55,14 @@ def log(
         list[str] | None, typer.Option("--metric", metavar="NAME=VALUE", help="Metric; may be repeated.")
     ] = None,
     tag: Tags = None,
+    label: Annotated[str, typer.Option("--label", help="Second name of the version: 1.4.0.")] = "",
+    use_case: Annotated[
+        str, typer.Option("--use-case", help="What it is for: binary_classification, regression …")
+    ] = "",
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="NAME", help="Data set it was trained on; may be repeated."),
+    ] = None,
     alias: Annotated[
         list[str] | None, typer.Option("--alias", help="Alias to point at it; may be repeated.")
     ] = None,
@@ -70,6 +79,9 @@ def log(
             example=rows,
             metrics=values(metric, "--metric"),
             tags=pairs(tag, "--tag"),
+            label=label,
+            metadata=ModelMetadata(use_case=use_case),
+            inputs=[Dataset(name, role="training") for name in dataset or ()],
             aliases=alias or (),
             description=description,
         )

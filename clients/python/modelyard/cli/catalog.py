@@ -1,4 +1,4 @@
-"""catalogs, schemas, models, versions."""
+"""catalogs, schemas, models."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from modelyard.cli._output import TABLE, Output, show_one, show_rows
-from modelyard.cli._session import Description, Limit, Tags, connect, pairs
+from modelyard.cli._life_cycle import Filter, OrderBy, ShowDeleted, add_life_cycle, show_list
+from modelyard.cli._output import TABLE, Output, show_one
+from modelyard.cli._session import Description, Etag, Limit, Tags, connect, pairs
 
 catalogs = typer.Typer(help="Outermost namespaces.", no_args_is_help=True)
 schemas = typer.Typer(help="Namespaces inside a catalog.", no_args_is_help=True)
 models = typer.Typer(help="Registered models.", no_args_is_help=True)
-versions = typer.Typer(help="Versions of models.", no_args_is_help=True)
 
 CatalogName = Annotated[str, typer.Argument(help="Name of the catalog: prod.", metavar="CATALOG")]
 SchemaName = Annotated[str, typer.Argument(help="Full name of the schema: prod.ml_team.", metavar="SCHEMA")]
@@ -24,14 +24,21 @@ Reference = Annotated[
     ),
 ]
 _NAMESPACE = ("name", "description", "tags", "create_time")
-_VERSION = ("name", "state", "aliases", "runtime", "author_name", "create_time", "metrics")
+_MODEL = ("name", "latest_version", "aliases", "tags", "create_time")
 
 
 @catalogs.command("list")
-def list_catalogs(limit: Limit = None, output: Output = TABLE) -> None:
+def list_catalogs(
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    deleted: ShowDeleted = False,
+    limit: Limit = None,
+    output: Output = TABLE,
+) -> None:
     """List the catalogs you may use."""
     with connect() as client:
-        show_rows(client.catalogs.list().collect(limit), _NAMESPACE, output, empty="no catalogs")
+        pager = client.catalogs.list(filter=filter_, order_by=order_by, show_deleted=deleted)
+        show_list(pager.collect(limit), _NAMESPACE, output, deleted=deleted, empty="no catalogs")
 
 
 @catalogs.command("show")
@@ -51,10 +58,18 @@ def create_catalog(
 
 
 @schemas.command("list")
-def list_schemas(catalog: CatalogName, limit: Limit = None, output: Output = TABLE) -> None:
+def list_schemas(
+    catalog: CatalogName,
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    deleted: ShowDeleted = False,
+    limit: Limit = None,
+    output: Output = TABLE,
+) -> None:
     """List the schemas of a catalog."""
     with connect() as client:
-        show_rows(client.schemas.list(catalog).collect(limit), _NAMESPACE, output, empty="no schemas")
+        pager = client.schemas.list(catalog, filter=filter_, order_by=order_by, show_deleted=deleted)
+        show_list(pager.collect(limit), _NAMESPACE, output, deleted=deleted, empty="no schemas")
 
 
 @schemas.command("show")
@@ -74,11 +89,18 @@ def create_schema(
 
 
 @models.command("list")
-def list_models(schema: SchemaName, limit: Limit = None, output: Output = TABLE) -> None:
+def list_models(
+    schema: SchemaName,
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    deleted: ShowDeleted = False,
+    limit: Limit = None,
+    output: Output = TABLE,
+) -> None:
     """List the models of a schema."""
-    columns = ("name", "latest_version", "aliases", "tags", "create_time")
     with connect() as client:
-        show_rows(client.models.list(schema).collect(limit), columns, output, empty="no models")
+        pager = client.models.list(schema, filter=filter_, order_by=order_by, show_deleted=deleted)
+        show_list(pager.collect(limit), _MODEL, output, deleted=deleted, empty="no models")
 
 
 @models.command("show")
@@ -97,15 +119,20 @@ def create_model(
         show_one(client.models.create(name, description=description, tags=pairs(tag, "--tag")), output)
 
 
-@versions.command("list")
-def list_versions(model: ModelName, limit: Limit = None, output: Output = TABLE) -> None:
-    """List the versions of a model, newest first."""
+@models.command("move")
+def move_model(
+    name: ModelName,
+    to: Annotated[
+        str, typer.Argument(metavar="SCHEMA", help="Full name of the schema, or of the model to be.")
+    ],
+    etag: Etag = "",
+    output: Output = TABLE,
+) -> None:
+    """Move a model to another schema; its id and all that hangs on it stay."""
     with connect() as client:
-        show_rows(client.versions.list(model).collect(limit), _VERSION, output, empty="no versions")
+        show_one(client.models.move(name, to, etag=etag), output)
 
 
-@versions.command("show")
-def show_version(reference: Reference, output: Output = TABLE) -> None:
-    """Show one version: signature, metrics, tags, provenance."""
-    with connect() as client:
-        show_one(client.versions.get(reference), output)
+add_life_cycle(catalogs, "catalogs", "catalog", lambda client: client.catalogs)
+add_life_cycle(schemas, "schemas", "schema", lambda client: client.schemas)
+add_life_cycle(models, "models", "model", lambda client: client.models)

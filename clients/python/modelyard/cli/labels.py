@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from modelyard.cli._output import TABLE, Output, show_one
-from modelyard.cli._session import connect, numbers, pairs, values
+from modelyard.cli._output import TABLE, Format, Output, show_json, show_one, show_rows
+from modelyard.cli._session import Limit, connect, numbers, pairs, values
 from modelyard.cli.catalog import ModelName, Reference
 
 aliases = typer.Typer(help="Names that point at versions of a model.", no_args_is_help=True)
@@ -17,6 +18,7 @@ metrics = typer.Typer(help="Measurements of versions.", no_args_is_help=True)
 Remove = Annotated[
     list[str] | None, typer.Option("--remove", metavar="KEY", help="Remove it; may be repeated.")
 ]
+AliasName = Annotated[str, typer.Argument(metavar="ALIAS", help="The alias: champion.")]
 
 
 @aliases.command("set")
@@ -53,6 +55,56 @@ def remove_aliases(
         show_one(dict(client.aliases.remove(model, *names).aliases), output)
 
 
+@aliases.command("history")
+def alias_history(
+    model: ModelName,
+    alias: Annotated[str, typer.Argument(metavar="[ALIAS]", help="Only this one.")] = "",
+    limit: Limit = None,
+    output: Output = TABLE,
+) -> None:
+    """List every move of the aliases of a model, newest first; 0 means that the alias did not exist."""
+    columns = ("move_time", "alias", "previous_version", "version", "moved_by")
+    with connect() as client:
+        show_rows(client.aliases.history(model, alias).collect(limit), columns, output, empty="no moves")
+
+
+@aliases.command("at")
+def alias_at(
+    model: ModelName,
+    alias: AliasName,
+    time: Annotated[
+        str, typer.Argument(metavar="TIME", help="2026-01-31T12:00:00Z; without a zone it is UTC.")
+    ],
+    output: Output = TABLE,
+) -> None:
+    """Tell which version an alias pointed at at a time; exit code 1 if it did not exist."""
+    when = _time(time)
+    with connect() as client:
+        number = client.aliases.at(model, alias, when)
+    if output is Format.JSON:
+        show_json({"alias": alias, "time": when.isoformat().replace("+00:00", "Z"), "version": number})
+    elif number:
+        typer.echo(f"{model}/{number}")
+    else:
+        typer.echo(f"{model}@{alias} did not exist then", err=True)
+    if not number:
+        raise typer.Exit(1)
+
+
+@aliases.command("rollback")
+def rollback_alias(
+    model: ModelName,
+    alias: AliasName,
+    expect: Annotated[
+        int | None, typer.Option("--expect", min=1, help="Only if it points at this number now.")
+    ] = None,
+    output: Output = TABLE,
+) -> None:
+    """Point an alias where it pointed before its last move."""
+    with connect() as client:
+        show_one(dict(client.aliases.rollback(model, alias, expected=expect).aliases), output)
+
+
 @tags.command("set")
 def set_tags(
     name: Annotated[
@@ -81,3 +133,13 @@ def set_metrics(
     """Write and remove metrics of a version; shows all metrics after the change."""
     with connect() as client:
         show_one(client.metrics.set(reference, values(changes, "NAME=VALUE"), remove=remove or ()), output)
+
+
+def _time(text: str) -> datetime:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a time; write 2026-01-31T12:00:00Z", param_hint="TIME"
+        ) from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import InvalidArgument
+from modelyard.types import ModelMetadata
 
 if TYPE_CHECKING:
     from modelyard.types import Signature
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model ready to upload: its file or folder, what loads it, what it takes and gives, what it was made with."""
+    """A model ready to upload: its file or folder, what loads it, what it takes and gives, what it tells of itself."""
 
     path: Path
     runtime: str
     signature: Signature | None
     packages: tuple[str, ...]
+    metadata: ModelMetadata = field(default_factory=ModelMetadata)
 
 
 def prepare(

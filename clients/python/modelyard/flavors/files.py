@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from modelyard import _metadata
 from modelyard.errors import InvalidArgument
 from modelyard.flavors import Prepared, onnx, sklearn
+from modelyard.types import ModelMetadata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from modelyard.types import Signature
 
 _RUNTIMES = {".onnx": onnx.RUNTIME, ".skops": sklearn.RUNTIME}
+_FRAMEWORKS = {".skops": "scikit-learn"}
 _PACKAGES = {onnx.RUNTIME: onnx.PACKAGES, sklearn.RUNTIME: sklearn.PACKAGES}
 
 
@@ -26,16 +30,20 @@ def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signatu
         raise InvalidArgument(
             f"runtime: cannot be told from {path}; say which runtime loads it (runtime='sklearn')"
         )
+    metadata = ModelMetadata(framework=_FRAMEWORKS.get(main.suffix, "") if main else "")
     if signature is None and main and main.suffix == ".onnx":
-        signature = onnx.infer(main)
+        signature, metadata = onnx.infer(main)
     elif signature is None and main and example is not None:
-        signature = sklearn.infer(_load(main), example)
+        estimator = _load(main)
+        signature = sklearn.infer(estimator, example)
+        # Which version of scikit-learn saved it is not known; ours only read it.
+        metadata = replace(_metadata.of_estimator(estimator), framework_version="")
     if signature is None:
         raise InvalidArgument(
             f"signature: cannot be told from {path.name} alone; give an example (example=X[:5]) or "
             "signature=modelyard.infer_signature(inputs, outputs)"
         )
-    return Prepared(path, runtime, signature, _PACKAGES.get(runtime, ("modelyard",)))
+    return Prepared(path, runtime, signature, _PACKAGES.get(runtime, ("modelyard",)), metadata)
 
 
 def _main_file(path: Path) -> Path | None:

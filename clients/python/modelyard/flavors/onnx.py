@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from modelyard._metadata import package_version
 from modelyard.errors import InvalidArgument, MissingExtra
 from modelyard.flavors import Prepared
-from modelyard.types import MethodSignature, Signature, TensorSpec
+from modelyard.types import MethodSignature, ModelMetadata, Signature, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,17 +33,28 @@ _TYPES = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+_FRAMEWORKS = {
+    "skl2onnx": ("scikit-learn", "scikit-learn"),
+    "pytorch": ("pytorch", "torch"),
+    "tf2onnx": ("tensorflow", "tensorflow"),
+    "keras2onnx": ("keras", "keras"),
+}
+"""Program that writes graphs to OCI's name of the framework, and the package of that framework."""
 
 
 def prepare(model: Any, folder: Path, *, signature: Signature | None) -> Prepared:
     """Save a model object or its bytes as `model.onnx`."""
     path = folder / FILE_NAME
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    return Prepared(path, RUNTIME, signature or infer(path), PACKAGES)
+    metadata = _told(getattr(model, "producer_name", ""), made_here=True)
+    if signature is None:
+        signature, in_file = infer(path)
+        metadata = metadata if metadata.framework else in_file
+    return Prepared(path, RUNTIME, signature, PACKAGES, metadata)
 
 
-def infer(path: Path) -> Signature:
-    """The signature in the graph of a model file: one method, `predict`, that runs it."""
+def infer(path: Path) -> tuple[Signature, ModelMetadata]:
+    """What is in a model file: the signature of its graph (one method, `predict`, runs it), and what it was made with."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -51,9 +63,17 @@ def infer(path: Path) -> Signature:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise InvalidArgument(f"model: {path.name} is not an ONNX model that can be run: {error}") from error
-    return Signature(
+    signature = Signature(
         (MethodSignature("predict", _specs(session.get_inputs()), _specs(session.get_outputs())),)
     )
+    return signature, _told(session.get_modelmeta().producer_name, made_here=False)
+
+
+def _told(producer: str, *, made_here: bool) -> ModelMetadata:
+    """The framework behind the program that wrote the graph; its version is known only if that was here."""
+    framework, package = _FRAMEWORKS.get(producer.lower(), ("", ""))
+    version = package_version(package) if made_here and package else ""
+    return ModelMetadata(framework=framework, framework_version=version)
 
 
 def _specs(nodes: Iterable[Any]) -> tuple[TensorSpec, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from modelyard import _metadata
 from modelyard.errors import InvalidArgument, MissingExtra
 from modelyard.flavors import Prepared
 
@@ -31,7 +32,7 @@ def prepare(estimator: Any, folder: Path, *, example: Any, signature: Signature 
             "will refuse this version",
             stacklevel=2,
         )
-    return Prepared(path, RUNTIME, signature, PACKAGES)
+    return Prepared(path, RUNTIME, signature, PACKAGES, _metadata.of_estimator(estimator))
 
 
 def infer(estimator: Any, example: Any) -> Signature:

@@ -5,12 +5,18 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from modelyard.api.catalog.v1 import lineage_pb2 as _lineage_pb2
+from modelyard.api.catalog.v1 import metadata_pb2 as _metadata_pb2
 from modelyard.api.catalog.v1 import model_pb2 as _model_pb2
 from modelyard.api.catalog.v1 import namespace_pb2 as _namespace_pb2
 from modelyard.api.catalog.v1 import signature_pb2 as _signature_pb2
+from modelyard.api.common.v1 import event_pb2 as _event_pb2
 from modelyard.api.common.v1 import resource_pb2 as _resource_pb2
 import builtins as _builtins
 import sys
@@ -22,6 +28,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LineageDirection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LineageDirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LineageDirection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LINEAGE_DIRECTION_UNSPECIFIED: _LineageDirection.ValueType  # 0
+    """Means BOTH."""
+    LINEAGE_DIRECTION_UPSTREAM: _LineageDirection.ValueType  # 1
+    """To what the node was made from."""
+    LINEAGE_DIRECTION_DOWNSTREAM: _LineageDirection.ValueType  # 2
+    """To what was made from the node."""
+    LINEAGE_DIRECTION_BOTH: _LineageDirection.ValueType  # 3
+    """Upstream, and downstream."""
+
+class LineageDirection(_LineageDirection, metaclass=_LineageDirectionEnumTypeWrapper):
+    """LineageDirection says which way to walk."""
+
+LINEAGE_DIRECTION_UNSPECIFIED: LineageDirection.ValueType  # 0
+"""Means BOTH."""
+LINEAGE_DIRECTION_UPSTREAM: LineageDirection.ValueType  # 1
+"""To what the node was made from."""
+LINEAGE_DIRECTION_DOWNSTREAM: LineageDirection.ValueType  # 2
+"""To what was made from the node."""
+LINEAGE_DIRECTION_BOTH: LineageDirection.ValueType  # 3
+"""Upstream, and downstream."""
+Global___LineageDirection: _TypeAlias = LineageDirection  # noqa: Y015
 
 @_typing.final
 class CreateCatalogRequest(_message.Message):
@@ -129,19 +163,34 @@ class ListCatalogsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
+    filter: _builtins.str
+    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `name`, `owner_id` and `description` (text; empty
+    is ''), `tags.<key>` (text), `id`, `create_time`, `update_time`, `delete_time` (times; NULL if not deleted). At most 8,192
+    characters with 100 comparisons.
+    """
+    order_by: _builtins.str
+    """Order by fields of `filter`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
+    show_deleted: _builtins.bool
+    """Whether deleted rows that are not purged yet are included."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,22 +331,37 @@ class ListSchemasRequest(_message.Message):
     CATALOG_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     catalog: _builtins.str
     """Required. Name of the catalog."""
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
+    filter: _builtins.str
+    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `name` (its last part, `ml` of `prod.ml`), `owner_id`
+    and `description` (text; empty is ''), `tags.<key>` (text), `id`, `create_time`, `update_time`, `delete_time` (times; NULL
+    if not deleted). At most 8,192 characters with 100 comparisons.
+    """
+    order_by: _builtins.str
+    """Order by fields of `filter`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
+    show_deleted: _builtins.bool
+    """Whether deleted rows that are not purged yet are included."""
     def __init__(
         self,
         *,
         catalog: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -438,22 +502,37 @@ class ListModelsRequest(_message.Message):
     SCHEMA_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     schema: _builtins.str
     """Required. Full name of the schema."""
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
+    filter: _builtins.str
+    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `name` (its last part, `iris` of `prod.ml.iris`), `owner_id`
+    and `description` (text; empty is ''), `tags.<key>` (text), `id`, `create_time`, `update_time`, `delete_time` (times; NULL
+    if not deleted); `latest_version`; `alias` (the set of its aliases). At most 8,192 characters with 100 comparisons.
+    """
+    order_by: _builtins.str
+    """Order by fields of `filter` but `alias`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
+    show_deleted: _builtins.bool
+    """Whether deleted rows that are not purged yet are included."""
     def __init__(
         self,
         *,
         schema: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "schema", b"schema"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "schema", b"schema", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -543,6 +622,8 @@ class CreateModelVersionRequest(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. Full name of the model."""
     artifact_digest: _builtins.str
@@ -553,6 +634,8 @@ class CreateModelVersionRequest(_message.Message):
     """Runtime that loads it: `sklearn`, `onnx`."""
     request_id: _builtins.str
     """Makes a repetition safe; see the service."""
+    label: _builtins.str
+    """Second name of the version, unique within the model, for example `1.4.0`; see ModelVersion."""
     @_builtins.property
     def signature(self) -> _signature_pb2.Signature:
         """What it takes and gives."""
@@ -569,6 +652,10 @@ class CreateModelVersionRequest(_message.Message):
     def provenance(self) -> _model_pb2.Provenance:
         """Where it came from."""
 
+    @_builtins.property
+    def metadata(self) -> _metadata_pb2.ModelMetadata:
+        """What it is for and how it was made."""
+
     def __init__(
         self,
         *,
@@ -581,10 +668,12 @@ class CreateModelVersionRequest(_message.Message):
         metrics: _abc.Mapping[_builtins.str, _struct_pb2.Value] | None = ...,
         provenance: _model_pb2.Provenance | None = ...,
         request_id: _builtins.str = ...,
+        label: _builtins.str = ...,
+        metadata: _metadata_pb2.ModelMetadata | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "provenance", b"provenance", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "description", b"description", "metrics", b"metrics", "model", b"model", "provenance", b"provenance", "request_id", b"request_id", "runtime", b"runtime", "signature", b"signature", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "description", b"description", "label", b"label", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "provenance", b"provenance", "request_id", b"request_id", "runtime", b"runtime", "signature", b"signature", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -769,22 +858,41 @@ class ListModelVersionsRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. Full name of the model."""
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
+    filter: _builtins.str
+    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `number` and `id`; `state` (PENDING, READY,
+    FAILED); `label`, `description`, `state_message`, `runtime`, `artifact_digest`, `author_id`, `author_name`, `copied_from`,
+    `copied_from_id` (text; empty is ''); `alias` (the set of those that point at it); `tags.<key>` (text); `metrics.<name>` (a
+    number; NULL if the metric is none); `metadata.use_case`, `.framework`, `.framework_version`, `.algorithm` and
+    `metadata.custom.<key>` (text; NULL if not given); `provenance.git_repository`, `.git_branch`, `.git_commit`, `.source`,
+    `.python_version` (text; NULL without a provenance); `create_time`, `update_time`, `delete_time` (times; NULL if not
+    deleted). At most 8,192 characters with 100 comparisons.
+    """
+    order_by: _builtins.str
+    """Order by fields of `filter` but `alias`, for example `metrics.accuracy desc`; empty means the newest first. At most 8 fields."""
+    show_deleted: _builtins.bool
+    """Whether deleted rows that are not purged yet are included."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "model", b"model", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1159,3 +1267,1011 @@ class ResolveResourceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveResourceResponse: _TypeAlias = ResolveResourceResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCatalogRequest(_message.Message):
+    """UpdateCatalogRequest carries changes of a catalog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CATALOG_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Name of the catalog as it is now."""
+    @_builtins.property
+    def catalog(self) -> _namespace_pb2.Catalog:
+        """Required. The new values; a non-empty `etag` makes the change conditional."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. Fields to change: `name`, `description`, `owner_id`."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        catalog: _namespace_pb2.Catalog | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "name", b"name", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCatalogRequest: _TypeAlias = UpdateCatalogRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCatalogResponse(_message.Message):
+    """UpdateCatalogResponse holds the catalog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATALOG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def catalog(self) -> _namespace_pb2.Catalog:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        catalog: _namespace_pb2.Catalog | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCatalogResponse: _TypeAlias = UpdateCatalogResponse  # noqa: Y015
+
+@_typing.final
+class DeleteCatalogRequest(_message.Message):
+    """DeleteCatalogRequest names a catalog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Name of the catalog as it is now."""
+    etag: _builtins.str
+    """If not empty, it is deleted only while it has this etag."""
+    force: _builtins.bool
+    """Whether its schemas go with it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCatalogRequest: _TypeAlias = DeleteCatalogRequest  # noqa: Y015
+
+@_typing.final
+class DeleteCatalogResponse(_message.Message):
+    """DeleteCatalogResponse holds the deleted catalog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATALOG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def catalog(self) -> _namespace_pb2.Catalog:
+        """As stored, with `delete_time` and `purge_time`."""
+
+    def __init__(
+        self,
+        *,
+        catalog: _namespace_pb2.Catalog | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCatalogResponse: _TypeAlias = DeleteCatalogResponse  # noqa: Y015
+
+@_typing.final
+class UpdateSchemaRequest(_message.Message):
+    """UpdateSchemaRequest carries changes of a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Name of the schema as it is now."""
+    @_builtins.property
+    def schema(self) -> _namespace_pb2.Schema:
+        """Required. The new values; a non-empty `etag` makes the change conditional."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. Fields to change: `name`, `description`, `owner_id`."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        schema: _namespace_pb2.Schema | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "schema", b"schema", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSchemaRequest: _TypeAlias = UpdateSchemaRequest  # noqa: Y015
+
+@_typing.final
+class UpdateSchemaResponse(_message.Message):
+    """UpdateSchemaResponse holds the schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schema(self) -> _namespace_pb2.Schema:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        schema: _namespace_pb2.Schema | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSchemaResponse: _TypeAlias = UpdateSchemaResponse  # noqa: Y015
+
+@_typing.final
+class DeleteSchemaRequest(_message.Message):
+    """DeleteSchemaRequest names a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Name of the schema as it is now."""
+    etag: _builtins.str
+    """If not empty, it is deleted only while it has this etag."""
+    force: _builtins.bool
+    """Whether its models go with it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSchemaRequest: _TypeAlias = DeleteSchemaRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSchemaResponse(_message.Message):
+    """DeleteSchemaResponse holds the deleted schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schema(self) -> _namespace_pb2.Schema:
+        """As stored, with `delete_time` and `purge_time`."""
+
+    def __init__(
+        self,
+        *,
+        schema: _namespace_pb2.Schema | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSchemaResponse: _TypeAlias = DeleteSchemaResponse  # noqa: Y015
+
+@_typing.final
+class UpdateModelRequest(_message.Message):
+    """UpdateModelRequest carries changes of a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Name of the model as it is now."""
+    @_builtins.property
+    def model(self) -> _model_pb2.Model:
+        """Required. The new values; a non-empty `etag` makes the change conditional."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. Fields to change: `name`, `description`, `owner_id`."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        model: _model_pb2.Model | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "name", b"name", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelRequest: _TypeAlias = UpdateModelRequest  # noqa: Y015
+
+@_typing.final
+class UpdateModelResponse(_message.Message):
+    """UpdateModelResponse holds the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> _model_pb2.Model:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        model: _model_pb2.Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelResponse: _TypeAlias = UpdateModelResponse  # noqa: Y015
+
+@_typing.final
+class DeleteModelRequest(_message.Message):
+    """DeleteModelRequest names a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Name of the model as it is now."""
+    etag: _builtins.str
+    """If not empty, it is deleted only while it has this etag."""
+    force: _builtins.bool
+    """Whether its versions go with it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelRequest: _TypeAlias = DeleteModelRequest  # noqa: Y015
+
+@_typing.final
+class DeleteModelResponse(_message.Message):
+    """DeleteModelResponse holds the deleted model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> _model_pb2.Model:
+        """As stored, with `delete_time` and `purge_time`."""
+
+    def __init__(
+        self,
+        *,
+        model: _model_pb2.Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelResponse: _TypeAlias = DeleteModelResponse  # noqa: Y015
+
+@_typing.final
+class UpdateModelVersionRequest(_message.Message):
+    """UpdateModelVersionRequest carries changes of a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Version reference with a number."""
+    @_builtins.property
+    def model_version(self) -> _model_pb2.ModelVersion:
+        """Required. The new values; a non-empty `etag` makes the change conditional."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. Fields to change: `description`, `label`, `metadata`, `signature`, `provenance.datasets`."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        model_version: _model_pb2.ModelVersion | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "name", b"name", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelVersionRequest: _TypeAlias = UpdateModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class UpdateModelVersionResponse(_message.Message):
+    """UpdateModelVersionResponse holds the version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_version(self) -> _model_pb2.ModelVersion:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _model_pb2.ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateModelVersionResponse: _TypeAlias = UpdateModelVersionResponse  # noqa: Y015
+
+@_typing.final
+class DeleteModelVersionRequest(_message.Message):
+    """DeleteModelVersionRequest names a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Version reference with a number."""
+    etag: _builtins.str
+    """If not empty, it is deleted only while it has this etag."""
+    force: _builtins.bool
+    """Whether its aliases go with it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelVersionRequest: _TypeAlias = DeleteModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteModelVersionResponse(_message.Message):
+    """DeleteModelVersionResponse holds the deleted version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_version(self) -> _model_pb2.ModelVersion:
+        """As stored, with `delete_time` and `purge_time`."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _model_pb2.ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelVersionResponse: _TypeAlias = DeleteModelVersionResponse  # noqa: Y015
+
+@_typing.final
+class UndeleteResourceRequest(_message.Message):
+    """UndeleteResourceRequest names something deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    type: _resource_pb2.ResourceType.ValueType
+    """Required. Catalog, schema, model or model version."""
+    id: _builtins.str
+    """Required. Its id; a list with `show_deleted` tells it."""
+    def __init__(
+        self,
+        *,
+        type: _resource_pb2.ResourceType.ValueType = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteResourceRequest: _TypeAlias = UndeleteResourceRequest  # noqa: Y015
+
+@_typing.final
+class UndeleteResourceResponse(_message.Message):
+    """UndeleteResourceResponse names what is back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resource(self) -> _resource_pb2.Resource:
+        """The resource."""
+
+    def __init__(
+        self,
+        *,
+        resource: _resource_pb2.Resource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteResourceResponse: _TypeAlias = UndeleteResourceResponse  # noqa: Y015
+
+@_typing.final
+class CopyModelVersionRequest(_message.Message):
+    """CopyModelVersionRequest asks for a copy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Required. Version reference of the source."""
+    model: _builtins.str
+    """Required. Full name of the model that gets the new version."""
+    label: _builtins.str
+    """Label of the new version."""
+    request_id: _builtins.str
+    """Makes a repetition safe; see the service."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        model: _builtins.str = ...,
+        label: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "model", b"model", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyModelVersionRequest: _TypeAlias = CopyModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class CopyModelVersionResponse(_message.Message):
+    """CopyModelVersionResponse holds the new version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_version(self) -> _model_pb2.ModelVersion:
+        """As stored, with `copied_from`."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _model_pb2.ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyModelVersionResponse: _TypeAlias = CopyModelVersionResponse  # noqa: Y015
+
+@_typing.final
+class AliasMove(_message.Message):
+    """AliasMove is one move of one alias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    MOVED_BY_FIELD_NUMBER: _builtins.int
+    MOVE_TIME_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """The alias."""
+    previous_version: _builtins.int
+    """Where it pointed before; 0 if it did not exist."""
+    version: _builtins.int
+    """Where it pointed afterwards; 0 if it was removed."""
+    moved_by: _builtins.str
+    """Name of who moved it."""
+    @_builtins.property
+    def move_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        previous_version: _builtins.int = ...,
+        version: _builtins.int = ...,
+        moved_by: _builtins.str = ...,
+        move_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["move_time", b"move_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "move_time", b"move_time", "moved_by", b"moved_by", "previous_version", b"previous_version", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AliasMove: _TypeAlias = AliasMove  # noqa: Y015
+
+@_typing.final
+class ListAliasHistoryRequest(_message.Message):
+    """ListAliasHistoryRequest asks for a page of moves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Required. Full name of the model."""
+    alias: _builtins.str
+    """Only moves of this alias; empty means all."""
+    page_size: _builtins.int
+    """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasHistoryRequest: _TypeAlias = ListAliasHistoryRequest  # noqa: Y015
+
+@_typing.final
+class ListAliasHistoryResponse(_message.Message):
+    """ListAliasHistoryResponse is a page of moves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasMove]:
+        """The moves, newest first."""
+
+    def __init__(
+        self,
+        *,
+        moves: _abc.Iterable[Global___AliasMove] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moves", b"moves", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasHistoryResponse: _TypeAlias = ListAliasHistoryResponse  # noqa: Y015
+
+@_typing.final
+class GetAliasAtRequest(_message.Message):
+    """GetAliasAtRequest asks about the past."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Required. Full name of the model."""
+    alias: _builtins.str
+    """Required. The alias."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Required. When."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAliasAtRequest: _TypeAlias = GetAliasAtRequest  # noqa: Y015
+
+@_typing.final
+class GetAliasAtResponse(_message.Message):
+    """GetAliasAtResponse tells where the alias pointed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Version number; 0 if the alias did not exist then."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAliasAtResponse: _TypeAlias = GetAliasAtResponse  # noqa: Y015
+
+@_typing.final
+class RollbackAliasRequest(_message.Message):
+    """RollbackAliasRequest names an alias."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Required. Full name of the model."""
+    alias: _builtins.str
+    """Required. The alias."""
+    expected_version: _builtins.int
+    """If present, it is rolled back only while it points at this number."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "alias", b"alias", "expected_version", b"expected_version", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___RollbackAliasRequest: _TypeAlias = RollbackAliasRequest  # noqa: Y015
+
+@_typing.final
+class RollbackAliasResponse(_message.Message):
+    """RollbackAliasResponse holds the model after the change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> _model_pb2.Model:
+        """As stored, with all its aliases."""
+
+    def __init__(
+        self,
+        *,
+        model: _model_pb2.Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackAliasResponse: _TypeAlias = RollbackAliasResponse  # noqa: Y015
+
+@_typing.final
+class RecordLineageRequest(_message.Message):
+    """RecordLineageRequest carries edges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageEdge]:
+        """Required. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        edges: _abc.Iterable[_lineage_pb2.LineageEdge] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordLineageRequest: _TypeAlias = RecordLineageRequest  # noqa: Y015
+
+@_typing.final
+class RecordLineageResponse(_message.Message):
+    """RecordLineageResponse is empty: everything sent is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordLineageResponse: _TypeAlias = RecordLineageResponse  # noqa: Y015
+
+@_typing.final
+class QueryLineageRequest(_message.Message):
+    """QueryLineageRequest names where to begin and how far to go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    direction: Global___LineageDirection.ValueType
+    """Which way. Default: BOTH."""
+    depth: _builtins.int
+    """Edges from the node at most; 0 means 1, more than 20 means 20."""
+    @_builtins.property
+    def node(self) -> _lineage_pb2.LineageNode:
+        """Required. The node."""
+
+    def __init__(
+        self,
+        *,
+        node: _lineage_pb2.LineageNode | None = ...,
+        direction: Global___LineageDirection.ValueType = ...,
+        depth: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "direction", b"direction", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryLineageRequest: _TypeAlias = QueryLineageRequest  # noqa: Y015
+
+@_typing.final
+class QueryLineageResponse(_message.Message):
+    """QueryLineageResponse is a part of the graph."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGES_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """Whether there are more edges than were sent."""
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageEdge]:
+        """The edges found, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        edges: _abc.Iterable[_lineage_pb2.LineageEdge] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryLineageResponse: _TypeAlias = QueryLineageResponse  # noqa: Y015
+
+@_typing.final
+class WatchEventsRequest(_message.Message):
+    """WatchEventsRequest says what to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    FROM_BEGINNING_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """`resume_token` of the last answer that was dealt with; empty begins now."""
+    resource: _builtins.str
+    """Only events about this resource or what it contains: a name of a catalog, schema or model; empty means all."""
+    from_beginning: _builtins.bool
+    """Whether to begin with the oldest event that is kept when `resume_token` is empty."""
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these types of events, `catalog.alias.moved`; none means all. `catalog.alias.*` means all that begin so."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        types: _abc.Iterable[_builtins.str] | None = ...,
+        resource: _builtins.str = ...,
+        from_beginning: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_beginning", b"from_beginning", "resource", b"resource", "resume_token", b"resume_token", "types", b"types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
+
+@_typing.final
+class WatchEventsResponse(_message.Message):
+    """WatchEventsResponse is one step of the stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Resume here after these events."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """The events, in order."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
+
+@_typing.final
+class GetLimitsRequest(_message.Message):
+    """GetLimitsRequest is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitsRequest: _TypeAlias = GetLimitsRequest  # noqa: Y015
+
+@_typing.final
+class Limit(_message.Message):
+    """Limit is one published limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, as in LIMIT_EXCEEDED."""
+    maximum: _builtins.int
+    """Most that is allowed."""
+    unit: _builtins.str
+    """Unit of `maximum`."""
+    description: _builtins.str
+    """What it limits."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        maximum: _builtins.int = ...,
+        unit: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "maximum", b"maximum", "name", b"name", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limit: _TypeAlias = Limit  # noqa: Y015
+
+@_typing.final
+class GetLimitsResponse(_message.Message):
+    """GetLimitsResponse holds the limits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        limits: _abc.Iterable[Global___Limit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitsResponse: _TypeAlias = GetLimitsResponse  # noqa: Y015

@@ -35,7 +35,10 @@ class CatalogServiceStub(object):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list answers in creation order, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     def __init__(self, channel):
@@ -129,6 +132,91 @@ class CatalogServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetMetricsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetMetricsResponse.FromString,
                 _registered_method=True)
+        self.UpdateCatalog = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/UpdateCatalog',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateCatalogRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateCatalogResponse.FromString,
+                _registered_method=True)
+        self.UpdateSchema = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/UpdateSchema',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateSchemaRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateSchemaResponse.FromString,
+                _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/UpdateModel',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelResponse.FromString,
+                _registered_method=True)
+        self.UpdateModelVersion = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/UpdateModelVersion',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelVersionResponse.FromString,
+                _registered_method=True)
+        self.DeleteCatalog = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/DeleteCatalog',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteCatalogRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteCatalogResponse.FromString,
+                _registered_method=True)
+        self.DeleteSchema = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/DeleteSchema',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteSchemaRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteSchemaResponse.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/DeleteModel',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.DeleteModelVersion = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/DeleteModelVersion',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelVersionResponse.FromString,
+                _registered_method=True)
+        self.UndeleteResource = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/UndeleteResource',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteResourceRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteResourceResponse.FromString,
+                _registered_method=True)
+        self.CopyModelVersion = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/CopyModelVersion',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.CopyModelVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.CopyModelVersionResponse.FromString,
+                _registered_method=True)
+        self.ListAliasHistory = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/ListAliasHistory',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAliasHistoryRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAliasHistoryResponse.FromString,
+                _registered_method=True)
+        self.GetAliasAt = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/GetAliasAt',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetAliasAtRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetAliasAtResponse.FromString,
+                _registered_method=True)
+        self.RollbackAlias = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/RollbackAlias',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RollbackAliasRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RollbackAliasResponse.FromString,
+                _registered_method=True)
+        self.RecordLineage = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/RecordLineage',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageResponse.FromString,
+                _registered_method=True)
+        self.QueryLineage = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/QueryLineage',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/modelyard.api.catalog.v1.CatalogService/WatchEvents',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
+        self.GetLimits = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/GetLimits',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsResponse.FromString,
+                _registered_method=True)
         self.ResolveResource = channel.unary_unary(
                 '/modelyard.api.catalog.v1.CatalogService/ResolveResource',
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.ResolveResourceRequest.SerializeToString,
@@ -146,7 +234,10 @@ class CatalogServiceServicer(object):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list answers in creation order, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     def CreateCatalog(self, request, context):
@@ -167,7 +258,7 @@ class CatalogServiceServicer(object):
 
     def ListCatalogs(self, request, context):
         """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,7 +282,7 @@ class CatalogServiceServicer(object):
 
     def ListSchemas(self, request, context):
         """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,7 +306,7 @@ class CatalogServiceServicer(object):
 
     def ListModels(self, request, context):
         """ListModels reads the models of a schema on which the caller has READ_METADATA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,7 +348,7 @@ class CatalogServiceServicer(object):
 
     def ListModelVersions(self, request, context):
         """ListModelVersions reads the versions of a model, newest first. Needs READ_METADATA on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,6 +374,152 @@ class CatalogServiceServicer(object):
     def SetMetrics(self, request, context):
         """SetMetrics writes and removes metrics of a version. Needs EDIT on the model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCatalog(self, request, context):
+        """UpdateCatalog changes `name` (a rename), `description` or `owner_id` of a catalog; its id stays. Needs EDIT on it, a change of
+        owner MANAGE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSchema(self, request, context):
+        """UpdateSchema changes `name` (a rename within its catalog), `description` or `owner_id` of a schema; its id stays.
+        Needs EDIT on it, a change of owner MANAGE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModel(self, request, context):
+        """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
+        stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModelVersion(self, request, context):
+        """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
+        version; its content never changes. Needs EDIT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCatalog(self, request, context):
+        """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
+        with it. Needs EDIT on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSchema(self, request, context):
+        """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
+        and always while one is deployed. Needs EDIT on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModelVersion(self, request, context):
+        """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
+        it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteResource(self, request, context):
+        """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
+        since, or its container is deleted. Needs EDIT on its container.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyModelVersion(self, request, context):
+        """CopyModelVersion adds a version to another model that has the same artifact; no byte is copied. Needs READ_ARTIFACT on the model of
+        the source and CREATE_VERSION on the other.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliasHistory(self, request, context):
+        """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAliasAt(self, request, context):
+        """GetAliasAt tells where an alias pointed at a time. Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackAlias(self, request, context):
+        """RollbackAlias points an alias where it pointed before its last move; policies are evaluated. Needs EDIT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordLineage(self, request, context):
+        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
+        a target, and READ_METADATA on the model of every version that is a source.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryLineage(self, request, context):
+        """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
+        events is a heartbeat.
+        Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLimits(self, request, context):
+        """GetLimits reads every published limit. Any authenticated caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -385,6 +622,91 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetMetricsRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetMetricsResponse.SerializeToString,
             ),
+            'UpdateCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCatalog,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateCatalogRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateCatalogResponse.SerializeToString,
+            ),
+            'UpdateSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSchema,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateSchemaRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateSchemaResponse.SerializeToString,
+            ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelResponse.SerializeToString,
+            ),
+            'UpdateModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModelVersion,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelVersionRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelVersionResponse.SerializeToString,
+            ),
+            'DeleteCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCatalog,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteCatalogRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteCatalogResponse.SerializeToString,
+            ),
+            'DeleteSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSchema,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteSchemaRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteSchemaResponse.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModelVersion,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelVersionRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelVersionResponse.SerializeToString,
+            ),
+            'UndeleteResource': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteResource,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteResourceRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteResourceResponse.SerializeToString,
+            ),
+            'CopyModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyModelVersion,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.CopyModelVersionRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.CopyModelVersionResponse.SerializeToString,
+            ),
+            'ListAliasHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliasHistory,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAliasHistoryRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAliasHistoryResponse.SerializeToString,
+            ),
+            'GetAliasAt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAliasAt,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetAliasAtRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetAliasAtResponse.SerializeToString,
+            ),
+            'RollbackAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackAlias,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RollbackAliasRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RollbackAliasResponse.SerializeToString,
+            ),
+            'RecordLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordLineage,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageResponse.SerializeToString,
+            ),
+            'QueryLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryLineage,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.WatchEventsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'GetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLimits,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsResponse.SerializeToString,
+            ),
             'ResolveResource': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveResource,
                     request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.ResolveResourceRequest.FromString,
@@ -408,7 +730,10 @@ class CatalogService(object):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list answers in creation order, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     @staticmethod
@@ -860,6 +1185,465 @@ class CatalogService(object):
             '/modelyard.api.catalog.v1.CatalogService/SetMetrics',
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetMetricsRequest.SerializeToString,
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/UpdateCatalog',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateCatalogRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateCatalogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/UpdateSchema',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateSchemaRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/UpdateModel',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/UpdateModelVersion',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelVersionRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/DeleteCatalog',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteCatalogRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteCatalogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/DeleteSchema',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteSchemaRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/DeleteModel',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/DeleteModelVersion',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelVersionRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteResource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/UndeleteResource',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteResourceRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.UndeleteResourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/CopyModelVersion',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.CopyModelVersionRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.CopyModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliasHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/ListAliasHistory',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAliasHistoryRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.ListAliasHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAliasAt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/GetAliasAt',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetAliasAtRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetAliasAtResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/RollbackAlias',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RollbackAliasRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RollbackAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/RecordLineage',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/QueryLineage',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/WatchEvents',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.WatchEventsRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/GetLimits',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

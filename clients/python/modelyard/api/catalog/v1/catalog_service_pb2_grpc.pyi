@@ -36,7 +36,10 @@ class CatalogServiceStub:
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list answers in creation order, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     @_typing.overload
@@ -53,7 +56,7 @@ class CatalogServiceStub:
     """
     ListCatalogs: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListCatalogsRequest, _catalog_service_pb2.ListCatalogsResponse]
     """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     CreateSchema: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateSchemaRequest, _catalog_service_pb2.CreateSchemaResponse]
     """CreateSchema makes a schema, owned by the caller. Needs CREATE_SCHEMA on its catalog.
@@ -65,7 +68,7 @@ class CatalogServiceStub:
     """
     ListSchemas: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListSchemasRequest, _catalog_service_pb2.ListSchemasResponse]
     """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     CreateModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelRequest, _catalog_service_pb2.CreateModelResponse]
     """CreateModel registers a model without versions, owned by the caller. Needs CREATE_MODEL on its schema.
@@ -77,7 +80,7 @@ class CatalogServiceStub:
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]
     """ListModels reads the models of a schema on which the caller has READ_METADATA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     CreateModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelVersionRequest, _catalog_service_pb2.CreateModelVersionResponse]
     """CreateModelVersion adds a version: READY when it names a committed artifact of this model, else PENDING.
@@ -99,7 +102,7 @@ class CatalogServiceStub:
     """
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelVersionsRequest, _catalog_service_pb2.ListModelVersionsResponse]
     """ListModelVersions reads the versions of a model, newest first. Needs READ_METADATA on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     SetAliases: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.SetAliasesRequest, _catalog_service_pb2.SetAliasesResponse]
     """SetAliases points any number of aliases of one model at versions, or removes them: all or none.
@@ -114,6 +117,83 @@ class CatalogServiceStub:
     """SetMetrics writes and removes metrics of a version. Needs EDIT on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
+    UpdateCatalog: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateCatalogRequest, _catalog_service_pb2.UpdateCatalogResponse]
+    """UpdateCatalog changes `name` (a rename), `description` or `owner_id` of a catalog; its id stays. Needs EDIT on it, a change of
+    owner MANAGE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    """
+    UpdateSchema: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateSchemaRequest, _catalog_service_pb2.UpdateSchemaResponse]
+    """UpdateSchema changes `name` (a rename within its catalog), `description` or `owner_id` of a schema; its id stays.
+    Needs EDIT on it, a change of owner MANAGE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    """
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelRequest, _catalog_service_pb2.UpdateModelResponse]
+    """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
+    stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    """
+    UpdateModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelVersionRequest, _catalog_service_pb2.UpdateModelVersionResponse]
+    """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
+    version; its content never changes. Needs EDIT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED.
+    """
+    DeleteCatalog: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteCatalogRequest, _catalog_service_pb2.DeleteCatalogResponse]
+    """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
+    with it. Needs EDIT on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    """
+    DeleteSchema: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteSchemaRequest, _catalog_service_pb2.DeleteSchemaResponse]
+    """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    """
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]
+    """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
+    and always while one is deployed. Needs EDIT on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    """
+    DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelVersionRequest, _catalog_service_pb2.DeleteModelVersionResponse]
+    """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
+    it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    """
+    UndeleteResource: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteResourceRequest, _catalog_service_pb2.UndeleteResourceResponse]
+    """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
+    since, or its container is deleted. Needs EDIT on its container.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE.
+    """
+    CopyModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CopyModelVersionRequest, _catalog_service_pb2.CopyModelVersionResponse]
+    """CopyModelVersion adds a version to another model that has the same artifact; no byte is copied. Needs READ_ARTIFACT on the model of
+    the source and CREATE_VERSION on the other.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+    """
+    ListAliasHistory: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAliasHistoryRequest, _catalog_service_pb2.ListAliasHistoryResponse]
+    """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    GetAliasAt: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetAliasAtRequest, _catalog_service_pb2.GetAliasAtResponse]
+    """GetAliasAt tells where an alias pointed at a time. Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    RollbackAlias: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.RollbackAliasRequest, _catalog_service_pb2.RollbackAliasResponse]
+    """RollbackAlias points an alias where it pointed before its last move; policies are evaluated. Needs EDIT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
+    """
+    RecordLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordLineageRequest, _catalog_service_pb2.RecordLineageResponse]
+    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
+    a target, and READ_METADATA on the model of every version that is a source.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+    """
+    QueryLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.QueryLineageRequest, _catalog_service_pb2.QueryLineageResponse]
+    """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+    """
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]
+    """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
+    events is a heartbeat.
+    Errors: INVALID_FIELD.
+    """
+    GetLimits: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]
+    """GetLimits reads every published limit. Any authenticated caller."""
     ResolveResource: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveResourceRequest, _catalog_service_pb2.ResolveResourceResponse]
     """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
     For services only.
@@ -131,7 +211,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list answers in creation order, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -145,7 +228,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     ListCatalogs: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListCatalogsRequest, _catalog_service_pb2.ListCatalogsResponse]  # type: ignore[assignment]
     """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     CreateSchema: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateSchemaRequest, _catalog_service_pb2.CreateSchemaResponse]  # type: ignore[assignment]
     """CreateSchema makes a schema, owned by the caller. Needs CREATE_SCHEMA on its catalog.
@@ -157,7 +240,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     ListSchemas: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListSchemasRequest, _catalog_service_pb2.ListSchemasResponse]  # type: ignore[assignment]
     """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     CreateModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelRequest, _catalog_service_pb2.CreateModelResponse]  # type: ignore[assignment]
     """CreateModel registers a model without versions, owned by the caller. Needs CREATE_MODEL on its schema.
@@ -169,7 +252,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """ListModels reads the models of a schema on which the caller has READ_METADATA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     CreateModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelVersionRequest, _catalog_service_pb2.CreateModelVersionResponse]  # type: ignore[assignment]
     """CreateModelVersion adds a version: READY when it names a committed artifact of this model, else PENDING.
@@ -191,7 +274,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelVersionsRequest, _catalog_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """ListModelVersions reads the versions of a model, newest first. Needs READ_METADATA on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     SetAliases: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.SetAliasesRequest, _catalog_service_pb2.SetAliasesResponse]  # type: ignore[assignment]
     """SetAliases points any number of aliases of one model at versions, or removes them: all or none.
@@ -206,6 +289,83 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """SetMetrics writes and removes metrics of a version. Needs EDIT on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
+    UpdateCatalog: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateCatalogRequest, _catalog_service_pb2.UpdateCatalogResponse]  # type: ignore[assignment]
+    """UpdateCatalog changes `name` (a rename), `description` or `owner_id` of a catalog; its id stays. Needs EDIT on it, a change of
+    owner MANAGE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    """
+    UpdateSchema: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateSchemaRequest, _catalog_service_pb2.UpdateSchemaResponse]  # type: ignore[assignment]
+    """UpdateSchema changes `name` (a rename within its catalog), `description` or `owner_id` of a schema; its id stays.
+    Needs EDIT on it, a change of owner MANAGE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    """
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelRequest, _catalog_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
+    """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
+    stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    """
+    UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelVersionRequest, _catalog_service_pb2.UpdateModelVersionResponse]  # type: ignore[assignment]
+    """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
+    version; its content never changes. Needs EDIT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED.
+    """
+    DeleteCatalog: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteCatalogRequest, _catalog_service_pb2.DeleteCatalogResponse]  # type: ignore[assignment]
+    """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
+    with it. Needs EDIT on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    """
+    DeleteSchema: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteSchemaRequest, _catalog_service_pb2.DeleteSchemaResponse]  # type: ignore[assignment]
+    """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    """
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
+    and always while one is deployed. Needs EDIT on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    """
+    DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelVersionRequest, _catalog_service_pb2.DeleteModelVersionResponse]  # type: ignore[assignment]
+    """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
+    it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    """
+    UndeleteResource: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteResourceRequest, _catalog_service_pb2.UndeleteResourceResponse]  # type: ignore[assignment]
+    """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
+    since, or its container is deleted. Needs EDIT on its container.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE.
+    """
+    CopyModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CopyModelVersionRequest, _catalog_service_pb2.CopyModelVersionResponse]  # type: ignore[assignment]
+    """CopyModelVersion adds a version to another model that has the same artifact; no byte is copied. Needs READ_ARTIFACT on the model of
+    the source and CREATE_VERSION on the other.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+    """
+    ListAliasHistory: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAliasHistoryRequest, _catalog_service_pb2.ListAliasHistoryResponse]  # type: ignore[assignment]
+    """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    GetAliasAt: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetAliasAtRequest, _catalog_service_pb2.GetAliasAtResponse]  # type: ignore[assignment]
+    """GetAliasAt tells where an alias pointed at a time. Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    RollbackAlias: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.RollbackAliasRequest, _catalog_service_pb2.RollbackAliasResponse]  # type: ignore[assignment]
+    """RollbackAlias points an alias where it pointed before its last move; policies are evaluated. Needs EDIT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
+    """
+    RecordLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordLineageRequest, _catalog_service_pb2.RecordLineageResponse]  # type: ignore[assignment]
+    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
+    a target, and READ_METADATA on the model of every version that is a source.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+    """
+    QueryLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.QueryLineageRequest, _catalog_service_pb2.QueryLineageResponse]  # type: ignore[assignment]
+    """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+    """
+    WatchEvents: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
+    events is a heartbeat.
+    Errors: INVALID_FIELD.
+    """
+    GetLimits: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]  # type: ignore[assignment]
+    """GetLimits reads every published limit. Any authenticated caller."""
     ResolveResource: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveResourceRequest, _catalog_service_pb2.ResolveResourceResponse]  # type: ignore[assignment]
     """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
     For services only.
@@ -222,7 +382,10 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    Every list answers in creation order, 50 rows by default and 1,000 at most, only rows the caller may see, complete.
+    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
+    default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
+    parent it came with.
     """
 
     @_abc_1.abstractmethod
@@ -252,7 +415,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListCatalogsResponse, _abc.Awaitable[_catalog_service_pb2.ListCatalogsResponse]]:
         """ListCatalogs reads the catalogs on which the caller has USE_CATALOG.
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -282,7 +445,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListSchemasResponse, _abc.Awaitable[_catalog_service_pb2.ListSchemasResponse]]:
         """ListSchemas reads the schemas of a catalog on which the caller has USE_SCHEMA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -312,7 +475,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListModelsResponse, _abc.Awaitable[_catalog_service_pb2.ListModelsResponse]]:
         """ListModels reads the models of a schema on which the caller has READ_METADATA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -364,7 +527,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListModelVersionsResponse, _abc.Awaitable[_catalog_service_pb2.ListModelVersionsResponse]]:
         """ListModelVersions reads the versions of a model, newest first. Needs READ_METADATA on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -397,6 +560,185 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """SetMetrics writes and removes metrics of a version. Needs EDIT on the model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
+
+    @_abc_1.abstractmethod
+    def UpdateCatalog(
+        self,
+        request: _catalog_service_pb2.UpdateCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UpdateCatalogResponse, _abc.Awaitable[_catalog_service_pb2.UpdateCatalogResponse]]:
+        """UpdateCatalog changes `name` (a rename), `description` or `owner_id` of a catalog; its id stays. Needs EDIT on it, a change of
+        owner MANAGE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateSchema(
+        self,
+        request: _catalog_service_pb2.UpdateSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UpdateSchemaResponse, _abc.Awaitable[_catalog_service_pb2.UpdateSchemaResponse]]:
+        """UpdateSchema changes `name` (a rename within its catalog), `description` or `owner_id` of a schema; its id stays.
+        Needs EDIT on it, a change of owner MANAGE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateModel(
+        self,
+        request: _catalog_service_pb2.UpdateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UpdateModelResponse, _abc.Awaitable[_catalog_service_pb2.UpdateModelResponse]]:
+        """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
+        stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateModelVersion(
+        self,
+        request: _catalog_service_pb2.UpdateModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UpdateModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.UpdateModelVersionResponse]]:
+        """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
+        version; its content never changes. Needs EDIT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteCatalog(
+        self,
+        request: _catalog_service_pb2.DeleteCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteCatalogResponse, _abc.Awaitable[_catalog_service_pb2.DeleteCatalogResponse]]:
+        """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
+        with it. Needs EDIT on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteSchema(
+        self,
+        request: _catalog_service_pb2.DeleteSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteSchemaResponse, _abc.Awaitable[_catalog_service_pb2.DeleteSchemaResponse]]:
+        """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _catalog_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteModelResponse, _abc.Awaitable[_catalog_service_pb2.DeleteModelResponse]]:
+        """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
+        and always while one is deployed. Needs EDIT on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteModelVersion(
+        self,
+        request: _catalog_service_pb2.DeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.DeleteModelVersionResponse]]:
+        """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
+        it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteResource(
+        self,
+        request: _catalog_service_pb2.UndeleteResourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.UndeleteResourceResponse, _abc.Awaitable[_catalog_service_pb2.UndeleteResourceResponse]]:
+        """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
+        since, or its container is deleted. Needs EDIT on its container.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE.
+        """
+
+    @_abc_1.abstractmethod
+    def CopyModelVersion(
+        self,
+        request: _catalog_service_pb2.CopyModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.CopyModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.CopyModelVersionResponse]]:
+        """CopyModelVersion adds a version to another model that has the same artifact; no byte is copied. Needs READ_ARTIFACT on the model of
+        the source and CREATE_VERSION on the other.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAliasHistory(
+        self,
+        request: _catalog_service_pb2.ListAliasHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListAliasHistoryResponse, _abc.Awaitable[_catalog_service_pb2.ListAliasHistoryResponse]]:
+        """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAliasAt(
+        self,
+        request: _catalog_service_pb2.GetAliasAtRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.GetAliasAtResponse, _abc.Awaitable[_catalog_service_pb2.GetAliasAtResponse]]:
+        """GetAliasAt tells where an alias pointed at a time. Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackAlias(
+        self,
+        request: _catalog_service_pb2.RollbackAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.RollbackAliasResponse, _abc.Awaitable[_catalog_service_pb2.RollbackAliasResponse]]:
+        """RollbackAlias points an alias where it pointed before its last move; policies are evaluated. Needs EDIT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordLineage(
+        self,
+        request: _catalog_service_pb2.RecordLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.RecordLineageResponse, _abc.Awaitable[_catalog_service_pb2.RecordLineageResponse]]:
+        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
+        a target, and READ_METADATA on the model of every version that is a source.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def QueryLineage(
+        self,
+        request: _catalog_service_pb2.QueryLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.QueryLineageResponse, _abc.Awaitable[_catalog_service_pb2.QueryLineageResponse]]:
+        """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _catalog_service_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_catalog_service_pb2.WatchEventsResponse]]:
+        """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
+        events is a heartbeat.
+        Errors: INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLimits(
+        self,
+        request: _catalog_service_pb2.GetLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.GetLimitsResponse, _abc.Awaitable[_catalog_service_pb2.GetLimitsResponse]]:
+        """GetLimits reads every published limit. Any authenticated caller."""
 
     @_abc_1.abstractmethod
     def ResolveResource(

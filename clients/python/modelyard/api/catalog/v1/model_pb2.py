@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from modelyard.api.catalog.v1 import metadata_pb2 as modelyard_dot_api_dot_catalog_dot_v1_dot_metadata__pb2
 from modelyard.api.catalog.v1 import signature_pb2 as modelyard_dot_api_dot_catalog_dot_v1_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelyard/api/catalog/v1/model.proto\x12\x18modelyard.api.catalog.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(modelyard/api/catalog/v1/signature.proto\"\xa5\x03\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x37\n\x04tags\x18\x05 \x03(\x0b\x32).modelyard.api.catalog.v1.Model.TagsEntry\x12=\n\x07\x61liases\x18\x06 \x03(\x0b\x32,.modelyard.api.catalog.v1.Model.AliasesEntry\x12\x16\n\x0elatest_version\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xfe\x01\n\nProvenance\x12\x16\n\x0egit_repository\x18\x01 \x01(\t\x12\x12\n\ngit_branch\x18\x02 \x01(\t\x12\x12\n\ngit_commit\x18\x03 \x01(\t\x12\x11\n\tgit_dirty\x18\x04 \x01(\x08\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x16\n\x0epython_version\x18\x06 \x01(\t\x12\x44\n\x08packages\x18\x07 \x03(\x0b\x32\x32.modelyard.api.catalog.v1.Provenance.PackagesEntry\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd8\x06\n\x0cModelVersion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12\x0e\n\x06number\x18\x05 \x01(\x03\x12;\n\x05state\x18\x06 \x01(\x0e\x32,.modelyard.api.catalog.v1.ModelVersion.State\x12\x15\n\rstate_message\x18\x07 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x08 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\t \x01(\t\x12\x0f\n\x07runtime\x18\n \x01(\t\x12\x36\n\tsignature\x18\x0b \x01(\x0b\x32#.modelyard.api.catalog.v1.Signature\x12>\n\x04tags\x18\x0c \x03(\x0b\x32\x30.modelyard.api.catalog.v1.ModelVersion.TagsEntry\x12\x44\n\x07metrics\x18\r \x03(\x0b\x32\x33.modelyard.api.catalog.v1.ModelVersion.MetricsEntry\x12\x38\n\nprovenance\x18\x0e \x01(\x0b\x32$.modelyard.api.catalog.v1.Provenance\x12\x0f\n\x07\x61liases\x18\x0f \x03(\t\x12\x11\n\tauthor_id\x18\x10 \x01(\t\x12\x13\n\x0b\x61uthor_name\x18\x11 \x01(\t\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x46\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelyard/api/catalog/v1/model.proto\x12\x18modelyard.api.catalog.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'modelyard/api/catalog/v1/metadata.proto\x1a(modelyard/api/catalog/v1/signature.proto\"\x86\x04\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x37\n\x04tags\x18\x05 \x03(\x0b\x32).modelyard.api.catalog.v1.Model.TagsEntry\x12=\n\x07\x61liases\x18\x06 \x03(\x0b\x32,.modelyard.api.catalog.v1.Model.AliasesEntry\x12\x16\n\x0elatest_version\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npurge_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xbc\x02\n\nProvenance\x12\x16\n\x0egit_repository\x18\x01 \x01(\t\x12\x12\n\ngit_branch\x18\x02 \x01(\t\x12\x12\n\ngit_commit\x18\x03 \x01(\t\x12\x11\n\tgit_dirty\x18\x04 \x01(\x08\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x16\n\x0epython_version\x18\x06 \x01(\t\x12\x44\n\x08packages\x18\x07 \x03(\x0b\x32\x32.modelyard.api.catalog.v1.Provenance.PackagesEntry\x12<\n\x08\x64\x61tasets\x18\x08 \x03(\x0b\x32*.modelyard.api.catalog.v1.DatasetReference\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x10\x44\x61tasetReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\"\xb0\x08\n\x0cModelVersion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12\x0e\n\x06number\x18\x05 \x01(\x03\x12;\n\x05state\x18\x06 \x01(\x0e\x32,.modelyard.api.catalog.v1.ModelVersion.State\x12\x15\n\rstate_message\x18\x07 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x08 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\t \x01(\t\x12\x0f\n\x07runtime\x18\n \x01(\t\x12\x36\n\tsignature\x18\x0b \x01(\x0b\x32#.modelyard.api.catalog.v1.Signature\x12>\n\x04tags\x18\x0c \x03(\x0b\x32\x30.modelyard.api.catalog.v1.ModelVersion.TagsEntry\x12\x44\n\x07metrics\x18\r \x03(\x0b\x32\x33.modelyard.api.catalog.v1.ModelVersion.MetricsEntry\x12\x38\n\nprovenance\x18\x0e \x01(\x0b\x32$.modelyard.api.catalog.v1.Provenance\x12\x0f\n\x07\x61liases\x18\x0f \x03(\t\x12\x11\n\tauthor_id\x18\x10 \x01(\t\x12\x13\n\x0b\x61uthor_name\x18\x11 \x01(\t\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\x12\r\n\x05label\x18\x15 \x01(\t\x12\x39\n\x08metadata\x18\x16 \x01(\x0b\x32\'.modelyard.api.catalog.v1.ModelMetadata\x12\x13\n\x0b\x63opied_from\x18\x17 \x01(\t\x12\x16\n\x0e\x63opied_from_id\x18\x18 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npurge_time\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x46\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,22 +45,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELVERSION_TAGSENTRY']._serialized_options = b'8\001'
   _globals['_MODELVERSION_METRICSENTRY']._loaded_options = None
   _globals['_MODELVERSION_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_MODEL']._serialized_start=172
-  _globals['_MODEL']._serialized_end=593
-  _globals['_MODEL_TAGSENTRY']._serialized_start=502
-  _globals['_MODEL_TAGSENTRY']._serialized_end=545
-  _globals['_MODEL_ALIASESENTRY']._serialized_start=547
-  _globals['_MODEL_ALIASESENTRY']._serialized_end=593
-  _globals['_PROVENANCE']._serialized_start=596
-  _globals['_PROVENANCE']._serialized_end=850
-  _globals['_PROVENANCE_PACKAGESENTRY']._serialized_start=803
-  _globals['_PROVENANCE_PACKAGESENTRY']._serialized_end=850
-  _globals['_MODELVERSION']._serialized_start=853
-  _globals['_MODELVERSION']._serialized_end=1709
-  _globals['_MODELVERSION_TAGSENTRY']._serialized_start=502
-  _globals['_MODELVERSION_TAGSENTRY']._serialized_end=545
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=1553
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=1623
-  _globals['_MODELVERSION_STATE']._serialized_start=1625
-  _globals['_MODELVERSION_STATE']._serialized_end=1709
+  _globals['_MODEL']._serialized_start=213
+  _globals['_MODEL']._serialized_end=731
+  _globals['_MODEL_TAGSENTRY']._serialized_start=640
+  _globals['_MODEL_TAGSENTRY']._serialized_end=683
+  _globals['_MODEL_ALIASESENTRY']._serialized_start=685
+  _globals['_MODEL_ALIASESENTRY']._serialized_end=731
+  _globals['_PROVENANCE']._serialized_start=734
+  _globals['_PROVENANCE']._serialized_end=1050
+  _globals['_PROVENANCE_PACKAGESENTRY']._serialized_start=1003
+  _globals['_PROVENANCE_PACKAGESENTRY']._serialized_end=1050
+  _globals['_DATASETREFERENCE']._serialized_start=1052
+  _globals['_DATASETREFERENCE']._serialized_end=1131
+  _globals['_MODELVERSION']._serialized_start=1134
+  _globals['_MODELVERSION']._serialized_end=2206
+  _globals['_MODELVERSION_TAGSENTRY']._serialized_start=640
+  _globals['_MODELVERSION_TAGSENTRY']._serialized_end=683
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=2050
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=2120
+  _globals['_MODELVERSION_STATE']._serialized_start=2122
+  _globals['_MODELVERSION_STATE']._serialized_end=2206
 # @@protoc_insertion_point(module_scope)

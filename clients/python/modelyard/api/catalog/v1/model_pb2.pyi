@@ -10,6 +10,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from modelyard.api.catalog.v1 import metadata_pb2 as _metadata_pb2
 from modelyard.api.catalog.v1 import signature_pb2 as _signature_pb2
 import builtins as _builtins
 import sys
@@ -78,6 +79,8 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
+    PURGE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -106,6 +109,14 @@ class Model(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last changed."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was deleted; absent while it is not."""
+
+    @_builtins.property
+    def purge_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it will be gone for good if it is not undeleted before."""
+
     def __init__(
         self,
         *,
@@ -119,10 +130,12 @@ class Model(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
+        purge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "latest_version", b"latest_version", "name", b"name", "owner_id", b"owner_id", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "latest_version", b"latest_version", "name", b"name", "owner_id", b"owner_id", "purge_time", b"purge_time", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,6 +174,7 @@ class Provenance(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     PYTHON_VERSION_FIELD_NUMBER: _builtins.int
     PACKAGES_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
     git_repository: _builtins.str
     """Address of the git repository, without credentials."""
     git_branch: _builtins.str
@@ -177,6 +191,10 @@ class Provenance(_message.Message):
     def packages(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Installed packages that matter to the model, name to version."""
 
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetReference]:
+        """Data it was trained or tested on."""
+
     def __init__(
         self,
         *,
@@ -187,14 +205,49 @@ class Provenance(_message.Message):
         source: _builtins.str = ...,
         python_version: _builtins.str = ...,
         packages: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        datasets: _abc.Iterable[Global___DatasetReference] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["git_branch", b"git_branch", "git_commit", b"git_commit", "git_dirty", b"git_dirty", "git_repository", b"git_repository", "packages", b"packages", "python_version", b"python_version", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "git_branch", b"git_branch", "git_commit", b"git_commit", "git_dirty", b"git_dirty", "git_repository", b"git_repository", "packages", b"packages", "python_version", b"python_version", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class DatasetReference(_message.Message):
+    """DatasetReference names a state of a data set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Name or address of the data set, without credentials; `s3://lake/iris`."""
+    version: _builtins.str
+    """Version of it."""
+    digest: _builtins.str
+    """Digest of its content."""
+    role: _builtins.str
+    """What it was for: `training`, `validation`, `test`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        role: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "role", b"role", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetReference: _TypeAlias = DatasetReference  # noqa: Y015
 
 @_typing.final
 class ModelVersion(_message.Message):
@@ -290,6 +343,12 @@ class ModelVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    COPIED_FROM_FIELD_NUMBER: _builtins.int
+    COPIED_FROM_ID_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
+    PURGE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -316,6 +375,14 @@ class ModelVersion(_message.Message):
     """Output only. Name of that principal at the time."""
     etag: _builtins.str
     """Output only. Changes with every change; send it back to make an update conditional."""
+    label: _builtins.str
+    """Second name of the version, unique within the model, for example `1.4.0`: letters, digits, `.`, `_`, `-`, `+`, at most 63,
+    starting with a letter or digit, not only digits. Referred to as `prod.ml_team.iris@1.4.0`. No alias may have this name.
+    """
+    copied_from: _builtins.str
+    """Output only. Reference of the version that this one is a copy of, as it was called then; empty if it is none."""
+    copied_from_id: _builtins.str
+    """Output only. Id of that version."""
     @_builtins.property
     def signature(self) -> _signature_pb2.Signature:
         """What it takes and gives."""
@@ -344,6 +411,18 @@ class ModelVersion(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last changed."""
 
+    @_builtins.property
+    def metadata(self) -> _metadata_pb2.ModelMetadata:
+        """What it is for and how it was made."""
+
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was deleted; absent while it is not."""
+
+    @_builtins.property
+    def purge_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it will be gone for good if it is not undeleted before."""
+
     def __init__(
         self,
         *,
@@ -367,10 +446,16 @@ class ModelVersion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        label: _builtins.str = ...,
+        metadata: _metadata_pb2.ModelMetadata | None = ...,
+        copied_from: _builtins.str = ...,
+        copied_from_id: _builtins.str = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
+        purge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "provenance", b"provenance", "signature", b"signature", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "metadata", b"metadata", "provenance", b"provenance", "purge_time", b"purge_time", "signature", b"signature", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "artifact_digest", b"artifact_digest", "author_id", b"author_id", "author_name", b"author_name", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "metrics", b"metrics", "model", b"model", "model_id", b"model_id", "name", b"name", "number", b"number", "provenance", b"provenance", "runtime", b"runtime", "signature", b"signature", "state", b"state", "state_message", b"state_message", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "artifact_digest", b"artifact_digest", "author_id", b"author_id", "author_name", b"author_name", "copied_from", b"copied_from", "copied_from_id", b"copied_from_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "label", b"label", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "model_id", b"model_id", "name", b"name", "number", b"number", "provenance", b"provenance", "purge_time", b"purge_time", "runtime", b"runtime", "signature", b"signature", "state", b"state", "state_message", b"state_message", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -159,6 +159,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: maximum.
     Example: {"reason":"REQUEST_TOO_LARGE","metadata":{"maximum":"67108864"}}
     """
+    ERROR_REASON_RESOURCE_IN_USE: _ErrorReason.ValueType  # 29
+    """FAILED_PRECONDITION. Something still uses the resource; `google.rpc.PreconditionFailure` lists what.
+    Metadata: resource_type, name.
+    Example: {"reason":"RESOURCE_IN_USE","metadata":{"resource_type":"model_version","name":"prod.ml.iris/3"}}
+    """
+    ERROR_REASON_LINEAGE_CYCLE: _ErrorReason.ValueType  # 30
+    """FAILED_PRECONDITION. The edge would make something its own origin.
+    Metadata: source, target.
+    Example: {"reason":"LINEAGE_CYCLE","metadata":{"source":"prod.ml.iris/3","target":"prod.ml.iris/1"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the catalogue of everything a Modelyard service can refuse, by the name that programs match on.
@@ -305,5 +315,15 @@ ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 28
 """RESOURCE_EXHAUSTED. The request has more bytes than may be sent to this deployment.
 Metadata: maximum.
 Example: {"reason":"REQUEST_TOO_LARGE","metadata":{"maximum":"67108864"}}
+"""
+ERROR_REASON_RESOURCE_IN_USE: ErrorReason.ValueType  # 29
+"""FAILED_PRECONDITION. Something still uses the resource; `google.rpc.PreconditionFailure` lists what.
+Metadata: resource_type, name.
+Example: {"reason":"RESOURCE_IN_USE","metadata":{"resource_type":"model_version","name":"prod.ml.iris/3"}}
+"""
+ERROR_REASON_LINEAGE_CYCLE: ErrorReason.ValueType  # 30
+"""FAILED_PRECONDITION. The edge would make something its own origin.
+Metadata: source, target.
+Example: {"reason":"LINEAGE_CYCLE","metadata":{"source":"prod.ml.iris/3","target":"prod.ml.iris/1"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

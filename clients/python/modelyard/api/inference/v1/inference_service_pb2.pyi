@@ -476,3 +476,51 @@ class ConfirmRoutesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfirmRoutesResponse: _TypeAlias = ConfirmRoutesResponse  # noqa: Y015
+
+@_typing.final
+class FindDeploymentsRequest(_message.Message):
+    """FindDeploymentsRequest names versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_version_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. Ids of model versions, at most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        model_version_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version_ids", b"model_version_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindDeploymentsRequest: _TypeAlias = FindDeploymentsRequest  # noqa: Y015
+
+@_typing.final
+class FindDeploymentsResponse(_message.Message):
+    """FindDeploymentsResponse names deployments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Resource]:
+        """Those that use at least one of the versions, by name."""
+
+    def __init__(
+        self,
+        *,
+        deployments: _abc.Iterable[_resource_pb2.Resource] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindDeploymentsResponse: _TypeAlias = FindDeploymentsResponse  # noqa: Y015

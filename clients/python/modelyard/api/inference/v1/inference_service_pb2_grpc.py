@@ -74,6 +74,11 @@ class InferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ResolveResourceRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ResolveResourceResponse.FromString,
                 _registered_method=True)
+        self.FindDeployments = channel.unary_unary(
+                '/modelyard.api.inference.v1.InferenceService/FindDeployments',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.FindDeploymentsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.FindDeploymentsResponse.FromString,
+                _registered_method=True)
         self.WatchRoutes = channel.unary_stream(
                 '/modelyard.api.inference.v1.InferenceService/WatchRoutes',
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.WatchRoutesRequest.SerializeToString,
@@ -154,6 +159,14 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindDeployments(self, request, context):
+        """FindDeployments tells which deployments run or will run any of some versions. For services only.
+        Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRoutes(self, request, context):
         """WatchRoutes streams the route table: now, and after each change. For gateways only.
         """
@@ -207,6 +220,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.ResolveResource,
                     request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ResolveResourceRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ResolveResourceResponse.SerializeToString,
+            ),
+            'FindDeployments': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindDeployments,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.FindDeploymentsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.FindDeploymentsResponse.SerializeToString,
             ),
             'WatchRoutes': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRoutes,
@@ -413,6 +431,33 @@ class InferenceService(object):
             '/modelyard.api.inference.v1.InferenceService/ResolveResource',
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ResolveResourceRequest.SerializeToString,
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ResolveResourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindDeployments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/FindDeployments',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.FindDeploymentsRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.FindDeploymentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

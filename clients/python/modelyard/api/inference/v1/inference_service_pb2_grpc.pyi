@@ -70,6 +70,10 @@ class InferenceServiceStub:
     """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
+    FindDeployments: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.FindDeploymentsRequest, _inference_service_pb2.FindDeploymentsResponse]
+    """FindDeployments tells which deployments run or will run any of some versions. For services only.
+    Errors: INVALID_FIELD.
+    """
     WatchRoutes: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.WatchRoutesRequest, _inference_service_pb2.WatchRoutesResponse]
     """WatchRoutes streams the route table: now, and after each change. For gateways only."""
     ConfirmRoutes: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ConfirmRoutesRequest, _inference_service_pb2.ConfirmRoutesResponse]
@@ -119,6 +123,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     ResolveResource: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ResolveResourceRequest, _inference_service_pb2.ResolveResourceResponse]  # type: ignore[assignment]
     """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    FindDeployments: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.FindDeploymentsRequest, _inference_service_pb2.FindDeploymentsResponse]  # type: ignore[assignment]
+    """FindDeployments tells which deployments run or will run any of some versions. For services only.
+    Errors: INVALID_FIELD.
     """
     WatchRoutes: _aio.UnaryStreamMultiCallable[_inference_service_pb2.WatchRoutesRequest, _inference_service_pb2.WatchRoutesResponse]  # type: ignore[assignment]
     """WatchRoutes streams the route table: now, and after each change. For gateways only."""
@@ -208,6 +216,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inference_service_pb2.ResolveResourceResponse, _abc.Awaitable[_inference_service_pb2.ResolveResourceResponse]]:
         """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def FindDeployments(
+        self,
+        request: _inference_service_pb2.FindDeploymentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.FindDeploymentsResponse, _abc.Awaitable[_inference_service_pb2.FindDeploymentsResponse]]:
+        """FindDeployments tells which deployments run or will run any of some versions. For services only.
+        Errors: INVALID_FIELD.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,133 @@
+"""The change feed: every change that you may see, as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Self
+
+from modelyard._convert import from_proto
+from modelyard._namespace import Namespace
+from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
+from modelyard.errors import Cancelled, DeadlineExceeded, ModelyardError, Unavailable
+from modelyard.types import Event
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from modelyard._connection import Connection
+
+# The service is heard of every few seconds; a connection that stays silent for so long is dead.
+_SILENCE_SECONDS = 90.0
+# The service ends a watch before that, so that its token is checked again.
+_CALL_SECONDS = 3600.0
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 10.0
+
+
+class AsyncEventWatch:
+    """Events without an end: `async for event in watch`.
+
+    A lost connection is made again from where it broke off, so an event may come twice; its `id` tells. Those of one
+    resource come in the order they happened.
+    """
+
+    def __init__(self, connection: Connection, request: pb.WatchEventsRequest) -> None:
+        self._connection = connection
+        self._request = request
+        self._events = self._follow()
+        self._closed = False
+
+    @property
+    def resume_token(self) -> str:
+        """Give it to `events.watch` to go on after the events taken so far, in another process or year.
+
+        It moves on when the next event is asked for: an event that you are still dealing with comes again.
+        """
+        return self._request.resume_token
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            return await anext(self._events)
+        except asyncio.CancelledError:
+            self._events = self._follow()  # whoever only lost patience may ask again
+            raise
+
+    async def aclose(self) -> None:
+        """End the watch."""
+        self._closed = True
+        await self._events.aclose()
+
+    async def _follow(self) -> AsyncGenerator[Event]:
+        answered = False
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                async for answer in self._answers():
+                    answered, pause = True, _FIRST_PAUSE_SECONDS
+                    for event in answer.events:
+                        yield from_proto(Event, event)
+                    self._request.resume_token = answer.resume_token
+            except (ModelyardError, TimeoutError) as error:
+                # A wrong address is worth telling; a service that was there comes back.
+                if not answered or not _is_loss(error):
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (spreads clients, guards nothing)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _answers(self) -> AsyncGenerator[pb.WatchEventsResponse]:
+        method = self._connection.catalog.WatchEvents
+        answers = self._connection.receive(method, self._request, timeout=_CALL_SECONDS)
+        try:
+            while True:
+                async with asyncio.timeout(_SILENCE_SECONDS):
+                    answer = await anext(answers, None)
+                if answer is None:
+                    return
+                yield answer
+        finally:
+            await answers.aclose()
+
+
+def _is_loss(error: ModelyardError | TimeoutError) -> bool:
+    """Whether a watch broke rather than was refused.
+
+    A proxy resets the streams of a service that dies, which reads as INTERNAL or UNKNOWN; the service itself gives a reason.
+    """
+    if isinstance(error, (Cancelled, DeadlineExceeded, TimeoutError, Unavailable)):
+        return True
+    return not error.reason and error.code in {"INTERNAL", "UNKNOWN"}
+
+
+class AsyncEvents(Namespace):
+    """`client.events`: every change, as it happens."""
+
+    def watch(
+        self,
+        resource: str = "",
+        *,
+        types: Sequence[str] = (),
+        resume_token: str = "",
+        from_beginning: bool = False,
+    ) -> AsyncEventWatch:
+        """Follow what changes, without an end, over lost connections and restarts of the services.
+
+        Args:
+            resource: Only what concerns this catalog, schema or model, or is inside it; by default everything you may
+                see.
+            types: Only these types, `catalog.alias.moved`; `catalog.alias.*` means all that begin so.
+            resume_token: Go on where an earlier watch was; by default begin now.
+            from_beginning: Begin with the oldest event that is kept, if there is no `resume_token`.
+
+        Returns:
+            An iterator over events, with the `resume_token` to go on later.
+        """
+        request = pb.WatchEventsRequest(
+            resume_token=resume_token, types=types, resource=resource, from_beginning=from_beginning
+        )
+        return AsyncEventWatch(self._connection, request)

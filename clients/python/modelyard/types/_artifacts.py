@@ -1,0 +1,54 @@
+"""Artifacts and uploads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class UploadState(StrEnum):
+    """Where an upload is in its life."""
+
+    OPEN = "OPEN"
+    COMMITTED = "COMMITTED"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an artifact: relative path with `/`, size in bytes, SHA-256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """Immutable set of files, named by the digest of its manifest."""
+
+    digest: str
+    file_count: int = 0
+    size: int = 0
+    create_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class MissingBlob:
+    """Content the store does not have yet; `offset` says from where to send it."""
+
+    sha256: str
+    size: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """An artifact on its way in."""
+
+    id: str
+    model: str = ""
+    state: UploadState | None = None
+    artifact_digest: str = ""
+    missing: tuple[MissingBlob, ...] = ()
+    create_time: datetime | None = None

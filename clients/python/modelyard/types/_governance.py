@@ -1,0 +1,189 @@
+"""Principals, grants, approvals and the audit chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from modelyard.types._common import Event, Resource
+
+
+class PrincipalKind(StrEnum):
+    """Kind of principal; SERVICE is a service of Modelyard itself."""
+
+    USER = "USER"
+    SERVICE_ACCOUNT = "SERVICE_ACCOUNT"
+    SERVICE = "SERVICE"
+
+
+class Privilege(StrEnum):
+    """A right on a resource and on everything inside it, now and later."""
+
+    USE_CATALOG = "USE_CATALOG"
+    USE_SCHEMA = "USE_SCHEMA"
+    CREATE_CATALOG = "CREATE_CATALOG"
+    CREATE_SCHEMA = "CREATE_SCHEMA"
+    CREATE_MODEL = "CREATE_MODEL"
+    CREATE_VERSION = "CREATE_VERSION"
+    READ_METADATA = "READ_METADATA"
+    READ_ARTIFACT = "READ_ARTIFACT"
+    EXECUTE = "EXECUTE"
+    APPLY_TAG = "APPLY_TAG"
+    EDIT = "EDIT"
+    APPROVE = "APPROVE"
+    DEPLOY = "DEPLOY"
+    MANAGE = "MANAGE"
+    OWNERSHIP = "OWNERSHIP"
+
+
+class Effect(StrEnum):
+    """What a grant does; DENY wins over every ALLOW."""
+
+    ALLOW = "ALLOW"
+    DENY = "DENY"
+
+
+class ReviewDecision(StrEnum):
+    """What a reviewer says of a version."""
+
+    APPROVE = "APPROVE"
+    REJECT = "REJECT"
+
+
+class ApprovalState(StrEnum):
+    """Where the approval of a version stands."""
+
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """Somebody or something that can be allowed to do things."""
+
+    id: str = ""
+    name: str
+    kind: PrincipalKind | None = None
+    display_name: str = ""
+    create_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiToken:
+    """A long-lived secret of a principal, without the secret."""
+
+    id: str
+    principal: str = ""
+    description: str = ""
+    expire_time: datetime | None = None
+    revoke_time: datetime | None = None
+    create_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """An API token just made. `secret` is shown only here; keep it."""
+
+    token: ApiToken
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigningKey:
+    """A public key that verifies the tokens of calls (RFC 7517, EC P-256)."""
+
+    kid: str
+    alg: str = ""
+    x: str = ""
+    y: str = ""
+
+
+@dataclass(frozen=True)
+class SigningKeys:
+    """The public keys in use, and the issuer named in every token."""
+
+    issuer: str
+    keys: tuple[SigningKey, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """Gives or denies a principal a privilege on a resource."""
+
+    id: str = ""
+    principal: str
+    principal_id: str = ""
+    privilege: Privilege | None = None
+    effect: Effect | None = None
+    resource: Resource = field(default_factory=Resource)
+    create_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class PermissionDecision:
+    """Whether a principal may, and which grant decided."""
+
+    allowed: bool
+    explanation: str
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApprovalPolicy:
+    """What a version needs before it may be used; `*` among the aliases means every alias."""
+
+    id: str = ""
+    resource: Resource = field(default_factory=Resource)
+    required_approvals: int = 1
+    allow_self_approval: bool = False
+    protected_aliases: tuple[str, ...] = ()
+    protect_deployments: bool = False
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """What one principal said of a version."""
+
+    reviewer: str
+    reviewer_id: str = ""
+    decision: ReviewDecision | None = None
+    comment: str = ""
+    create_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """Where a version stands, from its reviews and the policy that applies."""
+
+    model_version: Resource = field(default_factory=Resource)
+    state: ApprovalState | None = None
+    approvals: int = 0
+    required_approvals: int = 1
+    reviews: tuple[Review, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditEntry:
+    """One link of the audit chain; `hash` covers the event and the entry before."""
+
+    sequence: int
+    event: Event
+    canonical_event: str = ""
+    previous_hash: str = ""
+    hash: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditVerification:
+    """Whether the audit chain holds; `broken_sequence` is the first entry that does not fit, or 0."""
+
+    valid: bool
+    entries: int = 0
+    head_hash: str = ""
+    broken_sequence: int = 0
+    problem: str = ""

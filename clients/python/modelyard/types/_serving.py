@@ -1,0 +1,133 @@
+"""Deployments and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from modelyard.types._catalog import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class DeploymentState(StrEnum):
+    """Where a deployment is in its life."""
+
+    CREATING = "CREATING"
+    ACTIVE = "ACTIVE"
+    UPDATING = "UPDATING"
+    FAILED = "FAILED"
+    DELETING = "DELETING"
+
+
+class ReplicaState(StrEnum):
+    """What a replica is doing."""
+
+    STARTING = "STARTING"
+    READY = "READY"
+    DRAINING = "DRAINING"
+    STOPPED = "STOPPED"
+
+
+@dataclass(frozen=True)
+class TrafficTarget:
+    """Sends a share of the predictions to a version; a reference with an alias follows the alias."""
+
+    model_version: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetStatus:
+    """What a target is doing: `model_version` answers now, `next_model_version` is being rolled out."""
+
+    reference: str
+    model_version: str = ""
+    artifact_digest: str = ""
+    weight: int = 0
+    ready_replicas: int = 0
+    next_model_version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """An endpoint: a name that answers predictions."""
+
+    id: str = ""
+    name: str
+    description: str = ""
+    targets: tuple[TrafficTarget, ...] = ()
+    replicas: int = 1
+    max_request_bytes: int = 0
+    timeout: timedelta | None = None
+    state: DeploymentState | None = None
+    state_message: str = ""
+    target_statuses: tuple[TargetStatus, ...] = ()
+    owner_id: str = ""
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+    etag: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One process that runs one version for one deployment."""
+
+    id: str
+    deployment: str = ""
+    model_version: str = ""
+    state: ReplicaState | None = None
+    state_message: str = ""
+    address: str = ""
+    process_id: int = 0
+    restarts: int = 0
+    create_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerInfo:
+    """Name, version and protocol extensions of the model server."""
+
+    name: str
+    version: str = ""
+    extensions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointInfo:
+    """What a deployment takes and gives, as it answers now."""
+
+    name: str
+    versions: tuple[str, ...] = ()
+    platform: str = ""
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer of a deployment, and what gave it."""
+
+    outputs: Mapping[str, np.ndarray[Any, Any]]
+    deployment: str
+    model: str
+    model_version: int
+    artifact_digest: str
+
+    @property
+    def output(self) -> np.ndarray[Any, Any]:
+        """The only output.
+
+        Raises:
+            ValueError: the model has several; take them from `outputs` by name.
+        """
+        if len(self.outputs) != 1:
+            raise ValueError(
+                f"the model has {len(self.outputs)} outputs, use .outputs[name]: {', '.join(self.outputs)}"
+            )
+        return next(iter(self.outputs.values()))

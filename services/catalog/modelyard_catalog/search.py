@@ -1,0 +1,173 @@
+"""Pages of lists: one query each, with filter, order, permission and complete rows.
+
+Every function runs in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Select, and_, any_, cast, false, not_, or_, true
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import Uuid
+
+from modelyard_catalog.commands import Browse
+from modelyard_catalog.fields import list_fields, metadata_problem
+from modelyard_catalog.models import Model, ModelVersion, Resource, Schema
+from modelyard_catalog.rows import levels, read_row, select_live
+from modelyard_catalog.tables import metrics, model_versions
+from modelyard_kit.access import SYSTEM_ID, Scope
+from modelyard_kit.errors import InvalidField
+from modelyard_kit.filters import Listing, Node, parse_filter, read_listing
+from modelyard_kit.filters.nodes import And, Compare, Comparison, Not, Or, Reference
+
+R = TypeVar("R", bound=Resource)
+
+PARENT_COLUMN: Mapping[type[Resource], str] = {
+    Schema: "catalog_id",
+    Model: "schema_id",
+    ModelVersion: "model_id",
+}
+
+
+async def page(
+    connection: AsyncConnection,
+    kind: type[R],
+    asked: Browse,
+    *,
+    parent_id: str | None,
+    scope: Scope | None,
+) -> tuple[list[R], str]:
+    """Return a page of rows and the token of the next one.
+
+    Args:
+        connection: where the transaction runs.
+        kind: what is listed.
+        asked: which rows, in which order.
+        parent_id: the container whose rows are listed; None for catalogs, which have none.
+        scope: what the caller may see; None is all: who may see a model may see its versions.
+
+    Raises:
+        InvalidField: of "filter", "order_by" or "page_token".
+        LimitExceeded: filter or order_by is too large.
+    """
+    query, listing = _query(kind, asked, parent_id)
+    if scope is not None:
+        query = query.where(_visible(kind, scope))
+    rows = (await connection.execute(listing.apply(query, asked.size))).all()
+    mappings = [row._mapping for row in rows]  # noqa: SLF001 - a public name of SQLAlchemy all the same
+    _, token = listing.page(mappings, asked.size)
+    return [read_row(kind, row) for row in rows[: asked.size]], token
+
+
+def _query(kind: type[Resource], asked: Browse, parent_id: str | None) -> tuple[Select[Any], Listing]:
+    """Return the rows to choose from, and how."""
+    table = levels(kind)[0]
+    looked_up = _Metrics(parent_id or "")
+    fields = list_fields(kind, looked_up.number)
+    # A list with the deleted rows is another list than one without them.
+    scope = f"{parent_id or ''}{' deleted' if asked.show_deleted else ''}"
+    listing = read_listing(asked.filter, asked.order_by, asked.page_token, fields, scope=scope)
+    node = parse_filter(asked.filter, fields)
+    _check_keys("filter", _references(node))
+    _check_keys("order_by", (key.reference for key in listing.ordering.keys))
+    query = looked_up.join(select_live(kind, show_deleted=asked.show_deleted)).where(*_implied(node, table))
+    if parent_id is not None:
+        query = query.where(table.c[PARENT_COLUMN[kind]] == parent_id)
+    return query, listing
+
+
+class _Metrics:
+    """Metrics that a filter or an order speaks of, each a join of its own.
+
+    A join can be turned around where a subquery per row cannot: for `metrics.accuracy > 0.9`, by falling accuracy, the rows come
+    out of the index on metrics in their order.
+    """
+
+    def __init__(self, model_id: str) -> None:
+        self._model_id = model_id
+        self._tables: dict[str, Any] = {}
+
+    def number(self, name: str) -> ColumnElement[float]:
+        """Return the number of a metric in a query that went through `join`."""
+        table = self._tables.setdefault(name, metrics.alias(f"metric_{len(self._tables)}"))
+        number: ColumnElement[float] = table.c.number
+        return number
+
+    def join(self, query: Select[Any]) -> Select[Any]:
+        """Return the query with the metrics asked for joined to it; a version without one stays."""
+        for name, table in self._tables.items():
+            of_version = and_(
+                table.c.version_id == model_versions.c.id,
+                table.c.model_id == self._model_id,
+                table.c.name == name,
+            )
+            query = query.outerjoin(table, of_version)
+        return query
+
+
+def _implied(node: Node | None, table: Any) -> Iterator[ColumnElement[bool]]:
+    """Yield what follows from a filter and says nothing new, but lets the index on tags find the rows."""
+    for term in node.terms if isinstance(node, And) else (node,):
+        if (
+            isinstance(term, Compare)
+            and term.reference.name == "tags"
+            and term.comparison is Comparison.EQUAL
+        ):
+            yield table.c.tags.contains({term.reference.key: term.value})
+
+
+def _references(node: Node | None) -> Iterator[Reference]:
+    match node:
+        case None:
+            return
+        case And(terms) | Or(terms):
+            for term in terms:
+                yield from _references(term)
+        case Not(term):
+            yield from _references(term)
+        case _:
+            yield node.reference
+
+
+def _check_keys(source: str, references: Iterable[Reference]) -> None:
+    """Raise InvalidField for facts that no metadata has."""
+    for reference in references:
+        if reference.name == "metadata" and reference.key is not None:
+            problem = metadata_problem(reference.key)
+            if problem:
+                raise InvalidField(source, problem)
+
+
+def _visible(kind: type[Resource], scope: Scope) -> ColumnElement[bool]:
+    """Return the condition under which a scope shows a row: the same decision as `access.decide`, for all rows at once."""
+    if scope.everything:
+        return true()
+    if SYSTEM_ID in scope.denied:
+        return false()
+    tables = levels(kind)
+    allowed: ColumnElement[bool] = true()
+    if SYSTEM_ID not in scope.allowed:
+        owned = [table.c.owner_id == scope.principal_id for table in tables] if scope.principal_id else []
+        allowed = or_(false(), *owned, *_any_of(tables, scope.allowed))
+    return and_(allowed, *(not_(condition) for condition in _any_of(tables, scope.denied)))
+
+
+def _any_of(tables: Iterable[Any], ids: frozenset[str]) -> list[ColumnElement[bool]]:
+    known = [id for id in sorted(ids) if is_uuid(id)]  # noqa: A001 - what it is
+    if not known:
+        return []
+    array = cast(known, ARRAY(Uuid(as_uuid=False)))
+    return [table.c.id == any_(array) for table in tables]
+
+
+def is_uuid(text: str) -> bool:
+    """Return whether a text can be the id of a row."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
