@@ -41,7 +41,9 @@ _TABLE = (
     Limit("metadata_description_length", 255, "characters", "description of a custom fact in metadata"),
     Limit("lineage_edges_per_call", 1_000, "edges", "edges of lineage recorded in one call"),
     Limit("lineage_name_length", 2_000, "characters", "a text field of a node of lineage or of a data set"),
-    Limit("lineage_relation_length", 63, "characters", "relation of an edge of lineage, or role of a data set"),
+    Limit(
+        "lineage_relation_length", 63, "characters", "relation of an edge of lineage, or role of a data set"
+    ),
     Limit("lineage_edges_per_answer", 1_000, "edges", "edges of lineage in one answer; more are left out"),
     Limit("lineage_depth", 20, "edges", "distance that one question about lineage reaches; more means this"),
     Limit("lineage_ancestry_edges", 100_000, "edges", "edges of lineage upstream of a node"),
