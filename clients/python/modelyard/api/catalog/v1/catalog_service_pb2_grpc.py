@@ -315,7 +315,7 @@ class CatalogServiceServicer(object):
     def CreateModelVersion(self, request, context):
         """CreateModelVersion adds a version: READY when it names a committed artifact of this model, else PENDING.
         Needs CREATE_VERSION on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED, LIMIT_EXCEEDED, PEER_UNAVAILABLE, RESOURCE_ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -409,7 +409,8 @@ class CatalogServiceServicer(object):
     def UpdateModelVersion(self, request, context):
         """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
         version; its content never changes. Needs EDIT on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED,
+        LINEAGE_CYCLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -453,7 +454,7 @@ class CatalogServiceServicer(object):
     def UndeleteResource(self, request, context):
         """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
         since, or its container is deleted. Needs EDIT on its container.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -462,7 +463,8 @@ class CatalogServiceServicer(object):
     def CopyModelVersion(self, request, context):
         """CopyModelVersion adds a version to another model that has the same artifact; no byte is copied. Needs READ_ARTIFACT on the model of
         the source and CREATE_VERSION on the other.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, RESOURCE_ALREADY_EXISTS,
+        LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -486,6 +488,7 @@ class CatalogServiceServicer(object):
 
     def RollbackAlias(self, request, context):
         """RollbackAlias points an alias where it pointed before its last move; policies are evaluated. Needs EDIT on the model.
+        An alias that was set only once has nowhere to go: INVALID_STATE.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -494,7 +497,7 @@ class CatalogServiceServicer(object):
 
     def RecordLineage(self, request, context):
         """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-        a target, and READ_METADATA on the model of every version that is a source.
+        a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -511,7 +514,8 @@ class CatalogServiceServicer(object):
 
     def WatchEvents(self, request, context):
         """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-        events is a heartbeat.
+        events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
+        old, or not of this service, is INVALID_FIELD.
         Errors: INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -85,7 +85,7 @@ class CatalogServiceStub:
     CreateModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelVersionRequest, _catalog_service_pb2.CreateModelVersionResponse]
     """CreateModelVersion adds a version: READY when it names a committed artifact of this model, else PENDING.
     Needs CREATE_VERSION on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED, LIMIT_EXCEEDED, PEER_UNAVAILABLE, RESOURCE_ALREADY_EXISTS.
     """
     FinalizeModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.FinalizeModelVersionRequest, _catalog_service_pb2.FinalizeModelVersionResponse]
     """FinalizeModelVersion gives a PENDING version its committed artifact and makes it READY; repeating it is harmless.
@@ -135,7 +135,8 @@ class CatalogServiceStub:
     UpdateModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelVersionRequest, _catalog_service_pb2.UpdateModelVersionResponse]
     """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
     version; its content never changes. Needs EDIT on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED,
+    LINEAGE_CYCLE.
     """
     DeleteCatalog: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteCatalogRequest, _catalog_service_pb2.DeleteCatalogResponse]
     """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
@@ -159,12 +160,13 @@ class CatalogServiceStub:
     UndeleteResource: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteResourceRequest, _catalog_service_pb2.UndeleteResourceResponse]
     """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
     since, or its container is deleted. Needs EDIT on its container.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, PEER_UNAVAILABLE.
     """
     CopyModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.CopyModelVersionRequest, _catalog_service_pb2.CopyModelVersionResponse]
     """CopyModelVersion adds a version to another model that has the same artifact; no byte is copied. Needs READ_ARTIFACT on the model of
     the source and CREATE_VERSION on the other.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, RESOURCE_ALREADY_EXISTS,
+    LIMIT_EXCEEDED.
     """
     ListAliasHistory: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAliasHistoryRequest, _catalog_service_pb2.ListAliasHistoryResponse]
     """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
@@ -176,11 +178,12 @@ class CatalogServiceStub:
     """
     RollbackAlias: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.RollbackAliasRequest, _catalog_service_pb2.RollbackAliasResponse]
     """RollbackAlias points an alias where it pointed before its last move; policies are evaluated. Needs EDIT on the model.
+    An alias that was set only once has nowhere to go: INVALID_STATE.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
     """
     RecordLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordLineageRequest, _catalog_service_pb2.RecordLineageResponse]
     """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-    a target, and READ_METADATA on the model of every version that is a source.
+    a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
     """
     QueryLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.QueryLineageRequest, _catalog_service_pb2.QueryLineageResponse]
@@ -189,7 +192,8 @@ class CatalogServiceStub:
     """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-    events is a heartbeat.
+    events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
+    old, or not of this service, is INVALID_FIELD.
     Errors: INVALID_FIELD.
     """
     GetLimits: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]
@@ -257,7 +261,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     CreateModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateModelVersionRequest, _catalog_service_pb2.CreateModelVersionResponse]  # type: ignore[assignment]
     """CreateModelVersion adds a version: READY when it names a committed artifact of this model, else PENDING.
     Needs CREATE_VERSION on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED, LIMIT_EXCEEDED, PEER_UNAVAILABLE, RESOURCE_ALREADY_EXISTS.
     """
     FinalizeModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.FinalizeModelVersionRequest, _catalog_service_pb2.FinalizeModelVersionResponse]  # type: ignore[assignment]
     """FinalizeModelVersion gives a PENDING version its committed artifact and makes it READY; repeating it is harmless.
@@ -307,7 +311,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelVersionRequest, _catalog_service_pb2.UpdateModelVersionResponse]  # type: ignore[assignment]
     """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
     version; its content never changes. Needs EDIT on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED,
+    LINEAGE_CYCLE.
     """
     DeleteCatalog: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteCatalogRequest, _catalog_service_pb2.DeleteCatalogResponse]  # type: ignore[assignment]
     """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
@@ -331,12 +336,13 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     UndeleteResource: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteResourceRequest, _catalog_service_pb2.UndeleteResourceResponse]  # type: ignore[assignment]
     """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
     since, or its container is deleted. Needs EDIT on its container.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, PEER_UNAVAILABLE.
     """
     CopyModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CopyModelVersionRequest, _catalog_service_pb2.CopyModelVersionResponse]  # type: ignore[assignment]
     """CopyModelVersion adds a version to another model that has the same artifact; no byte is copied. Needs READ_ARTIFACT on the model of
     the source and CREATE_VERSION on the other.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, RESOURCE_ALREADY_EXISTS,
+    LIMIT_EXCEEDED.
     """
     ListAliasHistory: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAliasHistoryRequest, _catalog_service_pb2.ListAliasHistoryResponse]  # type: ignore[assignment]
     """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
@@ -348,11 +354,12 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     RollbackAlias: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.RollbackAliasRequest, _catalog_service_pb2.RollbackAliasResponse]  # type: ignore[assignment]
     """RollbackAlias points an alias where it pointed before its last move; policies are evaluated. Needs EDIT on the model.
+    An alias that was set only once has nowhere to go: INVALID_STATE.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
     """
     RecordLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordLineageRequest, _catalog_service_pb2.RecordLineageResponse]  # type: ignore[assignment]
     """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-    a target, and READ_METADATA on the model of every version that is a source.
+    a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
     """
     QueryLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.QueryLineageRequest, _catalog_service_pb2.QueryLineageResponse]  # type: ignore[assignment]
@@ -361,7 +368,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-    events is a heartbeat.
+    events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
+    old, or not of this service, is INVALID_FIELD.
     Errors: INVALID_FIELD.
     """
     GetLimits: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]  # type: ignore[assignment]
@@ -486,7 +494,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.CreateModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.CreateModelVersionResponse]]:
         """CreateModelVersion adds a version: READY when it names a committed artifact of this model, else PENDING.
         Needs CREATE_VERSION on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED, LIMIT_EXCEEDED, PEER_UNAVAILABLE, RESOURCE_ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod
@@ -602,7 +610,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.UpdateModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.UpdateModelVersionResponse]]:
         """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
         version; its content never changes. Needs EDIT on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, ETAG_MISMATCH, LIMIT_EXCEEDED,
+        LINEAGE_CYCLE.
         """
 
     @_abc_1.abstractmethod
@@ -656,7 +665,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.UndeleteResourceResponse, _abc.Awaitable[_catalog_service_pb2.UndeleteResourceResponse]]:
         """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
         since, or its container is deleted. Needs EDIT on its container.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, INVALID_STATE, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -667,7 +676,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.CopyModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.CopyModelVersionResponse]]:
         """CopyModelVersion adds a version to another model that has the same artifact; no byte is copied. Needs READ_ARTIFACT on the model of
         the source and CREATE_VERSION on the other.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PERMISSION_DENIED, REQUEST_ID_REUSED, RESOURCE_ALREADY_EXISTS,
+        LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -697,6 +707,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.RollbackAliasResponse, _abc.Awaitable[_catalog_service_pb2.RollbackAliasResponse]]:
         """RollbackAlias points an alias where it pointed before its last move; policies are evaluated. Needs EDIT on the model.
+        An alias that was set only once has nowhere to go: INVALID_STATE.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
         """
 
@@ -707,7 +718,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.RecordLineageResponse, _abc.Awaitable[_catalog_service_pb2.RecordLineageResponse]]:
         """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-        a target, and READ_METADATA on the model of every version that is a source.
+        a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
         """
 
@@ -728,7 +739,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_catalog_service_pb2.WatchEventsResponse]]:
         """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-        events is a heartbeat.
+        events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
+        old, or not of this service, is INVALID_FIELD.
         Errors: INVALID_FIELD.
         """
 
