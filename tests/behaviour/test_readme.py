@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from modelyard_suite import plan
+from modelyard_suite.home import Home
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -48,5 +49,7 @@ def test_the_tour_works_as_written(tmp_path: Path) -> None:
             assert completed.returncode == 0, f"{text}\n{completed.stdout}"
     finally:
         subprocess.run(["modelyard", "down"], env=environment, capture_output=True, check=False)
+    run = Home(home / "suite").run  # outside of a home whose path is too long for sockets
+    assert run.is_relative_to(home) or not run.exists()
     for promised in ("refused, as it should be", "APPROVED", "prod.oncology.tumour/1", '"model_version"'):
         assert promised in output, output

@@ -14,6 +14,7 @@ from typing import Any, cast
 import grpc.aio
 import structlog
 
+from modelyard._refusals import FirstStatus
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.artifact.v1.artifact_pb2 import FileEntry, Upload
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceStub
@@ -171,10 +172,12 @@ class ArtifactClient:
 
     async def send(self, pieces: Iterable[pb.UploadBlobsRequest]) -> int:
         """Send a stream and return how many blobs it completed."""
+        call = self.stub.UploadBlobs(iter(pieces), metadata=self.metadata, timeout=60)
+        status = FirstStatus(call)  # gRPC may forget it, as the client package knows
         try:
-            response = await self.stub.UploadBlobs(iter(pieces), metadata=self.metadata, timeout=60)
+            response = await call
         except grpc.aio.AioRpcError as error:
-            raise refusal(error) from error
+            raise refusal(status.of(error)) from error
         return int(response.completed)
 
     async def resume(self, upload_id: str, contents: Iterable[bytes]) -> None:

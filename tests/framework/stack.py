@@ -97,7 +97,7 @@ class InProcess(Stack):
     @asynccontextmanager
     async def start(cls, postgres: TestPostgres, **settings: Any) -> AsyncIterator[InProcess]:
         """Run it within this block; `settings` are given to every service."""
-        with _short_folder() as folder:
+        with short_folder() as folder:
             home = Home(folder)
             home.prepare()
             secrets.ensure_tokens(home.secrets)
@@ -188,7 +188,7 @@ class Processes(Stack):
     @contextmanager
     def start(cls) -> Iterator[Processes]:
         """Run it within this block; everything is stopped and deleted afterwards."""
-        with _short_folder() as folder:
+        with short_folder() as folder:
             home = Home(folder / "suite")
             target = f"127.0.0.1:{plan.free_port()}"
             suite.start_in_background(home, plan.Options(listen=target))
@@ -199,7 +199,7 @@ class Processes(Stack):
 
 
 @contextmanager
-def _short_folder() -> Iterator[Path]:
+def short_folder() -> Iterator[Path]:
     """Give a temporary folder whose path leaves room for the names of sockets."""
     with tempfile.TemporaryDirectory(prefix="my-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield Path(folder)

@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,6 +137,11 @@ class Home:
                     f"{folder} belongs to another user: set MODELYARD_HOME to a folder of yours"
                 )
             folder.chmod(mode)
+
+    def forget_run(self) -> None:
+        """Delete a run folder outside of the home when nothing runs any more; what is in it is made again at every start."""
+        if not self.run.is_relative_to(self.root):
+            shutil.rmtree(self.run, ignore_errors=True)
 
     def socket(self, name: str) -> str:
         """Return the address of a service."""

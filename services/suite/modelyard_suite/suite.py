@@ -71,6 +71,7 @@ async def running(home: Home, options: plan.Options) -> AsyncIterator[State]:
         finally:
             await supervisor.stop()
             home.clear_state()
+            home.forget_run()
 
 
 async def serve(home: Home, options: plan.Options, *, when_ready: Callable[[], None] = lambda: None) -> None:
