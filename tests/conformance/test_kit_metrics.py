@@ -1,0 +1,64 @@
+"""A service whose Prometheus endpoint is switched on tells what it answered, and a process stops cleanly on SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
+from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
+from modelyard_suite import plan, secrets
+
+
+@contextmanager
+def governance(database: str, folder: Path, metrics: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the governance service as a process."""
+    secrets.ensure_tokens(folder)
+    settings = {
+        "LISTEN": f"unix:{folder}/s",
+        "DATABASE": database,
+        "TOKEN_FILE": f"{folder}/governance.token",
+        "SIGNING_KEY_FILE": f"{folder}/key.pem",
+        "BOOTSTRAP_DIRECTORY": str(folder),
+        "METRICS_LISTEN": metrics,
+    }
+    environment = {**os.environ, **{f"MODELYARD_{name}": value for name, value in settings.items()}}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "modelyard_governance"], env=environment, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, (folder / "log").read_text()
+
+
+def test_prometheus_reads_calls_by_method_and_status(fresh_database: Callable[[str], str]) -> None:
+    metrics = f"127.0.0.1:{plan.free_port()}"
+    with tempfile.TemporaryDirectory(prefix="my-", dir="/tmp") as name:
+        folder = Path(name)
+        with (
+            governance(fresh_database("modelyard_governance"), folder, metrics),
+            grpc.insecure_channel(f"unix:{folder}/s") as channel,
+        ):
+            GovernanceServiceStub(channel).GetJwks(GetJwksRequest(), wait_for_ready=True, timeout=60)
+            deadline = time.monotonic() + 30
+            text = ""
+            while "GetJwks" not in text and time.monotonic() < deadline:  # counted just after it was answered
+                with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
+                    text = answer.read().decode()
+    line = next(
+        line for line in text.splitlines() if line.startswith("rpc_server_duration") and "GetJwks" in line
+    )
+    assert 'status_code="OK"' in line
