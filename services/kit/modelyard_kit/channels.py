@@ -25,8 +25,9 @@ _RETRY = {
         {
             "name": [{}],
             "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.05s",
+                # Longer together than a channel waits before it connects again: a peer that was restarted is found.
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE"],
@@ -42,7 +43,7 @@ CLIENT_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.service_config", json.dumps(_RETRY)),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 300),
 ]
 
 
