@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/api/artifact/v1/artifact.proto\x12\x19modelyard.api.artifact.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\tFileEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"m\n\x08\x41rtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\";\n\x0bMissingBlob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xa3\x02\n\x06Upload\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32\'.modelyard.api.artifact.v1.Upload.State\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\t\x12\x37\n\x07missing\x18\x05 \x03(\x0b\x32&.modelyard.api.artifact.v1.MissingBlob\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x13\n\x0fSTATE_COMMITTED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/api/artifact/v1/artifact.proto\x12\x19modelyard.api.artifact.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\tFileEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"m\n\x08\x41rtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nfile_count\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\";\n\x0bMissingBlob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xe4\x02\n\x06Upload\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32\'.modelyard.api.artifact.v1.Upload.State\x12\x17\n\x0f\x61rtifact_digest\x18\x04 \x01(\t\x12\x37\n\x07missing\x18\x05 \x03(\x0b\x32&.modelyard.api.artifact.v1.MissingBlob\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64irect\x18\x08 \x01(\x08\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x13\n\x0fSTATE_COMMITTED\x10\x02\"\x9c\x01\n\tSignedUrl\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x42\n\x07headers\x18\x03 \x03(\x0b\x32\x31.modelyard.api.artifact.v1.SignedUrl.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"p\n\x07PartUrl\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06length\x18\x03 \x01(\x03\x12\x35\n\x07request\x18\x04 \x01(\x0b\x32$.modelyard.api.artifact.v1.SignedUrl\"\x8c\x01\n\x08\x42lobUrls\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x31\n\x05parts\x18\x03 \x03(\x0b\x32\".modelyard.api.artifact.v1.PartUrl\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa5\x01\n\x07\x46ileUrl\x12\x32\n\x04\x66ile\x18\x01 \x01(\x0b\x32$.modelyard.api.artifact.v1.FileEntry\x12\x35\n\x07request\x18\x02 \x01(\x0b\x32$.modelyard.api.artifact.v1.SignedUrl\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x87\x02\n\x11IntrospectionTest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x43\n\x06result\x18\x04 \x01(\x0e\x32\x33.modelyard.api.artifact.v1.IntrospectionTest.Result\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\r\n\x05value\x18\x06 \x01(\t\"Z\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x11\n\rRESULT_PASSED\x10\x01\x12\x11\n\rRESULT_FAILED\x10\x02\x12\x12\n\x0eRESULT_SKIPPED\x10\x03\"\xf3\x01\n\x07\x46inding\x12\x0c\n\x04path\x18\x01 \x01(\t\x12=\n\x08severity\x18\x02 \x01(\x0e\x32+.modelyard.api.artifact.v1.Finding.Severity\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"u\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cSEVERITY_LOW\x10\x01\x12\x13\n\x0fSEVERITY_MEDIUM\x10\x02\x12\x11\n\rSEVERITY_HIGH\x10\x03\x12\x15\n\x11SEVERITY_CRITICAL\x10\x04\"@\n\nFileFormat\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x14\n\x0cmay_run_code\x18\x03 \x01(\x08\"\xdf\x04\n\nInspection\x12\x17\n\x0f\x61rtifact_digest\x18\x01 \x01(\t\x12:\n\x05state\x18\x02 \x01(\x0e\x32+.modelyard.api.artifact.v1.Inspection.State\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0b\n\x03oci\x18\x04 \x01(\x08\x12;\n\x05tests\x18\x05 \x03(\x0b\x32,.modelyard.api.artifact.v1.IntrospectionTest\x12\x12\n\ntests_json\x18\x06 \x01(\t\x12\x38\n\x04scan\x18\x07 \x01(\x0e\x32*.modelyard.api.artifact.v1.Inspection.Scan\x12\x34\n\x08\x66indings\x18\x08 \x03(\x0b\x32\".modelyard.api.artifact.v1.Finding\x12\x0f\n\x07scanner\x18\t \x01(\t\x12\x36\n\x07\x66ormats\x18\n \x03(\x0b\x32%.modelyard.api.artifact.v1.FileFormat\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x0e\n\nSTATE_DONE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"Q\n\x04Scan\x12\x14\n\x10SCAN_UNSPECIFIED\x10\x00\x12\x0e\n\nSCAN_CLEAN\x10\x01\x12\x0e\n\nSCAN_FOUND\x10\x02\x12\x13\n\x0fSCAN_INCOMPLETE\x10\x03\"\xaf\x02\n\tSignature\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x02 \x01(\t\x12\x0e\n\x06signer\x18\x03 \x01(\t\x12\x39\n\x05trust\x18\x04 \x01(\x0e\x32*.modelyard.api.artifact.v1.Signature.Trust\x12\x12\n\ntrust_root\x18\x05 \x01(\t\x12\x0e\n\x06\x62undle\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x05Trust\x12\x15\n\x11TRUST_UNSPECIFIED\x10\x00\x12\x11\n\rTRUST_TRUSTED\x10\x01\x12\x15\n\x11TRUST_UNKNOWN_KEY\x10\x02\x12\x13\n\x0fTRUST_NO_LONGER\x10\x03\"\xde\x01\n\x11StorageStatistics\x12\x16\n\x0e\x61rtifact_count\x18\x01 \x01(\x03\x12\x14\n\x0clogical_size\x18\x02 \x01(\x03\x12\x12\n\nblob_count\x18\x03 \x01(\x03\x12\x13\n\x0bstored_size\x18\x04 \x01(\x03\x12\x1b\n\x13\x64\x65\x64uplication_ratio\x18\x05 \x01(\x01\x12\x19\n\x11open_upload_count\x18\x06 \x01(\x03\x12\x1f\n\x17unreferenced_blob_count\x18\x07 \x01(\x03\x12\x19\n\x11unreferenced_size\x18\x08 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.artifact.v1.artifact_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SIGNEDURL_HEADERSENTRY']._loaded_options = None
+  _globals['_SIGNEDURL_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_FILEENTRY']._serialized_start=104
   _globals['_FILEENTRY']._serialized_end=159
   _globals['_ARTIFACT']._serialized_start=161
@@ -39,7 +41,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MISSINGBLOB']._serialized_start=272
   _globals['_MISSINGBLOB']._serialized_end=331
   _globals['_UPLOAD']._serialized_start=334
-  _globals['_UPLOAD']._serialized_end=625
-  _globals['_UPLOAD_STATE']._serialized_start=558
-  _globals['_UPLOAD_STATE']._serialized_end=625
+  _globals['_UPLOAD']._serialized_end=690
+  _globals['_UPLOAD_STATE']._serialized_start=623
+  _globals['_UPLOAD_STATE']._serialized_end=690
+  _globals['_SIGNEDURL']._serialized_start=693
+  _globals['_SIGNEDURL']._serialized_end=849
+  _globals['_SIGNEDURL_HEADERSENTRY']._serialized_start=803
+  _globals['_SIGNEDURL_HEADERSENTRY']._serialized_end=849
+  _globals['_PARTURL']._serialized_start=851
+  _globals['_PARTURL']._serialized_end=963
+  _globals['_BLOBURLS']._serialized_start=966
+  _globals['_BLOBURLS']._serialized_end=1106
+  _globals['_FILEURL']._serialized_start=1109
+  _globals['_FILEURL']._serialized_end=1274
+  _globals['_INTROSPECTIONTEST']._serialized_start=1277
+  _globals['_INTROSPECTIONTEST']._serialized_end=1540
+  _globals['_INTROSPECTIONTEST_RESULT']._serialized_start=1450
+  _globals['_INTROSPECTIONTEST_RESULT']._serialized_end=1540
+  _globals['_FINDING']._serialized_start=1543
+  _globals['_FINDING']._serialized_end=1786
+  _globals['_FINDING_SEVERITY']._serialized_start=1669
+  _globals['_FINDING_SEVERITY']._serialized_end=1786
+  _globals['_FILEFORMAT']._serialized_start=1788
+  _globals['_FILEFORMAT']._serialized_end=1852
+  _globals['_INSPECTION']._serialized_start=1855
+  _globals['_INSPECTION']._serialized_end=2462
+  _globals['_INSPECTION_STATE']._serialized_start=2296
+  _globals['_INSPECTION_STATE']._serialized_end=2379
+  _globals['_INSPECTION_SCAN']._serialized_start=2381
+  _globals['_INSPECTION_SCAN']._serialized_end=2462
+  _globals['_SIGNATURE']._serialized_start=2465
+  _globals['_SIGNATURE']._serialized_end=2768
+  _globals['_SIGNATURE_TRUST']._serialized_start=2675
+  _globals['_SIGNATURE_TRUST']._serialized_end=2768
+  _globals['_STORAGESTATISTICS']._serialized_start=2771
+  _globals['_STORAGESTATISTICS']._serialized_end=2993
 # @@protoc_insertion_point(module_scope)

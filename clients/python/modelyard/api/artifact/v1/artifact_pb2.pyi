@@ -157,6 +157,8 @@ class Upload(_message.Message):
     ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    DIRECT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Immutable id (UUIDv7)."""
     model: _builtins.str
@@ -165,6 +167,8 @@ class Upload(_message.Message):
     """Where it is in its life."""
     artifact_digest: _builtins.str
     """Digest the artifact has, or will have."""
+    direct: _builtins.bool
+    """Whether SignUploadUrls gives addresses to send blobs to without passing this service."""
     @_builtins.property
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingBlob]:
         """What is still to be sent."""
@@ -172,6 +176,10 @@ class Upload(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the upload began."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is thrown away if nothing more arrives."""
 
     def __init__(
         self,
@@ -182,11 +190,588 @@ class Upload(_message.Message):
         artifact_digest: _builtins.str = ...,
         missing: _abc.Iterable[Global___MissingBlob] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        direct: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "create_time", b"create_time", "id", b"id", "missing", b"missing", "model", b"model", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "create_time", b"create_time", "direct", b"direct", "expire_time", b"expire_time", "id", b"id", "missing", b"missing", "model", b"model", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Upload: _TypeAlias = Upload  # noqa: Y015
+
+@_typing.final
+class SignedUrl(_message.Message):
+    """SignedUrl is one HTTP request that the holder may make until it expires."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    URL_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Address, with the signature in its query."""
+    method: _builtins.str
+    """`PUT` or `GET`."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Headers that must be sent exactly so."""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        method: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "method", b"method", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedUrl: _TypeAlias = SignedUrl  # noqa: Y015
+
+@_typing.final
+class PartUrl(_message.Message):
+    """PartUrl is where to send one part of a blob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the part, from 1."""
+    offset: _builtins.int
+    """First byte of the blob in this part."""
+    length: _builtins.int
+    """Bytes of this part."""
+    @_builtins.property
+    def request(self) -> Global___SignedUrl:
+        """The request that sends it."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        length: _builtins.int = ...,
+        request: Global___SignedUrl | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "number", b"number", "offset", b"offset", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartUrl: _TypeAlias = PartUrl  # noqa: Y015
+
+@_typing.final
+class BlobUrls(_message.Message):
+    """BlobUrls says how to send one blob without passing the service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """SHA-256 of the content."""
+    size: _builtins.int
+    """Size in bytes."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartUrl]:
+        """The parts that the store does not have yet, in any order and at once; empty: only FinishBlob is left."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the addresses stop working."""
+
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        size: _builtins.int = ...,
+        parts: _abc.Iterable[Global___PartUrl] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "parts", b"parts", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobUrls: _TypeAlias = BlobUrls  # noqa: Y015
+
+@_typing.final
+class FileUrl(_message.Message):
+    """FileUrl says how to read one file without passing the service. Whoever reads it must check size and hash."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> Global___FileEntry:
+        """The file."""
+
+    @_builtins.property
+    def request(self) -> Global___SignedUrl:
+        """The request that reads it; takes a `Range` header."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the address stops working."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___FileEntry | None = ...,
+        request: Global___SignedUrl | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "file", b"file", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "file", b"file", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileUrl: _TypeAlias = FileUrl  # noqa: Y015
+
+@_typing.final
+class IntrospectionTest(_message.Message):
+    """IntrospectionTest is one of OCI's introspection tests of a model artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Result:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[IntrospectionTest._Result.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RESULT_UNSPECIFIED: IntrospectionTest._Result.ValueType  # 0
+        """Never sent."""
+        RESULT_PASSED: IntrospectionTest._Result.ValueType  # 1
+        """Holds."""
+        RESULT_FAILED: IntrospectionTest._Result.ValueType  # 2
+        """Does not hold."""
+        RESULT_SKIPPED: IntrospectionTest._Result.ValueType  # 3
+        """Not run, because one before it failed or nothing here could tell."""
+
+    class Result(_Result, metaclass=_ResultEnumTypeWrapper):
+        """How it ended."""
+
+    RESULT_UNSPECIFIED: IntrospectionTest.Result.ValueType  # 0
+    """Never sent."""
+    RESULT_PASSED: IntrospectionTest.Result.ValueType  # 1
+    """Holds."""
+    RESULT_FAILED: IntrospectionTest.Result.ValueType  # 2
+    """Does not hold."""
+    RESULT_SKIPPED: IntrospectionTest.Result.ValueType  # 3
+    """Not run, because one before it failed or nothing here could tell."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id, as OCI names it: `score_py`, `runtime_yaml`, `score_syntax` …"""
+    category: _builtins.str
+    """Category, as OCI names it: `Mandatory Files Check`, `score.py`, `runtime.yaml`, `conda_env`."""
+    description: _builtins.str
+    """What it checks."""
+    result: Global___IntrospectionTest.Result.ValueType
+    """How it ended."""
+    message: _builtins.str
+    """Why it failed, and where; empty if it did not."""
+    value: _builtins.str
+    """What was found in the place it looked at, if that says something."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        category: _builtins.str = ...,
+        description: _builtins.str = ...,
+        result: Global___IntrospectionTest.Result.ValueType = ...,
+        message: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "description", b"description", "id", b"id", "message", b"message", "result", b"result", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntrospectionTest: _TypeAlias = IntrospectionTest  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """Finding is something that a scanner found in a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Severity:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Finding._Severity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SEVERITY_UNSPECIFIED: Finding._Severity.ValueType  # 0
+        """Never sent."""
+        SEVERITY_LOW: Finding._Severity.ValueType  # 1
+        """Worth knowing."""
+        SEVERITY_MEDIUM: Finding._Severity.ValueType  # 2
+        """Unusual in a model."""
+        SEVERITY_HIGH: Finding._Severity.ValueType  # 3
+        """Can do harm when loaded."""
+        SEVERITY_CRITICAL: Finding._Severity.ValueType  # 4
+        """Runs code when loaded that no model needs."""
+
+    class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
+        """How bad it is."""
+
+    SEVERITY_UNSPECIFIED: Finding.Severity.ValueType  # 0
+    """Never sent."""
+    SEVERITY_LOW: Finding.Severity.ValueType  # 1
+    """Worth knowing."""
+    SEVERITY_MEDIUM: Finding.Severity.ValueType  # 2
+    """Unusual in a model."""
+    SEVERITY_HIGH: Finding.Severity.ValueType  # 3
+    """Can do harm when loaded."""
+    SEVERITY_CRITICAL: Finding.Severity.ValueType  # 4
+    """Runs code when loaded that no model needs."""
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path of the file in the artifact; a member of an archive follows after `!`."""
+    severity: Global___Finding.Severity.ValueType
+    """How bad it is."""
+    subject: _builtins.str
+    """What was found: module and name, `posix.system`."""
+    description: _builtins.str
+    """What it means."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        severity: Global___Finding.Severity.ValueType = ...,
+        subject: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "path", b"path", "severity", b"severity", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class FileFormat(_message.Message):
+    """FileFormat tells what a file is, and whether loading it can run code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    MAY_RUN_CODE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path of the file in the artifact."""
+    format: _builtins.str
+    """Name of the format, by its content: `onnx`, `safetensors`, `skops`, `pickle`, `zip`, `python`, `other` …"""
+    may_run_code: _builtins.bool
+    """Whether loading such a file can run code that is inside it."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        format: _builtins.str = ...,
+        may_run_code: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "may_run_code", b"may_run_code", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileFormat: _TypeAlias = FileFormat  # noqa: Y015
+
+@_typing.final
+class Inspection(_message.Message):
+    """Inspection is what was found out about an artifact from its files, in a process of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Inspection._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Inspection._State.ValueType  # 0
+        """Never sent."""
+        STATE_PENDING: Inspection._State.ValueType  # 1
+        """Waits or runs."""
+        STATE_DONE: Inspection._State.ValueType  # 2
+        """Done."""
+        STATE_FAILED: Inspection._State.ValueType  # 3
+        """Could not be done; `message` says why."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where it is in its life."""
+
+    STATE_UNSPECIFIED: Inspection.State.ValueType  # 0
+    """Never sent."""
+    STATE_PENDING: Inspection.State.ValueType  # 1
+    """Waits or runs."""
+    STATE_DONE: Inspection.State.ValueType  # 2
+    """Done."""
+    STATE_FAILED: Inspection.State.ValueType  # 3
+    """Could not be done; `message` says why."""
+
+    class _Scan:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ScanEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Inspection._Scan.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SCAN_UNSPECIFIED: Inspection._Scan.ValueType  # 0
+        """Not done."""
+        SCAN_CLEAN: Inspection._Scan.ValueType  # 1
+        """Every file was scanned, nothing was found."""
+        SCAN_FOUND: Inspection._Scan.ValueType  # 2
+        """Something was found; see `findings`."""
+        SCAN_INCOMPLETE: Inspection._Scan.ValueType  # 3
+        """Some files could not be scanned; see `findings`."""
+
+    class Scan(_Scan, metaclass=_ScanEnumTypeWrapper):
+        """Result of the scan for harmful content."""
+
+    SCAN_UNSPECIFIED: Inspection.Scan.ValueType  # 0
+    """Not done."""
+    SCAN_CLEAN: Inspection.Scan.ValueType  # 1
+    """Every file was scanned, nothing was found."""
+    SCAN_FOUND: Inspection.Scan.ValueType  # 2
+    """Something was found; see `findings`."""
+    SCAN_INCOMPLETE: Inspection.Scan.ValueType  # 3
+    """Some files could not be scanned; see `findings`."""
+
+    ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    OCI_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
+    TESTS_JSON_FIELD_NUMBER: _builtins.int
+    SCAN_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    SCANNER_FIELD_NUMBER: _builtins.int
+    FORMATS_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    artifact_digest: _builtins.str
+    """Digest of the artifact."""
+    state: Global___Inspection.State.ValueType
+    """Where it is in its life."""
+    message: _builtins.str
+    """Why it could not be done."""
+    oci: _builtins.bool
+    """Whether the artifact is laid out as an OCI model artifact: it has a score.py or a runtime.yaml."""
+    tests_json: _builtins.str
+    """The same as the JSON that OCI's own validator writes; empty unless `oci`."""
+    scan: Global___Inspection.Scan.ValueType
+    """Result of the scan."""
+    scanner: _builtins.str
+    """Name and version of the scanner."""
+    @_builtins.property
+    def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___IntrospectionTest]:
+        """OCI's introspection tests; empty unless `oci`."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """What the scan found."""
+
+    @_builtins.property
+    def formats(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileFormat]:
+        """What the files are."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        artifact_digest: _builtins.str = ...,
+        state: Global___Inspection.State.ValueType = ...,
+        message: _builtins.str = ...,
+        oci: _builtins.bool = ...,
+        tests: _abc.Iterable[Global___IntrospectionTest] | None = ...,
+        tests_json: _builtins.str = ...,
+        scan: Global___Inspection.Scan.ValueType = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        scanner: _builtins.str = ...,
+        formats: _abc.Iterable[Global___FileFormat] | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "end_time", b"end_time", "findings", b"findings", "formats", b"formats", "message", b"message", "oci", b"oci", "scan", b"scan", "scanner", b"scanner", "state", b"state", "tests", b"tests", "tests_json", b"tests_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Inspection: _TypeAlias = Inspection  # noqa: Y015
+
+@_typing.final
+class Signature(_message.Message):
+    """Signature is an OpenSSF model signature of an artifact: a Sigstore bundle over an in-toto statement of its files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Trust:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _TrustEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Signature._Trust.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        TRUST_UNSPECIFIED: Signature._Trust.ValueType  # 0
+        """Never sent."""
+        TRUST_TRUSTED: Signature._Trust.ValueType  # 1
+        """Signs these files with a key that a trust root of the model names."""
+        TRUST_UNKNOWN_KEY: Signature._Trust.ValueType  # 2
+        """Signs these files, with a key that nobody named as trusted."""
+        TRUST_NO_LONGER: Signature._Trust.ValueType  # 3
+        """Was trusted; the trust root is gone or its certificate ran out."""
+
+    class Trust(_Trust, metaclass=_TrustEnumTypeWrapper):
+        """What a check against the trust roots of governance said."""
+
+    TRUST_UNSPECIFIED: Signature.Trust.ValueType  # 0
+    """Never sent."""
+    TRUST_TRUSTED: Signature.Trust.ValueType  # 1
+    """Signs these files with a key that a trust root of the model names."""
+    TRUST_UNKNOWN_KEY: Signature.Trust.ValueType  # 2
+    """Signs these files, with a key that nobody named as trusted."""
+    TRUST_NO_LONGER: Signature.Trust.ValueType  # 3
+    """Was trusted; the trust root is gone or its certificate ran out."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
+    TRUST_ROOT_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Immutable id (UUIDv7)."""
+    artifact_digest: _builtins.str
+    """Digest of the artifact."""
+    signer: _builtins.str
+    """Who signed: fingerprint of the key (`sha256:` and 64 hex digits), or subject of the certificate."""
+    trust: Global___Signature.Trust.ValueType
+    """What the check said when it was last made."""
+    trust_root: _builtins.str
+    """Name of the trust root that made it trusted."""
+    bundle: _builtins.str
+    """The bundle, JSON as `model_signing` writes it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was added."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        artifact_digest: _builtins.str = ...,
+        signer: _builtins.str = ...,
+        trust: Global___Signature.Trust.ValueType = ...,
+        trust_root: _builtins.str = ...,
+        bundle: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "bundle", b"bundle", "create_time", b"create_time", "id", b"id", "signer", b"signer", "trust", b"trust", "trust_root", b"trust_root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signature: _TypeAlias = Signature  # noqa: Y015
+
+@_typing.final
+class StorageStatistics(_message.Message):
+    """StorageStatistics tells what is stored and what sharing saves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARTIFACT_COUNT_FIELD_NUMBER: _builtins.int
+    LOGICAL_SIZE_FIELD_NUMBER: _builtins.int
+    BLOB_COUNT_FIELD_NUMBER: _builtins.int
+    STORED_SIZE_FIELD_NUMBER: _builtins.int
+    DEDUPLICATION_RATIO_FIELD_NUMBER: _builtins.int
+    OPEN_UPLOAD_COUNT_FIELD_NUMBER: _builtins.int
+    UNREFERENCED_BLOB_COUNT_FIELD_NUMBER: _builtins.int
+    UNREFERENCED_SIZE_FIELD_NUMBER: _builtins.int
+    artifact_count: _builtins.int
+    """Committed artifacts."""
+    logical_size: _builtins.int
+    """Sum of their sizes in bytes, as if nothing were shared."""
+    blob_count: _builtins.int
+    """Blobs in the store."""
+    stored_size: _builtins.int
+    """Sum of their sizes in bytes."""
+    deduplication_ratio: _builtins.float
+    """`logical_size` divided by the size of the blobs that artifacts use; 1 if there are none."""
+    open_upload_count: _builtins.int
+    """Uploads that are not committed."""
+    unreferenced_blob_count: _builtins.int
+    """Blobs that nothing refers to and that collection will delete after the grace period."""
+    unreferenced_size: _builtins.int
+    """Sum of their sizes in bytes."""
+    def __init__(
+        self,
+        *,
+        artifact_count: _builtins.int = ...,
+        logical_size: _builtins.int = ...,
+        blob_count: _builtins.int = ...,
+        stored_size: _builtins.int = ...,
+        deduplication_ratio: _builtins.float = ...,
+        open_upload_count: _builtins.int = ...,
+        unreferenced_blob_count: _builtins.int = ...,
+        unreferenced_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_count", b"artifact_count", "blob_count", b"blob_count", "deduplication_ratio", b"deduplication_ratio", "logical_size", b"logical_size", "open_upload_count", b"open_upload_count", "stored_size", b"stored_size", "unreferenced_blob_count", b"unreferenced_blob_count", "unreferenced_size", b"unreferenced_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StorageStatistics: _TypeAlias = StorageStatistics  # noqa: Y015

@@ -53,10 +53,25 @@ class ArtifactServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetUploadRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetUploadResponse.FromString,
                 _registered_method=True)
+        self.SignUploadUrls = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/SignUploadUrls',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignUploadUrlsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignUploadUrlsResponse.FromString,
+                _registered_method=True)
+        self.FinishBlob = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/FinishBlob',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishBlobRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishBlobResponse.FromString,
+                _registered_method=True)
         self.CommitUpload = channel.unary_unary(
                 '/modelyard.api.artifact.v1.ArtifactService/CommitUpload',
                 request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitUploadRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitUploadResponse.FromString,
+                _registered_method=True)
+        self.CancelUpload = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/CancelUpload',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CancelUploadRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CancelUploadResponse.FromString,
                 _registered_method=True)
         self.GetArtifact = channel.unary_unary(
                 '/modelyard.api.artifact.v1.ArtifactService/GetArtifact',
@@ -72,6 +87,66 @@ class ArtifactServiceStub(object):
                 '/modelyard.api.artifact.v1.ArtifactService/ReadFile',
                 request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileResponse.FromString,
+                _registered_method=True)
+        self.ReadArchive = channel.unary_stream(
+                '/modelyard.api.artifact.v1.ArtifactService/ReadArchive',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadArchiveRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadArchiveResponse.FromString,
+                _registered_method=True)
+        self.SignDownloadUrls = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/SignDownloadUrls',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignDownloadUrlsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignDownloadUrlsResponse.FromString,
+                _registered_method=True)
+        self.ListArtifacts = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/ListArtifacts',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListArtifactsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListArtifactsResponse.FromString,
+                _registered_method=True)
+        self.GetInspection = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/GetInspection',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetInspectionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetInspectionResponse.FromString,
+                _registered_method=True)
+        self.InspectArtifact = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/InspectArtifact',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.InspectArtifactRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.InspectArtifactResponse.FromString,
+                _registered_method=True)
+        self.AddSignature = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/AddSignature',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureResponse.FromString,
+                _registered_method=True)
+        self.ListSignatures = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/ListSignatures',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesResponse.FromString,
+                _registered_method=True)
+        self.GetSbom = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/GetSbom',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetSbomRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetSbomResponse.FromString,
+                _registered_method=True)
+        self.GetStorageStatistics = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/GetStorageStatistics',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetStorageStatisticsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetStorageStatisticsResponse.FromString,
+                _registered_method=True)
+        self.VerifyBlobs = channel.unary_stream(
+                '/modelyard.api.artifact.v1.ArtifactService/VerifyBlobs',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.VerifyBlobsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.VerifyBlobsResponse.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/CollectGarbage',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
+        self.AcquireReference = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/AcquireReference',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AcquireReferenceRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AcquireReferenceResponse.FromString,
                 _registered_method=True)
 
 
@@ -108,9 +183,37 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignUploadUrls(self, request, context):
+        """SignUploadUrls gives addresses to send blobs to the object store without passing this service; parts that were sent
+        before are not asked for again. Only for the principal that began the upload.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, DIRECT_TRANSFER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishBlob(self, request, context):
+        """FinishBlob proves size and hash of a blob whose parts were sent to the object store. Repeating it is harmless.
+        Only for the principal that began the upload.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, UPLOAD_INCOMPLETE, DIGEST_MISMATCH,
+        DIRECT_TRANSFER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CommitUpload(self, request, context):
         """CommitUpload makes the artifact; repeating it returns the same one. Only for the principal that began the upload.
-        Errors: RESOURCE_NOT_FOUND, UPLOAD_INCOMPLETE.
+        A signature given here or found in the artifact as `model.sig` must sign its files.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, UPLOAD_INCOMPLETE, SIGNATURE_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelUpload(self, request, context):
+        """CancelUpload throws an open upload away; repeating it is harmless. Only for the principal that began the upload.
+        Errors: RESOURCE_NOT_FOUND, INVALID_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,6 +243,111 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadArchive(self, request, context):
+        """ReadArchive streams all files of a version's artifact as one zip, not compressed, the same bytes every time.
+        Needs READ_ARTIFACT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignDownloadUrls(self, request, context):
+        """SignDownloadUrls gives addresses to read files from the object store without passing this service.
+        Needs READ_ARTIFACT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, DIRECT_TRANSFER_UNAVAILABLE, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListArtifacts(self, request, context):
+        """ListArtifacts reads the artifacts that were committed for a model, newest first if not asked otherwise.
+        Fields of `filter` and `order_by`: digest, size, file_count, create_time, oci, scan, tests, signed.
+        Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInspection(self, request, context):
+        """GetInspection reads what was found out about an artifact from its files. Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InspectArtifact(self, request, context):
+        """InspectArtifact inspects again, with the scanner of today. Needs EDIT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddSignature(self, request, context):
+        """AddSignature adds an OpenSSF model signature to a committed artifact; the same bundle again returns the first one.
+        Needs CREATE_VERSION on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, SIGNATURE_INVALID, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSignatures(self, request, context):
+        """ListSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
+        Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSbom(self, request, context):
+        """GetSbom makes the CycloneDX ML-BOM of a version from its manifest, requirements and metadata.
+        Needs READ_ARTIFACT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStorageStatistics(self, request, context):
+        """GetStorageStatistics tells what is stored and what sharing saves. Needs MANAGE on the system.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyBlobs(self, request, context):
+        """VerifyBlobs reads every blob, or those of one artifact, hashes it and reports what is lost or damaged.
+        Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """CollectGarbage deletes now what nothing has referred to for the grace period, as the service does by itself.
+        Needs MANAGE on the system.
+        Errors: INVALID_FIELD, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcquireReference(self, request, context):
+        """AcquireReference notes that a model version uses an artifact, which keeps its bytes. Repeating it is harmless.
+        For services only.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ArtifactServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -158,10 +366,25 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetUploadRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetUploadResponse.SerializeToString,
             ),
+            'SignUploadUrls': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignUploadUrls,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignUploadUrlsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignUploadUrlsResponse.SerializeToString,
+            ),
+            'FinishBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishBlob,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishBlobRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishBlobResponse.SerializeToString,
+            ),
             'CommitUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.CommitUpload,
                     request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitUploadRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitUploadResponse.SerializeToString,
+            ),
+            'CancelUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelUpload,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CancelUploadRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CancelUploadResponse.SerializeToString,
             ),
             'GetArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.GetArtifact,
@@ -177,6 +400,66 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.ReadFile,
                     request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileResponse.SerializeToString,
+            ),
+            'ReadArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArchive,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadArchiveRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadArchiveResponse.SerializeToString,
+            ),
+            'SignDownloadUrls': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignDownloadUrls,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignDownloadUrlsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignDownloadUrlsResponse.SerializeToString,
+            ),
+            'ListArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListArtifacts,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListArtifactsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'GetInspection': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInspection,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetInspectionRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetInspectionResponse.SerializeToString,
+            ),
+            'InspectArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectArtifact,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.InspectArtifactRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.InspectArtifactResponse.SerializeToString,
+            ),
+            'AddSignature': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddSignature,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureResponse.SerializeToString,
+            ),
+            'ListSignatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSignatures,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesResponse.SerializeToString,
+            ),
+            'GetSbom': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSbom,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetSbomRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetSbomResponse.SerializeToString,
+            ),
+            'GetStorageStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStorageStatistics,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetStorageStatisticsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetStorageStatisticsResponse.SerializeToString,
+            ),
+            'VerifyBlobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyBlobs,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.VerifyBlobsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.VerifyBlobsResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CollectGarbageResponse.SerializeToString,
+            ),
+            'AcquireReference': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireReference,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AcquireReferenceRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AcquireReferenceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,6 +558,60 @@ class ArtifactService(object):
             _registered_method=True)
 
     @staticmethod
+    def SignUploadUrls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/SignUploadUrls',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignUploadUrlsRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignUploadUrlsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/FinishBlob',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishBlobRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.FinishBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CommitUpload(request,
             target,
             options=(),
@@ -291,6 +628,33 @@ class ArtifactService(object):
             '/modelyard.api.artifact.v1.ArtifactService/CommitUpload',
             modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitUploadRequest.SerializeToString,
             modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/CancelUpload',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CancelUploadRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CancelUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -372,6 +736,330 @@ class ArtifactService(object):
             '/modelyard.api.artifact.v1.ArtifactService/ReadFile',
             modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileRequest.SerializeToString,
             modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/ReadArchive',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadArchiveRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignDownloadUrls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/SignDownloadUrls',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignDownloadUrlsRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.SignDownloadUrlsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/ListArtifacts',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListArtifactsRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInspection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/GetInspection',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetInspectionRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetInspectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/InspectArtifact',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.InspectArtifactRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.InspectArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddSignature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/AddSignature',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSignatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/ListSignatures',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSbom(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/GetSbom',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetSbomRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetSbomResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStorageStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/GetStorageStatistics',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetStorageStatisticsRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.GetStorageStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/VerifyBlobs',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.VerifyBlobsRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.VerifyBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/CollectGarbage',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CollectGarbageRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CollectGarbageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireReference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/AcquireReference',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AcquireReferenceRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AcquireReferenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

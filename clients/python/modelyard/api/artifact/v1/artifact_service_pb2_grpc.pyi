@@ -51,9 +51,25 @@ class ArtifactServiceStub:
     """GetUpload tells what is still missing. Only for the principal that began the upload.
     Errors: RESOURCE_NOT_FOUND.
     """
+    SignUploadUrls: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.SignUploadUrlsRequest, _artifact_service_pb2.SignUploadUrlsResponse]
+    """SignUploadUrls gives addresses to send blobs to the object store without passing this service; parts that were sent
+    before are not asked for again. Only for the principal that began the upload.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, DIRECT_TRANSFER_UNAVAILABLE.
+    """
+    FinishBlob: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.FinishBlobRequest, _artifact_service_pb2.FinishBlobResponse]
+    """FinishBlob proves size and hash of a blob whose parts were sent to the object store. Repeating it is harmless.
+    Only for the principal that began the upload.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, UPLOAD_INCOMPLETE, DIGEST_MISMATCH,
+    DIRECT_TRANSFER_UNAVAILABLE.
+    """
     CommitUpload: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CommitUploadRequest, _artifact_service_pb2.CommitUploadResponse]
     """CommitUpload makes the artifact; repeating it returns the same one. Only for the principal that began the upload.
-    Errors: RESOURCE_NOT_FOUND, UPLOAD_INCOMPLETE.
+    A signature given here or found in the artifact as `model.sig` must sign its files.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, UPLOAD_INCOMPLETE, SIGNATURE_INVALID.
+    """
+    CancelUpload: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CancelUploadRequest, _artifact_service_pb2.CancelUploadResponse]
+    """CancelUpload throws an open upload away; repeating it is harmless. Only for the principal that began the upload.
+    Errors: RESOURCE_NOT_FOUND, INVALID_STATE.
     """
     GetArtifact: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetArtifactRequest, _artifact_service_pb2.GetArtifactResponse]
     """GetArtifact tells whether an artifact was committed for a model. Needs READ_METADATA on the model.
@@ -66,6 +82,62 @@ class ArtifactServiceStub:
     ReadFile: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.ReadFileRequest, _artifact_service_pb2.ReadFileResponse]
     """ReadFile streams a file of a version's artifact, whole or a range. Needs READ_ARTIFACT on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, PEER_UNAVAILABLE.
+    """
+    ReadArchive: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.ReadArchiveRequest, _artifact_service_pb2.ReadArchiveResponse]
+    """ReadArchive streams all files of a version's artifact as one zip, not compressed, the same bytes every time.
+    Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+    """
+    SignDownloadUrls: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.SignDownloadUrlsRequest, _artifact_service_pb2.SignDownloadUrlsResponse]
+    """SignDownloadUrls gives addresses to read files from the object store without passing this service.
+    Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, DIRECT_TRANSFER_UNAVAILABLE, PEER_UNAVAILABLE.
+    """
+    ListArtifacts: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.ListArtifactsRequest, _artifact_service_pb2.ListArtifactsResponse]
+    """ListArtifacts reads the artifacts that were committed for a model, newest first if not asked otherwise.
+    Fields of `filter` and `order_by`: digest, size, file_count, create_time, oci, scan, tests, signed.
+    Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    GetInspection: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetInspectionRequest, _artifact_service_pb2.GetInspectionResponse]
+    """GetInspection reads what was found out about an artifact from its files. Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    InspectArtifact: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.InspectArtifactRequest, _artifact_service_pb2.InspectArtifactResponse]
+    """InspectArtifact inspects again, with the scanner of today. Needs EDIT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    AddSignature: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.AddSignatureRequest, _artifact_service_pb2.AddSignatureResponse]
+    """AddSignature adds an OpenSSF model signature to a committed artifact; the same bundle again returns the first one.
+    Needs CREATE_VERSION on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, SIGNATURE_INVALID, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    ListSignatures: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.ListSignaturesRequest, _artifact_service_pb2.ListSignaturesResponse]
+    """ListSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
+    Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    GetSbom: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetSbomRequest, _artifact_service_pb2.GetSbomResponse]
+    """GetSbom makes the CycloneDX ML-BOM of a version from its manifest, requirements and metadata.
+    Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+    """
+    GetStorageStatistics: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetStorageStatisticsRequest, _artifact_service_pb2.GetStorageStatisticsResponse]
+    """GetStorageStatistics tells what is stored and what sharing saves. Needs MANAGE on the system."""
+    VerifyBlobs: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.VerifyBlobsRequest, _artifact_service_pb2.VerifyBlobsResponse]
+    """VerifyBlobs reads every blob, or those of one artifact, hashes it and reports what is lost or damaged.
+    Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CollectGarbageRequest, _artifact_service_pb2.CollectGarbageResponse]
+    """CollectGarbage deletes now what nothing has referred to for the grace period, as the service does by itself.
+    Needs MANAGE on the system.
+    Errors: INVALID_FIELD, PEER_UNAVAILABLE.
+    """
+    AcquireReference: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.AcquireReferenceRequest, _artifact_service_pb2.AcquireReferenceResponse]
+    """AcquireReference notes that a model version uses an artifact, which keeps its bytes. Repeating it is harmless.
+    For services only.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
 
 @_typing.type_check_only
@@ -91,9 +163,25 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """GetUpload tells what is still missing. Only for the principal that began the upload.
     Errors: RESOURCE_NOT_FOUND.
     """
+    SignUploadUrls: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.SignUploadUrlsRequest, _artifact_service_pb2.SignUploadUrlsResponse]  # type: ignore[assignment]
+    """SignUploadUrls gives addresses to send blobs to the object store without passing this service; parts that were sent
+    before are not asked for again. Only for the principal that began the upload.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, DIRECT_TRANSFER_UNAVAILABLE.
+    """
+    FinishBlob: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.FinishBlobRequest, _artifact_service_pb2.FinishBlobResponse]  # type: ignore[assignment]
+    """FinishBlob proves size and hash of a blob whose parts were sent to the object store. Repeating it is harmless.
+    Only for the principal that began the upload.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, UPLOAD_INCOMPLETE, DIGEST_MISMATCH,
+    DIRECT_TRANSFER_UNAVAILABLE.
+    """
     CommitUpload: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CommitUploadRequest, _artifact_service_pb2.CommitUploadResponse]  # type: ignore[assignment]
     """CommitUpload makes the artifact; repeating it returns the same one. Only for the principal that began the upload.
-    Errors: RESOURCE_NOT_FOUND, UPLOAD_INCOMPLETE.
+    A signature given here or found in the artifact as `model.sig` must sign its files.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, UPLOAD_INCOMPLETE, SIGNATURE_INVALID.
+    """
+    CancelUpload: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CancelUploadRequest, _artifact_service_pb2.CancelUploadResponse]  # type: ignore[assignment]
+    """CancelUpload throws an open upload away; repeating it is harmless. Only for the principal that began the upload.
+    Errors: RESOURCE_NOT_FOUND, INVALID_STATE.
     """
     GetArtifact: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetArtifactRequest, _artifact_service_pb2.GetArtifactResponse]  # type: ignore[assignment]
     """GetArtifact tells whether an artifact was committed for a model. Needs READ_METADATA on the model.
@@ -106,6 +194,62 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     ReadFile: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.ReadFileRequest, _artifact_service_pb2.ReadFileResponse]  # type: ignore[assignment]
     """ReadFile streams a file of a version's artifact, whole or a range. Needs READ_ARTIFACT on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, PEER_UNAVAILABLE.
+    """
+    ReadArchive: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.ReadArchiveRequest, _artifact_service_pb2.ReadArchiveResponse]  # type: ignore[assignment]
+    """ReadArchive streams all files of a version's artifact as one zip, not compressed, the same bytes every time.
+    Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+    """
+    SignDownloadUrls: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.SignDownloadUrlsRequest, _artifact_service_pb2.SignDownloadUrlsResponse]  # type: ignore[assignment]
+    """SignDownloadUrls gives addresses to read files from the object store without passing this service.
+    Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, DIRECT_TRANSFER_UNAVAILABLE, PEER_UNAVAILABLE.
+    """
+    ListArtifacts: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.ListArtifactsRequest, _artifact_service_pb2.ListArtifactsResponse]  # type: ignore[assignment]
+    """ListArtifacts reads the artifacts that were committed for a model, newest first if not asked otherwise.
+    Fields of `filter` and `order_by`: digest, size, file_count, create_time, oci, scan, tests, signed.
+    Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    GetInspection: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetInspectionRequest, _artifact_service_pb2.GetInspectionResponse]  # type: ignore[assignment]
+    """GetInspection reads what was found out about an artifact from its files. Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    InspectArtifact: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.InspectArtifactRequest, _artifact_service_pb2.InspectArtifactResponse]  # type: ignore[assignment]
+    """InspectArtifact inspects again, with the scanner of today. Needs EDIT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    AddSignature: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.AddSignatureRequest, _artifact_service_pb2.AddSignatureResponse]  # type: ignore[assignment]
+    """AddSignature adds an OpenSSF model signature to a committed artifact; the same bundle again returns the first one.
+    Needs CREATE_VERSION on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, SIGNATURE_INVALID, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    ListSignatures: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.ListSignaturesRequest, _artifact_service_pb2.ListSignaturesResponse]  # type: ignore[assignment]
+    """ListSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
+    Needs READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    GetSbom: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetSbomRequest, _artifact_service_pb2.GetSbomResponse]  # type: ignore[assignment]
+    """GetSbom makes the CycloneDX ML-BOM of a version from its manifest, requirements and metadata.
+    Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+    """
+    GetStorageStatistics: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetStorageStatisticsRequest, _artifact_service_pb2.GetStorageStatisticsResponse]  # type: ignore[assignment]
+    """GetStorageStatistics tells what is stored and what sharing saves. Needs MANAGE on the system."""
+    VerifyBlobs: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.VerifyBlobsRequest, _artifact_service_pb2.VerifyBlobsResponse]  # type: ignore[assignment]
+    """VerifyBlobs reads every blob, or those of one artifact, hashes it and reports what is lost or damaged.
+    Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CollectGarbageRequest, _artifact_service_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """CollectGarbage deletes now what nothing has referred to for the grace period, as the service does by itself.
+    Needs MANAGE on the system.
+    Errors: INVALID_FIELD, PEER_UNAVAILABLE.
+    """
+    AcquireReference: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.AcquireReferenceRequest, _artifact_service_pb2.AcquireReferenceResponse]  # type: ignore[assignment]
+    """AcquireReference notes that a model version uses an artifact, which keeps its bytes. Repeating it is harmless.
+    For services only.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -148,13 +292,47 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SignUploadUrls(
+        self,
+        request: _artifact_service_pb2.SignUploadUrlsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.SignUploadUrlsResponse, _abc.Awaitable[_artifact_service_pb2.SignUploadUrlsResponse]]:
+        """SignUploadUrls gives addresses to send blobs to the object store without passing this service; parts that were sent
+        before are not asked for again. Only for the principal that began the upload.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, DIRECT_TRANSFER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishBlob(
+        self,
+        request: _artifact_service_pb2.FinishBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.FinishBlobResponse, _abc.Awaitable[_artifact_service_pb2.FinishBlobResponse]]:
+        """FinishBlob proves size and hash of a blob whose parts were sent to the object store. Repeating it is harmless.
+        Only for the principal that began the upload.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, UPLOAD_INCOMPLETE, DIGEST_MISMATCH,
+        DIRECT_TRANSFER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
     def CommitUpload(
         self,
         request: _artifact_service_pb2.CommitUploadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.CommitUploadResponse, _abc.Awaitable[_artifact_service_pb2.CommitUploadResponse]]:
         """CommitUpload makes the artifact; repeating it returns the same one. Only for the principal that began the upload.
-        Errors: RESOURCE_NOT_FOUND, UPLOAD_INCOMPLETE.
+        A signature given here or found in the artifact as `model.sig` must sign its files.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, UPLOAD_INCOMPLETE, SIGNATURE_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelUpload(
+        self,
+        request: _artifact_service_pb2.CancelUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.CancelUploadResponse, _abc.Awaitable[_artifact_service_pb2.CancelUploadResponse]]:
+        """CancelUpload throws an open upload away; repeating it is harmless. Only for the principal that began the upload.
+        Errors: RESOURCE_NOT_FOUND, INVALID_STATE.
         """
 
     @_abc_1.abstractmethod
@@ -185,6 +363,134 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.ReadFileResponse], _abc.AsyncIterator[_artifact_service_pb2.ReadFileResponse]]:
         """ReadFile streams a file of a version's artifact, whole or a range. Needs READ_ARTIFACT on the model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadArchive(
+        self,
+        request: _artifact_service_pb2.ReadArchiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.ReadArchiveResponse], _abc.AsyncIterator[_artifact_service_pb2.ReadArchiveResponse]]:
+        """ReadArchive streams all files of a version's artifact as one zip, not compressed, the same bytes every time.
+        Needs READ_ARTIFACT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def SignDownloadUrls(
+        self,
+        request: _artifact_service_pb2.SignDownloadUrlsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.SignDownloadUrlsResponse, _abc.Awaitable[_artifact_service_pb2.SignDownloadUrlsResponse]]:
+        """SignDownloadUrls gives addresses to read files from the object store without passing this service.
+        Needs READ_ARTIFACT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, DIRECT_TRANSFER_UNAVAILABLE, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListArtifacts(
+        self,
+        request: _artifact_service_pb2.ListArtifactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.ListArtifactsResponse, _abc.Awaitable[_artifact_service_pb2.ListArtifactsResponse]]:
+        """ListArtifacts reads the artifacts that were committed for a model, newest first if not asked otherwise.
+        Fields of `filter` and `order_by`: digest, size, file_count, create_time, oci, scan, tests, signed.
+        Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetInspection(
+        self,
+        request: _artifact_service_pb2.GetInspectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.GetInspectionResponse, _abc.Awaitable[_artifact_service_pb2.GetInspectionResponse]]:
+        """GetInspection reads what was found out about an artifact from its files. Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def InspectArtifact(
+        self,
+        request: _artifact_service_pb2.InspectArtifactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.InspectArtifactResponse, _abc.Awaitable[_artifact_service_pb2.InspectArtifactResponse]]:
+        """InspectArtifact inspects again, with the scanner of today. Needs EDIT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def AddSignature(
+        self,
+        request: _artifact_service_pb2.AddSignatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.AddSignatureResponse, _abc.Awaitable[_artifact_service_pb2.AddSignatureResponse]]:
+        """AddSignature adds an OpenSSF model signature to a committed artifact; the same bundle again returns the first one.
+        Needs CREATE_VERSION on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, SIGNATURE_INVALID, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSignatures(
+        self,
+        request: _artifact_service_pb2.ListSignaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.ListSignaturesResponse, _abc.Awaitable[_artifact_service_pb2.ListSignaturesResponse]]:
+        """ListSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
+        Needs READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSbom(
+        self,
+        request: _artifact_service_pb2.GetSbomRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.GetSbomResponse, _abc.Awaitable[_artifact_service_pb2.GetSbomResponse]]:
+        """GetSbom makes the CycloneDX ML-BOM of a version from its manifest, requirements and metadata.
+        Needs READ_ARTIFACT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStorageStatistics(
+        self,
+        request: _artifact_service_pb2.GetStorageStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.GetStorageStatisticsResponse, _abc.Awaitable[_artifact_service_pb2.GetStorageStatisticsResponse]]:
+        """GetStorageStatistics tells what is stored and what sharing saves. Needs MANAGE on the system."""
+
+    @_abc_1.abstractmethod
+    def VerifyBlobs(
+        self,
+        request: _artifact_service_pb2.VerifyBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.VerifyBlobsResponse], _abc.AsyncIterator[_artifact_service_pb2.VerifyBlobsResponse]]:
+        """VerifyBlobs reads every blob, or those of one artifact, hashes it and reports what is lost or damaged.
+        Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _artifact_service_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.CollectGarbageResponse, _abc.Awaitable[_artifact_service_pb2.CollectGarbageResponse]]:
+        """CollectGarbage deletes now what nothing has referred to for the grace period, as the service does by itself.
+        Needs MANAGE on the system.
+        Errors: INVALID_FIELD, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def AcquireReference(
+        self,
+        request: _artifact_service_pb2.AcquireReferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.AcquireReferenceResponse, _abc.Awaitable[_artifact_service_pb2.AcquireReferenceResponse]]:
+        """AcquireReference notes that a model version uses an artifact, which keeps its bytes. Repeating it is harmless.
+        For services only.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
 
 def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -169,6 +169,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: source, target.
     Example: {"reason":"LINEAGE_CYCLE","metadata":{"source":"prod.ml.iris/3","target":"prod.ml.iris/1"}}
     """
+    ERROR_REASON_DIRECT_TRANSFER_UNAVAILABLE: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION. The blob store of this service gives no addresses; send and read through the service instead.
+    Example: {"reason":"DIRECT_TRANSFER_UNAVAILABLE","metadata":{}}
+    """
+    ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 32
+    """INVALID_ARGUMENT. The signature is not one, or signs other files than those of the artifact.
+    Metadata: problem.
+    Example: {"reason":"SIGNATURE_INVALID","metadata":{"problem":"model.onnx has another digest"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the catalogue of everything a Modelyard service can refuse, by the name that programs match on.
@@ -325,5 +334,14 @@ ERROR_REASON_LINEAGE_CYCLE: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION. The edge would make something its own origin.
 Metadata: source, target.
 Example: {"reason":"LINEAGE_CYCLE","metadata":{"source":"prod.ml.iris/3","target":"prod.ml.iris/1"}}
+"""
+ERROR_REASON_DIRECT_TRANSFER_UNAVAILABLE: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION. The blob store of this service gives no addresses; send and read through the service instead.
+Example: {"reason":"DIRECT_TRANSFER_UNAVAILABLE","metadata":{}}
+"""
+ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 32
+"""INVALID_ARGUMENT. The signature is not one, or signs other files than those of the artifact.
+Metadata: problem.
+Example: {"reason":"SIGNATURE_INVALID","metadata":{"problem":"model.onnx has another digest"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

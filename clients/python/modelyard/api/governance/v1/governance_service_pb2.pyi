@@ -14,6 +14,7 @@ from modelyard.api.governance.v1 import access_pb2 as _access_pb2
 from modelyard.api.governance.v1 import approval_pb2 as _approval_pb2
 from modelyard.api.governance.v1 import audit_pb2 as _audit_pb2
 from modelyard.api.governance.v1 import identity_pb2 as _identity_pb2
+from modelyard.api.governance.v1 import trust_pb2 as _trust_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1209,3 +1210,161 @@ class VerifyAuditResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyAuditResponse: _TypeAlias = VerifyAuditResponse  # noqa: Y015
+
+@_typing.final
+class CreateTrustRootRequest(_message.Message):
+    """CreateTrustRootRequest holds the trust root."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    TRUST_ROOT_FIELD_NUMBER: _builtins.int
+    resource_type: _resource_pb2.ResourceType.ValueType
+    """Required. System, catalog, schema or model."""
+    resource: _builtins.str
+    """Name of the resource; empty for the system."""
+    @_builtins.property
+    def trust_root(self) -> _trust_pb2.TrustRoot:
+        """Required. `name` and `pem`; what is marked as output is ignored."""
+
+    def __init__(
+        self,
+        *,
+        resource_type: _resource_pb2.ResourceType.ValueType = ...,
+        resource: _builtins.str = ...,
+        trust_root: _trust_pb2.TrustRoot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trust_root", b"trust_root"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource", "resource_type", b"resource_type", "trust_root", b"trust_root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTrustRootRequest: _TypeAlias = CreateTrustRootRequest  # noqa: Y015
+
+@_typing.final
+class CreateTrustRootResponse(_message.Message):
+    """CreateTrustRootResponse holds the trust root."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUST_ROOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def trust_root(self) -> _trust_pb2.TrustRoot:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        trust_root: _trust_pb2.TrustRoot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trust_root", b"trust_root"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trust_root", b"trust_root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTrustRootResponse: _TypeAlias = CreateTrustRootResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTrustRootRequest(_message.Message):
+    """DeleteTrustRootRequest names a trust root."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    resource_type: _resource_pb2.ResourceType.ValueType
+    """Required. System, catalog, schema or model."""
+    resource: _builtins.str
+    """Name of the resource; empty for the system."""
+    name: _builtins.str
+    """Required. Name of the trust root."""
+    def __init__(
+        self,
+        *,
+        resource_type: _resource_pb2.ResourceType.ValueType = ...,
+        resource: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "resource", b"resource", "resource_type", b"resource_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTrustRootRequest: _TypeAlias = DeleteTrustRootRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTrustRootResponse(_message.Message):
+    """DeleteTrustRootResponse tells what happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.bool
+    """Whether there was such a trust root."""
+    def __init__(
+        self,
+        *,
+        deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTrustRootResponse: _TypeAlias = DeleteTrustRootResponse  # noqa: Y015
+
+@_typing.final
+class ListTrustRootsRequest(_message.Message):
+    """ListTrustRootsRequest names a resource."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    resource_type: _resource_pb2.ResourceType.ValueType
+    """Required. System, catalog, schema or model."""
+    resource: _builtins.str
+    """Name of the resource; empty for the system."""
+    def __init__(
+        self,
+        *,
+        resource_type: _resource_pb2.ResourceType.ValueType = ...,
+        resource: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource", "resource_type", b"resource_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrustRootsRequest: _TypeAlias = ListTrustRootsRequest  # noqa: Y015
+
+@_typing.final
+class ListTrustRootsResponse(_message.Message):
+    """ListTrustRootsResponse holds trust roots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUST_ROOTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def trust_roots(self) -> _containers.RepeatedCompositeFieldContainer[_trust_pb2.TrustRoot]:
+        """All that count, at most 1,000, those nearest to the resource first."""
+
+    def __init__(
+        self,
+        *,
+        trust_roots: _abc.Iterable[_trust_pb2.TrustRoot] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trust_roots", b"trust_roots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrustRootsResponse: _TypeAlias = ListTrustRootsResponse  # noqa: Y015

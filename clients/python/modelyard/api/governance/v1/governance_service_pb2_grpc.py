@@ -133,6 +133,21 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateResponse.FromString,
                 _registered_method=True)
+        self.CreateTrustRoot = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/CreateTrustRoot',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateTrustRootRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateTrustRootResponse.FromString,
+                _registered_method=True)
+        self.DeleteTrustRoot = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DeleteTrustRoot',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootResponse.FromString,
+                _registered_method=True)
+        self.ListTrustRoots = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListTrustRoots',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsResponse.FromString,
+                _registered_method=True)
         self.RecordEvents = channel.unary_unary(
                 '/modelyard.api.governance.v1.GovernanceService/RecordEvents',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RecordEventsRequest.SerializeToString,
@@ -308,6 +323,32 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateTrustRoot(self, request, context):
+        """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTrustRoot(self, request, context):
+        """DeleteTrustRoot takes a trust root away; its signatures count no more. Repeating it is harmless.
+        Needs MANAGE on the resource.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTrustRoots(self, request, context):
+        """ListTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
+        Needs READ_METADATA on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RecordEvents(self, request, context):
         """RecordEvents appends events to the audit chain, each id once. For services only.
         Errors: INVALID_FIELD.
@@ -428,6 +469,21 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.EvaluateGate,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateResponse.SerializeToString,
+            ),
+            'CreateTrustRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTrustRoot,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateTrustRootRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateTrustRootResponse.SerializeToString,
+            ),
+            'DeleteTrustRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTrustRoot,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootResponse.SerializeToString,
+            ),
+            'ListTrustRoots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrustRoots,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsResponse.SerializeToString,
             ),
             'RecordEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordEvents,
@@ -962,6 +1018,87 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/EvaluateGate',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTrustRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/CreateTrustRoot',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateTrustRootRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateTrustRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTrustRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DeleteTrustRoot',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrustRoots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListTrustRoots',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -110,6 +110,20 @@ class GovernanceServiceStub:
     """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
+    CreateTrustRoot: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateTrustRootRequest, _governance_service_pb2.CreateTrustRootResponse]
+    """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DeleteTrustRoot: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteTrustRootRequest, _governance_service_pb2.DeleteTrustRootResponse]
+    """DeleteTrustRoot takes a trust root away; its signatures count no more. Repeating it is harmless.
+    Needs MANAGE on the resource.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListTrustRoots: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListTrustRootsRequest, _governance_service_pb2.ListTrustRootsResponse]
+    """ListTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
+    Needs READ_METADATA on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
     RecordEvents: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.RecordEventsRequest, _governance_service_pb2.RecordEventsResponse]
     """RecordEvents appends events to the audit chain, each id once. For services only.
     Errors: INVALID_FIELD.
@@ -201,6 +215,20 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """
     EvaluateGate: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.EvaluateGateRequest, _governance_service_pb2.EvaluateGateResponse]  # type: ignore[assignment]
     """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    CreateTrustRoot: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateTrustRootRequest, _governance_service_pb2.CreateTrustRootResponse]  # type: ignore[assignment]
+    """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DeleteTrustRoot: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteTrustRootRequest, _governance_service_pb2.DeleteTrustRootResponse]  # type: ignore[assignment]
+    """DeleteTrustRoot takes a trust root away; its signatures count no more. Repeating it is harmless.
+    Needs MANAGE on the resource.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListTrustRoots: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListTrustRootsRequest, _governance_service_pb2.ListTrustRootsResponse]  # type: ignore[assignment]
+    """ListTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
+    Needs READ_METADATA on it.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
     RecordEvents: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.RecordEventsRequest, _governance_service_pb2.RecordEventsResponse]  # type: ignore[assignment]
@@ -405,6 +433,38 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.EvaluateGateResponse, _abc.Awaitable[_governance_service_pb2.EvaluateGateResponse]]:
         """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateTrustRoot(
+        self,
+        request: _governance_service_pb2.CreateTrustRootRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.CreateTrustRootResponse, _abc.Awaitable[_governance_service_pb2.CreateTrustRootResponse]]:
+        """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTrustRoot(
+        self,
+        request: _governance_service_pb2.DeleteTrustRootRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DeleteTrustRootResponse, _abc.Awaitable[_governance_service_pb2.DeleteTrustRootResponse]]:
+        """DeleteTrustRoot takes a trust root away; its signatures count no more. Repeating it is harmless.
+        Needs MANAGE on the resource.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTrustRoots(
+        self,
+        request: _governance_service_pb2.ListTrustRootsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListTrustRootsResponse, _abc.Awaitable[_governance_service_pb2.ListTrustRootsResponse]]:
+        """ListTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
+        Needs READ_METADATA on it.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
 
