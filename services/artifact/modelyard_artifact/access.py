@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelyard_artifact.messages import parse_model, parse_version
-from modelyard_kit.access import AUTHENTICATED, AccessTable, Chain, Privilege, Requires
+from modelyard_kit.access import AUTHENTICATED, SERVICES, SYSTEM, AccessTable, Chain, Privilege, Requires
 
 if TYPE_CHECKING:
     from modelyard_artifact.catalog_peer import CatalogPeer
@@ -20,13 +20,31 @@ def access_table(catalog: CatalogPeer) -> AccessTable:
     async def version(request: Any) -> Chain:
         return await catalog.version_chain(parse_version(request.model_version))
 
+    async def system(_: Any) -> Chain:
+        return (SYSTEM,)
+
     return {
         "BeginUpload": Requires(Privilege.CREATE_VERSION, model),
         # An upload is seen only by the principal that began it; the rules look for it under that principal.
         "UploadBlobs": AUTHENTICATED,
         "GetUpload": AUTHENTICATED,
+        "SignUploadUrls": AUTHENTICATED,
+        "FinishBlob": AUTHENTICATED,
         "CommitUpload": AUTHENTICATED,
+        "CancelUpload": AUTHENTICATED,
         "GetArtifact": Requires(Privilege.READ_METADATA, model),
         "ListFiles": Requires(Privilege.READ_ARTIFACT, version),
         "ReadFile": Requires(Privilege.READ_ARTIFACT, version),
+        "ReadArchive": Requires(Privilege.READ_ARTIFACT, version),
+        "SignDownloadUrls": Requires(Privilege.READ_ARTIFACT, version),
+        "ListArtifacts": Requires(Privilege.READ_METADATA, model),
+        "GetInspection": Requires(Privilege.READ_METADATA, model),
+        "InspectArtifact": Requires(Privilege.EDIT, model),
+        "AddSignature": Requires(Privilege.CREATE_VERSION, model),
+        "ListSignatures": Requires(Privilege.READ_METADATA, model),
+        "GetSbom": Requires(Privilege.READ_ARTIFACT, version),
+        "GetStorageStatistics": Requires(Privilege.MANAGE, system),
+        "VerifyBlobs": Requires(Privilege.MANAGE, system),
+        "CollectGarbage": Requires(Privilege.MANAGE, system),
+        "AcquireReference": SERVICES,
     }
