@@ -156,6 +156,16 @@ class ArtifactClient:
         except grpc.aio.AioRpcError as error:
             raise refusal(error) from error
 
+    async def call_stream(self, rpc: str, request: Any) -> list[Any]:
+        """Make a call that is answered by a stream."""
+        try:
+            return [
+                answer
+                async for answer in getattr(self.stub, rpc)(request, metadata=self.metadata, timeout=60)
+            ]
+        except grpc.aio.AioRpcError as error:
+            raise refusal(error) from error
+
     async def begin(self, files: Mapping[str, bytes], *, model: str = MODEL, request_id: str = "") -> Upload:
         """Announce files with their right sizes and hashes."""
         request = pb.BeginUploadRequest(model=model, files=entries(files), request_id=request_id)

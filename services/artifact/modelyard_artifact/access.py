@@ -35,6 +35,7 @@ def access_table(catalog: CatalogPeer) -> AccessTable:
         "GetArtifact": Requires(Privilege.READ_METADATA, model),
         "ListFiles": Requires(Privilege.READ_ARTIFACT, version),
         "ReadFile": Requires(Privilege.READ_ARTIFACT, version),
+        "ReadFiles": Requires(Privilege.READ_ARTIFACT, version),
         "ReadArchive": Requires(Privilege.READ_ARTIFACT, version),
         "SignDownloadUrls": Requires(Privilege.READ_ARTIFACT, version),
         "ListArtifacts": Requires(Privilege.READ_METADATA, model),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from modelyard_artifact import store
 from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
-from modelyard_artifact.models import FilePage, MissingBlob, Upload, UploadState, UploadStatus
+from modelyard_artifact.models import CHUNK_BYTES, FilePage, MissingBlob, Upload, UploadState, UploadStatus
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import Link, ResourceType
 from modelyard_kit.errors import InvalidField, InvalidState, NotFound
@@ -16,7 +16,7 @@ from modelyard_kit.ids import new_id
 from modelyard_kit.limits import check
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from datetime import datetime, timedelta
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -67,6 +67,14 @@ class ReadFile:
     path: str
     offset: int
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFiles:
+    """Many files of a version, whole."""
+
+    version: str
+    paths: tuple[str, ...]
 
 
 class Artifacts:
@@ -230,6 +238,34 @@ class Artifacts:
         async for piece in self._blobs.read(file.blob, command.offset, length):
             yield piece
 
+    async def read_files(self, command: ReadFiles) -> AsyncIterator[list[tuple[int, bytes]]]:
+        """Yields files of a version one after the other as (place in the paths, bytes), at most 1 MiB at once.
+
+        Raises:
+            NotFound: no such version or file.
+            InvalidState: the version has no artifact yet.
+        """
+        digest = await self._digest(command.version)
+
+        async def work(connection: AsyncConnection) -> dict[str, FileEntry]:
+            await _committed(connection, digest)
+            return await store.get_files(connection, digest, command.paths)
+
+        found = await self._database.read(work)
+        for path in command.paths:
+            if path not in found:
+                raise NotFound("file", path)
+        for batch in _batches([found[path].blob for path in command.paths]):
+            if len(batch) == 1:
+                index, blob = batch[0]
+                async for piece in self._blobs.read(blob, 0, blob.size):
+                    yield [(index, piece)]
+                if not blob.size:
+                    yield [(index, b"")]
+            else:
+                contents = await self._blobs.read_whole([blob for _, blob in batch])
+                yield [(index, data) for (index, _), data in zip(batch, contents, strict=True)]
+
     async def expire(self, age: timedelta) -> int:
         """Deletes uploads that nobody worked on for `age`; returns how many."""
         before = self._clock() - age
@@ -268,6 +304,20 @@ class Artifacts:
         if version.state != "READY" or not version.digest:
             raise InvalidState("model_version", version.name, state=version.state, wanted="READY")
         return version.digest
+
+
+def _batches(blobs: Sequence[Blob]) -> Iterator[list[tuple[int, Blob]]]:
+    """Consecutive blobs, each with its place, that fit into one message together; a larger one stands alone."""
+    batch: list[tuple[int, Blob]] = []
+    size = 0
+    for index, blob in enumerate(blobs):
+        if batch and size + blob.size > CHUNK_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append((index, blob))
+        size += blob.size
+    if batch:
+        yield batch
 
 
 async def own_upload(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 from modelyard.api.artifact.v1 import artifact_pb2, artifact_service_pb2
 from modelyard.references import InvalidReference, parse_name, parse_version_reference
 from modelyard_artifact import manifest
-from modelyard_artifact.artifacts import BeginUpload, ListFiles, ReadFile
+from modelyard_artifact.artifacts import BeginUpload, ListFiles, ReadFile, ReadFiles
 from modelyard_artifact.models import CHUNK_BYTES, FileEntry, UploadState
-from modelyard_artifact.transfers import BlobHeader
+from modelyard_artifact.transfers import BlobHeader, WholeBlobs
 from modelyard_kit.errors import InvalidField, NotFound, Violation
 from modelyard_kit.limits import check
 from modelyard_kit.paging import decode_token, encode_token, page_size
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+MAX_PATHS = 1_000
+"""Files that one call reads or signs addresses for."""
+MAX_WHOLE_BLOBS = 1_000
+"""Blobs in one piece of an upload."""
 _SHOWN_VIOLATIONS = 20
 _STATES = {
     UploadState.OPEN: artifact_pb2.Upload.STATE_OPEN,
@@ -52,11 +56,11 @@ def parse_begin_upload(request: artifact_service_pb2.BeginUploadRequest) -> Begi
     return BeginUpload(model=model, manifest=manifest.build(files), request_id=request_id)
 
 
-def parse_piece(request: artifact_service_pb2.UploadBlobsRequest) -> BlobHeader | bytes:
+def parse_piece(request: artifact_service_pb2.UploadBlobsRequest) -> BlobHeader | WholeBlobs | bytes:
     """Reads one piece of an upload stream.
 
     Raises:
-        InvalidField: neither header nor chunk, a chunk over 1 MiB, or a malformed header.
+        InvalidField: neither header nor chunk nor blobs, more than 1 MiB, or a malformed header.
         NotFound: the upload id is not one that was ever given out.
     """
     kind = request.WhichOneof("piece")
@@ -65,7 +69,9 @@ def parse_piece(request: artifact_service_pb2.UploadBlobsRequest) -> BlobHeader 
             raise InvalidField("chunk", f"has {len(request.chunk)} bytes; send at most {CHUNK_BYTES} at once")
         return request.chunk
     if kind is None:
-        raise InvalidField("piece", "is missing: send a header or a chunk")
+        raise InvalidField("piece", "is missing: send a header, a chunk or blobs")
+    if kind == "blobs":
+        return _whole_blobs(request.blobs)
     header = request.header
     if not _SHA256.fullmatch(header.sha256):
         raise InvalidField("header.sha256", "must be 64 lower-case hex digits")
@@ -130,6 +136,20 @@ def parse_read_file(request: artifact_service_pb2.ReadFileRequest) -> ReadFile:
     return ReadFile(version=version, path=request.path, offset=request.offset, length=request.length)
 
 
+def parse_read_files(request: artifact_service_pb2.ReadFilesRequest) -> ReadFiles:
+    """Checks reference and paths.
+
+    Raises:
+        InvalidField: any of them.
+    """
+    version = parse_version(request.model_version)
+    if not 0 < len(request.paths) <= MAX_PATHS:
+        raise InvalidField("paths", f"has {len(request.paths)} paths: name 1 to {MAX_PATHS:,}")
+    problems = ((index, manifest.path_problem(path)) for index, path in enumerate(request.paths))
+    _raise_if_any(Violation(f"paths[{index}]", problem) for index, problem in problems if problem)
+    return ReadFiles(version=version, paths=tuple(request.paths))
+
+
 def parse_model(text: str, field: str = "model") -> str:
     """Checks the full name of a model.
 
@@ -190,6 +210,17 @@ def page_to_proto(page: FilePage) -> artifact_service_pb2.ListFilesResponse:
         ],
         next_page_token="" if page.next_path is None else encode_token([page.digest, page.next_path]),
     )
+
+
+def _whole_blobs(message: artifact_service_pb2.WholeBlobs) -> WholeBlobs:
+    upload_id = parse_upload_id(message.upload_id, "blobs.upload_id")
+    contents = tuple(message.contents)
+    if not 0 < len(contents) <= MAX_WHOLE_BLOBS:
+        raise InvalidField("blobs.contents", f"has {len(contents)} blobs; send 1 to {MAX_WHOLE_BLOBS:,}")
+    size = sum(map(len, contents))
+    if size > CHUNK_BYTES:
+        raise InvalidField("blobs.contents", f"has {size} bytes; send at most {CHUNK_BYTES} at once")
+    return WholeBlobs(upload_id, contents)
 
 
 def _file_violations(files: Sequence[FileEntry]) -> Iterator[Violation]:

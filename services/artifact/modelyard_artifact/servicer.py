@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from modelyard_artifact.artifacts import Artifacts
-    from modelyard_artifact.transfers import BlobHeader, Transfers
+    from modelyard_artifact.transfers import BlobHeader, Transfers, WholeBlobs
 
 
 class ArtifactServicer(ArtifactServiceServicer):
@@ -59,7 +59,17 @@ class ArtifactServicer(ArtifactServiceServicer):
         async for chunk in self._artifacts.read_file(messages.parse_read_file(request)):
             yield pb.ReadFileResponse(chunk=chunk)
 
+    async def ReadFiles(
+        self, request: pb.ReadFilesRequest, context: Any
+    ) -> AsyncIterator[pb.ReadFilesResponse]:
+        async for pieces in self._artifacts.read_files(messages.parse_read_files(request)):
+            yield pb.ReadFilesResponse(
+                pieces=[pb.FilePiece(index=index, data=data) for index, data in pieces]
+            )
 
-async def _pieces(requests: AsyncIterator[pb.UploadBlobsRequest]) -> AsyncIterator[BlobHeader | bytes]:
+
+async def _pieces(
+    requests: AsyncIterator[pb.UploadBlobsRequest],
+) -> AsyncIterator[BlobHeader | WholeBlobs | bytes]:
     async for request in requests:
         yield messages.parse_piece(request)

@@ -23,6 +23,7 @@ from modelyard_artifact.models import Artifact, Blob, FileEntry, Upload, UploadS
 from modelyard_artifact.tables import artifact_models, artifacts, blobs, manifest_files, requests, uploads
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -135,6 +136,30 @@ async def announced_blob(connection: AsyncConnection, digest: str, sha256: str) 
     return (Blob(sha256, row.size), bool(row.stored)) if row else None
 
 
+async def announced_blobs(
+    connection: AsyncConnection, digest: str, hashes: Sequence[str]
+) -> list[tuple[Blob, bool]]:
+    """Those of some blobs that a manifest announces, each once, and whether they are stored."""
+    query = (
+        select(manifest_files.c.sha256, manifest_files.c.size, blobs.c.sha256.is_not(None).label("stored"))
+        .select_from(manifest_files.outerjoin(blobs, _same_content()))
+        .where(manifest_files.c.digest == digest, manifest_files.c.sha256.in_(hashes))
+        .distinct()
+    )
+    rows = await connection.execute(query)
+    return [(Blob(row.sha256, row.size), bool(row.stored)) for row in rows]
+
+
+async def add_blobs(connection: AsyncConnection, new: Sequence[Blob], now: datetime) -> None:
+    """Notes that the blob store has these contents; harmless when that was noted before."""
+    # In one order everywhere, so that two uploads of the same content wait for each other and never in a circle.
+    values = [
+        {"sha256": blob.sha256, "size": blob.size, "create_time": now}
+        for blob in sorted(new, key=lambda blob: blob.sha256)
+    ]
+    await connection.execute(insert(blobs).values(values).on_conflict_do_nothing())
+
+
 async def add_blob(connection: AsyncConnection, blob: Blob, now: datetime) -> None:
     """Notes that the blob store has this content; harmless when that was noted before."""
     values = insert(blobs).values(sha256=blob.sha256, size=blob.size, create_time=now)
@@ -174,6 +199,13 @@ async def list_files(connection: AsyncConnection, digest: str, after: str, limit
     query = select(manifest_files).where(manifest_files.c.digest == digest, manifest_files.c.path > after)
     rows = await connection.execute(query.order_by(manifest_files.c.path).limit(limit))
     return [FileEntry(row.path, row.size, row.sha256) for row in rows]
+
+
+async def get_files(connection: AsyncConnection, digest: str, paths: Sequence[str]) -> dict[str, FileEntry]:
+    """Those of some files that a manifest has, by path."""
+    query = select(manifest_files).where(manifest_files.c.digest == digest, manifest_files.c.path.in_(paths))
+    rows = await connection.execute(query)
+    return {row.path: FileEntry(row.path, row.size, row.sha256) for row in rows}
 
 
 async def get_file(connection: AsyncConnection, digest: str, path: str) -> FileEntry | None:

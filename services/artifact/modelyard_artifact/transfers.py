@@ -7,6 +7,7 @@ there; a blob exists for others only after its hash was found right and its row 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from modelyard_kit.errors import InvalidField, InvalidState
 from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -38,6 +39,14 @@ class BlobHeader:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class WholeBlobs:
+    """Small blobs, each at once."""
+
+    upload_id: str
+    contents: tuple[bytes, ...]
+
+
 class Transfers:
     """Use cases of receiving content."""
 
@@ -46,7 +55,7 @@ class Transfers:
         self._blobs = blobs
         self._clock = clock
 
-    async def receive(self, call: Call, pieces: AsyncIterator[BlobHeader | bytes]) -> int:
+    async def receive(self, call: Call, pieces: AsyncIterator[BlobHeader | WholeBlobs | bytes]) -> int:
         """Takes the pieces of one stream; returns how many blobs it brought to their end.
 
         Raises:
@@ -62,6 +71,8 @@ class Transfers:
             async for piece in pieces:
                 if isinstance(piece, BlobHeader):
                     await stream.begin(piece)
+                elif isinstance(piece, WholeBlobs):
+                    await stream.take(piece)
                 else:
                     await stream.append(piece)
         finally:
@@ -107,6 +118,33 @@ class _Stream:
             raise InvalidField("header", "is missing: send the header of a blob before its chunks")
         await self._receiver.append(chunk)
         await self._complete_if_full()
+
+    async def take(self, piece: WholeBlobs) -> None:
+        await self.close()
+        upload = await self._open_upload(piece.upload_id)
+        contents = await asyncio.to_thread(_by_hash, piece.contents)
+
+        async def work(connection: AsyncConnection) -> list[tuple[Blob, bool]]:
+            return await store.announced_blobs(connection, upload.digest, list(contents))
+
+        announced = await self._database.read(work)
+        known = {blob.sha256 for blob, _ in announced if len(contents[blob.sha256]) == blob.size}
+        for actual in contents:
+            if actual not in known:
+                raise DigestMismatch(expected="the content of a file of this upload", actual=actual)
+        new = {blob: contents[blob.sha256] for blob, stored in announced if not stored}
+        if new:
+            await asyncio.shield(self._store_whole(upload.id, new))
+        self.completed += len(announced)
+
+    async def _store_whole(self, upload_id: str, new: dict[Blob, bytes]) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await store.add_blobs(connection, list(new), self._clock())
+
+        await self._blobs.put_whole(upload_id, new)
+        await failpoint("artifact.blob.before_record")
+        await self._database.in_tx(work, isolation="READ COMMITTED")
+        await failpoint("artifact.blob.after_record")
 
     async def close(self) -> None:
         receiver, self._receiver = self._receiver, None
@@ -156,6 +194,10 @@ class _Stream:
         await failpoint("artifact.blob.before_record")
         await self._database.in_tx(work, isolation="READ COMMITTED")
         await failpoint("artifact.blob.after_record")
+
+
+def _by_hash(contents: Sequence[bytes]) -> dict[str, bytes]:
+    return {hashlib.sha256(data).hexdigest(): data for data in contents}
 
 
 class _Receiver:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from modelyard_artifact.models import Blob
 
@@ -82,6 +82,28 @@ class BlobStore(ABC):
         Raises:
             BlobLost: the blob is not there or too short.
         """
+
+    async def read_whole(self, blobs: Sequence[Blob]) -> list[bytes]:
+        """The content of small blobs, which the caller has room for.
+
+        Raises:
+            BlobLost: one is not there or too short.
+        """
+        return [b"".join([piece async for piece in self.read(blob, 0, blob.size)]) for blob in blobs]
+
+    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
+        """Makes small blobs durable whose hashes the caller found right.
+
+        Raises:
+            StorageFull: no room.
+        """
+        for blob, data in contents.items():
+            partial = await self.resume(owner, blob)
+            try:
+                await partial.append(data[partial.offset :])
+                await partial.finish()
+            finally:
+                await partial.close()
 
     @abstractmethod
     async def delete(self, sha256: str) -> None:

@@ -16,7 +16,7 @@ from modelyard_artifact.models import CHUNK_BYTES
 from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
     from modelyard_artifact.blobs import Partial
@@ -83,6 +83,10 @@ class LocalBlobStore(BlobStore):
         finally:
             os.close(descriptor)
 
+    async def read_whole(self, blobs: Sequence[Blob]) -> list[bytes]:
+        """See BlobStore. One visit to a thread for all of them."""
+        return await self._disk.run(lambda: [self._read(blob) for blob in blobs])
+
     async def delete(self, sha256: str) -> None:
         """See BlobStore."""
         await self._disk.run(self._path(sha256).unlink, missing_ok=True)
@@ -94,6 +98,15 @@ class LocalBlobStore(BlobStore):
         await self._disk.run(_move, source, target)
         await failpoint("artifact.blob.after_rename")
         await self._disk.run(sync_folder, target.parent)
+
+    def _read(self, blob: Blob) -> bytes:
+        try:
+            data = self._path(blob.sha256).read_bytes()
+        except FileNotFoundError as error:
+            raise BlobLost(blob.sha256, "is not on the disk") from error
+        if len(data) != blob.size:
+            raise BlobLost(blob.sha256, f"has {len(data)} bytes instead of {blob.size}")
+        return data
 
     def _path(self, sha256: str) -> Path:
         return self._root / "blobs" / sha256[:2] / sha256[2:4] / sha256

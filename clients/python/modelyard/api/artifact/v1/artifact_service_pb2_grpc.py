@@ -88,6 +88,11 @@ class ArtifactServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileResponse.FromString,
                 _registered_method=True)
+        self.ReadFiles = channel.unary_stream(
+                '/modelyard.api.artifact.v1.ArtifactService/ReadFiles',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesResponse.FromString,
+                _registered_method=True)
         self.ReadArchive = channel.unary_stream(
                 '/modelyard.api.artifact.v1.ArtifactService/ReadArchive',
                 request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadArchiveRequest.SerializeToString,
@@ -167,8 +172,8 @@ class ArtifactServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UploadBlobs(self, request_iterator, context):
-        """UploadBlobs sends any number of missing blobs one after the other: a header, then its chunks, then the next header.
-        A cut stream loses nothing that was acknowledged by GetUpload. Only the principal that began the upload may send.
+        """UploadBlobs sends any number of missing blobs one after the other: a header, then its chunks, then the next header; or
+        many small ones in one piece. A cut stream loses nothing that was acknowledged by GetUpload. Only the principal that began the upload may send.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, DIGEST_MISMATCH, STORAGE_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -238,6 +243,15 @@ class ArtifactServiceServicer(object):
     def ReadFile(self, request, context):
         """ReadFile streams a file of a version's artifact, whole or a range. Needs READ_ARTIFACT on the model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadFiles(self, request, context):
+        """ReadFiles streams many files of a version's artifact in one call, whole and in the order asked for: what small files
+        are read with. Needs READ_ARTIFACT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -400,6 +414,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.ReadFile,
                     request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileResponse.SerializeToString,
+            ),
+            'ReadFiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadFiles,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesResponse.SerializeToString,
             ),
             'ReadArchive': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadArchive,
@@ -736,6 +755,33 @@ class ArtifactService(object):
             '/modelyard.api.artifact.v1.ArtifactService/ReadFile',
             modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileRequest.SerializeToString,
             modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/ReadFiles',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

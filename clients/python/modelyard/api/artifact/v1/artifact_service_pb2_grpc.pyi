@@ -43,8 +43,8 @@ class ArtifactServiceStub:
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
     """
     UploadBlobs: _grpc.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobsRequest, _artifact_service_pb2.UploadBlobsResponse]
-    """UploadBlobs sends any number of missing blobs one after the other: a header, then its chunks, then the next header.
-    A cut stream loses nothing that was acknowledged by GetUpload. Only the principal that began the upload may send.
+    """UploadBlobs sends any number of missing blobs one after the other: a header, then its chunks, then the next header; or
+    many small ones in one piece. A cut stream loses nothing that was acknowledged by GetUpload. Only the principal that began the upload may send.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, DIGEST_MISMATCH, STORAGE_FULL.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetUploadRequest, _artifact_service_pb2.GetUploadResponse]
@@ -82,6 +82,11 @@ class ArtifactServiceStub:
     ReadFile: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.ReadFileRequest, _artifact_service_pb2.ReadFileResponse]
     """ReadFile streams a file of a version's artifact, whole or a range. Needs READ_ARTIFACT on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, PEER_UNAVAILABLE.
+    """
+    ReadFiles: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.ReadFilesRequest, _artifact_service_pb2.ReadFilesResponse]
+    """ReadFiles streams many files of a version's artifact in one call, whole and in the order asked for: what small files
+    are read with. Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
     """
     ReadArchive: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.ReadArchiveRequest, _artifact_service_pb2.ReadArchiveResponse]
     """ReadArchive streams all files of a version's artifact as one zip, not compressed, the same bytes every time.
@@ -155,8 +160,8 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
     """
     UploadBlobs: _aio.StreamUnaryMultiCallable[_artifact_service_pb2.UploadBlobsRequest, _artifact_service_pb2.UploadBlobsResponse]  # type: ignore[assignment]
-    """UploadBlobs sends any number of missing blobs one after the other: a header, then its chunks, then the next header.
-    A cut stream loses nothing that was acknowledged by GetUpload. Only the principal that began the upload may send.
+    """UploadBlobs sends any number of missing blobs one after the other: a header, then its chunks, then the next header; or
+    many small ones in one piece. A cut stream loses nothing that was acknowledged by GetUpload. Only the principal that began the upload may send.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, DIGEST_MISMATCH, STORAGE_FULL.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetUploadRequest, _artifact_service_pb2.GetUploadResponse]  # type: ignore[assignment]
@@ -194,6 +199,11 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     ReadFile: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.ReadFileRequest, _artifact_service_pb2.ReadFileResponse]  # type: ignore[assignment]
     """ReadFile streams a file of a version's artifact, whole or a range. Needs READ_ARTIFACT on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, PEER_UNAVAILABLE.
+    """
+    ReadFiles: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.ReadFilesRequest, _artifact_service_pb2.ReadFilesResponse]  # type: ignore[assignment]
+    """ReadFiles streams many files of a version's artifact in one call, whole and in the order asked for: what small files
+    are read with. Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
     """
     ReadArchive: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.ReadArchiveRequest, _artifact_service_pb2.ReadArchiveResponse]  # type: ignore[assignment]
     """ReadArchive streams all files of a version's artifact as one zip, not compressed, the same bytes every time.
@@ -276,8 +286,8 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_artifact_service_pb2.UploadBlobsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.UploadBlobsResponse, _abc.Awaitable[_artifact_service_pb2.UploadBlobsResponse]]:
-        """UploadBlobs sends any number of missing blobs one after the other: a header, then its chunks, then the next header.
-        A cut stream loses nothing that was acknowledged by GetUpload. Only the principal that began the upload may send.
+        """UploadBlobs sends any number of missing blobs one after the other: a header, then its chunks, then the next header; or
+        many small ones in one piece. A cut stream loses nothing that was acknowledged by GetUpload. Only the principal that began the upload may send.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, DIGEST_MISMATCH, STORAGE_FULL.
         """
 
@@ -363,6 +373,17 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.ReadFileResponse], _abc.AsyncIterator[_artifact_service_pb2.ReadFileResponse]]:
         """ReadFile streams a file of a version's artifact, whole or a range. Needs READ_ARTIFACT on the model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, OFFSET_MISMATCH, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadFiles(
+        self,
+        request: _artifact_service_pb2.ReadFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.ReadFilesResponse], _abc.AsyncIterator[_artifact_service_pb2.ReadFilesResponse]]:
+        """ReadFiles streams many files of a version's artifact in one call, whole and in the order asked for: what small files
+        are read with. Needs READ_ARTIFACT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

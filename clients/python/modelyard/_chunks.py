@@ -1,0 +1,50 @@
+"""The bytes of chunk messages, framed and unframed without protobuf.
+
+`UploadBlobsRequest{chunk}`, `ReadFileResponse{chunk}` and `ReadArchiveResponse{chunk}` are one field of bytes. Building and
+parsing such a message with protobuf copies every byte twice more than the way through gRPC does already, which made it
+the most expensive part of a transfer (1 GiB: 2.8 s instead of 0.7 s). So transfers hand gRPC bytes and take bytes from it,
+and these few functions know the encoding of that one field. Whatever looks otherwise goes to protobuf.
+"""
+
+from __future__ import annotations
+
+from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
+
+_UPLOAD_TAG = b"\x12"  # field 2, length-delimited
+_READ_TAG = 0x0A  # field 1, length-delimited
+
+
+def upload_chunk(data: bytes | bytearray | memoryview) -> bytes:
+    """The message `UploadBlobsRequest(chunk=data)`, serialized."""
+    return b"".join((_UPLOAD_TAG, _varint(len(data)), data))
+
+
+def read_chunk(message: bytes) -> memoryview:
+    """The field `chunk` of a serialized `ReadFileResponse` or `ReadArchiveResponse`, not copied."""
+    if not message:
+        return memoryview(b"")
+    length, start = _read_varint(message, 1)
+    if message[0] != _READ_TAG or start + length != len(message):
+        return memoryview(pb.ReadFileResponse.FromString(message).chunk)
+    return memoryview(message)[start:]
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_varint(message: bytes, start: int) -> tuple[int, int]:
+    """The number and where it ends; beyond every length if the message is cut."""
+    value = shift = 0
+    for position in range(start, min(start + 10, len(message))):
+        byte = message[position]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, position + 1
+    return len(message) + 1, start
