@@ -85,6 +85,13 @@ class FakeCatalog:
             raise NotFound("model_version", request.name)
         return catalog_pb.GetModelVersionResponse(model_version=self.versions[request.name])
 
+    async def FindArtifactUses(
+        self, request: catalog_pb.FindArtifactUsesRequest
+    ) -> catalog_pb.FindArtifactUsesResponse:
+        """Answer which artifacts a version has."""
+        have = {version.artifact_digest for version in self.versions.values()}
+        return catalog_pb.FindArtifactUsesResponse(digests=have.intersection(request.digests))
+
     def _chain(self, request: catalog_pb.ResolveResourceRequest) -> Chain:
         catalog = Link(ResourceType.CATALOG, "id-prod", "prod")
         schema = Link(ResourceType.SCHEMA, "id-prod.ml", "prod.ml")

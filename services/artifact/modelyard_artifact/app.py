@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -17,12 +18,19 @@ from modelyard_artifact.access import access_table
 from modelyard_artifact.artifacts import Artifacts
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE, LocalBlobStore
 from modelyard_artifact.catalog_peer import CatalogPeer
+from modelyard_artifact.collection import Collected, Collector
+from modelyard_artifact.listing import Listings
+from modelyard_artifact.references import References
 from modelyard_artifact.servicer import ArtifactServicer
 from modelyard_artifact.transfers import Transfers
+from modelyard_artifact.verification import Verification
 from modelyard_kit import chassis
+from modelyard_kit.auth import Call, Principal
 from modelyard_kit.chassis import Chassis, Service
 from modelyard_kit.config import Settings
 from modelyard_kit.errors import DomainError
+from modelyard_kit.faults import InjectedFault
+from modelyard_kit.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,9 +38,11 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from modelyard_artifact.blobs import BlobStore
+    from modelyard_kit.access import Grants
 
+SERVICE_NAME = "artifact"
 FULL_NAME = "modelyard.api.artifact.v1.ArtifactService"
-_EXPIRY_PAUSE_SECONDS = 3600.0
+_CLEANING_PAUSE_SECONDS = 3600.0
 
 
 class ArtifactSettings(Settings):
@@ -46,6 +56,9 @@ class ArtifactSettings(Settings):
     )
     upload_expiry_hours: float = Field(
         168.0, gt=0, description="Hours after which an upload nobody worked on is thrown away."
+    )
+    garbage_grace_hours: float = Field(
+        168.0, ge=0, description="Hours that an artifact stays after the last version that had it is gone."
     )
 
     @model_validator(mode="after")
@@ -92,32 +105,51 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     await blobs.open()
     catalog = CatalogPeer(parts.peers)
     artifacts = Artifacts(parts.db, blobs, catalog, parts.clock)
-    servicer = ArtifactServicer(artifacts, Transfers(parts.db, blobs, parts.clock))
+    collector = Collector(
+        parts.db, blobs, catalog, parts.clock, grace=timedelta(hours=settings.garbage_grace_hours)
+    )
+    servicer = ArtifactServicer(
+        artifacts,
+        Transfers(parts.db, blobs, parts.clock),
+        references=References(parts.db, parts.clock),
+        listings=Listings(parts.db, catalog),
+        collector=collector,
+        verification=Verification(parts.db, blobs),
+    )
 
     def register(server: grpc.aio.Server) -> None:
         add_ArtifactServiceServicer_to_server(servicer, server)
 
-    async def expire() -> None:
+    async def clean() -> None:
         age = timedelta(hours=settings.upload_expiry_hours)
         while True:
             try:
                 expired = await artifacts.expire(age)
                 if expired:
                     parts.log.info("uploads_expired", count=expired)
-            except (DomainError, OSError, SQLAlchemyError) as error:
-                parts.log.warning("upload_expiry_failed", error=str(error))
-            await asyncio.sleep(_EXPIRY_PAUSE_SECONDS)
+                collected = await collector.sweep(Call(_self(parts.grants), new_id()))
+                if collected != Collected():
+                    parts.log.info("garbage_collected", **asdict(collected))
+            except (DomainError, OSError, SQLAlchemyError, InjectedFault) as error:
+                parts.log.warning("cleaning_failed", error=str(error), retry_seconds=_CLEANING_PAUSE_SECONDS)
+            await asyncio.sleep(_CLEANING_PAUSE_SECONDS)
 
     try:
         yield Service(
-            name="artifact",
+            name=SERVICE_NAME,
             full_name=FULL_NAME,
             register=register,
             access=access_table(catalog),
-            background=(expire,),
+            background=(clean,),
         )
     finally:
         await blobs.close()
+
+
+def _self(grants: Grants) -> Principal:
+    """This service as a principal, for events of what it does by itself."""
+    known = (key for key, (name, _) in grants.principals().items() if name == SERVICE_NAME)
+    return Principal(next(known, SERVICE_NAME), SERVICE_NAME, "service")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from modelyard_artifact import store
+from modelyard_artifact import life_store, store
 from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
 from modelyard_artifact.models import CHUNK_BYTES, FilePage, MissingBlob, Upload, UploadState, UploadStatus
 from modelyard_kit import idempotency, outbox
@@ -109,6 +109,7 @@ class Artifacts:
         )
 
         async def work(connection: AsyncConnection) -> Upload:
+            await store.lock_manifests(connection, removing=False)
             made = await idempotency.replay(
                 connection,
                 principal_id=principal_id,
@@ -121,6 +122,8 @@ class Artifacts:
             count = await store.count_open_uploads(connection, principal_id)
             check("open_uploads_per_principal", count + 1)
             await store.add_manifest(connection, manifest)
+            # From here on the manifest keeps its blobs; those that were to be deleted come back.
+            await life_store.revive(connection, manifest.digest, upload.create_time)
             await store.add_upload(connection, upload)
             await idempotency.remember(
                 connection,
@@ -281,6 +284,7 @@ class Artifacts:
 
     async def _expire_one(self, upload_id: str, before: datetime) -> bool:
         async def work(connection: AsyncConnection) -> bool:
+            await store.lock_manifests(connection, removing=True)
             return await store.delete_upload(connection, upload_id, before)
 
         # Bytes first: a crash between the two leaves a row that is found again, never bytes that nobody knows of.

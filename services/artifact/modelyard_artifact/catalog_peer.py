@@ -12,6 +12,8 @@ from modelyard_kit.errors import NotFound
 from modelyard_kit.protos import chain_from_proto, resource_type_to_proto
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelyard_kit.peers import Peers
 
 
@@ -43,6 +45,18 @@ class CatalogPeer:
         version: model_pb2.ModelVersion = response.model_version
         state = model_pb2.ModelVersion.State.Name(version.state).removeprefix("STATE_")
         return VersionRef(id=version.id, name=version.name, state=state, digest=version.artifact_digest)
+
+    async def used(self, digests: Sequence[str]) -> frozenset[str]:
+        """Of at most 1,000 digests those that versions have, deleted ones that are not purged included.
+
+        Raises:
+            PeerUnavailable: the catalog does not answer.
+        """
+        if not digests:
+            return frozenset()
+        request = catalog_service_pb2.FindArtifactUsesRequest(digests=digests)
+        response = await self._peers.call(self._peers.catalog.FindArtifactUses, request)
+        return frozenset(response.digests)
 
     async def model_chain(self, name: str) -> Chain:
         """The model and its containers.

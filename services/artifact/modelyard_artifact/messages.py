@@ -101,9 +101,18 @@ def parse_get_artifact(request: artifact_service_pb2.GetArtifactRequest) -> tupl
     Raises:
         InvalidField: either is malformed.
     """
-    if not _DIGEST.fullmatch(request.digest):
+    return parse_digest(request.digest), parse_model(request.model)
+
+
+def parse_digest(text: str) -> str:
+    """Checks the digest of an artifact.
+
+    Raises:
+        InvalidField: it is not one.
+    """
+    if not _DIGEST.fullmatch(text):
         raise InvalidField("digest", "must be 'sha256:' and 64 lower-case hex digits")
-    return request.digest, parse_model(request.model)
+    return text
 
 
 def parse_list_files(request: artifact_service_pb2.ListFilesRequest) -> ListFiles:

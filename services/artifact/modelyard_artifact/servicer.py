@@ -7,22 +7,39 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceServicer
-from modelyard_artifact import messages
+from modelyard_artifact import life_messages, messages
 from modelyard_kit.auth import current_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from modelyard_artifact.artifacts import Artifacts
+    from modelyard_artifact.collection import Collector
+    from modelyard_artifact.listing import Listings
+    from modelyard_artifact.references import References
     from modelyard_artifact.transfers import BlobHeader, Transfers, WholeBlobs
+    from modelyard_artifact.verification import Verification
 
 
 class ArtifactServicer(ArtifactServiceServicer):
     """The contract `modelyard.api.artifact.v1.ArtifactService`."""
 
-    def __init__(self, artifacts: Artifacts, transfers: Transfers) -> None:
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        transfers: Transfers,
+        *,
+        references: References,
+        listings: Listings,
+        collector: Collector,
+        verification: Verification,
+    ) -> None:
         self._artifacts = artifacts
         self._transfers = transfers
+        self._references = references
+        self._listings = listings
+        self._collector = collector
+        self._verification = verification
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, context: Any) -> pb.BeginUploadResponse:
         # In a thread: checking 100,000 paths takes most of a second, and other calls go on meanwhile.
@@ -66,6 +83,36 @@ class ArtifactServicer(ArtifactServiceServicer):
             yield pb.ReadFilesResponse(
                 pieces=[pb.FilePiece(index=index, data=data) for index, data in pieces]
             )
+
+    async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Any) -> pb.ListArtifactsResponse:
+        rows, token = await self._listings.page(life_messages.parse_list_artifacts(request))
+        return pb.ListArtifactsResponse(
+            artifacts=map(messages.artifact_to_proto, rows), next_page_token=token
+        )
+
+    async def AcquireReference(
+        self, request: pb.AcquireReferenceRequest, context: Any
+    ) -> pb.AcquireReferenceResponse:
+        artifact = await self._references.acquire(life_messages.parse_acquire(request))
+        return pb.AcquireReferenceResponse(artifact=messages.artifact_to_proto(artifact))
+
+    async def GetStorageStatistics(
+        self, request: pb.GetStorageStatisticsRequest, context: Any
+    ) -> pb.GetStorageStatisticsResponse:
+        statistics = await self._verification.statistics()
+        return pb.GetStorageStatisticsResponse(statistics=life_messages.statistics_to_proto(statistics))
+
+    async def VerifyBlobs(
+        self, request: pb.VerifyBlobsRequest, context: Any
+    ) -> AsyncIterator[pb.VerifyBlobsResponse]:
+        async for progress in self._verification.verify(life_messages.parse_verify(request)):
+            yield life_messages.progress_to_proto(progress)
+
+    async def CollectGarbage(
+        self, request: pb.CollectGarbageRequest, context: Any
+    ) -> pb.CollectGarbageResponse:
+        collected = await self._collector.collect(current_call(), dry_run=request.dry_run)
+        return life_messages.collected_to_proto(collected)
 
 
 async def _pieces(

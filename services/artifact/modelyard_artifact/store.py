@@ -41,6 +41,19 @@ _INSERT_FILES = text(
 )
 
 
+async def lock_manifests(connection: AsyncConnection, *, removing: bool) -> None:
+    """Keeps those who add manifests and those who remove manifests or judge blobs by them out of each other's way.
+
+    It must come first in a transaction: only then does what is read afterwards include all that others did before.
+
+    Args:
+        connection: the transaction, in which nothing was read yet.
+        removing: whether it removes; any number of others add at once.
+    """
+    mode = "SHARE ROW EXCLUSIVE" if removing else "ROW EXCLUSIVE"
+    await connection.execute(text(f"LOCK TABLE manifest_files IN {mode} MODE"))
+
+
 async def add_manifest(connection: AsyncConnection, manifest: Manifest) -> None:
     """Writes what the digest means; nothing where it is written already."""
     await connection.execute(
@@ -112,9 +125,14 @@ async def delete_upload(connection: AsyncConnection, upload_id: str, before: dat
     if digest is None:
         return False
     await connection.execute(delete(requests).where(requests.c.resource_id == upload_id))
+    await remove_manifest(connection, digest)
+    return True
+
+
+async def remove_manifest(connection: AsyncConnection, digest: str) -> None:
+    """Forgets what a digest means unless an artifact or an upload still needs it; under `lock_manifests`."""
     needed = exists().where(artifacts.c.digest == digest) | exists().where(uploads.c.digest == digest)
     await connection.execute(delete(manifest_files).where(manifest_files.c.digest == digest, ~needed))
-    return True
 
 
 async def missing_blobs(connection: AsyncConnection, digest: str) -> list[Blob]:
@@ -167,13 +185,23 @@ async def add_blob(connection: AsyncConnection, blob: Blob, now: datetime) -> No
 
 
 async def add_artifact(connection: AsyncConnection, digest: str, now: datetime) -> None:
-    """Writes the artifact of a manifest; nothing if it was committed before."""
+    """Writes the artifact of a manifest, if it was not committed before."""
     totals = select(
-        manifest_files.c.digest, func.count(), func.sum(manifest_files.c.size), bindparam("now", now)
+        manifest_files.c.digest,
+        func.count(),
+        func.sum(manifest_files.c.size),
+        bindparam("now", now),
+        bindparam("since", now),
     ).where(manifest_files.c.digest == digest)
-    columns = ["digest", "file_count", "size", "create_time"]
+    columns = ["digest", "file_count", "size", "create_time", "unreferenced_since"]
     values = insert(artifacts).from_select(columns, totals.group_by(manifest_files.c.digest))
-    await connection.execute(values.on_conflict_do_nothing())
+    # Committed again: its grace begins again too, unless it is referenced anyway.
+    again = {"unreferenced_since": now}
+    await connection.execute(
+        values.on_conflict_do_update(
+            index_elements=["digest"], set_=again, where=artifacts.c.unreferenced_since.is_not(None)
+        )
+    )
 
 
 async def add_artifact_model(connection: AsyncConnection, digest: str, model_id: str, now: datetime) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Index, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Index, MetaData, Table, Text, func, text
 
 from modelyard_kit.idempotency import requests_table
 from modelyard_kit.outbox import outbox_table
@@ -41,7 +41,34 @@ artifacts = Table(
     Column("file_count", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
+    # NULL while a reference is known.
+    Column("unreferenced_since", DateTime(timezone=True), server_default=func.now()),
+    # When the catalog was last asked whether versions have it.
+    Column("check_time", DateTime(timezone=True), server_default=text("'-infinity'"), nullable=False),
+    Index("artifacts_check", "check_time"),
+    Index(
+        "artifacts_unreferenced",
+        "unreferenced_since",
+        postgresql_where=text("unreferenced_since IS NOT NULL"),
+    ),
     comment="Manifests that were committed: every blob of them is stored.",
+)
+
+artifact_references = Table(
+    "artifact_references",
+    metadata,
+    Column("digest", Text, ForeignKey("artifacts.digest"), primary_key=True),
+    Column("model_version_id", Text, primary_key=True),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    comment="Versions that have, or are about to get, an artifact.",
+)
+
+condemned_blobs = Table(
+    "condemned_blobs",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    comment="Content that no manifest names: it is being deleted, or revived by an upload.",
 )
 
 artifact_models = Table(

@@ -166,5 +166,6 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         "GetLimits": AUTHENTICATED,
         # The rules check the resource, the query shows what the caller may see.
         "WatchEvents": AUTHENTICATED_WATCH,
+        "FindArtifactUses": SERVICES,
         "ResolveResource": SERVICES,
     }

@@ -25,6 +25,7 @@ from modelyard_kit import idempotency, limits, paging
 from modelyard_kit.errors import InvalidField
 
 _MAX_NUMBER = 2**63 - 1
+_MAX_USES = 1_000
 
 
 class _Named(Protocol):
@@ -147,6 +148,17 @@ def parse_set_metrics(request: service.SetMetricsRequest) -> SetMetrics:
 def _require_change(write: Mapping[str, object], remove: Sequence[str]) -> None:
     if not write and not remove:
         raise InvalidField("set", "needs at least one entry in 'set' or 'remove'")
+
+
+def parse_find_uses(request: service.FindArtifactUsesRequest) -> list[str]:
+    """Return the digests asked about.
+
+    Raises:
+        InvalidField: one is malformed, or there are too many.
+    """
+    if len(request.digests) > _MAX_USES:
+        raise InvalidField("digests", f"has {len(request.digests)}: ask about at most {_MAX_USES} at once")
+    return [names.digest(f"digests[{place}]", each) for place, each in enumerate(request.digests)]
 
 
 def parse_resolve(request: service.ResolveResourceRequest) -> Resolve:

@@ -278,6 +278,12 @@ class CatalogServicer(CatalogServiceServicer):
         async for step in self._feed.watch(current_call(), watch):
             yield feed_messages.render_step(step)
 
+    async def FindArtifactUses(
+        self, request: service.FindArtifactUsesRequest, context: Any
+    ) -> service.FindArtifactUsesResponse:
+        used = await self._versions.uses_of(messages.parse_find_uses(request))
+        return service.FindArtifactUsesResponse(digests=used)
+
     async def ResolveResource(
         self, request: service.ResolveResourceRequest, context: Any
     ) -> service.ResolveResourceResponse:

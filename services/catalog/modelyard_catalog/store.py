@@ -9,12 +9,16 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
+    Text,
+    any_,
+    cast,
     delete,
     func,
     insert,
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -92,6 +96,12 @@ class CatalogStore:
             model_versions.c.delete_time.is_(None),
         )
         return (await connection.execute(query.limit(1))).one_or_none() is not None
+
+    async def used_digests(self, connection: AsyncConnection, digests: Sequence[str]) -> list[str]:
+        """Return which of these artifacts a version has, deleted or not."""
+        used = model_versions.c.artifact_digest
+        query = select(used).distinct().where(used == any_(cast(list(digests), ARRAY(Text))))
+        return list((await connection.execute(query)).scalars())
 
     async def labels(
         self, connection: AsyncConnection, model_id: str, labels: Iterable[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -131,6 +132,10 @@ class Versions:
             return await search.page(connection, ModelVersion, asked, parent_id=found.id, scope=None)
 
         return await self._db.read(work)
+
+    async def uses_of(self, digests: Sequence[str]) -> list[str]:
+        """Return which of these artifacts versions have, deleted ones that are not purged included."""
+        return await self._db.read(lambda connection: self._store.used_digests(connection, digests))
 
     async def set_metrics(self, call: Call, command: SetMetrics) -> dict[str, Json]:
         """Write and remove metrics of a version and return all it has then.

@@ -217,6 +217,11 @@ class CatalogServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsResponse.FromString,
                 _registered_method=True)
+        self.FindArtifactUses = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/FindArtifactUses',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.FindArtifactUsesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.FindArtifactUsesResponse.FromString,
+                _registered_method=True)
         self.ResolveResource = channel.unary_unary(
                 '/modelyard.api.catalog.v1.CatalogService/ResolveResource',
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.ResolveResourceRequest.SerializeToString,
@@ -529,6 +534,15 @@ class CatalogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindArtifactUses(self, request, context):
+        """FindArtifactUses tells which artifacts are the content of a version, also of one that is deleted but not purged.
+        For services only.
+        Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveResource(self, request, context):
         """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
         For services only.
@@ -710,6 +724,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.GetLimits,
                     request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsResponse.SerializeToString,
+            ),
+            'FindArtifactUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindArtifactUses,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.FindArtifactUsesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.FindArtifactUsesResponse.SerializeToString,
             ),
             'ResolveResource': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveResource,
@@ -1648,6 +1667,33 @@ class CatalogService(object):
             '/modelyard.api.catalog.v1.CatalogService/GetLimits',
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsRequest.SerializeToString,
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.GetLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindArtifactUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/FindArtifactUses',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.FindArtifactUsesRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.FindArtifactUsesResponse.FromString,
             options,
             channel_credentials,
             insecure,

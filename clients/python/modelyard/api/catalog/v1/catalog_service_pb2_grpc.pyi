@@ -198,6 +198,11 @@ class CatalogServiceStub:
     """
     GetLimits: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]
     """GetLimits reads every published limit. Any authenticated caller."""
+    FindArtifactUses: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.FindArtifactUsesRequest, _catalog_service_pb2.FindArtifactUsesResponse]
+    """FindArtifactUses tells which artifacts are the content of a version, also of one that is deleted but not purged.
+    For services only.
+    Errors: INVALID_FIELD.
+    """
     ResolveResource: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveResourceRequest, _catalog_service_pb2.ResolveResourceResponse]
     """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
     For services only.
@@ -374,6 +379,11 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     GetLimits: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]  # type: ignore[assignment]
     """GetLimits reads every published limit. Any authenticated caller."""
+    FindArtifactUses: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.FindArtifactUsesRequest, _catalog_service_pb2.FindArtifactUsesResponse]  # type: ignore[assignment]
+    """FindArtifactUses tells which artifacts are the content of a version, also of one that is deleted but not purged.
+    For services only.
+    Errors: INVALID_FIELD.
+    """
     ResolveResource: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveResourceRequest, _catalog_service_pb2.ResolveResourceResponse]  # type: ignore[assignment]
     """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
     For services only.
@@ -751,6 +761,17 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.GetLimitsResponse, _abc.Awaitable[_catalog_service_pb2.GetLimitsResponse]]:
         """GetLimits reads every published limit. Any authenticated caller."""
+
+    @_abc_1.abstractmethod
+    def FindArtifactUses(
+        self,
+        request: _catalog_service_pb2.FindArtifactUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.FindArtifactUsesResponse, _abc.Awaitable[_catalog_service_pb2.FindArtifactUsesResponse]]:
+        """FindArtifactUses tells which artifacts are the content of a version, also of one that is deleted but not purged.
+        For services only.
+        Errors: INVALID_FIELD.
+        """
 
     @_abc_1.abstractmethod
     def ResolveResource(
