@@ -24,6 +24,7 @@ from modelyard._governance import (
 from modelyard._labels import AsyncAliases, AsyncMetrics, AsyncTags
 from modelyard._lineage import AsyncLineage, input_edges
 from modelyard._log_model import log_model
+from modelyard._storage import AsyncStorage
 from modelyard._versions import AsyncVersions
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.types import Limit
@@ -62,6 +63,7 @@ class AsyncClient:
         metrics: Measurements of versions.
         lineage: What was made from what.
         artifacts: The bytes of versions.
+        storage: The store of artifacts as a whole.
         principals: Users and service accounts.
         tokens: API tokens.
         grants: Who may do what.
@@ -117,6 +119,7 @@ class AsyncClient:
         self.metrics = AsyncMetrics(self._connection)
         self.lineage = AsyncLineage(self._connection)
         self.artifacts = AsyncArtifacts(self._connection)
+        self.storage = AsyncStorage(self._connection)
         self.principals = AsyncPrincipals(self._connection)
         self.tokens = AsyncTokens(self._connection)
         self.grants = AsyncGrants(self._connection)

@@ -13,6 +13,7 @@ from modelyard import (
     _governance,
     _labels,
     _lineage,
+    _storage,
     _versions,
     contexts,
 )
@@ -118,6 +119,14 @@ class Artifacts(Blocking[_artifacts.AsyncArtifacts]):
     list_files = paging(_artifacts.AsyncArtifacts.list_files)
     digest_of = blocking(_artifacts.AsyncArtifacts.digest_of)
     read_file = streaming(_artifacts.AsyncArtifacts.read_file)
+
+
+class Storage(Blocking[_storage.AsyncStorage]):
+    """`client.storage`: the store as a whole, for those with MANAGE on the system."""
+
+    statistics = blocking(_storage.AsyncStorage.statistics)
+    verify = streaming(_storage.AsyncStorage.verify)
+    collect_garbage = blocking(_storage.AsyncStorage.collect_garbage)
 
 
 class Principals(Blocking[_governance.AsyncPrincipals]):
@@ -238,6 +247,7 @@ class Client(Blocking[AsyncClient]):
         self.metrics = Metrics(self._async.metrics)
         self.lineage = Lineage(self._async.lineage)
         self.artifacts = Artifacts(self._async.artifacts)
+        self.storage = Storage(self._async.storage)
         self.principals = Principals(self._async.principals)
         self.tokens = Tokens(self._async.tokens)
         self.grants = Grants(self._async.grants)

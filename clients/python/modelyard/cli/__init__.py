@@ -20,6 +20,7 @@ from modelyard.cli import (
     lineage,
     metadata,
     predict,
+    storage,
     versions,
 )
 from modelyard.cli._root import RootGroup
@@ -82,6 +83,7 @@ app.add_typer(approvals.policies, name="policies")
 app.add_typer(approvals.audit, name="audit")
 app.add_typer(events.events, name="events")
 artifacts.add_to(app)
+storage.add_to(artifacts.artifacts)
 
 
 def main() -> None:

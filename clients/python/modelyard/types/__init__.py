@@ -73,6 +73,7 @@ from modelyard.types._serving import (
     TargetStatus,
     TrafficTarget,
 )
+from modelyard.types._storage import Collected, DamagedBlob, StorageStatistics, VerifyProgress
 
 __all__ = [
     "AliasMove",
@@ -84,7 +85,9 @@ __all__ = [
     "AuditEntry",
     "AuditVerification",
     "Catalog",
+    "Collected",
     "CustomMetadata",
+    "DamagedBlob",
     "Dataset",
     "Deployment",
     "DeploymentState",
@@ -125,10 +128,12 @@ __all__ = [
     "Signature",
     "SigningKey",
     "SigningKeys",
+    "StorageStatistics",
     "TargetStatus",
     "TensorSpec",
     "TrafficTarget",
     "Upload",
     "UploadState",
+    "VerifyProgress",
     "VersionState",
 ]
