@@ -272,8 +272,8 @@ def refusal(error: grpc.aio.AioRpcError) -> DomainError:
 
 
 async def all_rights(grants: Grants) -> None:
-    """Give ada everything that artifacts need on the system, bob all but READ_ARTIFACT."""
-    for principal, extra in ((ADA, (Privilege.READ_ARTIFACT,)), (BOB, ())):
+    """Give ada everything that artifacts need on the system, bob all but READ_ARTIFACT and MANAGE."""
+    for principal, extra in ((ADA, (Privilege.READ_ARTIFACT, Privilege.MANAGE)), (BOB, ())):
         rights: Sequence[Privilege] = (*_ALL, *extra)
         given = [ResourceGrant(SYSTEM_ID, right, Effect.ALLOW) for right in rights]
         grants.replace(principal.id, principal.name, given)

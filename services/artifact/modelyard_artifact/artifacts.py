@@ -122,8 +122,8 @@ class Artifacts:
             count = await store.count_open_uploads(connection, principal_id)
             check("open_uploads_per_principal", count + 1)
             await store.add_manifest(connection, manifest)
-            # From here on the manifest keeps its blobs; those that were to be deleted come back.
-            await life_store.revive(connection, manifest.digest, upload.create_time)
+            # From here on the manifest keeps its blobs, also from a deletion that was decided before.
+            await life_store.pardon(connection, manifest.digest)
             await store.add_upload(connection, upload)
             await idempotency.remember(
                 connection,

@@ -8,7 +8,7 @@ Three steps, each of which may be cut anywhere and is taken up again by the next
    reference comes before (and stops it) or after (and is refused).
 3. A blob that no manifest names is moved to `condemned_blobs`; its content is deleted while that row is locked. Both happen
    under locks that whoever announces a manifest takes as well: an upload that reuses the blob comes before (and keeps it),
-   in between (and revives it), or after (and is told that it is missing).
+   in between (and stops the deletion), or after; in the last two cases it is told that the blob is missing.
 """
 
 from __future__ import annotations

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-_REVIVE = text(
-    "WITH back AS (DELETE FROM condemned_blobs WHERE sha256 IN"
-    " (SELECT sha256 FROM manifest_files WHERE digest = :digest) RETURNING sha256, size)"
-    " INSERT INTO blobs (sha256, size, create_time) SELECT sha256, size, :now FROM back ON CONFLICT DO NOTHING"
-)
 _CONDEMN = text(
     "WITH gone AS (DELETE FROM blobs WHERE sha256 = ANY(:hashes) AND NOT EXISTS"
     " (SELECT FROM manifest_files WHERE manifest_files.sha256 = blobs.sha256) RETURNING sha256, size)"
@@ -68,9 +63,13 @@ async def add_reference(
     )
 
 
-async def revive(connection: AsyncConnection, digest: str, now: datetime) -> None:
-    """Takes blobs of a manifest back from those to be deleted; waits for one that is being deleted."""
-    await connection.execute(_REVIVE, {"digest": digest, "now": now})
+async def pardon(connection: AsyncConnection, digest: str) -> None:
+    """Stops the deletion of blobs of a manifest, and waits for one that is being deleted.
+
+    They stay missing: a crash may have come between the deletion of their content and the end of its transaction.
+    """
+    named = select(manifest_files.c.sha256).where(manifest_files.c.digest == digest)
+    await connection.execute(delete(condemned_blobs).where(condemned_blobs.c.sha256.in_(named)))
 
 
 async def unchecked(connection: AsyncConnection, before: datetime, limit: int) -> list[str]:
@@ -157,7 +156,7 @@ async def condemned(connection: AsyncConnection, limit: int) -> list[Blob]:
 
 
 async def claim(connection: AsyncConnection, sha256: str) -> bool:
-    """Reserves a condemned blob for its deletion until the transaction ends; False if it was revived or somebody is at it."""
+    """Reserves a condemned blob for its deletion until the transaction ends; False if it was pardoned or somebody is at it."""
     query = select(condemned_blobs.c.sha256).where(condemned_blobs.c.sha256 == sha256)
     return (await connection.execute(query.with_for_update(skip_locked=True))).one_or_none() is not None
 

@@ -68,7 +68,7 @@ condemned_blobs = Table(
     metadata,
     Column("sha256", Text, primary_key=True),
     Column("size", BigInteger, nullable=False),
-    comment="Content that no manifest names: it is being deleted, or revived by an upload.",
+    comment="Content that no manifest names: it is being deleted unless an upload announces it.",
 )
 
 artifact_models = Table(

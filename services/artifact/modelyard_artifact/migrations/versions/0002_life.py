@@ -36,7 +36,7 @@ def upgrade() -> None:
         "condemned_blobs",
         sa.Column("sha256", sa.Text, primary_key=True),
         sa.Column("size", sa.BigInteger, nullable=False),
-        comment="Content that no manifest names: it is being deleted, or revived by an upload.",
+        comment="Content that no manifest names: it is being deleted unless an upload announces it.",
     )
 
 
