@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,9 @@ from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard_artifact.blobs.local import LocalBlobStore
 from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.collection import Collected, Collector
+from modelyard_artifact.models import Blob
 from modelyard_artifact.references import Acquire, References
+from modelyard_artifact.transfers import Transfers, WholeBlobs
 from modelyard_artifact.verification import Verification
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.errors import InvalidField, NotFound, PeerUnavailable, PermissionDenied
@@ -27,6 +29,7 @@ from tests.framework.artifact import (
     OTHER_MODEL,
     ArtifactService,
     FakePeers,
+    NameIsToken,
     artifact_service,
     entries,
     missing_pieces,
@@ -328,3 +331,26 @@ async def test_artifacts_are_listed_filtered_and_paged(life: Life) -> None:
     with pytest.raises(InvalidField, match="filter"):
         await listed(filter="sizes > 10")
     assert entries(FILES)
+
+
+async def test_content_that_comes_after_its_upload_is_gone_is_not_recorded(life: Life) -> None:
+    upload = await life.client.begin(FILES)
+    ada = await NameIsToken().verify("ada")
+
+    class Forgetful(LocalBlobStore):
+        async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
+            await super().put_whole(owner, contents)
+            await life.service.database.in_tx(_forget_uploads)
+
+    transfers = Transfers(life.service.database, Forgetful(life.root, reserve=0), lambda: life.now)
+
+    async def pieces() -> AsyncIterator[WholeBlobs]:
+        yield WholeBlobs(upload.id, tuple(FILES.values()))
+
+    with pytest.raises(NotFound, match="upload"):
+        await transfers.receive(Call(ada, "r"), pieces())
+    assert await life.rows("blobs") == 0
+
+
+async def _forget_uploads(connection: Any) -> None:
+    await connection.execute(text("DELETE FROM uploads"))

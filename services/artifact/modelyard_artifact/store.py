@@ -100,6 +100,13 @@ async def get_upload(
     return _upload(row) if row else None
 
 
+async def keep_upload(connection: AsyncConnection, upload_id: str) -> bool:
+    """Keeps an upload from being removed until the transaction ends; False if it is gone."""
+    query = select(uploads.c.id).where(uploads.c.id == upload_id)
+    kept = await connection.execute(query.with_for_update(read=True, key_share=True))
+    return kept.one_or_none() is not None
+
+
 async def touch_upload(connection: AsyncConnection, upload_id: str, now: datetime) -> None:
     """Notes that somebody works on the upload, so that it does not expire."""
     await connection.execute(update(uploads).where(uploads.c.id == upload_id).values(update_time=now))

@@ -15,7 +15,7 @@ from modelyard_artifact import store
 from modelyard_artifact.artifacts import own_upload
 from modelyard_artifact.errors import DigestMismatch, OffsetMismatch
 from modelyard_artifact.models import UploadState
-from modelyard_kit.errors import InvalidField, InvalidState
+from modelyard_kit.errors import InvalidField, InvalidState, NotFound
 from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
@@ -138,10 +138,21 @@ class _Stream:
         self.completed += len(announced)
 
     async def _store_whole(self, upload_id: str, new: dict[Blob, bytes]) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            await store.add_blobs(connection, list(new), self._clock())
-
         await self._blobs.put_whole(upload_id, new)
+        await self._record(upload_id, list(new))
+
+    async def _record(self, upload_id: str, blobs: Sequence[Blob]) -> None:
+        """Write the rows of content that the store has.
+
+        The upload must still be there: its manifest has kept collection away from the content since before it came. Without
+        it the content may be deleted at this very moment.
+        """
+
+        async def work(connection: AsyncConnection) -> None:
+            if not await store.keep_upload(connection, upload_id):
+                raise NotFound("upload", upload_id)
+            await store.add_blobs(connection, blobs, self._clock())
+
         await failpoint("artifact.blob.before_record")
         await self._database.in_tx(work, isolation="READ COMMITTED")
         await failpoint("artifact.blob.after_record")
@@ -174,7 +185,7 @@ class _Stream:
                 expected=partial.offset,
                 actual=offset,
             )
-        return _Receiver(partial, blob)
+        return _Receiver(partial, blob, upload_id)
 
     async def _complete_if_full(self) -> None:
         receiver = self._receiver
@@ -187,13 +198,8 @@ class _Stream:
         self.completed += 1
 
     async def _store(self, receiver: _Receiver) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            await store.add_blob(connection, receiver.blob, self._clock())
-
         await receiver.partial.finish()
-        await failpoint("artifact.blob.before_record")
-        await self._database.in_tx(work, isolation="READ COMMITTED")
-        await failpoint("artifact.blob.after_record")
+        await self._record(receiver.upload_id, [receiver.blob])
 
 
 def _by_hash(contents: Sequence[bytes]) -> dict[str, bytes]:
@@ -203,9 +209,10 @@ def _by_hash(contents: Sequence[bytes]) -> dict[str, bytes]:
 class _Receiver:
     """Takes the chunks of a blob into its partial."""
 
-    def __init__(self, partial: Partial, blob: Blob) -> None:
+    def __init__(self, partial: Partial, blob: Blob, upload_id: str) -> None:
         self.partial = partial
         self.blob = blob
+        self.upload_id = upload_id
         self.done = False
 
     @property
