@@ -33,6 +33,9 @@ def access_table(directory: PeerDirectory) -> AccessTable:
     async def policed(request: Any) -> Chain:
         return await directory.chain_or_phantom(*messages.parse_policed(request))
 
+    async def trusted(request: Any) -> Chain:
+        return await directory.chain_or_phantom(*messages.parse_trusted(request))
+
     async def model(request: Any) -> Chain:
         return await directory.model_of(messages.parse_reference(request))
 
@@ -56,6 +59,9 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "ReviewVersion": Requires(Privilege.APPROVE, model),
         "GetApproval": Requires(Privilege.READ_METADATA, model),
         "EvaluateGate": SERVICES,
+        "CreateTrustRoot": Requires(Privilege.MANAGE, trusted),
+        "DeleteTrustRoot": Requires(Privilege.MANAGE, trusted),
+        "ListTrustRoots": Requires(Privilege.READ_METADATA, trusted),
         "RecordEvents": SERVICES,
         "ListAuditEntries": Requires(Privilege.MANAGE, system),
         "VerifyAudit": Requires(Privilege.MANAGE, system),

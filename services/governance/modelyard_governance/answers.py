@@ -7,9 +7,9 @@ import json
 from google.protobuf import json_format
 
 from modelyard.api.common.v1 import event_pb2
-from modelyard.api.governance.v1 import access_pb2, approval_pb2, audit_pb2, identity_pb2
+from modelyard.api.governance.v1 import access_pb2, approval_pb2, audit_pb2, identity_pb2, trust_pb2
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
-from modelyard_governance.models import Account, ApiToken, Approval, Entry, Grant, Policy, Review
+from modelyard_governance.models import Account, ApiToken, Approval, Entry, Grant, Policy, Review, TrustRoot
 from modelyard_governance.permissions import PermissionStep
 from modelyard_kit.protos import (
     effect_to_proto,
@@ -109,6 +109,20 @@ def approval_out(approval: Approval) -> approval_pb2.Approval:
         approvals=approval.approvals,
         required_approvals=approval.required_approvals,
         reviews=map(_review_out, approval.reviews),
+    )
+
+
+def trust_root_out(root: TrustRoot) -> trust_pb2.TrustRoot:
+    """Return the message of a trust root."""
+    return trust_pb2.TrustRoot(
+        id=root.id,
+        resource=link_to_proto(root.resource),
+        name=root.name,
+        kind=trust_pb2.TrustRoot.Kind.Value(f"KIND_{root.kind}"),
+        pem=root.pem,
+        fingerprint=root.fingerprint,
+        expire_time=timestamp(root.expire_time),
+        create_time=timestamp(root.create_time),
     )
 
 

@@ -22,6 +22,7 @@ from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.servicer import GovernanceServicer
 from modelyard_governance.signing import Signer, UnusableKeyError, load_or_create_key
 from modelyard_governance.store.identity import account_by_name
+from modelyard_governance.trust import TrustRoots
 from modelyard_kit.auth import TokenVerifier
 from modelyard_kit.chassis import Chassis, Service
 from modelyard_kit.config import Settings
@@ -66,6 +67,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         ),
         feed=feed,
         approvals=Approvals(database=database, directory=directory, clock=clock),
+        trust_roots=TrustRoots(database=database, directory=directory, clock=clock),
         audit=audit,
     )
 

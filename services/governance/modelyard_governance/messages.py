@@ -16,8 +16,10 @@ from modelyard_governance.canonical import canonical_json
 from modelyard_governance.models import (
     GRANTABLE,
     POLICED,
+    TRUSTED_ON,
     CreatePrincipal,
     CreateToken,
+    CreateTrustRoot,
     GatedAction,
     GateQuestion,
     GrantContent,
@@ -41,6 +43,7 @@ from modelyard_kit.protos import (
 
 MAX_EVENTS = 1_000
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,128}")
+_TRUST_ROOT_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _TEXT_LENGTH = 255
 _CHAIN_OF_VERSION = ["model_version", "model", "schema", "catalog", "system"]
 
@@ -121,7 +124,9 @@ def parse_create_token(request: pb.CreateTokenRequest) -> CreateToken:
     )
 
 
-def _fingerprint(request: pb.CreatePrincipalRequest | pb.CreateTokenRequest) -> str:
+def _fingerprint(
+    request: pb.CreatePrincipalRequest | pb.CreateTokenRequest | pb.CreateTrustRootRequest,
+) -> str:
     content = type(request)()
     content.CopyFrom(request)  # type: ignore[arg-type]
     content.ClearField("request_id")
@@ -174,6 +179,7 @@ _OnGrantable = (
     pb.CreateGrantRequest | pb.DeleteGrantRequest | pb.ListGrantsRequest | pb.CheckPermissionRequest
 )
 _OnPoliced = pb.SetApprovalPolicyRequest | pb.GetApprovalPolicyRequest
+_OnTrusted = pb.CreateTrustRootRequest | pb.DeleteTrustRootRequest | pb.ListTrustRootsRequest
 
 
 def parse_grantable(request: _OnGrantable) -> tuple[ResourceType, str]:
@@ -186,8 +192,13 @@ def parse_policed(request: _OnPoliced) -> tuple[ResourceType, str]:
     return _resource(request, POLICED, "policies stand on")
 
 
+def parse_trusted(request: _OnTrusted) -> tuple[ResourceType, str]:
+    """Return type and name of a resource that trust roots can stand on."""
+    return _resource(request, TRUSTED_ON, "trust roots stand on")
+
+
 def _resource(
-    request: _OnGrantable | _OnPoliced, allowed: Iterable[ResourceType], what: str
+    request: _OnGrantable | _OnPoliced | _OnTrusted, allowed: Iterable[ResourceType], what: str
 ) -> tuple[ResourceType, str]:
     resource_type = resource_type_from_proto(request.resource_type)
     if resource_type not in allowed:
@@ -197,6 +208,27 @@ def _resource(
             raise InvalidField("resource", "must be empty: the system has no name")
         return resource_type, ""
     return resource_type, _required(request.resource, "resource")
+
+
+def parse_create_trust_root(request: pb.CreateTrustRootRequest) -> CreateTrustRoot:
+    """Return the wanted trust root."""
+    resource_type, resource = parse_trusted(request)
+    limits.check("trust_root_bytes", len(request.trust_root.pem.encode()))
+    return CreateTrustRoot(
+        resource_type=resource_type,
+        resource=resource,
+        name=parse_trust_root_name(request.trust_root.name, "trust_root.name"),
+        pem=request.trust_root.pem,
+        request_id=_text(request.request_id, "request_id"),
+        fingerprint=_fingerprint(request),
+    )
+
+
+def parse_trust_root_name(value: str, field: str = "name") -> str:
+    """Return the name of a trust root."""
+    if not _TRUST_ROOT_NAME.fullmatch(value):
+        raise InvalidField(field, "must be 1 to 64 lower-case letters, digits, '_' or '-'")
+    return value
 
 
 def parse_set_policy(request: pb.SetApprovalPolicyRequest) -> SetPolicy:

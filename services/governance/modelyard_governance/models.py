@@ -189,8 +189,44 @@ GRANTABLE = (
 POLICED = (ResourceType.CATALOG, ResourceType.SCHEMA, ResourceType.MODEL)
 """Kinds of resources that policies stand on."""
 
+TRUSTED_ON = (ResourceType.SYSTEM, ResourceType.CATALOG, ResourceType.SCHEMA, ResourceType.MODEL)
+"""Kinds of resources that trust roots stand on."""
+
 OWNABLE = (ResourceType.CATALOG, ResourceType.SCHEMA, ResourceType.MODEL, ResourceType.DEPLOYMENT)
 """Kinds of resources whose owner every service must know, because other resources lie inside or beside them."""
+
+
+class TrustRootKind(StrEnum):
+    """What a trust root is."""
+
+    PUBLIC_KEY = "PUBLIC_KEY"
+    CERTIFICATE = "CERTIFICATE"
+
+
+@dataclass(frozen=True)
+class TrustRoot:
+    """A key or certificate whose model signatures count inside a resource."""
+
+    id: str
+    resource: Link
+    name: str
+    kind: TrustRootKind
+    pem: str
+    fingerprint: str
+    expire_time: datetime | None
+    create_time: datetime
+
+
+@dataclass(frozen=True)
+class CreateTrustRoot:
+    """Put a trust root on a resource."""
+
+    resource_type: ResourceType
+    resource: str
+    name: str
+    pem: str
+    request_id: str
+    fingerprint: str
 
 
 class Directory(Protocol):

@@ -14,6 +14,7 @@ from modelyard_governance.audit import Audit
 from modelyard_governance.grants import GrantRules
 from modelyard_governance.identity import Identity
 from modelyard_governance.permissions import PermissionFeed
+from modelyard_governance.trust import TrustRoots
 from modelyard_kit.auth import ALGORITHM, current_call
 from modelyard_kit.paging import decode_token, encode_token, page_size
 from modelyard_kit.protos import timestamp
@@ -31,12 +32,14 @@ class GovernanceServicer(GovernanceServiceServicer):
         grants: GrantRules,
         feed: PermissionFeed,
         approvals: Approvals,
+        trust_roots: TrustRoots,
         audit: Audit,
     ) -> None:
         self._identity = identity
         self._grants = grants
         self._feed = feed
         self._approvals = approvals
+        self._trust_roots = trust_roots
         self._audit = audit
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Any) -> pb.ExchangeTokenResponse:
@@ -138,6 +141,26 @@ class GovernanceServicer(GovernanceServiceServicer):
     async def EvaluateGate(self, request: pb.EvaluateGateRequest, context: Any) -> pb.EvaluateGateResponse:
         gate = await self._approvals.gate(messages.parse_gate(request))
         return pb.EvaluateGateResponse(allowed=gate.allowed, unmet=gate.unmet, policy=gate.policy)
+
+    async def CreateTrustRoot(
+        self, request: pb.CreateTrustRootRequest, context: Any
+    ) -> pb.CreateTrustRootResponse:
+        command = messages.parse_create_trust_root(request)
+        root = await self._trust_roots.create(current_call(), command)
+        return pb.CreateTrustRootResponse(trust_root=answers.trust_root_out(root))
+
+    async def DeleteTrustRoot(
+        self, request: pb.DeleteTrustRootRequest, context: Any
+    ) -> pb.DeleteTrustRootResponse:
+        name = messages.parse_trust_root_name(request.name)
+        deleted = await self._trust_roots.delete(current_call(), *messages.parse_trusted(request), name)
+        return pb.DeleteTrustRootResponse(deleted=deleted)
+
+    async def ListTrustRoots(
+        self, request: pb.ListTrustRootsRequest, context: Any
+    ) -> pb.ListTrustRootsResponse:
+        found = await self._trust_roots.applying(*messages.parse_trusted(request))
+        return pb.ListTrustRootsResponse(trust_roots=map(answers.trust_root_out, found))
 
     async def RecordEvents(self, request: pb.RecordEventsRequest, context: Any) -> pb.RecordEventsResponse:
         await self._audit.record(messages.parse_events(request))

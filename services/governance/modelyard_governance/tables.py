@@ -110,6 +110,23 @@ reviews = Table(
     CheckConstraint("verdict IN ('APPROVE', 'REJECT')", name="reviews_verdict"),
 )
 
+trust_roots = Table(
+    "trust_roots",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("resource_type", Text, nullable=False),
+    Column("resource_id", Text, nullable=False),
+    # What the resource was called when it was put there; decisions use the id alone.
+    Column("resource_name", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("pem", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("expire_time", DateTime(timezone=True)),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("resource_id", "name", name="trust_roots_once"),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -65,6 +65,7 @@ class ResourceType(StrEnum):
     TOKEN = "token"  # noqa: S105 - a kind of resource
     UPLOAD = "upload"
     POLICY = "policy"
+    TRUST_ROOT = "trust_root"
 
 
 @dataclass(frozen=True)

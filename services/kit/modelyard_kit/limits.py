@@ -59,6 +59,8 @@ _TABLE = (
     Limit("comment_length", 1_024, "characters", "comment of a review"),
     Limit("protected_aliases", 100, "aliases", "protected aliases of a policy"),
     Limit("required_approvals", 20, "approvals", "approvals that a policy can require"),
+    Limit("trust_roots_per_resource", 100, "trust roots", "trust roots that stand on one resource"),
+    Limit("trust_root_bytes", 65_536, "bytes", "PEM of a trust root"),
     Limit("filter_length", 8_192, "characters", "filter of a list"),
     Limit("filter_terms", 100, "comparisons", "comparisons of a filter"),
     Limit("filter_depth", 32, "levels", "parentheses and NOTs of a filter, one inside the other"),

@@ -49,6 +49,8 @@ class _ResourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resource
     """An upload in progress, by its id."""
     RESOURCE_TYPE_POLICY: _ResourceType.ValueType  # 11
     """An approval policy, by the name of the resource it stands on."""
+    RESOURCE_TYPE_TRUST_ROOT: _ResourceType.ValueType  # 12
+    """A key or certificate whose model signatures count, by its name and the resource it stands on."""
 
 class ResourceType(_ResourceType, metaclass=_ResourceTypeEnumTypeWrapper):
     """ResourceType tells what kind of thing a grant, an event or a link is about."""
@@ -77,6 +79,8 @@ RESOURCE_TYPE_UPLOAD: ResourceType.ValueType  # 10
 """An upload in progress, by its id."""
 RESOURCE_TYPE_POLICY: ResourceType.ValueType  # 11
 """An approval policy, by the name of the resource it stands on."""
+RESOURCE_TYPE_TRUST_ROOT: ResourceType.ValueType  # 12
+"""A key or certificate whose model signatures count, by its name and the resource it stands on."""
 Global___ResourceType: _TypeAlias = ResourceType  # noqa: Y015
 
 @_typing.final

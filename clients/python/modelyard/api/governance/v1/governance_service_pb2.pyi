@@ -1220,10 +1220,13 @@ class CreateTrustRootRequest(_message.Message):
     RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     TRUST_ROOT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     resource_type: _resource_pb2.ResourceType.ValueType
     """Required. System, catalog, schema or model."""
     resource: _builtins.str
     """Name of the resource; empty for the system."""
+    request_id: _builtins.str
+    """Makes a repetition safe: the same id with the same content returns the same trust root."""
     @_builtins.property
     def trust_root(self) -> _trust_pb2.TrustRoot:
         """Required. `name` and `pem`; what is marked as output is ignored."""
@@ -1234,10 +1237,11 @@ class CreateTrustRootRequest(_message.Message):
         resource_type: _resource_pb2.ResourceType.ValueType = ...,
         resource: _builtins.str = ...,
         trust_root: _trust_pb2.TrustRoot | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["trust_root", b"trust_root"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource", "resource_type", b"resource_type", "trust_root", b"trust_root"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "resource", b"resource", "resource_type", b"resource_type", "trust_root", b"trust_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -325,7 +325,8 @@ class GovernanceServiceServicer(object):
 
     def CreateTrustRoot(self, request, context):
         """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED,
+        PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

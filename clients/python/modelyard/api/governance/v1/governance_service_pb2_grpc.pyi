@@ -112,7 +112,8 @@ class GovernanceServiceStub:
     """
     CreateTrustRoot: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateTrustRootRequest, _governance_service_pb2.CreateTrustRootResponse]
     """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED,
+    PEER_UNAVAILABLE.
     """
     DeleteTrustRoot: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteTrustRootRequest, _governance_service_pb2.DeleteTrustRootResponse]
     """DeleteTrustRoot takes a trust root away; its signatures count no more. Repeating it is harmless.
@@ -219,7 +220,8 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """
     CreateTrustRoot: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateTrustRootRequest, _governance_service_pb2.CreateTrustRootResponse]  # type: ignore[assignment]
     """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED,
+    PEER_UNAVAILABLE.
     """
     DeleteTrustRoot: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteTrustRootRequest, _governance_service_pb2.DeleteTrustRootResponse]  # type: ignore[assignment]
     """DeleteTrustRoot takes a trust root away; its signatures count no more. Repeating it is harmless.
@@ -443,7 +445,8 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.CreateTrustRootResponse, _abc.Awaitable[_governance_service_pb2.CreateTrustRootResponse]]:
         """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED,
+        PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
