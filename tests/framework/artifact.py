@@ -20,6 +20,8 @@ from modelyard.api.artifact.v1.artifact_pb2 import FileEntry, Upload
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from modelyard.api.catalog.v1 import catalog_service_pb2 as catalog_pb
 from modelyard.api.catalog.v1.model_pb2 import ModelVersion
+from modelyard.api.governance.v1 import governance_service_pb2 as governance_pb
+from modelyard.api.governance.v1.trust_pb2 import TrustRoot
 from modelyard_artifact.app import ArtifactSettings, build
 from modelyard_artifact.errors import OffsetMismatch
 from modelyard_kit import chassis
@@ -111,11 +113,25 @@ class FakeCatalog:
         )
 
 
-class FakePeers:
-    """Peers of which only the catalog is there."""
+class FakeGovernance:
+    """Trust roots in a list, the same for every model."""
 
-    def __init__(self, catalog: FakeCatalog) -> None:
+    def __init__(self) -> None:
+        self.trust_roots: list[TrustRoot] = []
+
+    async def ListTrustRoots(
+        self, request: governance_pb.ListTrustRootsRequest
+    ) -> governance_pb.ListTrustRootsResponse:
+        """Answer them."""
+        return governance_pb.ListTrustRootsResponse(trust_roots=self.trust_roots)
+
+
+class FakePeers:
+    """Peers of which only catalog and governance are there."""
+
+    def __init__(self, catalog: FakeCatalog, governance: FakeGovernance | None = None) -> None:
         self.catalog = catalog
+        self.governance = governance or FakeGovernance()
 
     async def call(self, method: Any, request: Any, *, timeout: float = 5.0) -> Any:
         """Call the fake."""
@@ -138,6 +154,7 @@ class ArtifactService:
 
     address: str
     catalog: FakeCatalog
+    governance: FakeGovernance
     database: Database
     grants: Grants
     channels: list[grpc.aio.Channel] = field(default_factory=list)
@@ -183,9 +200,10 @@ class ArtifactClient:
         response = await self.call("GetUpload", pb.GetUploadRequest(upload_id=upload_id))
         return cast("Upload", response.upload)
 
-    async def commit(self, upload_id: str) -> Any:
+    async def commit(self, upload_id: str, *signatures: str) -> Any:
         """Commit."""
-        return (await self.call("CommitUpload", pb.CommitUploadRequest(upload_id=upload_id))).artifact
+        request = pb.CommitUploadRequest(upload_id=upload_id, signatures=signatures)
+        return (await self.call("CommitUpload", request)).artifact
 
     async def send(self, pieces: Iterable[pb.UploadBlobsRequest]) -> int:
         """Send a stream and return how many blobs it completed."""
@@ -296,10 +314,11 @@ async def artifact_service(dsn: str, blobs: Path) -> AsyncIterator[ArtifactServi
             storage_reserve_bytes=0,
             drain_seconds=1,
         )
-        peers = cast("Peers", FakePeers(catalog))
+        governance = FakeGovernance()
+        peers = cast("Peers", FakePeers(catalog, governance))
         parts = chassis.Chassis(settings, database, peers, grants, utc_now, structlog.get_logger())
         verifier = cast("TokenVerifier", NameIsToken())
-        running = ArtifactService(settings.listen, catalog, database, grants)
+        running = ArtifactService(settings.listen, catalog, governance, database, grants)
         try:
             async with build(parts) as service, chassis._serving(service, settings, verifier, grants):
                 yield running

@@ -19,9 +19,11 @@ from modelyard_artifact.artifacts import Artifacts
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE, LocalBlobStore
 from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.collection import Collected, Collector
+from modelyard_artifact.governance_peer import GovernancePeer
 from modelyard_artifact.listing import Listings
 from modelyard_artifact.references import References
 from modelyard_artifact.servicer import ArtifactServicer
+from modelyard_artifact.signatures import Signatures
 from modelyard_artifact.transfers import Transfers
 from modelyard_artifact.verification import Verification
 from modelyard_kit import chassis
@@ -104,7 +106,8 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     blobs = blob_store(settings)
     await blobs.open()
     catalog = CatalogPeer(parts.peers)
-    artifacts = Artifacts(parts.db, blobs, catalog, parts.clock)
+    signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.clock)
+    artifacts = Artifacts(parts.db, blobs, catalog, signatures, parts.clock)
     collector = Collector(
         parts.db, blobs, catalog, parts.clock, grace=timedelta(hours=settings.garbage_grace_hours)
     )
@@ -115,6 +118,7 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
         listings=Listings(parts.db, catalog),
         collector=collector,
         verification=Verification(parts.db, blobs),
+        signatures=signatures,
     )
 
     def register(server: grpc.aio.Server) -> None:

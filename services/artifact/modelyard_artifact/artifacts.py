@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from modelyard_artifact import life_store, store
 from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
 from modelyard_artifact.models import CHUNK_BYTES, FilePage, MissingBlob, Upload, UploadState, UploadStatus
+from modelyard_artifact.signatures import add_signature
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import Link, ResourceType
 from modelyard_kit.errors import InvalidField, InvalidState, NotFound
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from modelyard_artifact.blobs import BlobStore
     from modelyard_artifact.models import Artifact, Blob, FileEntry, Manifest, ModelRef, VersionRef
+    from modelyard_artifact.signatures import Signatures
     from modelyard_kit.auth import Call
     from modelyard_kit.clock import Clock
     from modelyard_kit.db import Database
@@ -80,10 +82,13 @@ class ReadFiles:
 class Artifacts:
     """Use cases of artifacts."""
 
-    def __init__(self, database: Database, blobs: BlobStore, catalog: Catalog, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, blobs: BlobStore, catalog: Catalog, signatures: Signatures, clock: Clock
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._catalog = catalog
+        self._signatures = signatures
         self._clock = clock
 
     async def begin(self, call: Call, command: BeginUpload) -> UploadStatus:
@@ -149,14 +154,28 @@ class Artifacts:
 
         return await self._status(await self._database.read(work))
 
-    async def commit(self, call: Call, upload_id: str) -> Artifact:
+    async def commit(self, call: Call, upload_id: str, bundles: Sequence[str] = ()) -> Artifact:
         """Makes the artifact of an upload; the same one when repeated.
+
+        Args:
+            call: who commits.
+            upload_id: the upload.
+            bundles: signatures of its files, beside the one that may be among them.
 
         Raises:
             NotFound: no such upload of this principal.
             UploadIncomplete: blobs are missing.
+            SignatureInvalid: a signature is none of these files.
+            LimitExceeded: too many signatures.
+            PeerUnavailable: a signature came, and governance cannot say which keys are trusted.
         """
         now = self._clock()
+
+        async def find(connection: AsyncConnection) -> Upload:
+            return await own_upload(connection, call, upload_id)
+
+        # Before the transaction: what it runs may run twice, and must not wait for another service.
+        signatures = await self._signatures.of_upload(await self._database.read(find), bundles)
 
         async def work(connection: AsyncConnection) -> Artifact:
             upload = await own_upload(connection, call, upload_id, lock=True)
@@ -165,6 +184,8 @@ class Artifacts:
                 if missing:
                     raise UploadIncomplete(upload_id, missing=len(missing))
                 await _make(connection, call, upload, now)
+            for signature in signatures:
+                await add_signature(connection, call, signature)
             return await _committed(connection, upload.digest)
 
         await failpoint("artifact.commit.before_transaction")

@@ -54,6 +54,16 @@ class StorageFull(DomainError):
         super().__init__("the blob store has no room for this content: free space, then continue the upload")
 
 
+class SignatureInvalid(DomainError):
+    """What was sent as a signature is none of these files."""
+
+    reason: ClassVar[str] = "SIGNATURE_INVALID"
+    code: ClassVar[str] = "INVALID_ARGUMENT"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the signature {problem}", metadata={"problem": problem})
+
+
 class BlobLost(Exception):
     """Recorded content is not in the store, or is shorter than recorded: damage, never the caller's mistake."""
 

@@ -120,3 +120,24 @@ class VersionRef:
     name: str
     state: str
     digest: str
+
+
+class Standing(StrEnum):
+    """Whether a signature is trusted, as it is shown."""
+
+    TRUSTED = "TRUSTED"
+    UNKNOWN_KEY = "UNKNOWN_KEY"
+    NO_LONGER = "NO_LONGER"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature of an artifact; `trust_root` vouches for it, or did when it came."""
+
+    id: str
+    digest: str
+    signer: str
+    standing: Standing
+    trust_root: str
+    bundle: str
+    create_time: datetime

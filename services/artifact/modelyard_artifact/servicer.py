@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceServicer
-from modelyard_artifact import life_messages, messages
+from modelyard_artifact import life_messages, messages, signature_messages
 from modelyard_kit.auth import current_call
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modelyard_artifact.collection import Collector
     from modelyard_artifact.listing import Listings
     from modelyard_artifact.references import References
+    from modelyard_artifact.signatures import Signatures
     from modelyard_artifact.transfers import BlobHeader, Transfers, WholeBlobs
     from modelyard_artifact.verification import Verification
 
@@ -33,6 +34,7 @@ class ArtifactServicer(ArtifactServiceServicer):
         listings: Listings,
         collector: Collector,
         verification: Verification,
+        signatures: Signatures,
     ) -> None:
         self._artifacts = artifacts
         self._transfers = transfers
@@ -40,6 +42,7 @@ class ArtifactServicer(ArtifactServiceServicer):
         self._listings = listings
         self._collector = collector
         self._verification = verification
+        self._signatures = signatures
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, context: Any) -> pb.BeginUploadResponse:
         # In a thread: checking 100,000 paths takes most of a second, and other calls go on meanwhile.
@@ -60,7 +63,8 @@ class ArtifactServicer(ArtifactServiceServicer):
 
     async def CommitUpload(self, request: pb.CommitUploadRequest, context: Any) -> pb.CommitUploadResponse:
         upload_id = messages.parse_upload_id(request.upload_id)
-        artifact = await self._artifacts.commit(current_call(), upload_id)
+        bundles = signature_messages.parse_bundles(request)
+        artifact = await self._artifacts.commit(current_call(), upload_id, bundles)
         return pb.CommitUploadResponse(artifact=messages.artifact_to_proto(artifact))
 
     async def GetArtifact(self, request: pb.GetArtifactRequest, context: Any) -> pb.GetArtifactResponse:
@@ -89,6 +93,18 @@ class ArtifactServicer(ArtifactServiceServicer):
         return pb.ListArtifactsResponse(
             artifacts=map(messages.artifact_to_proto, rows), next_page_token=token
         )
+
+    async def AddSignature(self, request: pb.AddSignatureRequest, context: Any) -> pb.AddSignatureResponse:
+        command = signature_messages.parse_add_signature(request)
+        signature = await self._signatures.add(current_call(), command)
+        return pb.AddSignatureResponse(signature=signature_messages.signature_to_proto(signature))
+
+    async def ListSignatures(
+        self, request: pb.ListSignaturesRequest, context: Any
+    ) -> pb.ListSignaturesResponse:
+        digest, model = messages.parse_digest(request.digest), messages.parse_model(request.model)
+        found = await self._signatures.of_artifact(digest, model)
+        return pb.ListSignaturesResponse(signatures=map(signature_messages.signature_to_proto, found))
 
     async def AcquireReference(
         self, request: pb.AcquireReferenceRequest, context: Any

@@ -63,6 +63,20 @@ artifact_references = Table(
     comment="Versions that have, or are about to get, an artifact.",
 )
 
+signatures = Table(
+    "signatures",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", Text, ForeignKey("artifacts.digest", ondelete="CASCADE"), nullable=False),
+    Column("signer", Text, nullable=False),
+    # Name of the trust root that vouched for it when it came; empty if none did.
+    Column("trust_root", Text, nullable=False),
+    Column("bundle", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Index("signatures_digest", "digest"),
+    comment="OpenSSF model signatures of artifacts.",
+)
+
 condemned_blobs = Table(
     "condemned_blobs",
     metadata,

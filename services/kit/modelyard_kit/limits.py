@@ -53,6 +53,8 @@ _TABLE = (
     Limit("blob_bytes", 5 * 2**40, "bytes", "one file of an artifact"),
     Limit("open_uploads_per_principal", 100, "uploads", "uploads of one principal that are not committed"),
     Limit("chunk_bytes", 2**20, "bytes", "one chunk of an upload or download"),
+    Limit("signatures_per_artifact", 20, "signatures", "signatures of an artifact"),
+    Limit("signature_bytes", 10 * 2**20, "bytes", "signature of an artifact"),
     Limit("targets_per_deployment", 16, "targets", "traffic targets of a deployment"),
     Limit("replicas_per_target", 64, "replicas", "replicas of a traffic target"),
     Limit("tokens_per_principal", 1_000, "tokens", "API tokens of a principal"),

@@ -1,0 +1,205 @@
+"""The rules of signatures: one that does not sign exactly the files of an artifact is refused; who vouches for its key is told.
+
+Trust roots are governance's. A signature is checked against them when it comes and whenever it is shown, because trust roots
+come and go; what it said first is kept, so that lost trust can be told from trust that never was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from modelyard.signing import SIGNATURE_FILE, Examined, Root, SignatureProblem, Trust, examine
+from modelyard_artifact import signature_store, store
+from modelyard_artifact.errors import SignatureInvalid
+from modelyard_artifact.models import Signature, Standing
+from modelyard_kit import outbox
+from modelyard_kit.access import Link, ResourceType
+from modelyard_kit.errors import InvalidField, NotFound
+from modelyard_kit.ids import new_id
+from modelyard_kit.limits import LIMITS, check
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from modelyard_artifact.artifacts import Catalog
+    from modelyard_artifact.blobs import BlobStore
+    from modelyard_artifact.models import Blob, Upload
+    from modelyard_kit.auth import Call
+    from modelyard_kit.clock import Clock
+    from modelyard_kit.db import Database
+
+MOST_BYTES = LIMITS["signature_bytes"].maximum
+
+
+class TrustRoots(Protocol):
+    """What the rules need to know of governance."""
+
+    async def of_model(self, model: str) -> Sequence[Root]:
+        """The trust roots that count for a model. Raises NotFound, PeerUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddSignature:
+    """Add a signature to an artifact of a model."""
+
+    digest: str
+    model: str
+    bundle: str
+
+
+class Signatures:
+    """Use cases of signatures."""
+
+    def __init__(
+        self, database: Database, blobs: BlobStore, catalog: Catalog, roots: TrustRoots, clock: Clock
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._catalog = catalog
+        self._roots = roots
+        self._clock = clock
+
+    async def add(self, call: Call, command: AddSignature) -> Signature:
+        """Adds a signature to a committed artifact; the same bundle again returns the first one.
+
+        Raises:
+            NotFound: no such model, or nothing with that digest was committed for it.
+            SignatureInvalid: it is not a signature of these files.
+            LimitExceeded: the artifact has too many.
+            PeerUnavailable: catalog or governance does not answer.
+        """
+        files = await self._files_of(command.digest, command.model)
+        signature = await self._examined(command.digest, command.model, command.bundle, files)
+
+        async def work(connection: AsyncConnection) -> Signature:
+            return await add_signature(connection, call, signature)
+
+        return await self._database.in_tx(work)
+
+    async def of_artifact(self, digest: str, model: str) -> list[Signature]:
+        """Returns the signatures of an artifact, oldest first, checked against the trust roots of this moment.
+
+        Raises:
+            NotFound: no such model, or nothing with that digest was committed for it.
+            PeerUnavailable: catalog or governance does not answer.
+        """
+        files = await self._files_of(digest, model)
+
+        async def work(connection: AsyncConnection) -> list[Signature]:
+            return await signature_store.of_artifact(connection, digest)
+
+        stored = await self._database.read(work)
+        roots = await self._roots.of_model(model) if stored else ()
+        return [await asyncio.to_thread(_reconsidered, each, files, roots) for each in stored]
+
+    async def of_upload(self, upload: Upload, bundles: Sequence[str]) -> list[Signature]:
+        """Examines the signatures that come with an upload: those given, and `model.sig` among its files.
+
+        Raises:
+            SignatureInvalid: one does not sign these files.
+            PeerUnavailable: governance does not answer.
+        """
+
+        given = dict.fromkeys((*bundles, *await self._inside(upload.digest)))
+        if not given:
+            return []
+
+        async def work(connection: AsyncConnection) -> Mapping[str, str]:
+            return await signature_store.digests_of(connection, upload.digest)
+
+        files = await self._database.read(work)
+        return [await self._examined(upload.digest, upload.model, bundle, files) for bundle in given]
+
+    async def _inside(self, digest: str) -> list[str]:
+        """The signature among the files of an artifact, if its content has come: commit finds out about missing content."""
+
+        async def work(connection: AsyncConnection) -> Blob | None:
+            file = await store.get_file(connection, digest, SIGNATURE_FILE)
+            known = file and await store.announced_blob(connection, digest, file.sha256)
+            return known[0] if known and known[1] else None
+
+        blob = await self._database.read(work)
+        if blob is None:
+            return []
+        if blob.size > MOST_BYTES:
+            raise SignatureInvalid(f"in {SIGNATURE_FILE} has {blob.size} bytes; {MOST_BYTES} are the most")
+        content = b"".join([piece async for piece in self._blobs.read(blob, 0, blob.size)])
+        try:
+            return [content.decode()]
+        except UnicodeDecodeError as error:
+            raise SignatureInvalid(f"in {SIGNATURE_FILE} is not UTF-8 text") from error
+
+    async def _files_of(self, digest: str, model_name: str) -> Mapping[str, str]:
+        model = await self._catalog.model(model_name)
+
+        async def work(connection: AsyncConnection) -> Mapping[str, str]:
+            if await store.get_artifact(connection, digest, model_id=model.id) is None:
+                raise NotFound("artifact", digest)
+            return await signature_store.digests_of(connection, digest)
+
+        return await self._database.read(work)
+
+    async def _examined(self, digest: str, model: str, bundle: str, files: Mapping[str, str]) -> Signature:
+        roots = await self._roots.of_model(model)
+        # In a thread: a statement of 100,000 files takes a while.
+        found = await asyncio.to_thread(_examine, bundle, files, roots)
+        if found.trust is Trust.EXPIRED:
+            raise SignatureInvalid(f"has a certificate that ran out, {found.signer}, or one of its issuer")
+        standing = Standing.TRUSTED if found.trust is Trust.TRUSTED else Standing.UNKNOWN_KEY
+        return Signature(new_id(), digest, found.signer, standing, found.root, bundle, self._clock())
+
+
+async def add_signature(connection: AsyncConnection, call: Call, signature: Signature) -> Signature:
+    """Writes an examined signature and its event in the caller's transaction; returns the one that was there before.
+
+    Raises:
+        LimitExceeded: the artifact has too many.
+    """
+    known = await signature_store.of_artifact(connection, signature.digest)
+    for each in known:
+        if each.bundle == signature.bundle:
+            return each
+    check("signatures_per_artifact", len(known) + 1)
+    await signature_store.add(connection, signature)
+    event = outbox.Event(
+        type="artifact.artifact.signed",
+        resource=Link(ResourceType.ARTIFACT, signature.digest, signature.digest),
+        actor=call.principal,
+        request_id=call.request_id,
+        data={
+            "signature_id": signature.id,
+            "signer": signature.signer,
+            "trust": str(signature.standing),
+            "trust_root": signature.trust_root,
+            "bundle_sha256": hashlib.sha256(signature.bundle.encode()).hexdigest(),
+        },
+        time=signature.create_time,
+    )
+    await outbox.append(connection, event)
+    return signature
+
+
+def _examine(bundle: str, files: Mapping[str, str], roots: Sequence[Root]) -> Examined:
+    if len(bundle.encode()) > MOST_BYTES:
+        raise InvalidField("bundle", f"has {len(bundle.encode())} bytes; {MOST_BYTES} are the most")
+    try:
+        return examine(bundle, files, roots)
+    except SignatureProblem as error:
+        raise SignatureInvalid(str(error)) from error
+
+
+def _reconsidered(signature: Signature, files: Mapping[str, str], roots: Sequence[Root]) -> Signature:
+    try:
+        found = examine(signature.bundle, files, roots)
+    except SignatureProblem:
+        # Accepted once, with a key unknown then; the trust root that came since shows that another key made it.
+        found = Examined(signature.signer, Trust.UNKNOWN_KEY)
+    if found.trust is Trust.TRUSTED:
+        return replace(signature, standing=Standing.TRUSTED, trust_root=found.root, signer=found.signer)
+    lost = bool(signature.trust_root) or found.trust is Trust.EXPIRED
+    return replace(signature, standing=Standing.NO_LONGER if lost else Standing.UNKNOWN_KEY)
