@@ -24,7 +24,9 @@ from modelyard._governance import (
 from modelyard._labels import AsyncAliases, AsyncMetrics, AsyncTags
 from modelyard._lineage import AsyncLineage, input_edges
 from modelyard._log_model import log_model
+from modelyard._signatures import AsyncSignatures
 from modelyard._storage import AsyncStorage
+from modelyard._trust import AsyncTrustRoots
 from modelyard._versions import AsyncVersions
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.types import Limit
@@ -64,6 +66,8 @@ class AsyncClient:
         lineage: What was made from what.
         artifacts: The bytes of versions.
         storage: The store of artifacts as a whole.
+        signatures: OpenSSF model signatures of artifacts.
+        trust_roots: Whose signatures count.
         principals: Users and service accounts.
         tokens: API tokens.
         grants: Who may do what.
@@ -120,6 +124,8 @@ class AsyncClient:
         self.lineage = AsyncLineage(self._connection)
         self.artifacts = AsyncArtifacts(self._connection)
         self.storage = AsyncStorage(self._connection)
+        self.signatures = AsyncSignatures(self._connection)
+        self.trust_roots = AsyncTrustRoots(self._connection)
         self.principals = AsyncPrincipals(self._connection)
         self.tokens = AsyncTokens(self._connection)
         self.grants = AsyncGrants(self._connection)

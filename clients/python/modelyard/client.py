@@ -13,7 +13,9 @@ from modelyard import (
     _governance,
     _labels,
     _lineage,
+    _signatures,
     _storage,
+    _trust,
     _versions,
     contexts,
 )
@@ -127,6 +129,22 @@ class Storage(Blocking[_storage.AsyncStorage]):
     statistics = blocking(_storage.AsyncStorage.statistics)
     verify = streaming(_storage.AsyncStorage.verify)
     collect_garbage = blocking(_storage.AsyncStorage.collect_garbage)
+
+
+class Signatures(Blocking[_signatures.AsyncSignatures]):
+    """`client.signatures`: OpenSSF model signatures of artifacts."""
+
+    sign = blocking(_signatures.AsyncSignatures.sign)
+    add = blocking(_signatures.AsyncSignatures.add)
+    list = blocking(_signatures.AsyncSignatures.list)
+
+
+class TrustRoots(Blocking[_trust.AsyncTrustRoots]):
+    """`client.trust_roots`: whose signatures count inside a catalog, schema or model, or everywhere."""
+
+    create = blocking(_trust.AsyncTrustRoots.create)
+    delete = blocking(_trust.AsyncTrustRoots.delete)
+    list = blocking(_trust.AsyncTrustRoots.list)
 
 
 class Principals(Blocking[_governance.AsyncPrincipals]):
@@ -248,6 +266,8 @@ class Client(Blocking[AsyncClient]):
         self.lineage = Lineage(self._async.lineage)
         self.artifacts = Artifacts(self._async.artifacts)
         self.storage = Storage(self._async.storage)
+        self.signatures = Signatures(self._async.signatures)
+        self.trust_roots = TrustRoots(self._async.trust_roots)
         self.principals = Principals(self._async.principals)
         self.tokens = Tokens(self._async.tokens)
         self.grants = Grants(self._async.grants)

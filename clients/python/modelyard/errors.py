@@ -7,6 +7,7 @@
     │   ├── RequestIdReused
     │   ├── LimitExceeded                  limit, maximum, actual
     │   ├── DigestMismatch
+    │   ├── SignatureInvalid               problem
     │   └── InvalidTensor                  tensor
     ├── NotFound (LookupError)             resource_type, name
     ├── AlreadyExists                      resource_type, name
@@ -143,6 +144,15 @@ class LimitExceeded(InvalidArgument):
 
 class DigestMismatch(InvalidArgument):
     """Bytes do not have the SHA-256 or size that was announced."""
+
+
+class SignatureInvalid(InvalidArgument):
+    """What was sent as a signature is none of these files."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it."""
+        return self.metadata.get("problem", "")
 
 
 class InvalidTensor(InvalidArgument):
@@ -358,6 +368,7 @@ BY_REASON: dict[str, type[ModelyardError]] = {
     "RESOURCE_IN_USE": ResourceInUse,
     "LINEAGE_CYCLE": LineageCycle,
     "DIGEST_MISMATCH": DigestMismatch,
+    "SIGNATURE_INVALID": SignatureInvalid,
     "UPLOAD_INCOMPLETE": UploadIncomplete,
     "OFFSET_MISMATCH": OffsetMismatch,
     "STORAGE_FULL": StorageFull,

@@ -18,6 +18,8 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from modelyard.errors import MissingExtra
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -28,7 +30,6 @@ SIGNATURE_FILE = "model.sig"
 
 # What a signature may leave out without leaving out something of the model; the reference command line does by default.
 _IGNORED = frozenset((SIGNATURE_FILE, ".git", ".gitattributes", ".github", ".gitignore"))
-_MISSING = 'signatures need more packages: pip install "modelyard[signing]"'
 
 
 class SignatureProblem(ValueError):
@@ -87,7 +88,7 @@ def sign(
         chain: PEM files of certificates between that one and the issuer that others trust.
 
     Raises:
-        ImportError: the extra is not installed.
+        MissingExtra: `pip install 'modelyard[signing]'`.
         ValueError: the key cannot sign models, or certificate and key do not belong together.
     """
     library = _Library()
@@ -120,7 +121,7 @@ def examine(bundle: str, files: Mapping[str, str], roots: Iterable[Root]) -> Exa
         roots: What is trusted.
 
     Raises:
-        ImportError: the extra is not installed.
+        MissingExtra: `pip install 'modelyard[signing]'`.
         SignatureProblem: it is not a signature, not of these files, or not made with the key that it names.
     """
     library = _Library()
@@ -230,7 +231,7 @@ class _Library:
             from model_signing._hashing import hashing
             from model_signing._signing import sign_certificate, sign_ec_key, sign_sigstore_pb, signing
         except ImportError as error:
-            raise ImportError(_MISSING) from error
+            raise MissingExtra("model-signing", "signing") from error
         self.manifest: Any = manifest
         self.signing: Any = signing
         self.keys: Any = sign_ec_key

@@ -21,6 +21,7 @@ from modelyard.cli import (
     metadata,
     predict,
     storage,
+    trust,
     versions,
 )
 from modelyard.cli._root import RootGroup
@@ -74,6 +75,7 @@ app.add_typer(labels.metrics, name="metrics")
 app.add_typer(metadata.metadata, name="metadata")
 app.add_typer(lineage.lineage, name="lineage")
 app.add_typer(artifacts.artifacts, name="artifacts")
+app.add_typer(trust.trust, name="trust")
 app.add_typer(deployments.deployments, name="deployments")
 app.add_typer(access.principals, name="principals")
 app.add_typer(access.tokens, name="tokens")
@@ -84,6 +86,7 @@ app.add_typer(approvals.audit, name="audit")
 app.add_typer(events.events, name="events")
 artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)
+trust.add_to(artifacts.artifacts)
 
 
 def main() -> None:

@@ -74,6 +74,7 @@ from modelyard.types._serving import (
     TrafficTarget,
 )
 from modelyard.types._storage import Collected, DamagedBlob, StorageStatistics, VerifyProgress
+from modelyard.types._trust import ArtifactSignature, SignatureTrust, TrustRoot, TrustRootKind
 
 __all__ = [
     "AliasMove",
@@ -82,6 +83,7 @@ __all__ = [
     "ApprovalPolicy",
     "ApprovalState",
     "Artifact",
+    "ArtifactSignature",
     "AuditEntry",
     "AuditVerification",
     "Catalog",
@@ -126,12 +128,15 @@ __all__ = [
     "Schema",
     "ServerInfo",
     "Signature",
+    "SignatureTrust",
     "SigningKey",
     "SigningKeys",
     "StorageStatistics",
     "TargetStatus",
     "TensorSpec",
     "TrafficTarget",
+    "TrustRoot",
+    "TrustRootKind",
     "Upload",
     "UploadState",
     "VerifyProgress",

@@ -25,6 +25,7 @@ class ResourceType(StrEnum):
     TOKEN = "TOKEN"  # noqa: S105  (a kind of resource, not a secret)
     UPLOAD = "UPLOAD"
     POLICY = "POLICY"
+    TRUST_ROOT = "TRUST_ROOT"
 
 
 @dataclass(frozen=True, kw_only=True)
