@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -429,3 +430,15 @@ async def test_many_files(service: ArtifactService) -> None:
     assert len(upload.missing) == 50
     assert await client.send(missing_pieces(upload, files.values())) == 50
     assert (await client.commit(upload.id)).file_count == 2_000
+
+
+async def test_bill_of_materials(service: ArtifactService) -> None:
+    client = service.client()
+    digest = await client.upload({"model.bin": b"x", "requirements.txt": b"numpy==2.1.0\n"})
+    service.catalog.ready(VERSION, digest)
+    answer = await client.call("GetSbom", pb.GetSbomRequest(model_version=VERSION))
+    content = json.loads(answer.cyclonedx_json)
+    assert {each["name"] for each in content["components"]} == {"model.bin", "requirements.txt", "numpy"}
+    service.catalog.pending(f"{MODEL}/2")
+    with pytest.raises(InvalidState):
+        await client.call("GetSbom", pb.GetSbomRequest(model_version=f"{MODEL}/2"))

@@ -108,6 +108,12 @@ class AsyncArtifacts(Namespace):
             async for answer in answers:
                 yield answer.chunk
 
+    async def sbom(self, reference: str) -> str:
+        """The bill of materials of a version: CycloneDX 1.6 JSON with files, packages, data and a model card."""
+        request = pb.GetSbomRequest(model_version=version_reference(reference))
+        answer = await self._connection.call(self._connection.artifact.GetSbom, request, timeout=60.0)
+        return answer.cyclonedx_json
+
     async def _list(self, reference: str, page_size: int, token: str) -> pb.ListFilesResponse:
         request = pb.ListFilesRequest(model_version=reference, page_size=page_size, page_token=token)
         return await self._connection.call(self._connection.artifact.ListFiles, request)

@@ -121,6 +121,7 @@ class Artifacts(Blocking[_artifacts.AsyncArtifacts]):
     list_files = paging(_artifacts.AsyncArtifacts.list_files)
     digest_of = blocking(_artifacts.AsyncArtifacts.digest_of)
     read_file = streaming(_artifacts.AsyncArtifacts.read_file)
+    sbom = blocking(_artifacts.AsyncArtifacts.sbom)
 
 
 class Storage(Blocking[_storage.AsyncStorage]):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from modelyard_artifact import life_store, store
+from modelyard_artifact import life_store, sbom, store
 from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
 from modelyard_artifact.models import CHUNK_BYTES, FilePage, MissingBlob, Upload, UploadState, UploadStatus
 from modelyard_artifact.signatures import add_signature
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _BEGIN = "BeginUpload"
 _EXPIRE_AT_ONCE = 100
+_REQUIREMENTS = "requirements.txt"
 
 
 class Catalog(Protocol):
@@ -41,6 +43,9 @@ class Catalog(Protocol):
 
     async def version(self, reference: str) -> VersionRef:
         """Finds a version by its reference. Raises NotFound, InvalidField, PeerUnavailable."""
+
+    async def describe(self, reference: str) -> sbom.Described:
+        """Tells all about a version. Raises as `version`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +294,34 @@ class Artifacts:
             else:
                 contents = await self._blobs.read_whole([blob for _, blob in batch])
                 yield [(index, data) for (index, _), data in zip(batch, contents, strict=True)]
+
+    async def sbom(self, reference: str) -> str:
+        """Makes the bill of materials of a version, CycloneDX JSON.
+
+        Raises:
+            NotFound: no such version, or its artifact is gone.
+            InvalidState: the version has no artifact yet.
+            PeerUnavailable: the catalog does not answer.
+        """
+        version = await self._catalog.describe(reference)
+        if version.state != "READY" or not version.digest:
+            raise InvalidState("model_version", version.name, state=version.state, wanted="READY")
+
+        async def work(connection: AsyncConnection) -> list[FileEntry]:
+            artifact = await _committed(connection, version.digest)
+            return await store.list_files(connection, version.digest, "", artifact.file_count)
+
+        files = await self._database.read(work)
+        required = await self._requirements(files)
+        return await asyncio.to_thread(sbom.document, version, files, required)
+
+    async def _requirements(self, files: Sequence[FileEntry]) -> list[str]:
+        """The lines of the artifact's requirements.txt, if it has one of a sensible size."""
+        for file in files:
+            if file.path == _REQUIREMENTS and file.size <= CHUNK_BYTES:
+                pieces = [piece async for piece in self._blobs.read(file.blob, 0, file.size)]
+                return b"".join(pieces).decode(errors="replace").splitlines()
+        return []
 
     async def expire(self, age: timedelta) -> int:
         """Deletes uploads that nobody worked on for `age`; returns how many."""

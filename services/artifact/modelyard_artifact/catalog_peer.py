@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
+
+from google.protobuf import json_format, struct_pb2
 
 from modelyard.api.catalog.v1 import catalog_service_pb2, model_pb2
 from modelyard.references import parse_version_reference
 from modelyard_artifact.models import ModelRef, VersionRef
+from modelyard_artifact.sbom import DatasetUse, Described
 from modelyard_kit.access import SYSTEM, Chain, Missing, ResourceType
 from modelyard_kit.errors import NotFound
-from modelyard_kit.protos import chain_from_proto, resource_type_to_proto
+from modelyard_kit.protos import chain_from_proto, moment, resource_type_to_proto
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +47,20 @@ class CatalogPeer:
         request = catalog_service_pb2.GetModelVersionRequest(name=reference)
         response = await self._peers.call(self._peers.catalog.GetModelVersion, request)
         version: model_pb2.ModelVersion = response.model_version
-        state = model_pb2.ModelVersion.State.Name(version.state).removeprefix("STATE_")
-        return VersionRef(id=version.id, name=version.name, state=state, digest=version.artifact_digest)
+        return VersionRef(
+            id=version.id, name=version.name, state=_state(version), digest=version.artifact_digest
+        )
+
+    async def describe(self, reference: str) -> Described:
+        """All that the catalog knows of a version.
+
+        Raises:
+            NotFound: there is none.
+            PeerUnavailable: the catalog does not answer.
+        """
+        request = catalog_service_pb2.GetModelVersionRequest(name=reference)
+        response = await self._peers.call(self._peers.catalog.GetModelVersion, request)
+        return _described(response.model_version)
 
     async def used(self, digests: Sequence[str]) -> frozenset[str]:
         """Of at most 1,000 digests those that versions have, deleted ones that are not purged included.
@@ -101,3 +117,41 @@ class CatalogPeer:
         request = catalog_service_pb2.ResolveResourceRequest(type=resource_type_to_proto(kind), name=name)
         response = await self._peers.call(self._peers.catalog.ResolveResource, request)
         return chain_from_proto(response.chain)
+
+
+def _described(version: model_pb2.ModelVersion) -> Described:
+    metadata, provenance = version.metadata, version.provenance
+    parameters = json_format.MessageToDict(metadata.hyperparameters)
+    return Described(
+        id=version.id,
+        name=version.name,
+        number=version.number,
+        label=version.label,
+        digest=version.artifact_digest,
+        state=_state(version),
+        description=version.description,
+        author=version.author_name,
+        create_time=moment(version.create_time),
+        use_case=metadata.use_case,
+        framework=metadata.framework,
+        framework_version=metadata.framework_version,
+        algorithm=metadata.algorithm,
+        hyperparameters=json.dumps(parameters, sort_keys=True) if parameters else "",
+        metrics={name: _plain(value) for name, value in version.metrics.items()},
+        tags=dict(version.tags),
+        packages=dict(provenance.packages),
+        datasets=[
+            DatasetUse(each.name, each.version, each.digest, each.role) for each in provenance.datasets
+        ],
+        git_repository=provenance.git_repository,
+        git_commit=provenance.git_commit,
+        python_version=provenance.python_version,
+    )
+
+
+def _state(version: model_pb2.ModelVersion) -> str:
+    return model_pb2.ModelVersion.State.Name(version.state).removeprefix("STATE_")
+
+
+def _plain(value: struct_pb2.Value) -> str:
+    return json.dumps(json_format.MessageToDict(value), sort_keys=True)

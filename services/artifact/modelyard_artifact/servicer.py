@@ -106,6 +106,10 @@ class ArtifactServicer(ArtifactServiceServicer):
         found = await self._signatures.of_artifact(digest, model)
         return pb.ListSignaturesResponse(signatures=map(signature_messages.signature_to_proto, found))
 
+    async def GetSbom(self, request: pb.GetSbomRequest, context: Any) -> pb.GetSbomResponse:
+        document = await self._artifacts.sbom(messages.parse_version(request.model_version))
+        return pb.GetSbomResponse(cyclonedx_json=document)
+
     async def AcquireReference(
         self, request: pb.AcquireReferenceRequest, context: Any
     ) -> pb.AcquireReferenceResponse:

@@ -104,7 +104,6 @@ class Signatures:
             SignatureInvalid: one does not sign these files.
             PeerUnavailable: governance does not answer.
         """
-
         given = dict.fromkeys((*bundles, *await self._inside(upload.digest)))
         if not given:
             return []

@@ -34,6 +34,22 @@ def download(
         typer.echo(client.download(reference, destination, overwrite=overwrite))
 
 
+@artifacts.command("sbom")
+def sbom(
+    reference: Reference,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Where to write it; by default to the terminal.")
+    ] = None,
+) -> None:
+    """Make the bill of materials of a version: CycloneDX JSON."""
+    with connect() as client:
+        document = client.artifacts.sbom(reference)
+    if file is None:
+        typer.echo(document)
+    else:
+        file.write_text(document)
+
+
 def log(
     path: Annotated[Path, typer.Argument(help="Saved model: a file or a folder.")],
     model: ModelName,
