@@ -29,7 +29,7 @@ def manifest(**files: str) -> Manifest:
 
 
 def upload(of: Manifest, principal_id: str = "ada", at: datetime = NOW) -> Upload:
-    return Upload(new_id(), "m1", "a.b.c", principal_id, of.digest, UploadState.OPEN, at)
+    return Upload(new_id(), "m1", "a.b.c", principal_id, of.digest, UploadState.OPEN, at, at)
 
 
 @pytest.fixture
@@ -72,14 +72,14 @@ async def test_missing_shrinks_as_blobs_come(database: Database) -> None:
     assert await run(database, store.missing_blobs, of.digest) == [Blob(sha("one"), 3), Blob(sha("two"), 3)]
     assert await run(database, store.announced_blob, of.digest, sha("one")) == (Blob(sha("one"), 3), False)
     assert await run(database, store.announced_blob, of.digest, sha("three")) is None
-    await run(database, store.add_blob, Blob(sha("one"), 3), NOW)
-    await run(database, store.add_blob, Blob(sha("one"), 3), NOW)
+    await run(database, store.add_blobs, [Blob(sha("one"), 3)], NOW)
+    await run(database, store.add_blobs, [Blob(sha("one"), 3)], NOW)
     assert await run(database, store.missing_blobs, of.digest) == [Blob(sha("two"), 3)]
     assert await run(database, store.announced_blob, of.digest, sha("one")) == (Blob(sha("one"), 3), True)
 
 
 async def test_known_content_under_a_wrong_size_stays_missing(database: Database) -> None:
-    await run(database, store.add_blob, Blob(sha("one"), 3), NOW)
+    await run(database, store.add_blobs, [Blob(sha("one"), 3)], NOW)
     of = build([FileEntry("a", 4, sha("one"))])
     await run(database, store.add_manifest, of)
     assert await run(database, store.missing_blobs, of.digest) == [Blob(sha("one"), 4)]

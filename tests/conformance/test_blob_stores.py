@@ -54,7 +54,7 @@ class TestLocal(BlobStoreSuite):
     async def test_layout_and_modes(self, store: BlobStore, tmp_path: Path) -> None:
         data, blob = content(10)
         await send(store, "u1", blob, data)
-        path = tmp_path / "s" / "blobs" / blob.sha256[:2] / blob.sha256[2:4] / blob.sha256
+        path = tmp_path / "s" / "blobs" / blob.sha256[:2] / blob.sha256
         assert path.read_bytes() == data
         assert path.stat().st_mode & 0o777 == 0o400
         assert (tmp_path / "s" / "blobs").stat().st_mode & 0o777 == 0o700
@@ -106,7 +106,7 @@ class TestLocal(BlobStoreSuite):
     async def test_damage_is_noticed(self, store: BlobStore, tmp_path: Path) -> None:
         data, blob = content(PIECE)
         await send(store, "u1", blob, data)
-        path = tmp_path / "s" / "blobs" / blob.sha256[:2] / blob.sha256[2:4] / blob.sha256
+        path = tmp_path / "s" / "blobs" / blob.sha256[:2] / blob.sha256
         path.chmod(0o600)
         os.truncate(path, 10)
         with pytest.raises(BlobLost):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, model_validator
@@ -15,16 +15,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import add_ArtifactServiceServicer_to_server
 from modelyard_artifact.access import access_table
+from modelyard_artifact.archives import Archives
 from modelyard_artifact.artifacts import Artifacts
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE, LocalBlobStore
 from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.collection import Collected, Collector
+from modelyard_artifact.direct import Direct
+from modelyard_artifact.framing import FramedServer
 from modelyard_artifact.governance_peer import GovernancePeer
 from modelyard_artifact.listing import Listings
 from modelyard_artifact.references import References
 from modelyard_artifact.servicer import ArtifactServicer
 from modelyard_artifact.signatures import Signatures
-from modelyard_artifact.transfers import Transfers
+from modelyard_artifact.transfers import Recorder, Transfers
 from modelyard_artifact.verification import Verification
 from modelyard_kit import chassis
 from modelyard_kit.auth import Call, Principal
@@ -52,6 +55,16 @@ class ArtifactSettings(Settings):
 
     blobs: str = Field(description="Where content lies: file:///folder or s3://bucket/prefix.")
     s3_endpoint: str = Field("", description="Address of the S3 server; empty: AWS.")
+    s3_direct: bool = Field(
+        True,
+        description="Whether clients get signed addresses to send to and read from the S3 server themselves.",
+    )
+    s3_public_endpoint: str = Field(
+        "", description="Address at which clients reach the S3 server; empty: the same as s3_endpoint."
+    )
+    direct_url_minutes: float = Field(
+        60.0, gt=0, le=7 * 24 * 60, description="Minutes that a signed address works; S3 allows seven days."
+    )
     staging: Path | None = Field(None, description="Local folder for content on its way to S3.")
     storage_reserve_bytes: int = Field(
         DEFAULT_RESERVE, ge=0, description="Bytes of the local disk that uploads leave free."
@@ -95,6 +108,9 @@ def blob_store(settings: ArtifactSettings) -> BlobStore:
         f"{prefix}/" if prefix else "",
         staging=settings.staging,
         endpoint=settings.s3_endpoint,
+        direct=settings.s3_direct,
+        public_endpoint=settings.s3_public_endpoint,
+        expiry=timedelta(minutes=settings.direct_url_minutes),
         reserve=reserve,
     )
 
@@ -107,13 +123,16 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     await blobs.open()
     catalog = CatalogPeer(parts.peers)
     signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.clock)
-    artifacts = Artifacts(parts.db, blobs, catalog, signatures, parts.clock)
+    expiry = timedelta(hours=settings.upload_expiry_hours)
+    artifacts = Artifacts(parts.db, blobs, catalog, signatures, parts.clock, expiry=expiry)
     collector = Collector(
         parts.db, blobs, catalog, parts.clock, grace=timedelta(hours=settings.garbage_grace_hours)
     )
     servicer = ArtifactServicer(
         artifacts,
         Transfers(parts.db, blobs, parts.clock),
+        archives=Archives(parts.db, blobs, catalog),
+        direct=Direct(parts.db, blobs, catalog, Recorder(parts.db, parts.clock), parts.clock),
         references=References(parts.db, parts.clock),
         listings=Listings(parts.db, catalog),
         collector=collector,
@@ -122,13 +141,12 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     )
 
     def register(server: grpc.aio.Server) -> None:
-        add_ArtifactServiceServicer_to_server(servicer, server)
+        add_ArtifactServiceServicer_to_server(servicer, cast("Any", FramedServer(server)))
 
     async def clean() -> None:
-        age = timedelta(hours=settings.upload_expiry_hours)
         while True:
             try:
-                expired = await artifacts.expire(age)
+                expired = await artifacts.expire(expiry)
                 if expired:
                     parts.log.info("uploads_expired", count=expired)
                 collected = await collector.sweep(Call(_self(parts.grants), new_id()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from modelyard_artifact import life_store, sbom, store
@@ -19,7 +20,7 @@ from modelyard_kit.limits import check
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _BEGIN = "BeginUpload"
 _EXPIRE_AT_ONCE = 100
 _REQUIREMENTS = "requirements.txt"
+_OWNERS_AT_ONCE = 1_000
+_LONGEST_PUBLISH = timedelta(days=1)
 
 
 class Catalog(Protocol):
@@ -88,13 +91,21 @@ class Artifacts:
     """Use cases of artifacts."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, catalog: Catalog, signatures: Signatures, clock: Clock
+        self,
+        database: Database,
+        blobs: BlobStore,
+        catalog: Catalog,
+        signatures: Signatures,
+        clock: Clock,
+        *,
+        expiry: timedelta = timedelta(days=7),
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._catalog = catalog
         self._signatures = signatures
         self._clock = clock
+        self._expiry = expiry
 
     async def begin(self, call: Call, command: BeginUpload) -> UploadStatus:
         """Opens an upload, or returns the one that the same request opened before.
@@ -107,6 +118,7 @@ class Artifacts:
         model = await self._catalog.model(command.model)
         manifest = command.manifest
         principal_id = call.principal.id
+        now = self._clock()
         fingerprint = idempotency.fingerprint(f"{command.model}\n{manifest.digest}".encode())
         upload = Upload(
             id=new_id(),
@@ -115,7 +127,8 @@ class Artifacts:
             principal_id=principal_id,
             digest=manifest.digest,
             state=UploadState.OPEN,
-            create_time=self._clock(),
+            create_time=now,
+            update_time=now,
         )
 
         async def work(connection: AsyncConnection) -> Upload:
@@ -198,6 +211,25 @@ class Artifacts:
         await failpoint("artifact.commit.after_transaction")
         await self._blobs.discard(upload_id)
         return artifact
+
+    async def cancel(self, call: Call, upload_id: str) -> None:
+        """Throws an open upload of the caller away.
+
+        Raises:
+            NotFound: no such upload of this principal; it may have been cancelled before.
+            InvalidState: it is committed.
+        """
+
+        async def work(connection: AsyncConnection) -> None:
+            await store.lock_manifests(connection, removing=True)
+            upload = await own_upload(connection, call, upload_id, lock=True)
+            check_open(upload)
+            await store.delete_upload(connection, upload_id)
+
+        await self._database.in_tx(work, isolation="READ COMMITTED")
+        await failpoint("artifact.cancel.after_transaction")
+        # What a crash leaves here has no open upload any more and is found by `expire`.
+        await self._blobs.discard(upload_id)
 
     async def artifact(self, digest: str, model_name: str) -> Artifact:
         """Finds an artifact that was committed for a model.
@@ -324,7 +356,7 @@ class Artifacts:
         return []
 
     async def expire(self, age: timedelta) -> int:
-        """Deletes uploads that nobody worked on for `age`; returns how many."""
+        """Deletes uploads that nobody worked on for `age`, and what was left of others; returns how many uploads."""
         before = self._clock() - age
 
         async def find(connection: AsyncConnection) -> list[str]:
@@ -334,12 +366,28 @@ class Artifacts:
         while upload_ids := await self._database.read(find):
             for upload_id in upload_ids:
                 expired += await self._expire_one(upload_id, before)
+        await self._discard_leftovers()
+        await self._blobs.tidy(self._clock() - max(age, _LONGEST_PUBLISH))
         return expired
+
+    async def _discard_leftovers(self) -> None:
+        """Throws away what uploads left that were committed, cancelled or deleted in a process that died then."""
+        owners = sorted(await self._blobs.owners())
+        for start in range(0, len(owners), _OWNERS_AT_ONCE):
+            some = owners[start : start + _OWNERS_AT_ONCE]
+
+            async def work(connection: AsyncConnection, some: Sequence[str] = some) -> set[str]:
+                return await store.open_uploads(connection, some)
+
+            taking = await self._database.read(work)
+            for owner in some:
+                if owner not in taking:
+                    await self._blobs.discard(owner)
 
     async def _expire_one(self, upload_id: str, before: datetime) -> bool:
         async def work(connection: AsyncConnection) -> bool:
             await store.lock_manifests(connection, removing=True)
-            return await store.delete_upload(connection, upload_id, before)
+            return await store.delete_upload(connection, upload_id, before=before)
 
         # Bytes first: a crash between the two leaves a row that is found again, never bytes that nobody knows of.
         await self._blobs.discard(upload_id)
@@ -347,7 +395,7 @@ class Artifacts:
 
     async def _status(self, upload: Upload) -> UploadStatus:
         if upload.state is UploadState.COMMITTED:
-            return UploadStatus(upload, ())
+            return UploadStatus(upload, (), None, direct=False)
 
         async def work(connection: AsyncConnection) -> list[Blob]:
             return await store.missing_blobs(connection, upload.digest)
@@ -355,13 +403,12 @@ class Artifacts:
         # The partials first: one that becomes a blob in between is then not missing any more.
         received = await self._blobs.received(upload.id)
         blobs = await self._database.read(work)
-        return UploadStatus(upload, [MissingBlob(blob, received.get(blob.sha256, 0)) for blob in blobs])
+        missing = [MissingBlob(blob, received.get(blob.sha256, 0)) for blob in blobs]
+        expire_time = upload.update_time + self._expiry
+        return UploadStatus(upload, missing, expire_time, direct=self._blobs.direct is not None)
 
     async def _digest(self, reference: str) -> str:
-        version = await self._catalog.version(reference)
-        if version.state != "READY" or not version.digest:
-            raise InvalidState("model_version", version.name, state=version.state, wanted="READY")
-        return version.digest
+        return await version_digest(self._catalog, reference)
 
 
 def _batches(blobs: Sequence[Blob]) -> Iterator[list[tuple[int, Blob]]]:
@@ -390,6 +437,25 @@ async def own_upload(
     if upload is None:
         raise NotFound("upload", upload_id)
     return upload
+
+
+def check_open(upload: Upload) -> None:
+    """Raises InvalidState if the upload is committed."""
+    if upload.state is not UploadState.OPEN:
+        raise InvalidState("upload", upload.id, state=upload.state, wanted=UploadState.OPEN)
+
+
+async def version_digest(catalog: Catalog, reference: str) -> str:
+    """The digest of a version's artifact.
+
+    Raises:
+        NotFound: no such version.
+        InvalidState: the version has no artifact yet.
+    """
+    version = await catalog.version(reference)
+    if version.state != "READY" or not version.digest:
+        raise InvalidState("model_version", version.name, state=version.state, wanted="READY")
+    return version.digest
 
 
 async def _make(connection: AsyncConnection, call: Call, upload: Upload, now: datetime) -> None:

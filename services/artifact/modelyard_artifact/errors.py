@@ -64,6 +64,18 @@ class SignatureInvalid(DomainError):
         super().__init__(f"the signature {problem}", metadata={"problem": problem})
 
 
+class DirectTransferUnavailable(DomainError):
+    """The blob store gives no addresses."""
+
+    reason: ClassVar[str] = "DIRECT_TRANSFER_UNAVAILABLE"
+    code: ClassVar[str] = "FAILED_PRECONDITION"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this service has no object store that clients may reach: send with UploadBlobs and read with ReadFile"
+        )
+
+
 class BlobLost(Exception):
     """Recorded content is not in the store, or is shorter than recorded: damage, never the caller's mistake."""
 

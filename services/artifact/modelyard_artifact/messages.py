@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from modelyard.api.artifact.v1 import artifact_pb2, artifact_service_pb2
 from modelyard.references import InvalidReference, parse_name, parse_version_reference
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from modelyard_artifact.models import Artifact, FilePage, Upload, UploadStatus
+
+B = TypeVar("B", bytes, memoryview)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -56,25 +58,26 @@ def parse_begin_upload(request: artifact_service_pb2.BeginUploadRequest) -> Begi
     return BeginUpload(model=model, manifest=manifest.build(files), request_id=request_id)
 
 
-def parse_piece(request: artifact_service_pb2.UploadBlobsRequest) -> BlobHeader | WholeBlobs | bytes:
+def parse_piece(
+    request: artifact_service_pb2.UploadBlobsRequest | memoryview,
+) -> BlobHeader | WholeBlobs | bytes | memoryview:
     """Reads one piece of an upload stream.
 
     Raises:
         InvalidField: neither header nor chunk nor blobs, more than 1 MiB, or a malformed header.
         NotFound: the upload id is not one that was ever given out.
     """
+    if isinstance(request, memoryview):
+        return _chunk(request)
     kind = request.WhichOneof("piece")
     if kind == "chunk":
-        if len(request.chunk) > CHUNK_BYTES:
-            raise InvalidField("chunk", f"has {len(request.chunk)} bytes; send at most {CHUNK_BYTES} at once")
-        return request.chunk
+        return _chunk(request.chunk)
     if kind is None:
         raise InvalidField("piece", "is missing: send a header, a chunk or blobs")
     if kind == "blobs":
         return _whole_blobs(request.blobs)
     header = request.header
-    if not _SHA256.fullmatch(header.sha256):
-        raise InvalidField("header.sha256", "must be 64 lower-case hex digits")
+    check_sha256(header.sha256, "header.sha256")
     if header.offset < 0:
         raise InvalidField("header.offset", f"{header.offset} is below zero")
     upload_id = parse_upload_id(header.upload_id, "header.upload_id")
@@ -151,12 +154,31 @@ def parse_read_files(request: artifact_service_pb2.ReadFilesRequest) -> ReadFile
     Raises:
         InvalidField: any of them.
     """
-    version = parse_version(request.model_version)
-    if not 0 < len(request.paths) <= MAX_PATHS:
-        raise InvalidField("paths", f"has {len(request.paths)} paths: name 1 to {MAX_PATHS:,}")
-    problems = ((index, manifest.path_problem(path)) for index, path in enumerate(request.paths))
+    return ReadFiles(version=parse_version(request.model_version), paths=parse_paths(request.paths))
+
+
+def parse_paths(paths: Sequence[str]) -> tuple[str, ...]:
+    """Checks paths of files.
+
+    Raises:
+        InvalidField: none, too many, or one that no artifact has.
+    """
+    if not 0 < len(paths) <= MAX_PATHS:
+        raise InvalidField("paths", f"has {len(paths)} paths: name 1 to {MAX_PATHS:,}")
+    problems = ((index, manifest.path_problem(path)) for index, path in enumerate(paths))
     _raise_if_any(Violation(f"paths[{index}]", problem) for index, problem in problems if problem)
-    return ReadFiles(version=version, paths=tuple(request.paths))
+    return tuple(paths)
+
+
+def check_sha256(text: str, field: str) -> str:
+    """Checks a hash.
+
+    Raises:
+        InvalidField: it is not one.
+    """
+    if not _SHA256.fullmatch(text):
+        raise InvalidField(field, "must be 64 lower-case hex digits")
+    return text
 
 
 def parse_model(text: str, field: str = "model") -> str:
@@ -197,7 +219,14 @@ def upload_to_proto(status: UploadStatus) -> artifact_pb2.Upload:
             for each in status.missing
         ],
         create_time=timestamp(upload.create_time),
+        expire_time=timestamp(status.expire_time) if status.expire_time else None,
+        direct=status.direct,
     )
+
+
+def file_to_proto(file: FileEntry) -> artifact_pb2.FileEntry:
+    """Returns the message of a file."""
+    return artifact_pb2.FileEntry(path=file.path, size=file.size, sha256=file.sha256)
 
 
 def artifact_to_proto(artifact: Artifact) -> artifact_pb2.Artifact:
@@ -214,11 +243,15 @@ def page_to_proto(page: FilePage) -> artifact_service_pb2.ListFilesResponse:
     """Returns the message of a page of files."""
     return artifact_service_pb2.ListFilesResponse(
         artifact_digest=page.digest,
-        files=[
-            artifact_pb2.FileEntry(path=file.path, size=file.size, sha256=file.sha256) for file in page.files
-        ],
+        files=[file_to_proto(file) for file in page.files],
         next_page_token="" if page.next_path is None else encode_token([page.digest, page.next_path]),
     )
+
+
+def _chunk(data: B) -> B:
+    if len(data) > CHUNK_BYTES:
+        raise InvalidField("chunk", f"has {len(data)} bytes; send at most {CHUNK_BYTES} at once")
+    return data
 
 
 def _whole_blobs(message: artifact_service_pb2.WholeBlobs) -> WholeBlobs:

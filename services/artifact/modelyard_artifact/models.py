@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 CHUNK_BYTES = 1 << 20
@@ -77,6 +77,7 @@ class Upload:
     digest: str
     state: UploadState
     create_time: datetime
+    update_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,45 @@ class UploadStatus:
 
     upload: Upload
     missing: Sequence[MissingBlob]
+    expire_time: datetime | None
+    direct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """One HTTP request that whoever holds it may make."""
+
+    url: str
+    method: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PartUrl:
+    """Where to send one part of a blob."""
+
+    number: int
+    offset: int
+    length: int
+    request: SignedUrl
+
+
+@dataclass(frozen=True, slots=True)
+class BlobUrls:
+    """Where to send the parts of a blob that the object store does not have yet."""
+
+    blob: Blob
+    parts: Sequence[PartUrl]
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FileUrl:
+    """Where to read a file from the object store."""
+
+    file: FileEntry
+    request: SignedUrl
+    expire_time: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceServicer
-from modelyard_artifact import life_messages, messages, signature_messages
+from modelyard_artifact import direct_messages, life_messages, messages, signature_messages
 from modelyard_kit.auth import current_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from modelyard_artifact.archives import Archives
     from modelyard_artifact.artifacts import Artifacts
     from modelyard_artifact.collection import Collector
+    from modelyard_artifact.direct import Direct
     from modelyard_artifact.listing import Listings
     from modelyard_artifact.references import References
     from modelyard_artifact.signatures import Signatures
@@ -30,6 +32,8 @@ class ArtifactServicer(ArtifactServiceServicer):
         artifacts: Artifacts,
         transfers: Transfers,
         *,
+        archives: Archives,
+        direct: Direct,
         references: References,
         listings: Listings,
         collector: Collector,
@@ -38,6 +42,8 @@ class ArtifactServicer(ArtifactServiceServicer):
     ) -> None:
         self._artifacts = artifacts
         self._transfers = transfers
+        self._archives = archives
+        self._direct = direct
         self._references = references
         self._listings = listings
         self._collector = collector
@@ -51,7 +57,7 @@ class ArtifactServicer(ArtifactServiceServicer):
         return pb.BeginUploadResponse(upload=messages.upload_to_proto(status))
 
     async def UploadBlobs(
-        self, request_iterator: AsyncIterator[pb.UploadBlobsRequest], context: Any
+        self, request_iterator: AsyncIterator[pb.UploadBlobsRequest | memoryview], context: Any
     ) -> pb.UploadBlobsResponse:
         completed = await self._transfers.receive(current_call(), _pieces(request_iterator))
         return pb.UploadBlobsResponse(completed=completed)
@@ -67,6 +73,26 @@ class ArtifactServicer(ArtifactServiceServicer):
         artifact = await self._artifacts.commit(current_call(), upload_id, bundles)
         return pb.CommitUploadResponse(artifact=messages.artifact_to_proto(artifact))
 
+    async def CancelUpload(self, request: pb.CancelUploadRequest, context: Any) -> pb.CancelUploadResponse:
+        await self._artifacts.cancel(current_call(), messages.parse_upload_id(request.upload_id))
+        return pb.CancelUploadResponse()
+
+    async def SignUploadUrls(
+        self, request: pb.SignUploadUrlsRequest, context: Any
+    ) -> pb.SignUploadUrlsResponse:
+        urls = await self._direct.sign_upload(current_call(), *direct_messages.parse_sign_upload(request))
+        return direct_messages.upload_urls_to_proto(urls)
+
+    async def FinishBlob(self, request: pb.FinishBlobRequest, context: Any) -> pb.FinishBlobResponse:
+        await self._direct.finish(current_call(), *direct_messages.parse_finish_blob(request))
+        return pb.FinishBlobResponse()
+
+    async def SignDownloadUrls(
+        self, request: pb.SignDownloadUrlsRequest, context: Any
+    ) -> pb.SignDownloadUrlsResponse:
+        found = await self._direct.sign_download(*direct_messages.parse_sign_download(request))
+        return direct_messages.download_urls_to_proto(*found)
+
     async def GetArtifact(self, request: pb.GetArtifactRequest, context: Any) -> pb.GetArtifactResponse:
         digest, model = messages.parse_get_artifact(request)
         artifact = await self._artifacts.artifact(digest, model)
@@ -76,9 +102,18 @@ class ArtifactServicer(ArtifactServiceServicer):
         page = await self._artifacts.list_files(messages.parse_list_files(request))
         return messages.page_to_proto(page)
 
-    async def ReadFile(self, request: pb.ReadFileRequest, context: Any) -> AsyncIterator[pb.ReadFileResponse]:
+    # The messages of UploadBlobs, ReadFile and ReadArchive are made of bytes by the module `framing`.
+    async def ReadFile(  # type: ignore[override]
+        self, request: pb.ReadFileRequest, context: Any
+    ) -> AsyncIterator[bytes]:
         async for chunk in self._artifacts.read_file(messages.parse_read_file(request)):
-            yield pb.ReadFileResponse(chunk=chunk)
+            yield chunk
+
+    async def ReadArchive(  # type: ignore[override]
+        self, request: pb.ReadArchiveRequest, context: Any
+    ) -> AsyncIterator[bytes]:
+        async for chunk in self._archives.read(messages.parse_version(request.model_version)):
+            yield chunk
 
     async def ReadFiles(
         self, request: pb.ReadFilesRequest, context: Any
@@ -136,7 +171,7 @@ class ArtifactServicer(ArtifactServiceServicer):
 
 
 async def _pieces(
-    requests: AsyncIterator[pb.UploadBlobsRequest],
-) -> AsyncIterator[BlobHeader | WholeBlobs | bytes]:
+    requests: AsyncIterator[pb.UploadBlobsRequest | memoryview],
+) -> AsyncIterator[BlobHeader | WholeBlobs | bytes | memoryview]:
     async for request in requests:
         yield messages.parse_piece(request)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     ColumnElement,
+    DateTime,
     Select,
     and_,
     bindparam,
@@ -38,6 +39,15 @@ _INSERT_FILES = text(
     bindparam("paths", type_=ARRAY(TEXT)),
     bindparam("hashes", type_=ARRAY(TEXT)),
     bindparam("sizes", type_=ARRAY(BIGINT)),
+)
+
+_INSERT_BLOBS = text(
+    "INSERT INTO blobs (sha256, size, create_time)"
+    " SELECT *, :now FROM unnest(:hashes, :sizes) ON CONFLICT DO NOTHING"
+).bindparams(
+    bindparam("hashes", type_=ARRAY(TEXT)),
+    bindparam("sizes", type_=ARRAY(BIGINT)),
+    bindparam("now", type_=DateTime(timezone=True)),
 )
 
 
@@ -125,9 +135,19 @@ async def abandoned_uploads(connection: AsyncConnection, before: datetime, limit
     return [row.id for row in rows]
 
 
-async def delete_upload(connection: AsyncConnection, upload_id: str, before: datetime) -> bool:
-    """Deletes an open upload that nobody worked on since `before`, and its manifest if nobody else needs it."""
-    gone = delete(uploads).where(uploads.c.id == upload_id, _is_open(), uploads.c.update_time < before)
+async def open_uploads(connection: AsyncConnection, upload_ids: Sequence[str]) -> set[str]:
+    """Those of some uploads that take bytes."""
+    query = select(uploads.c.id).where(uploads.c.id.in_(upload_ids), _is_open())
+    return set((await connection.execute(query)).scalars())
+
+
+async def delete_upload(
+    connection: AsyncConnection, upload_id: str, *, before: datetime | None = None
+) -> bool:
+    """Deletes an open upload, if given only one that nobody worked on since `before`, and its manifest if nobody needs it."""
+    gone = delete(uploads).where(uploads.c.id == upload_id, _is_open())
+    if before is not None:
+        gone = gone.where(uploads.c.update_time < before)
     digest = (await connection.execute(gone.returning(uploads.c.digest))).scalar_one_or_none()
     if digest is None:
         return False
@@ -178,17 +198,9 @@ async def announced_blobs(
 async def add_blobs(connection: AsyncConnection, new: Sequence[Blob], now: datetime) -> None:
     """Notes that the blob store has these contents; harmless when that was noted before."""
     # In one order everywhere, so that two uploads of the same content wait for each other and never in a circle.
-    values = [
-        {"sha256": blob.sha256, "size": blob.size, "create_time": now}
-        for blob in sorted(new, key=lambda blob: blob.sha256)
-    ]
-    await connection.execute(insert(blobs).values(values).on_conflict_do_nothing())
-
-
-async def add_blob(connection: AsyncConnection, blob: Blob, now: datetime) -> None:
-    """Notes that the blob store has this content; harmless when that was noted before."""
-    values = insert(blobs).values(sha256=blob.sha256, size=blob.size, create_time=now)
-    await connection.execute(values.on_conflict_do_nothing())
+    ordered = sorted(new, key=lambda blob: blob.sha256)
+    rows = {"hashes": [blob.sha256 for blob in ordered], "sizes": [blob.size for blob in ordered], "now": now}
+    await connection.execute(_INSERT_BLOBS, rows)
 
 
 async def add_artifact(connection: AsyncConnection, digest: str, now: datetime) -> None:
@@ -277,4 +289,5 @@ def _upload(row: Any) -> Upload:
         digest=row.digest,
         state=UploadState(row.state),
         create_time=row.create_time,
+        update_time=row.update_time,
     )

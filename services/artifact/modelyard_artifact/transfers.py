@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelyard_artifact import store
-from modelyard_artifact.artifacts import own_upload
+from modelyard_artifact.artifacts import check_open, own_upload
 from modelyard_artifact.errors import DigestMismatch, OffsetMismatch
-from modelyard_artifact.models import UploadState
-from modelyard_kit.errors import InvalidField, InvalidState, NotFound
+from modelyard_kit.errors import InvalidField, NotFound
 from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from modelyard_kit.auth import Call
     from modelyard_kit.clock import Clock
     from modelyard_kit.db import Database
+
+_GROUP_BYTES = 4 << 20
+_GROUP_BLOBS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,32 @@ class WholeBlobs:
     contents: tuple[bytes, ...]
 
 
+class Recorder:
+    """Writes the rows of content that is stored."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def record(self, upload_id: str, blobs: Sequence[Blob]) -> None:
+        """Notes that content of an upload is stored, if the upload is still there.
+
+        As long as it is, its manifest names the content, so that nobody took it for garbage since it was stored.
+
+        Raises:
+            NotFound: the upload was cancelled or has expired meanwhile.
+        """
+
+        async def work(connection: AsyncConnection) -> None:
+            if not await store.keep_upload(connection, upload_id):
+                raise NotFound("upload", upload_id)
+            await store.add_blobs(connection, blobs, self._clock())
+
+        await failpoint("artifact.blob.before_record")
+        await self._database.in_tx(work, isolation="READ COMMITTED")
+        await failpoint("artifact.blob.after_record")
+
+
 class Transfers:
     """Use cases of receiving content."""
 
@@ -55,7 +84,9 @@ class Transfers:
         self._blobs = blobs
         self._clock = clock
 
-    async def receive(self, call: Call, pieces: AsyncIterator[BlobHeader | WholeBlobs | bytes]) -> int:
+    async def receive(
+        self, call: Call, pieces: AsyncIterator[BlobHeader | WholeBlobs | bytes | memoryview]
+    ) -> int:
         """Takes the pieces of one stream; returns how many blobs it brought to their end.
 
         Raises:
@@ -82,19 +113,22 @@ class Transfers:
 
 
 class _Stream:
-    """Where one stream is: the upload it last named and the blob it is in."""
+    """Where one stream is: the upload it last named, the blob it is in, and small blobs to be stored together."""
 
     def __init__(self, database: Database, blobs: BlobStore, clock: Clock, call: Call) -> None:
         self._database = database
         self._blobs = blobs
         self._clock = clock
+        self._recorder = Recorder(database, clock)
         self._call = call
         self._upload: Upload | None = None
         self._receiver: _Receiver | _Drain | None = None
+        self._group: dict[Blob, bytes] = {}
+        self._storing: asyncio.Task[None] | None = None
         self.completed = 0
 
     async def begin(self, header: BlobHeader) -> None:
-        await self.close()
+        await self._leave_blob()
         upload = await self._open_upload(header.upload_id)
 
         async def work(connection: AsyncConnection) -> tuple[Blob, bool] | None:
@@ -113,14 +147,14 @@ class _Stream:
             self._receiver = await self._resume(upload.id, blob, header.offset)
         await self._complete_if_full()
 
-    async def append(self, chunk: bytes) -> None:
+    async def append(self, chunk: bytes | memoryview) -> None:
         if self._receiver is None:
             raise InvalidField("header", "is missing: send the header of a blob before its chunks")
         await self._receiver.append(chunk)
         await self._complete_if_full()
 
     async def take(self, piece: WholeBlobs) -> None:
-        await self.close()
+        await self._leave_blob()
         upload = await self._open_upload(piece.upload_id)
         contents = await asyncio.to_thread(_by_hash, piece.contents)
 
@@ -132,44 +166,55 @@ class _Stream:
         for actual in contents:
             if actual not in known:
                 raise DigestMismatch(expected="the content of a file of this upload", actual=actual)
-        new = {blob: contents[blob.sha256] for blob, stored in announced if not stored}
-        if new:
-            await asyncio.shield(self._store_whole(upload.id, new))
+        self._group |= {blob: contents[blob.sha256] for blob, stored in announced if not stored}
         self.completed += len(announced)
-
-    async def _store_whole(self, upload_id: str, new: dict[Blob, bytes]) -> None:
-        await self._blobs.put_whole(upload_id, new)
-        await self._record(upload_id, list(new))
-
-    async def _record(self, upload_id: str, blobs: Sequence[Blob]) -> None:
-        """Write the rows of content that the store has.
-
-        The upload must still be there: its manifest has kept collection away from the content since before it came. Without
-        it the content may be deleted at this very moment.
-        """
-
-        async def work(connection: AsyncConnection) -> None:
-            if not await store.keep_upload(connection, upload_id):
-                raise NotFound("upload", upload_id)
-            await store.add_blobs(connection, blobs, self._clock())
-
-        await failpoint("artifact.blob.before_record")
-        await self._database.in_tx(work, isolation="READ COMMITTED")
-        await failpoint("artifact.blob.after_record")
+        if len(self._group) >= _GROUP_BLOBS or sum(map(len, self._group.values())) >= _GROUP_BYTES:
+            await self._store_group()
 
     async def close(self) -> None:
+        """Stores what came whole and lets go of the blob that came in part."""
+        async with (
+            AsyncExitStack() as steps
+        ):  # last in, first out; each is done, also when one before it fails
+            steps.push_async_callback(self._stored)
+            steps.push_async_callback(self._store_group)
+            steps.push_async_callback(self._leave_blob)
+            steps.push_async_callback(self._stored)
+
+    async def _leave_blob(self) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver:
             await receiver.close()
 
+    async def _store_group(self) -> None:
+        """Begins to store the collected small blobs; only one such group at a time, the next one is collected meanwhile."""
+        await self._stored()
+        group, self._group = self._group, {}
+        if group and self._upload:
+            self._storing = asyncio.create_task(self._store_whole(self._upload.id, group))
+
+    async def _stored(self) -> None:
+        if self._storing is None:
+            return
+        try:
+            # Shielded: what came whole is kept even if the sender hangs up now.
+            await asyncio.shield(self._storing)
+        finally:
+            if self._storing.done():
+                self._storing = None
+
+    async def _store_whole(self, upload_id: str, group: dict[Blob, bytes]) -> None:
+        await self._blobs.put_whole(upload_id, group)
+        await self._recorder.record(upload_id, list(group))
+
     async def _open_upload(self, upload_id: str) -> Upload:
         if self._upload and self._upload.id == upload_id:
             return self._upload
+        await self._store_group()
 
         async def work(connection: AsyncConnection) -> Upload:
             upload = await own_upload(connection, self._call, upload_id)
-            if upload.state is not UploadState.OPEN:
-                raise InvalidState("upload", upload_id, state=upload.state, wanted=UploadState.OPEN)
+            check_open(upload)
             await store.touch_upload(connection, upload_id, self._clock())
             return upload
 
@@ -185,21 +230,22 @@ class _Stream:
                 expected=partial.offset,
                 actual=offset,
             )
-        return _Receiver(partial, blob, upload_id)
+        return _Receiver(partial, blob)
 
     async def _complete_if_full(self) -> None:
         receiver = self._receiver
-        if receiver is None or receiver.done or receiver.offset != receiver.blob.size:
+        if receiver is None or receiver.done or receiver.offset < receiver.blob.size:
             return
-        if isinstance(receiver, _Receiver):
-            # Shielded: a blob that came whole is kept even if the sender hangs up now.
-            await asyncio.shield(self._store(receiver))
+        if isinstance(receiver, _Receiver) and self._upload:
+            await self._stored()
+            self._storing = asyncio.create_task(self._store(self._upload.id, receiver))
+            await self._stored()
         receiver.done = True
         self.completed += 1
 
-    async def _store(self, receiver: _Receiver) -> None:
-        await receiver.partial.finish()
-        await self._record(receiver.upload_id, [receiver.blob])
+    async def _store(self, upload_id: str, receiver: _Receiver) -> None:
+        await receiver.finish()
+        await self._recorder.record(upload_id, [receiver.blob])
 
 
 def _by_hash(contents: Sequence[bytes]) -> dict[str, bytes]:
@@ -209,24 +255,40 @@ def _by_hash(contents: Sequence[bytes]) -> dict[str, bytes]:
 class _Receiver:
     """Takes the chunks of a blob into its partial."""
 
-    def __init__(self, partial: Partial, blob: Blob, upload_id: str) -> None:
-        self.partial = partial
+    def __init__(self, partial: Partial, blob: Blob) -> None:
+        self._partial = partial
+        self._writing: asyncio.Task[None] | None = None
         self.blob = blob
-        self.upload_id = upload_id
+        self.offset = partial.offset
         self.done = False
 
-    @property
-    def offset(self) -> int:
-        return self.partial.offset
-
-    async def append(self, chunk: bytes) -> None:
+    async def append(self, chunk: bytes | memoryview) -> None:
+        """Writes while the next chunk is on its way; what goes wrong is raised by the next call."""
         if self.done and chunk:
             raise _too_long(self.blob)
         if chunk:
-            await self.partial.append(chunk)
+            await self._written()
+            self._writing = asyncio.create_task(self._partial.append(chunk))
+            self.offset += len(chunk)
+
+    async def finish(self) -> None:
+        await self._written()
+        await self._partial.finish()
 
     async def close(self) -> None:
-        await self.partial.close()
+        try:
+            await self._written()
+        finally:
+            await self._partial.close()
+
+    async def _written(self) -> None:
+        if self._writing is None:
+            return
+        try:
+            await asyncio.shield(self._writing)
+        finally:
+            if self._writing.done():
+                self._writing = None
 
 
 class _Drain:
@@ -241,7 +303,7 @@ class _Drain:
         self.offset = offset
         self.done = False
 
-    async def append(self, chunk: bytes) -> None:
+    async def append(self, chunk: bytes | memoryview) -> None:
         if self.offset + len(chunk) > self.blob.size:
             raise _too_long(self.blob)
         self.offset += len(chunk)

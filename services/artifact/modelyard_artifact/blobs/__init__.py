@@ -10,14 +10,15 @@ Owners and hashes are made or checked by the service (UUIDs, 64 hex digits); tex
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from datetime import datetime
 
-    from modelyard_artifact.models import Blob
+    from modelyard_artifact.models import Blob, BlobUrls, SignedUrl
 
-__all__ = ["BlobStore", "Partial"]
+__all__ = ["BlobStore", "DirectTransfer", "Partial"]
 
 
 class Partial(ABC):
@@ -29,7 +30,7 @@ class Partial(ABC):
         """Bytes received so far: where the next ones go."""
 
     @abstractmethod
-    async def append(self, data: bytes) -> None:
+    async def append(self, data: bytes | memoryview) -> None:
         """Adds bytes at `offset`.
 
         Raises:
@@ -52,8 +53,35 @@ class Partial(ABC):
         """Makes what was received durable and lets go of it. May be repeated."""
 
 
+class DirectTransfer(Protocol):
+    """Addresses of an object store, and the proof of what came there."""
+
+    async def sign_upload(self, owner: str, blob: Blob) -> BlobUrls:
+        """Addresses for the parts of a blob that were not sent yet."""
+
+    async def finish(self, owner: str, blob: Blob) -> None:
+        """Proves size and hash of what was sent to the addresses and gives it its name.
+
+        Raises:
+            UploadIncomplete: parts are missing.
+            DigestMismatch: not the announced bytes; they were thrown away.
+        """
+
+    async def sign_download(self, blob: Blob) -> tuple[SignedUrl, datetime]:
+        """Address to read a blob at, and when it stops working."""
+
+
 class BlobStore(ABC):
     """Stores blobs by content. Engines: local disk, S3, memory (tests)."""
+
+    @property
+    def direct(self) -> DirectTransfer | None:
+        """What lets clients send and read without passing the service; None where nothing does."""
+        return None
+
+    @abstractmethod
+    async def tidy(self, older_than: datetime) -> None:
+        """Throws away what a crash before `older_than` left and no owner has; most engines leave nothing."""
 
     @abstractmethod
     async def size(self, sha256: str) -> int | None:
@@ -73,7 +101,15 @@ class BlobStore(ABC):
 
     @abstractmethod
     async def discard(self, owner: str) -> None:
-        """Throws away every partial of an owner; harmless when there is none."""
+        """Throws away every partial of an owner, however it came; harmless when there is none."""
+
+    @abstractmethod
+    async def owners(self) -> Collection[str]:
+        """Everybody who has partials, or something else that `discard` throws away."""
+
+    @abstractmethod
+    def stored(self, older_than: datetime) -> AsyncIterator[Blob]:
+        """Yields every blob that became one before `older_than`, in the order of the hashes."""
 
     @abstractmethod
     def read(self, blob: Blob, offset: int, length: int) -> AsyncIterator[bytes]:
@@ -91,19 +127,13 @@ class BlobStore(ABC):
         """
         return [b"".join([piece async for piece in self.read(blob, 0, blob.size)]) for blob in blobs]
 
+    @abstractmethod
     async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
-        """Makes small blobs durable whose hashes the caller found right.
+        """Makes small blobs durable under their hashes, all together; the caller found the hashes right.
 
         Raises:
             StorageFull: no room.
         """
-        for blob, data in contents.items():
-            partial = await self.resume(owner, blob)
-            try:
-                await partial.append(data[partial.offset :])
-                await partial.finish()
-            finally:
-                await partial.close()
 
     @abstractmethod
     async def delete(self, sha256: str) -> None:

@@ -1,26 +1,35 @@
 """Blobs in a folder of the local disk.
 
-`blobs/ab/cd/<sha256>` are complete and never written again; `partial/` holds what is arriving. A partial becomes a blob
-by one rename on the same file system, after its content was synced and before its folder is.
+`blobs/ab/<sha256>` are complete and never written again; `partial/` holds what is arriving. A partial becomes a blob by
+one rename on the same file system, after its content was synced and before its folder is. Small blobs that come together
+are synced and renamed together.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from modelyard_artifact.blobs import BlobStore
-from modelyard_artifact.blobs.partials import Disk, Partials, make_folder, sync_folder
+from modelyard_artifact.blobs.partials import (
+    Disk,
+    Partials,
+    make_folder,
+    sync_folder,
+    sync_many,
+    write_new,
+)
 from modelyard_artifact.errors import BlobLost
-from modelyard_artifact.models import CHUNK_BYTES
+from modelyard_artifact.models import CHUNK_BYTES, Blob
 from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from modelyard_artifact.blobs import Partial
-    from modelyard_artifact.models import Blob
 
 DEFAULT_RESERVE = 64 << 20
 
@@ -66,6 +75,29 @@ class LocalBlobStore(BlobStore):
         """See BlobStore."""
         await self._partials.discard(owner)
 
+    async def tidy(self, older_than: datetime) -> None:
+        """See BlobStore. Everything here has an owner or is a blob."""
+
+    async def owners(self) -> Collection[str]:
+        """See BlobStore."""
+        return await self._partials.owners()
+
+    async def stored(self, older_than: datetime) -> AsyncIterator[Blob]:
+        """See BlobStore."""
+        for folder in await self._disk.run(_sorted, self._root / "blobs"):
+            for blob in await self._disk.run(_blobs_in, folder, older_than.timestamp()):
+                yield blob
+
+    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
+        """See BlobStore."""
+        folder = await self._disk.run(self._write_group, owner, contents)
+        targets = {folder / blob.sha256: self._path(blob.sha256) for blob in contents}
+        await failpoint("artifact.blob.before_rename")
+        await self._disk.run(_move_all, targets)
+        await failpoint("artifact.blob.after_rename")
+        await self._disk.run(sync_many, self._root, {target.parent for target in targets.values()})
+        await self._disk.run(folder.rmdir)
+
     async def read(self, blob: Blob, offset: int, length: int) -> AsyncIterator[bytes]:
         """See BlobStore."""
         try:
@@ -93,11 +125,22 @@ class LocalBlobStore(BlobStore):
 
     async def _publish(self, source: Path, blob: Blob) -> None:
         target = self._path(blob.sha256)
-        await self._disk.run(make_folder, target.parent)
         await failpoint("artifact.blob.before_rename")
-        await self._disk.run(_move, source, target)
+        await self._disk.run(_move_all, {source: target})
         await failpoint("artifact.blob.after_rename")
         await self._disk.run(sync_folder, target.parent)
+
+    def _write_group(self, owner: str, contents: Mapping[Blob, bytes]) -> Path:
+        self._partials.check_room(sum(map(len, contents.values())))
+        folder = self._partials.group_folder(owner)
+        try:
+            for blob, data in contents.items():
+                write_new(folder / blob.sha256, data)
+            sync_many(self._root, [folder / blob.sha256 for blob in contents])
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder
 
     def _read(self, blob: Blob) -> bytes:
         try:
@@ -109,10 +152,28 @@ class LocalBlobStore(BlobStore):
         return data
 
     def _path(self, sha256: str) -> Path:
-        return self._root / "blobs" / sha256[:2] / sha256[2:4] / sha256
+        # One level of folders: with 256 of them a million blobs are no burden, and making folders costs as much as files.
+        return self._root / "blobs" / sha256[:2] / sha256
 
 
-def _move(source: Path, target: Path) -> None:
+def _move_all(targets: Mapping[Path, Path]) -> None:
     # Content decides the name, so replacing a blob that is there already changes nothing a reader could see.
-    source.chmod(0o400)
-    source.replace(target)
+    for source, target in targets.items():
+        make_folder(target.parent)
+        source.chmod(0o400)
+        os.utime(source)  # since when it is a blob
+        source.replace(target)
+
+
+def _sorted(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def _blobs_in(folder: Path, older_than: float) -> list[Blob]:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            status = entry.stat()
+            if status.st_mtime < older_than:
+                found.append(Blob(entry.name, status.st_size))
+    return sorted(found, key=lambda blob: blob.sha256)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from modelyard_artifact.blobs import BlobStore, Partial
 from modelyard_artifact.errors import BlobLost, DigestMismatch, OffsetMismatch, StorageFull
-from modelyard_artifact.models import CHUNK_BYTES
+from modelyard_artifact.models import CHUNK_BYTES, Blob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from modelyard_artifact.models import Blob
+    from collections.abc import AsyncIterator, Collection, Mapping
 
 
 class MemoryBlobStore(BlobStore):
@@ -20,6 +19,7 @@ class MemoryBlobStore(BlobStore):
 
     def __init__(self, *, capacity: int = 1 << 30) -> None:
         self.blobs: dict[str, bytes] = {}
+        self.times: dict[str, datetime] = {}
         self.partials: dict[tuple[str, str], bytearray] = {}
         self.holders: dict[tuple[str, str], _MemoryPartial] = {}
         self.capacity = capacity
@@ -58,6 +58,32 @@ class MemoryBlobStore(BlobStore):
             self.partials.pop(key)
             self.holders.pop(key, None)
 
+    async def tidy(self, older_than: datetime) -> None:
+        """See BlobStore. Nothing outlives the process."""
+
+    async def owners(self) -> Collection[str]:
+        """See BlobStore."""
+        return {owner for owner, _ in self.partials}
+
+    async def stored(self, older_than: datetime) -> AsyncIterator[Blob]:
+        """See BlobStore."""
+        for sha256 in sorted(self.blobs):
+            if self.times[sha256] < older_than:
+                yield Blob(sha256, len(self.blobs[sha256]))
+
+    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
+        """See BlobStore."""
+        del owner  # there is no step in between that could be left over
+        if sum(map(len, contents.values())) > self.room():
+            raise StorageFull
+        for blob, data in contents.items():
+            self.put(blob.sha256, data)
+
+    def put(self, sha256: str, data: bytes) -> None:
+        """Keeps a blob."""
+        self.blobs[sha256] = data
+        self.times[sha256] = datetime.now(UTC)
+
     async def read(self, blob: Blob, offset: int, length: int) -> AsyncIterator[bytes]:
         """See BlobStore."""
         data = self.blobs.get(blob.sha256)
@@ -81,7 +107,7 @@ class _MemoryPartial(Partial):
     def offset(self) -> int:
         return len(self._store.partials.get(self._key, b""))
 
-    async def append(self, data: bytes) -> None:
+    async def append(self, data: bytes | memoryview) -> None:
         self._still_mine()
         if self.offset + len(data) > self._blob.size:
             self._throw_away()
@@ -97,7 +123,7 @@ class _MemoryPartial(Partial):
         actual = hashlib.sha256(data).hexdigest()
         if len(data) != self._blob.size or actual != self._blob.sha256:
             raise DigestMismatch(expected=self._blob.sha256, actual=actual)
-        self._store.blobs[self._blob.sha256] = data
+        self._store.put(self._blob.sha256, data)
 
     async def close(self) -> None:
         if self._store.holders.get(self._key) is self:
