@@ -8,7 +8,6 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
-from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, model_validator
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,10 +16,11 @@ from modelyard.api.artifact.v1.artifact_service_pb2_grpc import add_ArtifactServ
 from modelyard_artifact.access import access_table
 from modelyard_artifact.archives import Archives
 from modelyard_artifact.artifacts import Artifacts
-from modelyard_artifact.blobs.local import DEFAULT_RESERVE, LocalBlobStore
+from modelyard_artifact.blobs.local import DEFAULT_RESERVE
 from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.collection import Collected, Collector
 from modelyard_artifact.direct import Direct
+from modelyard_artifact.engines import blob_store, check_address
 from modelyard_artifact.framing import FramedServer
 from modelyard_artifact.governance_peer import GovernancePeer
 from modelyard_artifact.listing import Listings
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from modelyard_artifact.blobs import BlobStore
     from modelyard_kit.access import Grants
 
 SERVICE_NAME = "artifact"
@@ -78,48 +77,28 @@ class ArtifactSettings(Settings):
 
     @model_validator(mode="after")
     def _blob_store(self) -> Self:
-        address = urlsplit(self.blobs)
-        if address.scheme == "file":
-            if address.netloc or not address.path.startswith("/"):
-                raise ValueError(f"blobs={self.blobs}: write file:///absolute/path, with three slashes")
-        elif address.scheme == "s3":
-            if not address.netloc:
-                raise ValueError(f"blobs={self.blobs}: name the bucket, s3://bucket/prefix")
-            if self.staging is None or not self.staging.is_absolute():
-                raise ValueError("staging: with S3, name an absolute local folder for what is arriving")
-        else:
-            raise ValueError(f"blobs={self.blobs}: write file:///absolute/path or s3://bucket/prefix")
+        try:
+            check_address(self.blobs)
+        except ValueError as error:
+            raise ValueError(f"blobs={error}") from error
+        if self.blobs.startswith("s3:") and (self.staging is None or not self.staging.is_absolute()):
+            raise ValueError("staging: with S3, name an absolute local folder for what is arriving")
         return self
-
-
-def blob_store(settings: ArtifactSettings) -> BlobStore:
-    """The engine that the setting `blobs` asks for, not yet opened."""
-    address = urlsplit(settings.blobs)
-    reserve = settings.storage_reserve_bytes
-    if address.scheme == "file":
-        return LocalBlobStore(Path(unquote(address.path)), reserve=reserve)
-    from modelyard_artifact.blobs.s3 import S3BlobStore
-
-    prefix = address.path.strip("/")
-    if settings.staging is None:
-        raise ValueError("staging: with S3, name an absolute local folder for what is arriving")
-    return S3BlobStore(
-        address.netloc,
-        f"{prefix}/" if prefix else "",
-        staging=settings.staging,
-        endpoint=settings.s3_endpoint,
-        direct=settings.s3_direct,
-        public_endpoint=settings.s3_public_endpoint,
-        expiry=timedelta(minutes=settings.direct_url_minutes),
-        reserve=reserve,
-    )
 
 
 @asynccontextmanager
 async def build(parts: Chassis) -> AsyncIterator[Service]:
     """Wires the service on a chassis and lets go of the blob store at the end."""
     settings: ArtifactSettings = parts.settings
-    blobs = blob_store(settings)
+    blobs = blob_store(
+        settings.blobs,
+        reserve=settings.storage_reserve_bytes,
+        staging=settings.staging,
+        endpoint=settings.s3_endpoint,
+        public_endpoint=settings.s3_public_endpoint,
+        direct=settings.s3_direct,
+        expiry=timedelta(minutes=settings.direct_url_minutes),
+    )
     await blobs.open()
     catalog = CatalogPeer(parts.peers)
     signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.clock)

@@ -387,7 +387,7 @@ class Artifacts:
     async def _expire_one(self, upload_id: str, before: datetime) -> bool:
         async def work(connection: AsyncConnection) -> bool:
             await store.lock_manifests(connection, removing=True)
-            return await store.delete_upload(connection, upload_id, before=before)
+            return await store.delete_upload(connection, upload_id, before)
 
         # Bytes first: a crash between the two leaves a row that is found again, never bytes that nobody knows of.
         await self._blobs.discard(upload_id)

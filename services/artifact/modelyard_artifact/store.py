@@ -141,9 +141,7 @@ async def open_uploads(connection: AsyncConnection, upload_ids: Sequence[str]) -
     return set((await connection.execute(query)).scalars())
 
 
-async def delete_upload(
-    connection: AsyncConnection, upload_id: str, *, before: datetime | None = None
-) -> bool:
+async def delete_upload(connection: AsyncConnection, upload_id: str, before: datetime | None = None) -> bool:
     """Deletes an open upload, if given only one that nobody worked on since `before`, and its manifest if nobody needs it."""
     gone = delete(uploads).where(uploads.c.id == upload_id, _is_open())
     if before is not None:
@@ -201,6 +199,20 @@ async def add_blobs(connection: AsyncConnection, new: Sequence[Blob], now: datet
     ordered = sorted(new, key=lambda blob: blob.sha256)
     rows = {"hashes": [blob.sha256 for blob in ordered], "sizes": [blob.size for blob in ordered], "now": now}
     await connection.execute(_INSERT_BLOBS, rows)
+
+
+async def count_blobs(connection: AsyncConnection) -> tuple[int, int]:
+    """Number of recorded blobs, and their bytes."""
+    query = select(func.count(), func.coalesce(func.sum(blobs.c.size), 0)).select_from(blobs)
+    row = (await connection.execute(query)).one()
+    return int(row[0]), int(row[1])
+
+
+async def list_blobs(connection: AsyncConnection, after: str, limit: int) -> list[Blob]:
+    """Recorded blobs in the order of their hashes, those after a hash."""
+    query = select(blobs.c.sha256, blobs.c.size).where(blobs.c.sha256 > after)
+    rows = await connection.execute(query.order_by(blobs.c.sha256).limit(limit))
+    return [Blob(row.sha256, row.size) for row in rows]
 
 
 async def add_artifact(connection: AsyncConnection, digest: str, now: datetime) -> None:

@@ -16,10 +16,12 @@ from rich.table import Table
 
 from modelyard import contexts
 from modelyard_suite import plan, suite
+from modelyard_suite.artifacts_cli import artifacts
 from modelyard_suite.home import Home, State
 from modelyard_suite.supervisor import is_alive
 
 app = typer.Typer()
+app.add_typer(artifacts, name="artifacts")
 _console = Console(highlight=False)
 
 _EXPECTED = (

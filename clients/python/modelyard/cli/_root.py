@@ -45,6 +45,21 @@ class RootGroup(typer.core.TyperGroup):
             raise typer.Exit(1) from error
 
 
+class AddedToGroup(typer.core.TyperGroup):
+    """Group of ours to which packages add verbs by a group of the same name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Our verbs, then theirs."""
+        return [*super().list_commands(ctx), *sorted(set(self._added()) - set(self.commands))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """One verb; other packages are imported only when it is not ours."""
+        return super().get_command(ctx, cmd_name) or self._added().get(cmd_name)
+
+    def _added(self) -> Mapping[str, Any]:
+        return getattr(added_commands().get(self.name or ""), "commands", {})
+
+
 @functools.cache
 def added_commands() -> Mapping[str, Any]:
     """The verbs of other packages. One that cannot be imported never breaks the rest."""

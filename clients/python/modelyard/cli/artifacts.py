@@ -9,11 +9,12 @@ import typer
 
 from modelyard.cli._input import read_rows
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
+from modelyard.cli._root import AddedToGroup
 from modelyard.cli._session import Description, Limit, Tags, connect, pairs, values
 from modelyard.cli.catalog import ModelName, Reference
 from modelyard.types import Dataset, ModelMetadata
 
-artifacts = typer.Typer(help="The files of versions.", no_args_is_help=True)
+artifacts = typer.Typer(help="The files of versions.", no_args_is_help=True, cls=AddedToGroup)
 
 
 @artifacts.command("list")
