@@ -20,7 +20,7 @@ from modelyard_artifact.blobs.local import DEFAULT_RESERVE
 from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.collection import Collected, Collector
 from modelyard_artifact.direct import Direct
-from modelyard_artifact.engines import blob_store, check_address
+from modelyard_artifact.engines import check_address, engine
 from modelyard_artifact.framing import FramedServer
 from modelyard_artifact.governance_peer import GovernancePeer
 from modelyard_artifact.listing import Listings
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from modelyard_artifact.blobs import BlobStore
     from modelyard_kit.access import Grants
 
 SERVICE_NAME = "artifact"
@@ -86,11 +87,9 @@ class ArtifactSettings(Settings):
         return self
 
 
-@asynccontextmanager
-async def build(parts: Chassis) -> AsyncIterator[Service]:
-    """Wires the service on a chassis and lets go of the blob store at the end."""
-    settings: ArtifactSettings = parts.settings
-    blobs = blob_store(
+def blob_store(settings: ArtifactSettings) -> BlobStore:
+    """The engine that the settings ask for, not yet opened."""
+    return engine(
         settings.blobs,
         reserve=settings.storage_reserve_bytes,
         staging=settings.staging,
@@ -99,6 +98,13 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
         direct=settings.s3_direct,
         expiry=timedelta(minutes=settings.direct_url_minutes),
     )
+
+
+@asynccontextmanager
+async def build(parts: Chassis) -> AsyncIterator[Service]:
+    """Wires the service on a chassis and lets go of the blob store at the end."""
+    settings: ArtifactSettings = parts.settings
+    blobs = blob_store(settings)
     await blobs.open()
     catalog = CatalogPeer(parts.peers)
     signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.clock)

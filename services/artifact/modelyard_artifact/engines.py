@@ -30,7 +30,7 @@ def check_address(address: str) -> None:
         raise ValueError(f"{address}: write file:///absolute/path or s3://bucket/prefix")
 
 
-def blob_store(
+def engine(
     address: str,
     *,
     reserve: int = DEFAULT_RESERVE,

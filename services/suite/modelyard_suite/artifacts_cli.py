@@ -19,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from modelyard_artifact.engines import blob_store
+from modelyard_artifact.engines import engine
 from modelyard_artifact.moving import Moved, Mover
 from modelyard_kit.db import Database
 from modelyard_kit.errors import DomainError
@@ -78,7 +78,7 @@ async def _migrate(
         staging = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-migrate-")))
         stores = []
         for number, (address, endpoint) in enumerate(((source, source_endpoint), (target, target_endpoint))):
-            made = blob_store(address, endpoint=endpoint, staging=staging / str(number), direct=False)
+            made = engine(address, endpoint=endpoint, staging=staging / str(number), direct=False)
             await made.open()
             stack.push_async_callback(made.close)
             stores.append(made)
