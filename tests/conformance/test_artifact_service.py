@@ -409,8 +409,8 @@ async def test_abandoned_uploads_expire(service: ArtifactService, blobs: Path) -
     old = await client.begin({"m": data}, request_id="r1")
     await client.send([header(old.id, data), *list(chunks(data))[:2]])
     store = LocalBlobStore(blobs)
-    peers: Any = None
-    artifacts = Artifacts(service.database, store, CatalogPeer(peers), utc_now)
+    unused: Any = None
+    artifacts = Artifacts(service.database, store, CatalogPeer(unused), unused, utc_now)
     assert await artifacts.expire(timedelta(hours=1)) == 0
     assert await artifacts.expire(timedelta(0)) == 1
     await store.close()
