@@ -33,7 +33,10 @@ _REPEATABLE = {
         "ListModelVersions", "SetTags", "SetMetrics", "CopyModelVersion", "ListAliasHistory", "GetAliasAt", "RecordLineage",
         "QueryLineage", "GetLimits",
     ),
-    f"{_API}.artifact.v1.ArtifactService": ("BeginUpload", "GetUpload", "CommitUpload", "GetArtifact", "ListFiles"),
+    f"{_API}.artifact.v1.ArtifactService": (
+        "BeginUpload", "GetUpload", "SignUploadUrls", "FinishBlob", "CommitUpload", "CancelUpload", "GetArtifact", "ListFiles",
+        "SignDownloadUrls", "ListArtifacts", "GetStorageStatistics",
+    ),
     f"{_API}.governance.v1.GovernanceService": (
         "ExchangeToken", "GetJwks", "GetCaller", "CreatePrincipal", "GetPrincipal", "ListPrincipals", "ListTokens",
         "RevokeToken", "CreateGrant", "ListGrants", "CheckPermission", "SetApprovalPolicy", "GetApprovalPolicy",

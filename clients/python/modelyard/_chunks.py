@@ -8,10 +8,31 @@ and these few functions know the encoding of that one field. Whatever looks othe
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 
+if TYPE_CHECKING:
+    import grpc
+
+_SERVICE = f"/{pb.DESCRIPTOR.services_by_name['ArtifactService'].full_name}/"
 _UPLOAD_TAG = b"\x12"  # field 2, length-delimited
 _READ_TAG = 0x0A  # field 1, length-delimited
+
+
+class RawArtifactStub:
+    """The calls that carry content: UploadBlobs takes serialized requests, the others give serialized answers."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.UploadBlobs: Any = channel.stream_unary(
+            _SERVICE + "UploadBlobs", response_deserializer=pb.UploadBlobsResponse.FromString
+        )
+        self.ReadFile: Any = channel.unary_stream(
+            _SERVICE + "ReadFile", request_serializer=pb.ReadFileRequest.SerializeToString
+        )
+        self.ReadArchive: Any = channel.unary_stream(
+            _SERVICE + "ReadArchive", request_serializer=pb.ReadArchiveRequest.SerializeToString
+        )
 
 
 def upload_chunk(data: bytes | bytearray | memoryview) -> bytes:

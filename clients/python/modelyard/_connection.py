@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import grpc
 
 from modelyard._channel import open_channel, parse_target
+from modelyard._chunks import RawArtifactStub
 from modelyard._refusals import FirstStatus
 from modelyard._status import error_from_call
 from modelyard._token import TokenSource
@@ -74,7 +75,7 @@ class Connection:
         self._timeout = timeout
         self._max_message_bytes = max_message_bytes
         self._channels: dict[Any, grpc.aio.Channel] = {}
-        self._stubs: dict[str, Any] = {}
+        self._stubs: dict[tuple[str, Any], Any] = {}
         self._token = TokenSource(token, self._exchange)
         self._closed = False
 
@@ -89,6 +90,11 @@ class Connection:
         return cast("ArtifactServiceAsyncStub", self.stub("artifact", ArtifactServiceStub))
 
     @property
+    def raw_artifact(self) -> RawArtifactStub:
+        """Stub of the artifact store for the calls that carry content, as bytes."""
+        return self.stub("artifact", RawArtifactStub)
+
+    @property
     def governance(self) -> GovernanceServiceAsyncStub:
         """Stub of governance."""
         return cast("GovernanceServiceAsyncStub", self.stub("governance", GovernanceServiceStub))
@@ -100,9 +106,10 @@ class Connection:
 
     def stub(self, service: str, make: Callable[[Any], R]) -> R:
         """The stub that `make` builds on the channel of a service, made once."""
-        if service not in self._stubs:
-            self._stubs[service] = make(self._channel(service))
-        return cast("R", self._stubs[service])
+        key = (service, make)
+        if key not in self._stubs:
+            self._stubs[key] = make(self._channel(service))
+        return cast("R", self._stubs[key])
 
     async def access_token(self) -> str:
         """The short-lived token that calls carry."""

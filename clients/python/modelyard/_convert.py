@@ -48,6 +48,10 @@ MESSAGES: dict[str, type[Any]] = {
         f"{_API}.artifact.v1.{c.__name__}": c
         for c in (types.FileEntry, types.Artifact, types.MissingBlob, types.Upload)
     },
+    **{
+        f"{_API}.artifact.v1.{c.__name__}": c
+        for c in (types.SignedUrl, types.PartUrl, types.BlobUrls, types.FileUrl, types.StorageStatistics)
+    },
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Principal, types.ApiToken, types.Grant)},
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ApprovalPolicy, types.Review, types.Approval)},
     f"{_API}.governance.v1.JsonWebKey": types.SigningKey,

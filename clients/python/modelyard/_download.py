@@ -1,37 +1,38 @@
-"""Fetching files: into a folder beside the destination, verified while written, shown only when complete."""
+"""Fetching a tree: into a folder beside the destination, verified while written, shown only when complete.
+
+What is on this machine already is not fetched: what an interrupted download of the same left, what the cache holds, and
+content that the tree has twice. A program that is killed leaves the folder, and the same download again continues in it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import shutil
-import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from modelyard import errors
+from modelyard._cache import BlobCache
+from modelyard._fetch import Fetch
+from modelyard._local import Tree
 from modelyard._manifest import check_path, manifest_digest
+from modelyard._partial import PartialFolder
 from modelyard._progress import report
 from modelyard.references import parse_version_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from modelyard._artifacts import AsyncArtifacts
+    from modelyard._connection import Connection
     from modelyard._progress import Progress
     from modelyard._versions import AsyncVersions
     from modelyard.types import FileEntry
-
-MAX_ATTEMPTS = 5
-"""Streams cut one after the other without a byte getting through, before giving up."""
-_PARALLEL = 4
-_FIRST_PAUSE = 0.2
-_CUT = (errors.Unavailable, errors.DeadlineExceeded, errors.Cancelled)
 
 
 async def download(
     artifacts: AsyncArtifacts,
     versions: AsyncVersions,
+    connection: Connection,
     reference: str,
     destination: Path,
     *,
@@ -42,117 +43,66 @@ async def download(
 
     Raises:
         ConfigurationError: the destination exists and may not be overwritten.
-        DigestMismatch: what came is not what the manifest says.
+        DigestMismatch: what came is not what the manifest says; nothing of it is left.
     """
-    destination = await asyncio.to_thread(_check_destination, destination, overwrite=overwrite)
-    if parse_version_reference(reference).number is None:
-        # An alias may move between two files; a number cannot.
-        reference = (await versions.get(reference)).name
-    digest, files = await _manifest(artifacts, reference)
-    staged = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}")
-    await asyncio.to_thread(staged.mkdir, parents=True)
+    destination = await asyncio.to_thread(check_destination, destination, overwrite=overwrite)
+    reference = await fixed(versions, reference)
+    digest, files = await manifest(artifacts, reference)
+    cache = BlobCache()
+    folder = await asyncio.to_thread(PartialFolder, destination, digest)
     try:
-        await _fetch_all(artifacts, reference, files, staged, progress)
-        if manifest_digest(files) != digest:
-            raise errors.DigestMismatch(f"the files of {reference} do not make up its artifact {digest}")
-        await asyncio.to_thread(_put_in_place, staged, destination)
+        tree = await asyncio.to_thread(Tree, folder, files, cache)
+        with report("download", sum(file.size for file in files), len(files), progress) as advance:
+            await Fetch(artifacts, connection, reference, tree, advance).run()
+        await asyncio.to_thread(folder.publish, [folder.files / file.path for file in files])
+    except errors.DigestMismatch:
+        await asyncio.to_thread(folder.remove)
+        raise
     finally:
-        await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
+        folder.close()
+    await asyncio.to_thread(_remember, cache, tree, destination)
     return destination
 
 
-async def _manifest(artifacts: AsyncArtifacts, reference: str) -> tuple[str, Sequence[FileEntry]]:
-    files = await artifacts.list_files(reference).collect()
+async def fixed(versions: AsyncVersions, reference: str) -> str:
+    """The version by its number: an alias may move between two files."""
+    if parse_version_reference(reference).number is None:
+        return (await versions.get(reference)).name
+    return reference
+
+
+async def manifest(artifacts: AsyncArtifacts, reference: str) -> tuple[str, Sequence[FileEntry]]:
+    """Digest and files of a version, which belong together.
+
+    Raises:
+        DigestMismatch: they do not.
+    """
+    digest, files = await artifacts.list_all(reference)
     for file in files:
         check_path(file.path)  # the answer decides where we write
-    version_digest = await artifacts.digest_of(reference)
-    return version_digest, files
+    if manifest_digest(files) != digest:
+        raise errors.DigestMismatch(f"the files of {reference} do not make up its artifact {digest}")
+    return digest, files
 
 
-async def _fetch_all(
-    artifacts: AsyncArtifacts, reference: str, files: Sequence[FileEntry], staged: Path, progress: Progress
-) -> None:
-    limit = asyncio.Semaphore(_PARALLEL)
-    with report("download", sum(file.size for file in files), progress) as advance:
+def check_destination(destination: Path, *, overwrite: bool) -> Path:
+    """The destination as an absolute path.
 
-        async def fetch(file: FileEntry) -> None:
-            async with limit:
-                await _fetch(artifacts, reference, file, staged, advance)
-
-        tasks = [asyncio.create_task(fetch(file)) for file in files]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _fetch(
-    artifacts: AsyncArtifacts, reference: str, file: FileEntry, staged: Path, advance: Callable[[int], None]
-) -> None:
-    target = staged / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    attempts = 0
-    with target.open("wb") as out:
-        while True:
-            before = out.tell()
-            try:
-                await _receive(artifacts, reference, file, out, digest, advance)
-                break
-            except _CUT:
-                attempts = 0 if out.tell() > before else attempts + 1
-                if attempts >= MAX_ATTEMPTS:
-                    raise
-                await asyncio.sleep(_FIRST_PAUSE * 2**attempts)
-        size = out.tell()
-    if size != file.size or digest.hexdigest() != file.sha256:
-        raise errors.DigestMismatch(
-            f"file {file.path} of {reference} came with {size} bytes and SHA-256 {digest.hexdigest()}, "
-            f"announced were {file.size} bytes and {file.sha256}",
-            metadata={"expected": file.sha256, "actual": digest.hexdigest()},
-        )
-
-
-async def _receive(
-    artifacts: AsyncArtifacts,
-    reference: str,
-    file: FileEntry,
-    out: BinaryIO,
-    digest: hashlib._Hash,
-    advance: Callable[[int], None],
-) -> None:
-    """Append what is left of a file; stops as soon as there is more than was announced."""
-    if out.tell() >= file.size:
-        return
-    async for chunk in artifacts.read_file(reference, file.path, offset=out.tell()):
-        digest.update(chunk)
-        await asyncio.to_thread(out.write, chunk)
-        advance(len(chunk))
-        if out.tell() > file.size:
-            return
-
-
-def _put_in_place(staged: Path, destination: Path) -> None:
-    """Give the folder its name; what stood there goes only after that."""
-    old = destination.with_name(f"{staged.name}.old")
-    if destination.exists():
-        destination.replace(old)
-    staged.replace(destination)
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink(missing_ok=True)
-
-
-def _check_destination(destination: Path, *, overwrite: bool) -> Path:
+    Raises:
+        ConfigurationError: something is there and may not be overwritten.
+    """
     destination = destination.expanduser().absolute()
     if not overwrite and destination.exists() and not _is_empty_folder(destination):
         raise errors.ConfigurationError(
             f"{destination} exists; choose another folder or allow it to be replaced (overwrite=True, --overwrite)"
         )
     return destination
+
+
+def _remember(cache: BlobCache, tree: Tree, destination: Path) -> None:
+    added = [cache.add(entry.sha256, destination / entry.path) for entry in tree.fetched]
+    if any(added):
+        cache.prune()
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -61,7 +61,7 @@ async def log_model(
         prepared = await asyncio.to_thread(
             flavors.prepare, model, Path(folder), runtime=runtime, example=example, signature=signature
         )
-        files = await scan(prepared.path)
+        files = await scan(prepared.path, progress)
         artifact = await _store(connection, artifacts, name, files, create=create, progress=progress)
     provenance = await asyncio.to_thread(capture, prepared.packages)
     version = await AsyncVersions(connection).create(

@@ -5,21 +5,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import stat
+import threading
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from modelyard._progress import report
 from modelyard.errors import InvalidArgument
 from modelyard.types import FileEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from modelyard._progress import Progress
+
+T = TypeVar("T")
 
 MAX_PATH_BYTES = 1024
 _HEADER = "modelyard-manifest-v1\n"
+BATCH_BYTES = 4 * 1024 * 1024
+BATCH_FILES = 256
 _READ_BYTES = 1024 * 1024
-_HASHERS = 4
+_TELL_BYTES = 32 * 1024 * 1024
+_HASHERS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -61,51 +72,112 @@ def check_path(path: str) -> str:
     return path
 
 
-async def scan(root: Path) -> list[LocalFile]:
+async def scan(root: Path, progress: Progress = None) -> list[LocalFile]:
     """The file, or every file under the folder, with size and SHA-256.
 
     Raises:
         InvalidArgument: there is nothing, nothing but folders, or a path that cannot be stored.
     """
-    found = await asyncio.to_thread(_find, root)
-    limit = asyncio.Semaphore(_HASHERS)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(_HASHERS, thread_name_prefix="modelyard-hash") as pool:
+        found = await loop.run_in_executor(pool, _find, root)
+        with report("hash", sum(file.size for file in found), len(found), progress) as advance:
+            stop = threading.Event()
 
-    async def hashed(path: str, source: Path) -> LocalFile:
-        async with limit:
-            return LocalFile(source, await asyncio.to_thread(_hash, path, source))
+            def tell(size: int, files: int) -> None:
+                if stop.is_set():
+                    raise InterruptedError
+                loop.call_soon_threadsafe(advance, size, files)
 
-    return list(await asyncio.gather(*(hashed(path, source) for path, source in found)))
+            try:
+                jobs = [
+                    loop.run_in_executor(pool, _hash_all, batch, tell) for batch in batches(found, _by_size)
+                ]
+                hashed = [file for batch in await asyncio.gather(*jobs) for file in batch]
+                await asyncio.sleep(0)  # what the threads told last
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return hashed
 
 
-def _find(root: Path) -> Sequence[tuple[str, Path]]:
+def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items in batches that are worth a visit to a thread: many small files, or one large one."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= BATCH_BYTES or len(batch) >= BATCH_FILES:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Found:
+    path: str
+    source: Path
+    size: int
+
+
+def _by_size(found: _Found) -> int:
+    return found.size
+
+
+def _find(root: Path) -> Sequence[_Found]:
     root = root.expanduser().absolute()
     if root.is_file():
-        return [(check_path(unicodedata.normalize("NFC", root.name)), root)]
+        path = check_path(unicodedata.normalize("NFC", root.name))
+        return [_Found(path, root, root.stat().st_size)]
     if not root.is_dir():
         raise InvalidArgument(f"{root} is no file and no folder")
-    found: dict[str, Path] = {}
+    found: dict[str, _Found] = {}
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
             source = Path(folder, name)
             path = check_path(unicodedata.normalize("NFC", source.relative_to(root).as_posix()))
-            if not source.is_file():
-                raise InvalidArgument(f"{source} is neither a regular file nor a link to one")
             if path in found:
                 raise InvalidArgument(
-                    f"{source} and {found[path]} have the same path {path!r} in Unicode form NFC"
+                    f"{source} and {found[path].source} have the same path {path!r} in Unicode form NFC"
                 )
-            found[path] = source
+            found[path] = _Found(path, source, _regular_size(source))
     if not found:
         raise InvalidArgument(f"folder {root} holds no files")
-    return sorted(found.items(), key=lambda item: item[0].encode())
+    return sorted(found.values(), key=lambda file: file.path.encode())
 
 
-def _hash(path: str, source: Path) -> FileEntry:
-    digest = hashlib.sha256()
-    size = 0
-    with source.open("rb") as file:
-        while data := file.read(_READ_BYTES):
-            digest.update(data)
-            size += len(data)
-    return FileEntry(path, size, digest.hexdigest())
+def _regular_size(source: Path) -> int:
+    """The size of a regular file or of one that a link leads to."""
+    try:
+        status = source.stat()
+    except OSError:
+        status = None  # a link that leads nowhere, or in a circle
+    if status is None or not stat.S_ISREG(status.st_mode):
+        raise InvalidArgument(f"{source} is neither a regular file nor a link to one")
+    return status.st_size
+
+
+def _hash_all(batch: Sequence[_Found], tell: Callable[[int, int], None]) -> list[LocalFile]:
+    """Hash files in one thread; a large one tells of its progress on the way."""
+    buffer = memoryview(bytearray(_READ_BYTES))
+    hashed = []
+    told = files = 0
+    for file in batch:
+        digest = hashlib.sha256()
+        size = 0
+        with file.source.open("rb", buffering=0) as source:
+            while count := source.readinto(buffer):
+                digest.update(buffer[:count])
+                size += count
+                told += count
+                if told >= _TELL_BYTES:
+                    tell(told, files)
+                    told = files = 0
+        files += 1
+        hashed.append(LocalFile(file.source, FileEntry(file.path, size, digest.hexdigest())))
+    tell(told, files)
+    return hashed

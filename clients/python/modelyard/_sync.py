@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 
     from modelyard._events import AsyncEventWatch
     from modelyard._pager import AsyncPager
+    from modelyard._reading import AsyncFile
     from modelyard.types import Event
 
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A")
+
+_OPEN_BUFFER_BYTES = 1024 * 1024
 
 _lock = threading.Lock()
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
@@ -142,6 +146,20 @@ def watching(
     @functools.wraps(method)
     def call(self: Blocking[Any], /, *args: P.args, **kwargs: P.kwargs) -> EventWatch:
         return EventWatch(method(self._async, *args, **kwargs))
+
+    return call
+
+
+def opening(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, AsyncFile]],
+) -> Callable[Concatenate[Any, P], io.BufferedReader]:
+    """The blocking form of a method that opens a file."""
+
+    @functools.wraps(method)
+    def call(self: Blocking[Any], /, *args: P.args, **kwargs: P.kwargs) -> io.BufferedReader:
+        from modelyard._reading import RemoteFile
+
+        return io.BufferedReader(RemoteFile(run(method(self._async, *args, **kwargs))), _OPEN_BUFFER_BYTES)
 
     return call
 

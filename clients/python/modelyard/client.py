@@ -21,7 +21,7 @@ from modelyard import (
 )
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
 from modelyard._client import AsyncClient
-from modelyard._sync import Blocking, EventWatch, Pager, blocking, paging, streaming, watching
+from modelyard._sync import Blocking, EventWatch, Pager, blocking, opening, paging, streaming, watching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,6 +114,17 @@ class Artifacts(Blocking[_artifacts.AsyncArtifacts]):
 
     upload = blocking(_artifacts.AsyncArtifacts.upload)
     download = blocking(_artifacts.AsyncArtifacts.download)
+    download_archive = blocking(_artifacts.AsyncArtifacts.download_archive)
+    read = blocking(_artifacts.AsyncArtifacts.read)
+    open = opening(_artifacts.AsyncArtifacts.open)
+    list = paging(_artifacts.AsyncArtifacts.list)
+    statistics = blocking(_artifacts.AsyncArtifacts.statistics)
+    sign_upload_urls = blocking(_artifacts.AsyncArtifacts.sign_upload_urls)
+    finish_blob = blocking(_artifacts.AsyncArtifacts.finish_blob)
+    cancel_upload = blocking(_artifacts.AsyncArtifacts.cancel_upload)
+    sign_download_urls = blocking(_artifacts.AsyncArtifacts.sign_download_urls)
+    list_all = blocking(_artifacts.AsyncArtifacts.list_all)
+    read_archive = streaming(_artifacts.AsyncArtifacts.read_archive)
     begin_upload = blocking(_artifacts.AsyncArtifacts.begin_upload)
     get_upload = blocking(_artifacts.AsyncArtifacts.get_upload)
     commit_upload = blocking(_artifacts.AsyncArtifacts.commit_upload)

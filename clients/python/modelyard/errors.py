@@ -27,6 +27,7 @@
     │   ├── ResourceInUse                  unmet: what uses it
     │   ├── LineageCycle
     │   ├── UploadIncomplete
+    │   ├── DirectTransferUnavailable      send and read through the service
     │   └── DeploymentFailed               raised while waiting for a deployment
     ├── OffsetMismatch
     ├── ResourceExhausted
@@ -258,6 +259,10 @@ class UploadIncomplete(FailedPrecondition):
     """Blobs of the upload are still missing."""
 
 
+class DirectTransferUnavailable(FailedPrecondition):
+    """The blob store gives no addresses; bytes go through the service."""
+
+
 class DeploymentFailed(FailedPrecondition):
     """A deployment that was waited for could not be brought up."""
 
@@ -370,6 +375,7 @@ BY_REASON: dict[str, type[ModelyardError]] = {
     "DIGEST_MISMATCH": DigestMismatch,
     "SIGNATURE_INVALID": SignatureInvalid,
     "UPLOAD_INCOMPLETE": UploadIncomplete,
+    "DIRECT_TRANSFER_UNAVAILABLE": DirectTransferUnavailable,
     "OFFSET_MISMATCH": OffsetMismatch,
     "STORAGE_FULL": StorageFull,
     "PEER_UNAVAILABLE": PeerUnavailable,

@@ -45,6 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or writes the contexts of whoever runs it."""
     for name in ("MODELYARD_TARGET", "MODELYARD_TOKEN", "MODELYARD_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MODELYARD_CACHE", str(tmp_path / "home" / "cache"))
     folder = tmp_path / "home"
     monkeypatch.setenv("MODELYARD_HOME", str(folder))
     return folder

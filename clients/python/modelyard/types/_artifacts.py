@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -52,3 +53,57 @@ class Upload:
     artifact_digest: str = ""
     missing: tuple[MissingBlob, ...] = ()
     create_time: datetime | None = None
+    expire_time: datetime | None = None
+    direct: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedUrl:
+    """One HTTP request that whoever has it may make until it expires."""
+
+    url: str
+    method: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartUrl:
+    """Where to send one part of a blob: `length` bytes from `offset`."""
+
+    number: int
+    offset: int
+    length: int
+    request: SignedUrl
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobUrls:
+    """How to send one blob without passing the service: the parts that are not there yet."""
+
+    sha256: str
+    size: int
+    parts: tuple[PartUrl, ...] = ()
+    expire_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileUrl:
+    """How to read one file without passing the service; whoever reads it checks size and hash."""
+
+    file: FileEntry
+    request: SignedUrl
+    expire_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageStatistics:
+    """What is stored and what sharing saves; sizes in bytes."""
+
+    artifact_count: int = 0
+    logical_size: int = 0
+    blob_count: int = 0
+    stored_size: int = 0
+    deduplication_ratio: float = 1.0
+    open_upload_count: int = 0
+    unreferenced_blob_count: int = 0
+    unreferenced_size: int = 0
