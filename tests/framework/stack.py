@@ -186,12 +186,12 @@ class Processes(Stack):
 
     @classmethod
     @contextmanager
-    def start(cls) -> Iterator[Processes]:
-        """Run it within this block; everything is stopped and deleted afterwards."""
+    def start(cls, **extra: str) -> Iterator[Processes]:
+        """Run it within this block; everything is stopped and deleted afterwards. `extra` are settings for every process."""
         with short_folder() as folder:
             home = Home(folder / "suite")
             target = f"127.0.0.1:{plan.free_port()}"
-            suite.start_in_background(home, plan.Options(listen=target))
+            suite.start_in_background(home, plan.Options(listen=target, extra=extra))
             try:
                 yield cls(home, target)
             finally:

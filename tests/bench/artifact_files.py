@@ -1,0 +1,74 @@
+"""The files that the artifact benchmark moves, and the plain commands that it compares with."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MIB = 1 << 20
+SMALL = (1024, 16 * 1024)
+_PER_FOLDER = 100
+
+
+def one_file(folder: Path, size: int) -> Path:
+    """Make a folder with one file of random bytes."""
+    folder.mkdir(parents=True)
+    with (folder / "model.bin").open("wb") as out:
+        for start in range(0, size, 16 * MIB):
+            out.write(os.urandom(min(16 * MIB, size - start)))
+    return folder
+
+
+def many_files(folder: Path, count: int) -> Path:
+    """Make a folder with small files of random bytes and sizes."""
+    chance = random.Random(os.urandom(8))
+    for number in range(count):
+        parent = folder / f"part-{number // _PER_FOLDER:04d}"
+        if number % _PER_FOLDER == 0:
+            parent.mkdir(parents=True)
+        (parent / f"{number:06d}.bin").write_bytes(chance.randbytes(chance.randint(*SMALL)))
+    return folder
+
+
+def sparse_file(folder: Path, size: int) -> Path:
+    """Make a folder with one file of any size that takes no room itself; a few bytes make it unlike any other."""
+    folder.mkdir(parents=True)
+    with (folder / "model.bin").open("wb") as out:
+        out.write(os.urandom(64))
+        out.truncate(size)
+    return folder
+
+
+def floor(source: Path, target: Path) -> float:
+    """Seconds that `cp`, making it durable, and `sha256sum` take for a folder, one after the other."""
+    script = 'cp -r "$0" "$1" && sync -f "$1" && find "$1" -type f -print0 | xargs -0 sha256sum > /dev/null'
+    with removed(target):
+        return timed(["sh", "-c", script, str(source), str(target)])
+
+
+def timed(command: list[str]) -> float:
+    """Seconds that a command takes."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True)
+    return time.perf_counter() - start
+
+
+@contextmanager
+def removed(path: Path) -> Iterator[Path]:
+    """Remove a folder at the end, and let the disk finish what it has to do before the next measurement."""
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.sync()
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two folders hold the same files."""
+    return subprocess.run(["diff", "-r", "-q", str(first), str(second)], check=False).returncode == 0

@@ -1,0 +1,129 @@
+"""What the artifact benchmark prints: seconds, ratios, goals."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import argparse
+
+FLOOR = 0.6
+PLAIN_S3 = 0.9
+MLFLOW = 5.0
+MEMORY_MIB = 64.0
+SECOND_VERSION = 1.05
+
+
+@dataclass
+class Results:
+    """Seconds of every measurement by name, and the figures that are none."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    mlflow: str = ""
+    memory_mib: float | None = None
+    huge_bytes: int = 0
+    sent: int = 0
+    changed: int = 0
+
+    def add(self, name: str, seconds: float) -> None:
+        """Keep a measurement."""
+        self.seconds.setdefault(name, []).append(seconds)
+
+    def median(self, name: str) -> float | None:
+        """Median over the rounds; None if it was not measured."""
+        found = self.seconds.get(name)
+        return statistics.median(found) if found else None
+
+    def ratio(self, theirs: str, ours: str) -> float | None:
+        """How many times faster ours is, round by round, as a median."""
+        first, second = self.seconds.get(theirs), self.seconds.get(ours)
+        if not first or not second:
+            return None
+        return statistics.median(one / other for one, other in zip(first, second, strict=True))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One figure and its bound."""
+
+    name: str
+    measured: float
+    bound: float
+    at_least: bool
+
+    def __str__(self) -> str:
+        """The line that tools read."""
+        fine = self.measured >= self.bound if self.at_least else self.measured <= self.bound
+        return f"GOAL {self.name} {self.measured:.2f} {self.bound:g} {'ok' if fine else 'short'}"
+
+
+def report(results: Results, arguments: argparse.Namespace) -> None:
+    """Print the table, the machine and the goals."""
+    console = Console(width=120)
+    table = Table(
+        title=f"{arguments.size / 2**20:,.0f} MiB in one file (large), {arguments.files:,} files (small)"
+    )
+    for column in ("what", "seconds, min - median - max", "MiB/s, median"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for name, found in results.seconds.items():
+        size = results.huge_bytes if "huge" in name else 0 if "small" in name else arguments.size
+        rate = f"{size / 2**20 / statistics.median(found):,.0f}" if size else ""
+        table.add_row(name, f"{min(found):.2f} - {statistics.median(found):.2f} - {max(found):.2f}", rate)
+    console.print(table)
+    console.print(", ".join(_machine(results)))
+    if arguments.quick:
+        console.print("no GOAL lines: --quick moves too little to say anything")
+        return
+    for goal in goals(results):
+        print(goal)
+
+
+def goals(results: Results) -> Iterator[Goal]:
+    """The goals that were measured."""
+    ratios = {
+        "artifacts-local-upload-1gib": ("floor large", "upload large", FLOOR),
+        "artifacts-local-download-1gib": ("floor large", "download large", FLOOR),
+        "artifacts-local-small-upload": ("floor small", "upload small", FLOOR),
+        "artifacts-local-small-download": ("floor small", "download small", FLOOR),
+        "artifacts-s3-direct-up": ("plain S3 upload", "upload S3", PLAIN_S3),
+        "artifacts-s3-direct-down": ("plain S3 download", "download S3", PLAIN_S3),
+        **{
+            f"artifacts-vs-mlflow-{kind}-{action}": (f"MLflow {action} {kind}", f"{action} {kind}", MLFLOW)
+            for kind in ("large", "small")
+            for action in ("upload", "download")
+        },
+    }
+    for name, (theirs, ours, bound) in ratios.items():
+        found = results.ratio(theirs, ours)
+        if found is not None:
+            yield Goal(name, found, bound, at_least=True)
+    if results.memory_mib is not None:
+        yield Goal("artifacts-memory-mib", results.memory_mib, MEMORY_MIB, at_least=False)
+    if results.changed:
+        yield Goal(
+            "artifacts-second-version-bytes", results.sent / results.changed, SECOND_VERSION, at_least=False
+        )
+
+
+def _machine(results: Results) -> Iterator[str]:
+    yield f"Python {platform.python_version()}"
+    yield f"grpcio {metadata.version('grpcio')}"
+    if results.mlflow:
+        yield f"MLflow {results.mlflow}"
+    yield f"{os.cpu_count()} cores for everything"
+    yield f"load {os.getloadavg()[0]:.1f}"
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if found.returncode == 0:
+        yield f"commit {found.stdout.strip()}"
