@@ -16,6 +16,14 @@ structlog.configure(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the download cache of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODELYARD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[TestPostgres]:
     """A real PostgreSQL for this test process."""

@@ -133,7 +133,7 @@ def test_from_a_saved_model_to_a_champion(admin: Cli, schema: str, saved: Path, 
     assert "predict(input: FP64[-1, 4])" in admin.ok("versions", "show", f"{model}@champion").out
     assert admin.json("tags", "set", f"{model}/1", "team=blue") == {"team": "blue"}
     assert admin.json("metrics", "set", f"{model}/1", "matrix=[[1,0],[0,1]]")["matrix"] == [[1, 0], [0, 1]]
-    files = {one["path"] for one in admin.json("artifacts", "list", f"{model}/1")}
+    files = {one["path"] for one in admin.json("artifacts", "files", f"{model}/1")}
     assert files == {"model.skops", "note.txt"}
     admin.ok("artifacts", "download", f"{model}@champion", str(tmp_path / "down"))
     assert (tmp_path / "down" / "note.txt").read_text() == "accuracy 0.9"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from modelyard_suite.plan import free_port
 
 ENVIRONMENT = Path(".work/mlflow-artifacts")
 PACKAGE = "mlflow>=3.17,<4"
+WORKERS = 2
 _START_SECONDS = 120
 _CLIENT = """
 import json, sys, time, mlflow
@@ -99,9 +101,15 @@ def running(python: Path, folder: Path) -> Iterator[Mlflow]:
         url.rpartition(":")[2],
     ]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--serve-artifacts"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
+    command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", str(WORKERS)]
+    command += [
+        "--uvicorn-opts",
+        "--timeout-worker-healthcheck 120",
+    ]  # on a busy machine its workers would be killed
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment())
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=_environment(), start_new_session=True
+        )
     try:
         until = time.monotonic() + _START_SECONDS
         while not _answers(url):
@@ -110,7 +118,7 @@ def running(python: Path, folder: Path) -> Iterator[Mlflow]:
             time.sleep(0.2)
         yield Mlflow(python, url)
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGKILL)  # its workers, too; nothing of it is kept
         process.wait(30)
 
 

@@ -39,7 +39,7 @@ class Cli:
     def environment(self) -> Mapping[str, str]:
         """The environment of the command."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MODELYARD_")}
-        return {**kept, "MODELYARD_HOME": str(self.home)}
+        return {**kept, "MODELYARD_HOME": str(self.home), "MODELYARD_CACHE": str(self.home / "cache")}
 
     def run(self, *arguments: str, stdin: str = "", **environment: str) -> Finished:
         """Run it to its end."""

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
+from modelyard._cache import BlobCache
+from modelyard._manifest import manifest_digest
 from modelyard.references import parse_version_reference
-from modelyard_inference.artifacts import ArtifactCache, manifest_digest
+from modelyard.types import FileEntry
+from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.commands import CreateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
 from modelyard_inference.planner.observed import Gateway
-from modelyard_inference.ports import FileEntry
 from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
 from modelyard_inference.routes import Routes
@@ -326,7 +328,7 @@ class Site:
         db, store, wake = Database.connect(self.dsn), InferenceStore(), asyncio.Event()
         launcher = LocalLauncher(self.folder / "r", self.command)
         launcher.prepare()
-        cache = ArtifactCache(self.upstream, self.folder / "cache")
+        cache = ArtifactCache(self.upstream, self.folder / "cache", BlobCache(self.folder / "blobs", limit=0))
         cache.prepare()
         prober = HealthProber()
         routes = Routes(await db.read(store.routes), wake.set)

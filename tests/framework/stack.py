@@ -109,7 +109,11 @@ class InProcess(Stack):
                 },
                 "catalog": {},
                 "artifact": {"blobs": f"file://{home.blobs}"},
-                "inference": {"run_directory": home.run / "r", "cache_directory": home.cache},
+                "inference": {
+                    "run_directory": home.run / "r",
+                    "cache_directory": home.cache,
+                    "blob_cache_directory": home.cache / "blobs",
+                },
             }
             types: dict[str, tuple[Any, Any]] = {
                 "governance": (governance.GovernanceSettings, governance.build),

@@ -16,7 +16,7 @@ from modelyard._pager import AsyncPager
 from modelyard._versions import AsyncVersions
 from modelyard.api.artifact.v1 import artifact_pb2
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
-from modelyard.types import Artifact, BlobUrls, FileEntry, FileUrl, StorageStatistics, Upload
+from modelyard.types import Artifact, BlobUrls, FileEntry, FileUrl, Upload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -98,6 +98,35 @@ class AsyncArtifacts(Namespace):
             overwrite=overwrite,
             progress=progress,
         )
+
+    async def download_file(
+        self,
+        reference: str,
+        path: str,
+        destination: str | Path,
+        *,
+        overwrite: bool = False,
+        progress: Progress = None,
+    ) -> Path:
+        """Fetch one file of a version, verified, complete or not at all; resumes and caches as `download`."""
+        return await _download.download_file(
+            self,
+            AsyncVersions(self._connection),
+            self._connection,
+            version_reference(reference),
+            path,
+            Path(destination),
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+    async def find(self, reference: str, path: str) -> FileEntry:
+        """Size and SHA-256 of one file of a version.
+
+        Raises:
+            NotFound: it has no such file.
+        """
+        return await _reading.find(self, version_reference(reference), path)
 
     async def read(self, reference: str, path: str, *, offset: int = 0, length: int = 0) -> bytes:
         """The bytes of one file, checked against the manifest if it is read whole.
@@ -196,12 +225,6 @@ class AsyncArtifacts(Namespace):
             return rows(Artifact, answer.artifacts), answer.next_page_token
 
         return AsyncPager(fetch)
-
-    async def statistics(self) -> StorageStatistics:
-        """What is stored and what sharing saves."""
-        request = pb.GetStorageStatisticsRequest()
-        answer = await self._connection.call(self._connection.artifact.GetStorageStatistics, request)
-        return from_proto(StorageStatistics, answer.statistics)
 
     async def sign_download_urls(self, reference: str, paths: Sequence[str]) -> Sequence[FileUrl]:
         """Addresses to read files from the object store; whoever reads them checks size and hash."""

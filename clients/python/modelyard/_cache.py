@@ -20,6 +20,7 @@ import os
 import time
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ class CacheEntry:
 
     sha256: str
     size: int
-    last_used: float
+    last_used: datetime
     shared: bool
 
 
@@ -210,7 +211,8 @@ class BlobCache:
                     status = path.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # evicted by somebody else just now
-                yield CacheEntry(path.name, status.st_size, status.st_atime, status.st_nlink > 1)
+                used = datetime.fromtimestamp(status.st_atime, UTC)
+                yield CacheEntry(path.name, status.st_size, used, status.st_nlink > 1)
 
     def _remove_abandoned(self) -> None:
         for path in _children(self.folder / "tmp"):

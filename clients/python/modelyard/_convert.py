@@ -50,7 +50,7 @@ MESSAGES: dict[str, type[Any]] = {
     },
     **{
         f"{_API}.artifact.v1.{c.__name__}": c
-        for c in (types.SignedUrl, types.PartUrl, types.BlobUrls, types.FileUrl, types.StorageStatistics)
+        for c in (types.SignedUrl, types.PartUrl, types.BlobUrls, types.FileUrl)
     },
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Principal, types.ApiToken, types.Grant)},
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ApprovalPolicy, types.Review, types.Approval)},

@@ -60,7 +60,48 @@ async def download(
         raise
     finally:
         folder.close()
-    await asyncio.to_thread(_remember, cache, tree, destination)
+    came = [(entry.sha256, destination / entry.path) for entry in tree.fetched]
+    await asyncio.to_thread(_remember, cache, came)
+    return destination
+
+
+async def download_file(
+    artifacts: AsyncArtifacts,
+    versions: AsyncVersions,
+    connection: Connection,
+    reference: str,
+    path: str,
+    destination: Path,
+    *,
+    overwrite: bool,
+    progress: Progress,
+) -> Path:
+    """Fetch one file, which appears complete or not at all.
+
+    Raises:
+        ConfigurationError: the destination is a folder, or exists and may not be overwritten.
+        NotFound: the version has no such file.
+        DigestMismatch: what came is not what the manifest says; nothing of it is left.
+    """
+    destination = await asyncio.to_thread(check_destination, destination, overwrite=overwrite)
+    if destination.is_dir():
+        raise errors.ConfigurationError(f"{destination} is a folder; name a file")
+    reference = await fixed(versions, reference)
+    entry = await artifacts.find(reference, check_path(path))
+    cache = BlobCache()
+    folder = await asyncio.to_thread(PartialFolder, destination, entry.sha256)
+    try:
+        tree = await asyncio.to_thread(Tree, folder, [entry], cache)
+        with report("download", entry.size, 1, progress) as advance:
+            await Fetch(artifacts, connection, reference, tree, advance).run()
+        await asyncio.to_thread(folder.publish, [tree.target(entry)], tree.target(entry))
+    except errors.DigestMismatch:
+        await asyncio.to_thread(folder.remove)
+        raise
+    finally:
+        folder.close()
+    if tree.fetched:
+        await asyncio.to_thread(_remember, cache, [(entry.sha256, destination)])
     return destination
 
 
@@ -99,8 +140,8 @@ def check_destination(destination: Path, *, overwrite: bool) -> Path:
     return destination
 
 
-def _remember(cache: BlobCache, tree: Tree, destination: Path) -> None:
-    added = [cache.add(entry.sha256, destination / entry.path) for entry in tree.fetched]
+def _remember(cache: BlobCache, contents: Sequence[tuple[str, Path]]) -> None:
+    added = [cache.add(sha256, path) for sha256, path in contents]
     if any(added):
         cache.prune()
 

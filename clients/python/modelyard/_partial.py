@@ -45,14 +45,19 @@ class PartialFolder:
         self.files.mkdir(exist_ok=True)
         self.ranges.mkdir(exist_ok=True)
 
-    def publish(self, paths: Iterable[Path]) -> None:
-        """Make the files durable and give them their folder's name; what stood there goes only after that."""
+    def publish(self, paths: Iterable[Path], what: Path | None = None) -> None:
+        """Make the files durable and give them their folder's name; what stood there goes only after that.
+
+        Args:
+            paths: The files.
+            what: One file that gets the name instead of the folder.
+        """
         sync_tree(self.files, paths)
         old = self.path / "old"
         if self.destination.exists() or self.destination.is_symlink():
             shutil.rmtree(old, ignore_errors=True)  # of a program that was killed here
             self.destination.rename(old)
-        self.files.rename(self.destination)
+        (what or self.files).rename(self.destination)
         sync_folder(self.destination.parent)
         self.remove()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from modelyard._cache import BlobCache
 from modelyard.api.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from modelyard_inference.access import access_table
 from modelyard_inference.artifacts import ArtifactCache
@@ -42,6 +43,9 @@ class InferenceSettings(Settings):
         description="Short absolute folder for sockets, process ids and logs of replicas."
     )
     cache_directory: Path = Field(description="Folder for downloaded artifacts.")
+    blob_cache_directory: Path | None = Field(
+        None, description="Folder of the cache shared with clients; by default that of this user."
+    )
     start_timeout_seconds: float = Field(
         60.0, gt=0, description="Longest time a replica may take to load its model."
     )
@@ -67,7 +71,9 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     except RunFolderUnusable as error:
         raise SystemExit(str(error)) from error
     upstream = PeerUpstream(chassis.peers)
-    artifacts = ArtifactCache(upstream, settings.cache_directory / "artifacts")
+    artifacts = ArtifactCache(
+        upstream, settings.cache_directory / "artifacts", BlobCache(settings.blob_cache_directory)
+    )
     artifacts.prepare()
     prober = HealthProber()
     # Read before anybody can watch: a gateway must never see an emptier table than it serves.

@@ -1,7 +1,9 @@
 """The files of artifacts on this machine: downloaded once, verified, shared by all replicas.
 
 An artifact lies in `<folder>/<64 hex digits of its digest>/`. It gets that name by an atomic rename after every byte was
-checked, so what has the name is whole.
+checked, so what has the name is whole. Single contents come from and go to the cache that clients use (`modelyard._cache`),
+so that a version that shares files with another, or was downloaded by somebody here, costs less network. Its copies are
+hashed on the way, so nobody who can write to that cache can change what a replica loads.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from pathlib import Path, PurePosixPath
 
 import structlog
 
+from modelyard._cache import BlobCache
+from modelyard._manifest import manifest_digest
+from modelyard.types import FileEntry
 from modelyard_inference.models import Version
 from modelyard_inference.planner.observed import ArtifactStatus
-from modelyard_inference.ports import ArtifactSource, FileEntry
+from modelyard_inference.ports import ArtifactSource
 from modelyard_kit.errors import DomainError
 from modelyard_kit.faults import InjectedFault, failpoint
 
@@ -43,9 +48,15 @@ class ArtifactCache:
     """Artifacts in a local folder, fetched in the background."""
 
     def __init__(
-        self, source: ArtifactSource, folder: Path, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        source: ArtifactSource,
+        folder: Path,
+        blobs: BlobCache,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
+        self._blobs = blobs
         self._folder = folder
         self._monotonic = monotonic
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -132,24 +143,32 @@ class ArtifactCache:
         partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self._folder))
         try:
             for entry in files:
-                await _receive(self._source.read(name, entry.path), partial, entry)
+                target = partial / _safe(entry.path)
+                if not await asyncio.to_thread(self._take, entry, target):
+                    await _receive(self._source.read(name, entry.path), target, entry)
             await failpoint("inference.artifact.received")
             await asyncio.to_thread(_publish, partial, self.path(digest))
+            await asyncio.to_thread(self._remember, self.path(digest), files)
         finally:
             await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
 
+    def _take(self, entry: FileEntry, target: Path) -> bool:
+        """Make the folder of a file, and the file if its content is here."""
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._blobs.take(entry.sha256, entry.size, target):
+            return False
+        target.chmod(0o400)
+        _sync(target)
+        return True
 
-def manifest_digest(files: Sequence[FileEntry]) -> str:
-    """Return the digest of an artifact with these files; see `artifact.proto` for the text that is hashed."""
-    ordered = sorted(files, key=lambda entry: entry.path.encode())
-    lines = ["modelyard-manifest-v1", *(f"{entry.sha256} {entry.size} {entry.path}" for entry in ordered)]
-    return "sha256:" + hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    def _remember(self, folder: Path, files: Sequence[FileEntry]) -> None:
+        for entry in files:
+            self._blobs.add(entry.sha256, folder / entry.path)
+        self._blobs.prune()
 
 
-async def _receive(chunks: AsyncIterator[bytes], folder: Path, entry: FileEntry) -> None:
+async def _receive(chunks: AsyncIterator[bytes], target: Path, entry: FileEntry) -> None:
     """Write one file and check it."""
-    target = folder / _safe(entry.path)
-    await asyncio.to_thread(target.parent.mkdir, mode=0o700, parents=True, exist_ok=True)
     descriptor = await asyncio.to_thread(os.open, target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     hasher, size = hashlib.sha256(), 0
     try:
@@ -192,8 +211,8 @@ def _publish(partial: Path, final: Path) -> None:
     _sync(final.parent)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

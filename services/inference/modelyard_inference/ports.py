@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
+from modelyard.types import FileEntry
 from modelyard_inference.models import Version
 from modelyard_kit.access import Chain
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of an artifact: relative path, size in bytes, SHA-256 as 64 hex digits."""
-
-    path: str
-    size: int
-    sha256: str
 
 
 class Upstream(Protocol):

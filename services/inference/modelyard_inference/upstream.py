@@ -10,8 +10,8 @@ from modelyard.api.catalog.v1.model_pb2 import ModelVersion
 from modelyard.api.catalog.v1.signature_pb2 import InputLayout, MethodSignature, Signature, TensorSpec
 from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_DEPLOY
 from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest
+from modelyard.types import FileEntry
 from modelyard_inference.models import Version
-from modelyard_inference.ports import FileEntry
 from modelyard_kit.access import SYSTEM, Chain, ResourceType
 from modelyard_kit.errors import InvalidState, NotFound, PolicyUnmet
 from modelyard_kit.peers import Peers

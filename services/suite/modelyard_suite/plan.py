@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from modelyard._cache import SIZE_VARIABLE, cache_folder
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
 from modelyard_kit.config import PREFIX
@@ -90,6 +91,7 @@ def _particular(home: Home, name: str) -> Mapping[str, str]:
         "inference": {
             "run_directory": str(home.run / "r"),
             "cache_directory": str(home.cache),
+            "blob_cache_directory": str(cache_folder()),
             "stop_replicas_on_exit": "true",
         },
     }[name]
@@ -126,7 +128,7 @@ def _common(home: Home, name: str) -> dict[str, str]:
 
 def _inherited() -> dict[str, str]:
     """Return the environment without settings of Modelyard: those come from the plan alone."""
-    kept = {f"{PREFIX}OTLP_ENDPOINT", f"{PREFIX}LOG_LEVEL", f"{PREFIX}LOG_FORMAT"}
+    kept = {f"{PREFIX}OTLP_ENDPOINT", f"{PREFIX}LOG_LEVEL", f"{PREFIX}LOG_FORMAT", SIZE_VARIABLE}
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in kept}
 
 

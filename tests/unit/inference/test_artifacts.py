@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from modelyard_inference.artifacts import SPARE, ArtifactCache, manifest_digest
+from modelyard._cache import BlobCache
+from modelyard._manifest import manifest_digest
+from modelyard.types import FileEntry
+from modelyard_inference.artifacts import SPARE, ArtifactCache
 from modelyard_inference.models import Version
-from modelyard_inference.ports import FileEntry
 from modelyard_kit.errors import PeerUnavailable
 
 EMPTY_MANIFEST = "sha256:" + hashlib.sha256(b"modelyard-manifest-v1\n").hexdigest()
@@ -63,7 +65,7 @@ async def fetch(cache: ArtifactCache, version: Version) -> None:
 
 
 def make(source: Source, folder: Path) -> ArtifactCache:
-    cache = ArtifactCache(source, folder / "artifacts")
+    cache = ArtifactCache(source, folder / "artifacts", BlobCache(folder / "blobs", limit=1 << 30))
     cache.prepare()
     return cache
 
@@ -121,7 +123,8 @@ async def test_path_that_leaves_the_folder_is_refused(tmp_path: Path, path: str)
 async def test_failed_download_is_repeated_only_after_a_pause(tmp_path: Path) -> None:
     now = 0.0
     source = Source(weights=b"x")
-    cache = ArtifactCache(source, tmp_path, monotonic=lambda: now)
+    blobs = BlobCache(tmp_path / "blobs", limit=0)
+    cache = ArtifactCache(source, tmp_path / "artifacts", blobs, monotonic=lambda: now)
     cache.prepare()
     source.down = True
     await fetch(cache, source.version)
@@ -149,3 +152,29 @@ async def test_prune_keeps_what_is_used_and_a_few_more(tmp_path: Path) -> None:
     cache.prune(digests[:1])
     assert cache.path(digests[0]).exists()
     assert len(list((tmp_path / "artifacts").iterdir())) == SPARE + 1
+
+
+async def test_content_that_was_downloaded_once_comes_from_the_cache(tmp_path: Path) -> None:
+    source = Source(weights=b"0123456789", card=b"old")
+    cache = make(source, tmp_path)
+    await fetch(cache, source.version)
+    source.content["card"] = source.sent["card"] = b"new"
+    source.sent["weights"] = b"nobody asks for it"
+    await fetch(cache, source.version)
+    folder = cache.path(source.version.artifact_digest)
+    assert (folder / "weights").read_bytes() == b"0123456789"
+    assert (folder / "weights").stat().st_mode & 0o777 == 0o400
+    assert (folder / "card").read_bytes() == b"new"
+
+
+async def test_a_spoiled_cache_spoils_no_replica(tmp_path: Path) -> None:
+    source = Source(weights=b"0123456789")
+    cache = make(source, tmp_path)
+    await fetch(cache, source.version)
+    entry = BlobCache(tmp_path / "blobs", limit=1).entries()[0]
+    path = tmp_path / "blobs" / "blobs" / entry.sha256[:2] / entry.sha256
+    path.unlink()
+    path.write_bytes(b"9876543210")
+    source.content["card"] = source.sent["card"] = b"new"
+    await fetch(cache, source.version)
+    assert (cache.path(source.version.artifact_digest) / "weights").read_bytes() == b"0123456789"

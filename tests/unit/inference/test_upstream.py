@@ -20,7 +20,7 @@ from modelyard.api.catalog.v1.signature_pb2 import (
 )
 from modelyard.api.governance.v1 import governance_service_pb2 as governance_pb
 from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_DEPLOY
-from modelyard_inference.ports import FileEntry
+from modelyard.types import FileEntry
 from modelyard_inference.runtimes.signature import Signature as ReplicaSignature
 from modelyard_inference.upstream import PeerUpstream
 from modelyard_kit.access import SYSTEM, Link, ResourceType

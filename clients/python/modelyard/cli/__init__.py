@@ -11,6 +11,7 @@ from modelyard.cli import (
     access,
     approvals,
     artifacts,
+    cache,
     catalog,
     contexts,
     deployments,
@@ -76,6 +77,7 @@ app.add_typer(metadata.metadata, name="metadata")
 app.add_typer(lineage.lineage, name="lineage")
 app.add_typer(artifacts.artifacts, name="artifacts")
 app.add_typer(trust.trust, name="trust")
+app.add_typer(cache.cache, name="cache")
 app.add_typer(deployments.deployments, name="deployments")
 app.add_typer(access.principals, name="principals")
 app.add_typer(access.tokens, name="tokens")

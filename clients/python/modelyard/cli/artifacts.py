@@ -2,37 +2,149 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelyard.cli._input import read_rows
+from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._root import AddedToGroup
 from modelyard.cli._session import Description, Limit, Tags, connect, pairs, values
 from modelyard.cli.catalog import ModelName, Reference
+from modelyard.errors import DigestMismatch
 from modelyard.types import Dataset, ModelMetadata
 
 artifacts = typer.Typer(help="The files of versions.", no_args_is_help=True, cls=AddedToGroup)
 
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+artifacts = typer.Typer(
+    help="The files of versions: stored once by content, verified, never changed.", no_args_is_help=True
+)
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+INTERRUPTED = 130
+
+
+@contextmanager
+def resumable(noun: str) -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; the same command again continues the {noun} where it was", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
 @artifacts.command("list")
+def list_artifacts(
+    model: ModelName,
+    filter: Filter = "",  # noqa: A002  (the name of the option)
+    order_by: OrderBy = "",
+    limit: Limit = None,
+    output: Output = TABLE,
+) -> None:
+    """List the artifacts that were stored for a model, registered as a version or not; newest first.
+
+    Filter by digest, size, file_count and create_time: --filter "size > 1000000".
+    """
+    with connect() as client:
+        found = client.artifacts.list(model, filter=filter, order_by=order_by).collect(limit)
+        show_rows(found, ("digest", "file_count", "size", "create_time"), output)
+
+
+@artifacts.command("show")
+def show(reference: Reference, output: Output = TABLE) -> None:
+    """Show the artifact of a version: digest, number of files, size."""
+    with connect() as client:
+        version = client.versions.get(reference)
+        show_one(client.artifacts.get(version.artifact_digest, model=version.model), output)
+
+
+@artifacts.command("files")
 def list_files(reference: Reference, limit: Limit = None, output: Output = TABLE) -> None:
-    """List the files of a version."""
+    """List the files of a version with size and SHA-256."""
     with connect() as client:
         show_rows(client.artifacts.list_files(reference).collect(limit), ("path", "size", "sha256"), output)
+
+
+@artifacts.command("upload")
+def upload(
+    path: Annotated[Path, typer.Argument(help="File or folder.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="MODEL", help="Full name of the model it is for.")
+    ],
+    output: Output = TABLE,
+) -> None:
+    """Store a file or folder for a model without making a version of it; `versions create --digest` does that later.
+
+    Only content is sent that the store does not have. A transfer that was cut continues by itself, one that was
+    interrupted or killed when the same command is run again, also on another machine with the same files.
+    """
+    with connect() as client, resumable("upload"):
+        show_one(client.artifacts.upload(model, path), output)
 
 
 @artifacts.command("download")
 def download(
     reference: Reference,
-    destination: Annotated[Path, typer.Argument(help="Folder to make.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
+    destination: Annotated[Path | None, typer.Argument(help="Folder to make.", show_default=False)] = None,
+    archive: Annotated[
+        Path | None, typer.Option("--zip", metavar="FILE", help="Make one zip file instead of a folder.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Fetch the files of a version into a folder: verified, complete or not at all."""
-    with connect() as client:
-        typer.echo(client.download(reference, destination, overwrite=overwrite))
+    """Fetch the files of a version into a folder, or a zip: verified, complete or not at all.
+
+    What the cache of this machine holds is not fetched again (see `modelyard cache`). An interrupted download into a
+    folder leaves a hidden folder beside it, in which the same command continues.
+    """
+    if (destination is None) == (archive is None):
+        raise typer.BadParameter("name a folder to make, or a file with --zip")
+    with connect() as client, resumable("download"):
+        if archive:
+            typer.echo(client.artifacts.download_archive(reference, archive, overwrite=overwrite))
+        elif destination:
+            typer.echo(client.download(reference, destination, overwrite=overwrite))
+
+
+@artifacts.command("get")
+def get(
+    reference: Reference,
+    path: Annotated[str, typer.Argument(help="Path of the file in the artifact; see `artifacts files`.")],
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="File to make; by default standard output."),
+    ] = None,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="First byte wanted.")] = 0,
+    length: Annotated[int, typer.Option("--length", min=0, help="Bytes wanted; 0: to the end.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fetch one file of a version, or a range of it. A whole file is checked; a range cannot be."""
+    if to and (offset or length):
+        raise typer.BadParameter("a range goes to standard output: leave --to out", param_hint="--to")
+    with connect() as client, resumable("download"):
+        if to:
+            typer.echo(client.artifacts.download_file(reference, path, to, overwrite=overwrite))
+            return
+        digest = hashlib.sha256()
+        for chunk in client.artifacts.read_file(reference, path, offset=offset, length=length):
+            digest.update(chunk)
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        if not offset and not length:
+            expected = client.artifacts.find(reference, path).sha256
+            if digest.hexdigest() != expected:
+                raise DigestMismatch(
+                    f"{path} came with SHA-256 {digest.hexdigest()}, announced was {expected}: do not use it"
+                )
 
 
 @artifacts.command("sbom")
@@ -88,7 +200,7 @@ def log(
 ) -> None:
     """Upload a saved model and register it as a new version; registers the model if it is new."""
     rows = read_rows(example, "--example") if example else None
-    with connect() as client:
+    with connect() as client, resumable("upload"):
         version = client.log_model(
             path,
             model,

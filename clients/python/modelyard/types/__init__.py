@@ -13,7 +13,6 @@ from modelyard.types._artifacts import (
     MissingBlob,
     PartUrl,
     SignedUrl,
-    StorageStatistics,
     Upload,
     UploadState,
 )

@@ -93,17 +93,3 @@ class FileUrl:
     file: FileEntry
     request: SignedUrl
     expire_time: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StorageStatistics:
-    """What is stored and what sharing saves; sizes in bytes."""
-
-    artifact_count: int = 0
-    logical_size: int = 0
-    blob_count: int = 0
-    stored_size: int = 0
-    deduplication_ratio: float = 1.0
-    open_upload_count: int = 0
-    unreferenced_blob_count: int = 0
-    unreferenced_size: int = 0
