@@ -11,7 +11,7 @@ import pytest
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard_artifact.errors import DigestMismatch
 from modelyard_artifact.messages import MAX_PATHS, MAX_WHOLE_BLOBS
-from modelyard_kit.errors import InvalidField, NotFound
+from modelyard_kit.errors import InvalidField, NotFound, RequestIdReused
 from tests.framework.artifact import (
     BOB,
     MODEL,
@@ -124,3 +124,14 @@ async def test_an_absent_file_is_named(service: ArtifactService) -> None:
         await client.call_stream(
             "ReadFiles", pb.ReadFilesRequest(model_version=VERSION, paths=["a", "absent"])
         )
+
+
+async def test_an_upload_is_not_continued_for_another_model_of_the_same_name(
+    service: ArtifactService,
+) -> None:
+    client = service.client()
+    first = await client.begin({"a": b"1"}, request_id="same")
+    assert (await client.begin({"a": b"1"}, request_id="same")).id == first.id
+    service.catalog.models[MODEL] = "id-of-another-iris"
+    with pytest.raises(RequestIdReused):
+        await client.begin({"a": b"1"}, request_id="same")

@@ -248,7 +248,7 @@ class Fetch:
             except Refused:
                 self._urls.pop(partial.entry.path, None)
                 continue
-            except (Unreachable, errors.DirectTransferUnavailable):
+            except (Unreachable, errors.DirectTransferUnavailable, errors.Unimplemented):
                 self._direct = False
                 return False
             return True

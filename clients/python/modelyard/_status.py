@@ -13,6 +13,25 @@ if TYPE_CHECKING:
 
 DOMAIN = "modelyard"
 _DETAILS_KEY = "grpc-status-details-bin"
+_BY_CODE: dict[str, type[errors.ModelyardError]] = {
+    "INVALID_ARGUMENT": errors.InvalidArgument,
+    "NOT_FOUND": errors.NotFound,
+    "ALREADY_EXISTS": errors.AlreadyExists,
+    "ABORTED": errors.Conflict,
+    "UNAUTHENTICATED": errors.Unauthenticated,
+    "PERMISSION_DENIED": errors.PermissionDenied,
+    "FAILED_PRECONDITION": errors.FailedPrecondition,
+    "OUT_OF_RANGE": errors.OffsetMismatch,
+    "RESOURCE_EXHAUSTED": errors.ResourceExhausted,
+    "UNAVAILABLE": errors.Unavailable,
+    "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
+    "CANCELLED": errors.Cancelled,
+    "UNIMPLEMENTED": errors.Unimplemented,
+    "INTERNAL": errors.InternalError,
+    "UNKNOWN": errors.InternalError,
+    "DATA_LOSS": errors.InternalError,
+}
+"""For answers without a reason, as proxies give them."""
 
 
 def error_from_call(error: grpc.aio.AioRpcError, request_id: str) -> errors.ModelyardError:
@@ -21,7 +40,7 @@ def error_from_call(error: grpc.aio.AioRpcError, request_id: str) -> errors.Mode
     text = error.details() or ""
     info, violations, unmet = _details(error)
     reason = info.reason if info.domain == DOMAIN else ""
-    kind = errors.BY_REASON.get(reason) or errors.BY_CODE.get(code, errors.ModelyardError)
+    kind = errors.BY_REASON.get(reason) or _BY_CODE.get(code, errors.ModelyardError)
     return kind(
         text or f"the call failed with {code} and gave no explanation",
         reason=reason,

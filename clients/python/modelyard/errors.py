@@ -387,22 +387,3 @@ BY_REASON: dict[str, type[ModelyardError]] = {
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "INTERNAL": InternalError,
 }
-
-BY_CODE: dict[str, type[ModelyardError]] = {
-    "INVALID_ARGUMENT": InvalidArgument,
-    "NOT_FOUND": NotFound,
-    "ALREADY_EXISTS": AlreadyExists,
-    "ABORTED": Conflict,
-    "UNAUTHENTICATED": Unauthenticated,
-    "PERMISSION_DENIED": PermissionDenied,
-    "FAILED_PRECONDITION": FailedPrecondition,
-    "OUT_OF_RANGE": OffsetMismatch,
-    "RESOURCE_EXHAUSTED": ResourceExhausted,
-    "UNAVAILABLE": Unavailable,
-    "DEADLINE_EXCEEDED": DeadlineExceeded,
-    "CANCELLED": Cancelled,
-    "UNIMPLEMENTED": Unimplemented,
-    "INTERNAL": InternalError,
-    "UNKNOWN": InternalError,
-    "DATA_LOSS": InternalError,
-}
