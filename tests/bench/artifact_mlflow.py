@@ -19,7 +19,7 @@ from modelyard_suite.plan import free_port
 ENVIRONMENT = Path(".work/mlflow-artifacts")
 PACKAGE = "mlflow>=3.17,<4"
 WORKERS = 2
-_START_SECONDS = 120
+_START_SECONDS = 300
 _CLIENT = """
 import json, sys, time, mlflow
 url, action, path, run = sys.argv[1:]

@@ -275,7 +275,6 @@ class AsyncArtifacts(Namespace):
         answer = await self._connection.call(self._connection.artifact.GetSbom, request, timeout=60.0)
         return answer.cyclonedx_json
 
-
     async def read_archive(self, reference: str) -> AsyncGenerator[bytes]:
         """All files of a version as one zip, not compressed, in chunks; `download_archive` checks them, too."""
         request = pb.ReadArchiveRequest(model_version=version_reference(reference))

@@ -119,8 +119,6 @@ class Artifacts:
         manifest = command.manifest
         principal_id = call.principal.id
         now = self._clock()
-        fingerprint = idempotency.fingerprint(f"{command.model}\n{manifest.digest}".encode())
-
 
         # By id: an upload for a model that is gone must not be continued for a new one of its name.
         fingerprint = idempotency.fingerprint(f"{model.id}\n{manifest.digest}".encode())

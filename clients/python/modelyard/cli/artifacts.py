@@ -19,14 +19,13 @@ from modelyard.cli.catalog import ModelName, Reference
 from modelyard.errors import DigestMismatch
 from modelyard.types import Dataset, ModelMetadata
 
-artifacts = typer.Typer(help="The files of versions.", no_args_is_help=True, cls=AddedToGroup)
-
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 artifacts = typer.Typer(
-    help="The files of versions: stored once by content, verified, never changed.", no_args_is_help=True
+    help="The files of versions: stored once by content, verified, never changed.",
+    no_args_is_help=True,
+    cls=AddedToGroup,
 )
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -83,7 +82,7 @@ def upload(
     ],
     output: Output = TABLE,
 ) -> None:
-    """Store a file or folder for a model without making a version of it; `versions create --digest` does that later.
+    """Store a file or folder for a model without making a version of it; `modelyard log` does both.
 
     Only content is sent that the store does not have. A transfer that was cut continues by itself, one that was
     interrupted or killed when the same command is run again, also on another machine with the same files.
