@@ -23,6 +23,9 @@ from modelyard_artifact.direct import Direct
 from modelyard_artifact.engines import check_address, engine
 from modelyard_artifact.framing import FramedServer
 from modelyard_artifact.governance_peer import GovernancePeer
+from modelyard_artifact.inspection.bounds import Bounds
+from modelyard_artifact.inspections import Inspections, InspectionWorker
+from modelyard_artifact.inspector import Inspector
 from modelyard_artifact.listing import Listings
 from modelyard_artifact.references import References
 from modelyard_artifact.servicer import ArtifactServicer
@@ -123,7 +126,9 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
         collector=collector,
         verification=Verification(parts.db, blobs),
         signatures=signatures,
+        inspections=Inspections(parts.db, catalog, parts.clock),
     )
+    worker = InspectionWorker(parts.db, Inspector(blobs, Bounds()), parts.clock)
 
     def register(server: grpc.aio.Server) -> None:
         add_ArtifactServiceServicer_to_server(servicer, cast("Any", FramedServer(server)))
@@ -147,7 +152,7 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
             full_name=FULL_NAME,
             register=register,
             access=access_table(catalog),
-            background=(clean,),
+            background=(clean, worker.run),
         )
     finally:
         await blobs.close()

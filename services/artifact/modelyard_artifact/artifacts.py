@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from modelyard_artifact import life_store, sbom, store
+from modelyard_artifact import inspection_store, life_store, sbom, store
 from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
 from modelyard_artifact.models import CHUNK_BYTES, FilePage, MissingBlob, Upload, UploadState, UploadStatus
 from modelyard_artifact.signatures import add_signature
@@ -464,6 +464,7 @@ async def _make(connection: AsyncConnection, call: Call, upload: Upload, now: da
     await store.add_artifact(connection, upload.digest, now)
     await store.add_artifact_model(connection, upload.digest, upload.model_id, now)
     await store.finish_upload(connection, upload.id, now)
+    await inspection_store.want(connection, upload.digest, call, now)
     artifact = await _committed(connection, upload.digest)
     event = outbox.Event(
         type="artifact.artifact.committed",

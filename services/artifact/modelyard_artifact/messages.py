@@ -98,7 +98,11 @@ def parse_upload_id(text: str, field: str = "upload_id") -> str:
     return text
 
 
-def parse_get_artifact(request: artifact_service_pb2.GetArtifactRequest) -> tuple[str, str]:
+def parse_get_artifact(
+    request: artifact_service_pb2.GetArtifactRequest
+    | artifact_service_pb2.GetInspectionRequest
+    | artifact_service_pb2.InspectArtifactRequest,
+) -> tuple[str, str]:
     """Returns digest and model.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceServicer
 from modelyard_artifact import direct_messages, life_messages, messages, signature_messages
+from modelyard_artifact.inspection_messages import inspection_to_proto
 from modelyard_kit.auth import current_call
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from modelyard_artifact.artifacts import Artifacts
     from modelyard_artifact.collection import Collector
     from modelyard_artifact.direct import Direct
+    from modelyard_artifact.inspections import Inspections
     from modelyard_artifact.listing import Listings
     from modelyard_artifact.references import References
     from modelyard_artifact.signatures import Signatures
@@ -39,6 +41,7 @@ class ArtifactServicer(ArtifactServiceServicer):
         collector: Collector,
         verification: Verification,
         signatures: Signatures,
+        inspections: Inspections,
     ) -> None:
         self._artifacts = artifacts
         self._transfers = transfers
@@ -49,6 +52,7 @@ class ArtifactServicer(ArtifactServiceServicer):
         self._collector = collector
         self._verification = verification
         self._signatures = signatures
+        self._inspections = inspections
 
     async def BeginUpload(self, request: pb.BeginUploadRequest, context: Any) -> pb.BeginUploadResponse:
         # In a thread: checking 100,000 paths takes most of a second, and other calls go on meanwhile.
@@ -122,6 +126,18 @@ class ArtifactServicer(ArtifactServiceServicer):
             yield pb.ReadFilesResponse(
                 pieces=[pb.FilePiece(index=index, data=data) for index, data in pieces]
             )
+    async def GetInspection(self, request: pb.GetInspectionRequest, context: Any) -> pb.GetInspectionResponse:
+        digest, model = messages.parse_get_artifact(request)
+        inspection = await self._inspections.get(digest, model)
+        return pb.GetInspectionResponse(inspection=inspection_to_proto(inspection))
+
+    async def InspectArtifact(
+        self, request: pb.InspectArtifactRequest, context: Any
+    ) -> pb.InspectArtifactResponse:
+        digest, model = messages.parse_get_artifact(request)
+        inspection = await self._inspections.again(current_call(), digest, model)
+        return pb.InspectArtifactResponse(inspection=inspection_to_proto(inspection))
+
 
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Any) -> pb.ListArtifactsResponse:
         rows, token = await self._listings.page(life_messages.parse_list_artifacts(request))

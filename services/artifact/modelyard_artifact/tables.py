@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Index, MetaData, Table, Text, func, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 from modelyard_kit.idempotency import requests_table
 from modelyard_kit.outbox import outbox_table
@@ -109,4 +123,32 @@ uploads = Table(
     Index("uploads_open_by_principal", "principal_id", postgresql_where=text("state = 'OPEN'")),
     Index("uploads_open_by_age", "update_time", postgresql_where=text("state = 'OPEN'")),
     Index("uploads_digest", "digest"),
+)
+
+inspections = Table(
+    "inspections",
+    metadata,
+    Column("digest", Text, ForeignKey("artifacts.digest", ondelete="CASCADE"), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    # Who works on it, and until when nobody else may; renewed while the work goes on.
+    Column("lease_owner", Text),
+    Column("lease_until", DateTime(timezone=True)),
+    Column("actor_id", Text, nullable=False),
+    Column("actor_name", Text, nullable=False),
+    Column("actor_kind", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("request_time", DateTime(timezone=True), nullable=False),
+    Column("end_time", DateTime(timezone=True)),
+    Column("oci", Boolean),
+    # PASSED or FAILED; NULL where there are no tests.
+    Column("tests", Text),
+    Column("scan", Text),
+    Column("scanner", Text, nullable=False, server_default=""),
+    Column("tests_json", Text, nullable=False, server_default=""),
+    # Tests, findings and formats, as they are shown.
+    Column("details", JSONB),
+    Index("inspections_pending", "request_time", postgresql_where=text("state = 'PENDING'")),
+    comment="What was found out about each artifact from its files, and what is still to be found out.",
 )
