@@ -13,6 +13,7 @@ from modelyard._convert import from_proto, rows
 from modelyard._manifest import scan
 from modelyard._namespace import Namespace, resource_name, version_reference
 from modelyard._pager import AsyncPager
+from modelyard._sources import opened
 from modelyard._versions import AsyncVersions
 from modelyard.api.artifact.v1 import artifact_pb2
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
@@ -34,7 +35,9 @@ _MANIFEST_SECONDS = 120.0
 class AsyncArtifacts(Namespace):
     """`client.artifacts`: immutable sets of files, stored once by content."""
 
-    async def upload(self, model: str, path: str | Path, *, progress: Progress = None) -> Artifact:
+    async def upload(
+        self, model: str, path: str | Path, *, keep_archive: bool = False, progress: Progress = None
+    ) -> Artifact:
         """Store a file or folder for a model: sends only what the store lacks, several files at once.
 
         What was cut by the network or a restart of the service continues by itself. What was interrupted here (also
@@ -42,16 +45,19 @@ class AsyncArtifacts(Namespace):
 
         Args:
             model: Full name of the model.
-            path: The file or folder.
+            path: The file or folder. A zip that holds an OCI model artifact is checked, and stored as the folder in it.
+            keep_archive: Whether to store such a zip as the one file it is.
             progress: True shows bars on stderr, False nothing, by default bars if stderr is a terminal; or a function
                 that is called with a TransferProgress: first of the phase `hash`, then of `upload`.
 
         Raises:
             DigestMismatch: a file changed while it was sent.
+            ArchiveRefused: the zip of an OCI model artifact is hostile or damaged.
             Unavailable: the service stayed away; the same upload again continues.
         """
-        files = await scan(Path(path), progress)
-        return await _upload.store(self, self._connection, model, files, progress)
+        async with opened(Path(path), keep_archive=keep_archive) as source:
+            files = await scan(source, progress)
+            return await _upload.store(self, self._connection, model, files, progress)
 
     async def download(
         self, reference: str, destination: str | Path, *, overwrite: bool = False, progress: Progress = None

@@ -21,6 +21,7 @@ from modelyard._governance import (
     AsyncPrincipals,
     AsyncTokens,
 )
+from modelyard._inspections import AsyncInspections
 from modelyard._labels import AsyncAliases, AsyncMetrics, AsyncTags
 from modelyard._lineage import AsyncLineage, input_edges
 from modelyard._log_model import log_model
@@ -65,6 +66,7 @@ class AsyncClient:
         metrics: Measurements of versions.
         lineage: What was made from what.
         artifacts: The bytes of versions.
+        inspections: What was found out about artifacts from their files.
         storage: The store of artifacts as a whole.
         signatures: OpenSSF model signatures of artifacts.
         trust_roots: Whose signatures count.
@@ -123,6 +125,7 @@ class AsyncClient:
         self.metrics = AsyncMetrics(self._connection)
         self.lineage = AsyncLineage(self._connection)
         self.artifacts = AsyncArtifacts(self._connection)
+        self.inspections = AsyncInspections(self._connection)
         self.storage = AsyncStorage(self._connection)
         self.signatures = AsyncSignatures(self._connection)
         self.trust_roots = AsyncTrustRoots(self._connection)

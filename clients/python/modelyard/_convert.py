@@ -52,6 +52,10 @@ MESSAGES: dict[str, type[Any]] = {
         f"{_API}.artifact.v1.{c.__name__}": c
         for c in (types.SignedUrl, types.PartUrl, types.BlobUrls, types.FileUrl)
     },
+    **{
+        f"{_API}.artifact.v1.{c.__name__}": c
+        for c in (types.IntrospectionTest, types.Finding, types.FileFormat, types.Inspection)
+    },
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Principal, types.ApiToken, types.Grant)},
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ApprovalPolicy, types.Review, types.Approval)},
     f"{_API}.governance.v1.JsonWebKey": types.SigningKey,
@@ -75,6 +79,10 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.catalog.v1.LineageNode.Kind": types.LineageKind,
     f"{_API}.catalog.v1.LineageDirection": types.LineageDirection,
     f"{_API}.artifact.v1.Upload.State": types.UploadState,
+    f"{_API}.artifact.v1.IntrospectionTest.Result": types.TestOutcome,
+    f"{_API}.artifact.v1.Finding.Severity": types.Severity,
+    f"{_API}.artifact.v1.Inspection.State": types.InspectionState,
+    f"{_API}.artifact.v1.Inspection.Scan": types.ScanResult,
     f"{_API}.governance.v1.Principal.Kind": types.PrincipalKind,
     f"{_API}.governance.v1.Privilege": types.Privilege,
     f"{_API}.governance.v1.Effect": types.Effect,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from modelyard._ignore import ignored
 from modelyard._progress import report
 from modelyard.errors import InvalidArgument
 from modelyard.types import FileEntry
@@ -135,11 +136,15 @@ def _find(root: Path) -> Sequence[_Found]:
     if not root.is_dir():
         raise InvalidArgument(f"{root} is no file and no folder")
     found: dict[str, _Found] = {}
+    ignore = ignored(root)
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
             source = Path(folder, name)
-            path = check_path(unicodedata.normalize("NFC", source.relative_to(root).as_posix()))
+            path = unicodedata.normalize("NFC", source.relative_to(root).as_posix())
+            if ignore(path):
+                continue
+            check_path(path)
             if path in found:
                 raise InvalidArgument(
                     f"{source} and {found[path].source} have the same path {path!r} in Unicode form NFC"

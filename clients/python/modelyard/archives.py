@@ -139,9 +139,9 @@ def _check_collisions(members: Sequence[Member]) -> None:
 
 
 def _collision(member: Member, other: Member) -> str:
-    if member.path == other.path:
+    if member.name == other.name:
         return "is there twice"
-    if unicodedata.normalize("NFC", member.path) == unicodedata.normalize("NFC", other.path):
+    if member.path == other.path:
         return f"and {other.name!r} are one name in Unicode form NFC"
     return f"and {other.name!r} differ only in case, which is one file on some systems"
 

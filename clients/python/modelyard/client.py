@@ -11,6 +11,7 @@ from modelyard import (
     _endpoints,
     _events,
     _governance,
+    _inspections,
     _labels,
     _lineage,
     _signatures,
@@ -134,6 +135,14 @@ class Artifacts(Blocking[_artifacts.AsyncArtifacts]):
     digest_of = blocking(_artifacts.AsyncArtifacts.digest_of)
     read_file = streaming(_artifacts.AsyncArtifacts.read_file)
     sbom = blocking(_artifacts.AsyncArtifacts.sbom)
+
+
+class Inspections(Blocking[_inspections.AsyncInspections]):
+    """`client.inspections`: OCI's introspection tests, formats of files, and harmful content, found by the artifact service."""
+
+    get = blocking(_inspections.AsyncInspections.get)
+    start = blocking(_inspections.AsyncInspections.start)
+    wait = blocking(_inspections.AsyncInspections.wait)
 
 
 class Storage(Blocking[_storage.AsyncStorage]):
@@ -278,6 +287,7 @@ class Client(Blocking[AsyncClient]):
         self.metrics = Metrics(self._async.metrics)
         self.lineage = Lineage(self._async.lineage)
         self.artifacts = Artifacts(self._async.artifacts)
+        self.inspections = Inspections(self._async.inspections)
         self.storage = Storage(self._async.storage)
         self.signatures = Signatures(self._async.signatures)
         self.trust_roots = TrustRoots(self._async.trust_roots)

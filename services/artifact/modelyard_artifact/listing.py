@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from modelyard_artifact.inspection_models import Scan
 from modelyard_artifact.models import Artifact
-from modelyard_artifact.tables import artifact_models, artifacts
+from modelyard_artifact.tables import artifact_models, artifacts, inspections
 from modelyard_kit.filters import AnyField, Field, FieldType, ListFields, read_listing
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ _FIELDS: dict[str, AnyField] = {
     "size": Field(FieldType.INTEGER, artifacts.c.size, required=True),
     "file_count": Field(FieldType.INTEGER, artifacts.c.file_count, required=True),
     "create_time": Field(FieldType.TIMESTAMP, artifacts.c.create_time, required=True),
+    # NULL until the artifact was inspected; `tests` also where there is nothing to test.
+    "oci": Field(FieldType.BOOLEAN, inspections.c.oci),
+    "scan": Field(FieldType.ENUM, inspections.c.scan, values=tuple(Scan)),
+    "tests": Field(FieldType.ENUM, inspections.c.tests, values=("PASSED", "FAILED")),
 }
 FIELDS = ListFields(_FIELDS, unique="digest", default_order="create_time desc")
 
@@ -58,6 +63,7 @@ class Listings:
         query = (
             select(artifacts.c.digest, artifacts.c.file_count, artifacts.c.size, artifacts.c.create_time)
             .join(artifact_models, artifact_models.c.digest == artifacts.c.digest)
+            .outerjoin(inspections, inspections.c.digest == artifacts.c.digest)
             .where(artifact_models.c.model_id == model.id)
         )
 

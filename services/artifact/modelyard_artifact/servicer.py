@@ -126,6 +126,7 @@ class ArtifactServicer(ArtifactServiceServicer):
             yield pb.ReadFilesResponse(
                 pieces=[pb.FilePiece(index=index, data=data) for index, data in pieces]
             )
+
     async def GetInspection(self, request: pb.GetInspectionRequest, context: Any) -> pb.GetInspectionResponse:
         digest, model = messages.parse_get_artifact(request)
         inspection = await self._inspections.get(digest, model)
@@ -137,7 +138,6 @@ class ArtifactServicer(ArtifactServiceServicer):
         digest, model = messages.parse_get_artifact(request)
         inspection = await self._inspections.again(current_call(), digest, model)
         return pb.InspectArtifactResponse(inspection=inspection_to_proto(inspection))
-
 
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Any) -> pb.ListArtifactsResponse:
         rows, token = await self._listings.page(life_messages.parse_list_artifacts(request))

@@ -74,6 +74,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ReadArchive": lambda c: list(c.artifacts.read_archive(VERSION)),
     "ListArtifacts": lambda c: c.artifacts.list(MODEL, filter="size > 1").collect(),
     "GetArtifact": lambda c: c.artifacts.get("sha256:00", model=MODEL),
+    "GetInspection": lambda c: c.inspections.get("sha256:00", model=MODEL),
+    "InspectArtifact": lambda c: c.inspections.start("sha256:00", model=MODEL),
     "ListFiles": lambda c: c.artifacts.list_files(VERSION).collect(),
     "ReadFile": lambda c: list(c.artifacts.read_file(VERSION, "a")),
     "AddSignature": lambda c: c.signatures.add("sha256:00", "{}", model=MODEL),

@@ -16,6 +16,7 @@ from modelyard.cli import (
     contexts,
     deployments,
     events,
+    inspections,
     labels,
     limits,
     lineage,
@@ -89,6 +90,7 @@ app.add_typer(events.events, name="events")
 artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)
 trust.add_to(artifacts.artifacts)
+inspections.add_to(artifacts.artifacts)
 
 
 def main() -> None:

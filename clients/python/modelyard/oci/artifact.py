@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard import archives
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from modelyard.oci.report import Report
 
 MANIFEST = "model_artifact_manifest.json"
-IGNORE = ".model-ignore"
 _MAX_MANIFEST_BYTES = 64 * 2**20
-_MAX_IGNORE_BYTES = 64 * 1024
 _SUFFIX = ".zip"
 
 
@@ -82,44 +80,6 @@ def _enclosing(paths: Sequence[str]) -> str:
         return ""
     folder = next(iter(first))
     return folder if is_oci([path.partition("/")[2] for path in paths]) else ""
-
-
-def ignored(root: Path) -> Ignore:
-    """What the `.model-ignore` of a folder leaves out; nothing if there is none.
-
-    Raises:
-        InvalidArgument: it cannot be understood.
-    """
-    source = root / IGNORE
-    if not source.is_file():
-        return Ignore(())
-    data = source.read_bytes()
-    if len(data) > _MAX_IGNORE_BYTES:
-        raise InvalidArgument(f"{source} is larger than {_MAX_IGNORE_BYTES:,} bytes")
-    try:
-        lines = [line.strip() for line in data.decode().splitlines()]
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"{source} is not UTF-8: {error}") from error
-    patterns = [line.removesuffix("/") for line in lines if line and not line.startswith("#")]
-    for pattern in patterns:
-        if pattern.startswith("!"):
-            raise InvalidArgument(f"{source}: {pattern!r}: patterns that take files back in are not known")
-    return Ignore(tuple(pattern.removeprefix("/") for pattern in patterns))
-
-
-class Ignore:
-    """Patterns of a `.model-ignore`, matched as ADS does, from the right; a folder that matches goes with all in it."""
-
-    def __init__(self, patterns: Sequence[str]) -> None:
-        self._patterns = patterns
-
-    def __call__(self, path: str) -> bool:
-        """Whether a file is left out."""
-        if not self._patterns or path in {"score.py", "runtime.yaml"}:
-            return False
-        whole = PurePosixPath(path)
-        candidates = [whole, *whole.parents][:-1]
-        return any(candidate.match(pattern) for pattern in self._patterns for candidate in candidates)
 
 
 def check_manifest(folder: Path) -> None:

@@ -43,6 +43,94 @@ class MissingBlob:
     offset: int = 0
 
 
+class TestOutcome(StrEnum):
+    """How an introspection test ended."""
+
+    __test__ = False  # pytest shall not collect it
+
+    PASSED = "PASSED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+
+
+class Severity(StrEnum):
+    """How bad a finding is: worth knowing, unusual in a model, can do harm, runs code that no model needs."""
+
+    LOW = "LOW"
+    MEDIUM = "MEDIUM"
+    HIGH = "HIGH"
+    CRITICAL = "CRITICAL"
+
+
+class InspectionState(StrEnum):
+    """Where an inspection is in its life."""
+
+    PENDING = "PENDING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+
+
+class ScanResult(StrEnum):
+    """Result of the scan for harmful content."""
+
+    CLEAN = "CLEAN"
+    FOUND = "FOUND"
+    INCOMPLETE = "INCOMPLETE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntrospectionTest:
+    """One of OCI's introspection tests of a model artifact; `message` says why it failed or was not run."""
+
+    id: str
+    category: str = ""
+    description: str = ""
+    result: TestOutcome | None = None
+    message: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that the scanner found in a file; a member of an archive follows after `!`."""
+
+    path: str
+    severity: Severity | None = None
+    subject: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFormat:
+    """What a file is, by its content."""
+
+    path: str
+    format: str = ""
+    may_run_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was found out about an artifact from its files; `tests_json` is as OCI's own validator writes it."""
+
+    artifact_digest: str
+    state: InspectionState | None = None
+    message: str = ""
+    oci: bool = False
+    tests: tuple[IntrospectionTest, ...] = ()
+    tests_json: str = ""
+    scan: ScanResult | None = None
+    findings: tuple[Finding, ...] = ()
+    scanner: str = ""
+    formats: tuple[FileFormat, ...] = ()
+    end_time: datetime | None = None
+
+    @property
+    def tests_passed(self) -> bool:
+        """Whether there are tests, and none failed."""
+        return bool(self.tests) and all(test.result is not TestOutcome.FAILED for test in self.tests)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Upload:
     """An artifact on its way in."""

@@ -71,6 +71,7 @@ _PYC_MARK = b"\x0d\x0d\x0a"
 # ONNX's ModelProto: number of a field -> its wire type.
 _ONNX_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 _ONNX_GRAPH, _ONNX_OPSETS = 7, 8
+_CUT_OFF = -1
 _SAVED_MODEL = re.compile(rb"\x08\x01\x12")
 _SAVED_MODEL_WORDS = (b"serving_default", b"saved_model", b"tensorflow")
 _YAML = re.compile(r"^(---|[\w\"'.-]+\s*:(\s|$))", re.MULTILINE)
@@ -188,14 +189,12 @@ def _fields(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
     while (key := _varint(file)) is not None:
         number, wire = key >> 3, key & 7
         length = 0
-        if wire == 0:
-            if _varint(file) is None:
+        if wire in {0, 2}:
+            value = _varint(file)
+            if value is None:
+                yield number, _CUT_OFF, 0
                 return
-        elif wire == 2:
-            found = _varint(file)
-            if found is None:
-                return
-            length = found
+            length = value if wire == 2 else 0
         yield number, wire, length
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 logging.getLogger("picklescan").setLevel(logging.CRITICAL)  # what it finds is told, not logged
 
-_LOOK_BYTES = 2**20
 _LOOK_OPERATIONS = 20_000
-_IMPORTS = frozenset(("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"))
+_BY_CHANCE = 3
 _EXTENSIONS = frozenset(("EXT1", "EXT2", "EXT4"))
 _CALLS = frozenset(("REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD", "EXT1", "EXT2", "EXT4"))
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
+_PROTO = 0x80
 _PROTOCOLS = frozenset(b"\x00\x01\x02\x03\x04\x05")
 
 
@@ -46,24 +46,31 @@ class Scan:
 def looks_like(file: IO[bytes]) -> bool:
     """Whether a file begins with a pickle, also one that is cut off or broken behind what does harm."""
     file.seek(0)
-    head = file.read(_LOOK_BYTES)
-    if not head:
-        return False
+    head = file.read(2)
+    file.seek(0)
     operations: list[str] = []
     imported = False
     with contextlib.suppress(Exception):  # whatever is wrong there, there the pickle ends
-        for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(head))):
+        for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+            # One that loading would stop at ends it, so that other binary files are none by chance.
+            if operation.name == "PROTO" and argument not in _PROTOCOLS:
+                break
+            if operation.name == "INST" and "MARK" not in operations:
+                break
             operations.append(operation.name)
             imported = imported or _is_import(operation.name, argument)
-            if operation.name == "STOP" or count > _LOOK_OPERATIONS:
+            if operation.name == "STOP":
                 break
+            if count > _LOOK_OPERATIONS:
+                return True  # so many in a row are no chance
     if not operations:
         return False
-    if len(head) > 1 and head[0] == 0x80 and head[1] in _PROTOCOLS:
+    if head[0] == _PROTO and head[1] in _PROTOCOLS:
         return len(operations) > 1
     if operations[-1] == "STOP":
         # Text of a few letters may be a pickle by chance; one that imports, or fills what there is, is none by chance.
-        return imported or (len(operations) > 1 and _length(head) == len(head))
+        imported = imported or not _EXTENSIONS.isdisjoint(operations)
+        return imported or (len(operations) > _BY_CHANCE and not file.read(1))
     return imported and not _CALLS.isdisjoint(operations)
 
 
@@ -145,17 +152,7 @@ def _uses_registry(stream: IO[bytes]) -> bool:
 
 
 def _is_import(operation: str, argument: Any) -> bool:
-    if operation not in _IMPORTS:
-        return False
     if operation not in {"GLOBAL", "INST"}:
-        return True
+        return operation == "STACK_GLOBAL"
     module, _, name = str(argument).partition(" ")
     return bool(_NAME.fullmatch(module) and _NAME.fullmatch(name))
-
-
-def _length(head: bytes) -> int:
-    """Bytes up to the end of the first pickle."""
-    stream = io.BytesIO(head)
-    for _ in pickletools.genops(stream):
-        pass
-    return stream.tell()

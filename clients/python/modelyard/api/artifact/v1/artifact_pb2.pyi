@@ -569,9 +569,9 @@ class Inspection(_message.Message):
         SCAN_UNSPECIFIED: Inspection._Scan.ValueType  # 0
         """Not done."""
         SCAN_CLEAN: Inspection._Scan.ValueType  # 1
-        """Every file was scanned, nothing was found."""
+        """Every file was scanned, and nothing worse than SEVERITY_LOW was found."""
         SCAN_FOUND: Inspection._Scan.ValueType  # 2
-        """Something was found; see `findings`."""
+        """Something worse than SEVERITY_LOW was found, whether or not all files could be scanned; see `findings`."""
         SCAN_INCOMPLETE: Inspection._Scan.ValueType  # 3
         """Some files could not be scanned; see `findings`."""
 
@@ -581,9 +581,9 @@ class Inspection(_message.Message):
     SCAN_UNSPECIFIED: Inspection.Scan.ValueType  # 0
     """Not done."""
     SCAN_CLEAN: Inspection.Scan.ValueType  # 1
-    """Every file was scanned, nothing was found."""
+    """Every file was scanned, and nothing worse than SEVERITY_LOW was found."""
     SCAN_FOUND: Inspection.Scan.ValueType  # 2
-    """Something was found; see `findings`."""
+    """Something worse than SEVERITY_LOW was found, whether or not all files could be scanned; see `findings`."""
     SCAN_INCOMPLETE: Inspection.Scan.ValueType  # 3
     """Some files could not be scanned; see `findings`."""
 
@@ -618,11 +618,11 @@ class Inspection(_message.Message):
 
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
-        """What the scan found."""
+        """What the scan found, the worst first, at most 1,000."""
 
     @_builtins.property
     def formats(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileFormat]:
-        """What the files are."""
+        """What the files are, in the order of their paths; of more than 10,000 files, those that may run code first."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
