@@ -275,10 +275,10 @@ def _with_data(file: IO[bytes], member: Member, flags: int) -> Member:
 def _check_layout(members: Sequence[Member], end: int) -> None:
     """Refuse members that share bytes: some of the strongest bombs are made of them."""
     ordered = sorted(members, key=lambda member: member.header)
+    limits = [member.header for member in ordered[1:]] + [end]
     if ordered and ordered[0].header != 0:
         raise ArchiveRefused("has data before its beginning or around its directory")
-    for member, following in zip(ordered, [*ordered[1:], None], strict=True):
-        limit = following.header if following else end
+    for member, limit in zip(ordered, limits, strict=False):  # without members there is a limit too many
         if member.offset + member.packed_size > limit:
             raise ArchiveRefused("overlaps another member, or the directory", member.name)
 

@@ -169,6 +169,7 @@ TRICKS = {
     "half": (of("a")[: len(of("a")) // 2], "end is missing"),
     "empty": (b"", "end is missing"),
     "no zip": (b"hello" * 100, "end is missing"),
+    "no members": (b"PK\x05\x06" + bytes(18), "holds no files"),
     "no files": (made(lambda archive: archive.mkdir("a")), "holds no files"),
     "fewer members": (patched(of("a"), b"\x01\x00\x01\x00", b"\x02\x00\x02\x00"), "fewer members"),
     "more members": (patched(of("a", "b"), b"\x02\x00\x02\x00", b"\x01\x00\x01\x00"), "more members"),
