@@ -147,10 +147,10 @@ class InspectionWorker:
             raise
         except _LeaseLost:
             return
-        except (DomainError, OSError):
+        except Exception:  # noqa: BLE001  (an engine of blobs may raise anything; the service must not end with it)
             # Content that cannot be read now; the next attempt comes later.
+            _log.exception("inspection_postponed", digest=job.digest, attempt=job.attempts)
             await self._release(job, after=_RETRY, counts=True)
-            raise
         else:
             await failpoint("artifact.inspection.before_finish")
             await self._finish(job, found, "")
