@@ -76,10 +76,13 @@ def list_files(reference: Reference, limit: Limit = None, output: Output = TABLE
 
 @artifacts.command("upload")
 def upload(
-    path: Annotated[Path, typer.Argument(help="File or folder.")],
+    path: Annotated[Path, typer.Argument(help="File or folder, or the zip of an OCI model artifact.")],
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="MODEL", help="Full name of the model it is for.")
     ],
+    keep_archive: Annotated[
+        bool, typer.Option("--keep-archive", help="Store such a zip as one file, not as the folder in it.")
+    ] = False,
     output: Output = TABLE,
 ) -> None:
     """Store a file or folder for a model without making a version of it; `modelyard log` does both.
@@ -88,7 +91,7 @@ def upload(
     interrupted or killed when the same command is run again, also on another machine with the same files.
     """
     with connect() as client, resumable("upload"):
-        show_one(client.artifacts.upload(model, path), output)
+        show_one(client.artifacts.upload(model, path, keep_archive=keep_archive), output)
 
 
 @artifacts.command("download")
