@@ -36,12 +36,18 @@ from modelyard_kit.peers import Peers
 from tests.conformance.catalog_stack import ADA, BOB, IRIS, CatalogStack
 
 ROOT = Call(Principal("0198c0de-0000-7000-8000-00000000aaaa", "root", "user"), "request-of-root")
+FEED = "0198c0de-0000-7000-8000-0000000feed0"
 FAST = FeedOptions(heartbeat=0.05, longest=30.0)
 
 
 @pytest.fixture
 async def stack(fresh_database: Callable[[str], str]) -> AsyncIterator[CatalogStack]:
     stack = CatalogStack(fresh_database("modelyard_catalog"))
+
+    async def known_id(connection: AsyncConnection) -> None:
+        await connection.execute(text("UPDATE outbox_head SET feed_id = :id"), {"id": FEED})
+
+    await stack.db.in_tx(known_id)
     yield stack
     await stack.close()
 
@@ -79,9 +85,15 @@ def wanted(
     prefixes: tuple[str, ...] = (),
     resource: Path = (),
     from_beginning: bool = False,
+    feed_id: str = FEED,
 ) -> Watch:
     return Watch(
-        position=position, from_beginning=from_beginning, types=types, prefixes=prefixes, resource=resource
+        position=position,
+        feed_id=feed_id,
+        from_beginning=from_beginning,
+        types=types,
+        prefixes=prefixes,
+        resource=resource,
     )
 
 
@@ -165,7 +177,7 @@ async def test_silence_is_broken_by_heartbeats_and_a_watch_ends_in_time(
     feed = stack.feed(grants, FeedOptions(heartbeat=0.01, longest=0.2))
     steps = [step async for step in feed.watch(ROOT, wanted())]
     assert len(steps) > 1
-    assert set(steps) == {Step((), 0)}
+    assert set(steps) == {Step((), 0, FEED)}
 
 
 @pytest.mark.parametrize(
@@ -342,6 +354,8 @@ async def test_old_delivered_events_go_and_nobody_misses_them_unawares(
         await anext(feed.watch(ROOT, wanted(1)))
     with pytest.raises(InvalidField, match="ahead of every event"):
         await anext(feed.watch(ROOT, wanted(4)))
+    with pytest.raises(InvalidField, match="another installation"):
+        await anext(feed.watch(ROOT, wanted(3, feed_id=new_id())))
 
 
 async def test_numbers_go_on_after_everything_was_removed(stack: CatalogStack, grants: Grants) -> None:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from modelyard.references import parse_version_reference
+from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache, manifest_digest
 from modelyard_inference.commands import CreateDeployment
 from modelyard_inference.deployments import Deployments
@@ -105,6 +106,8 @@ class FakeUpstream:
     aliases: dict[str, str] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
+    claimed: set[str] = field(default_factory=set)
+    """Ids of versions that are being deleted."""
     content: dict[str, bytes] = field(default_factory=dict)
     schema: Chain = (SCHEMA, CATALOG, SYSTEM)
 
@@ -152,6 +155,12 @@ class FakeUpstream:
             if version.id == version_id:
                 return version.name
         raise NotFound("model_version", version_id)
+
+    async def require_usable(self, version_id: str, schema_id: str) -> None:
+        if version_id in self.claimed:
+            raise InvalidState("model_version", version_id, state="being deleted", wanted="not deleted")
+        await self.version_name(version_id)
+        await self.schema_of_id(schema_id)
 
     async def schema_of_id(self, schema_id: str) -> Chain:
         if schema_id != SCHEMA.id:
@@ -328,15 +337,16 @@ class Site:
         launcher.prepare()
         cache = ArtifactCache(self.upstream, self.folder / "cache")
         cache.prepare()
+        admission = Admission(self.upstream, wake.set)
         prober = HealthProber()
         routes = Routes(await db.read(store.routes), wake.set)
         steps = Steps(
-            StepParts(db, store, cache, launcher, prober, utc_now, lambda: SERVICE),
+            StepParts(db, store, cache, admission, launcher, prober, utc_now, lambda: SERVICE),
             ReplicaDefaults(drain_seconds=2.0),
             wake.set,
         )
         timeout = timedelta(seconds=self.start_timeout)
-        parts = Parts(db, store, cache, launcher, prober, routes, utc_now)
+        parts = Parts(db, store, cache, admission, launcher, prober, routes, utc_now)
         reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
         followers = Followers(db, store, self.upstream, wake.set)
         deployments = Deployments(db, store, self.upstream, await all_grants(), utc_now, wake.set)
@@ -349,6 +359,7 @@ class Site:
             await inference.end_loops()
             await steps.close()
             await cache.close()
+            await admission.close()
             await prober.close()
             await db.close()
 

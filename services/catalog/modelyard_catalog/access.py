@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import names
-from modelyard_catalog.commands import VersionRef
+from modelyard_catalog.commands import ById, VersionRef
 from modelyard_catalog.lifecycle_store import BY_TYPE, LifecycleStore
-from modelyard_catalog.models import Path, container_kind
+from modelyard_catalog.models import CONTAINERS, Path, Resource, container_kind
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit.access import (
     AUTHENTICATED,
@@ -68,12 +69,25 @@ class Resolvers:
         Raises:
             Missing: there is no such resource.
         """
+        found = await self._any(kind, resource_id)
+        return found.parents
+
+    async def by_id(self, kind: ResourceType, resource_id: str) -> Chain:
+        """Return the chain of a resource, deleted or not, by its id.
+
+        Raises:
+            Missing: there is no such resource.
+        """
+        found = await self._any(kind, resource_id)
+        return found.chain
+
+    async def _any(self, kind: ResourceType, resource_id: str) -> Resource:
         found = await self._db.read(
             lambda connection: self._lifecycle.get_any(connection, BY_TYPE[kind], resource_id)
         )
         if found is None:
             raise Missing(NotFound(kind, resource_id), (SYSTEM,))
-        return found.parents
+        return found
 
     async def _path(self, connection: AsyncConnection, path: Path) -> Chain:
         """Return the chain of `path`, looking from the inside out, so that what exists costs one query."""
@@ -112,6 +126,9 @@ def access_table(resolvers: Resolvers) -> AccessTable:
 
         return resolve
 
+    def listed(field: str, parts: int) -> Resolver:
+        return functools.partial(_listed, resolvers, field, parts)
+
     async def model_of_version(request: Any) -> Chain:
         return await resolvers.path(names.version("name", request.name).model)
 
@@ -134,15 +151,15 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         "ListCatalogs": AUTHENTICATED,  # the query shows what the caller may see
         "CreateSchema": Requires(Privilege.CREATE_SCHEMA, container("schema.name", "schema", 2)),
         "GetSchema": Requires(Privilege.USE_SCHEMA, named("name", 2)),
-        "ListSchemas": Requires(Privilege.USE_CATALOG, named("catalog", 1)),
+        "ListSchemas": Requires(Privilege.USE_CATALOG, listed("catalog", 1)),
         "CreateModel": Requires(Privilege.CREATE_MODEL, container("model.name", "model", 3)),
         "GetModel": Requires(Privilege.READ_METADATA, named("name", 3)),
-        "ListModels": Requires(Privilege.USE_SCHEMA, named("schema", 2)),
+        "ListModels": Requires(Privilege.USE_SCHEMA, listed("schema", 2)),
         "CreateModelVersion": Requires(Privilege.CREATE_VERSION, named("model", 3)),
         "FinalizeModelVersion": Requires(Privilege.CREATE_VERSION, model_of_version),
         "FailModelVersion": Requires(Privilege.CREATE_VERSION, model_of_version),
         "GetModelVersion": Requires(Privilege.READ_METADATA, model_of_version),
-        "ListModelVersions": Requires(Privilege.READ_METADATA, named("model", 3)),
+        "ListModelVersions": Requires(Privilege.READ_METADATA, listed("model", 3)),
         "SetAliases": Requires(Privilege.EDIT, named("model", 3)),
         "SetTags": Requires(Privilege.APPLY_TAG, tagged),
         "SetMetrics": Requires(Privilege.EDIT, model_of_version),
@@ -168,3 +185,11 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         "WatchEvents": AUTHENTICATED_WATCH,
         "ResolveResource": SERVICES,
     }
+
+
+async def _listed(resolvers: Resolvers, field: str, parts: int, request: Any) -> Chain:
+    """Resolve the catalog, schema or model whose rows are listed, which may be deleted if it is given by its id."""
+    container = names.container(request, field, parts)
+    if isinstance(container, ById):
+        return await resolvers.by_id(CONTAINERS[parts - 1].kind, container.id)
+    return await resolvers.path(container)

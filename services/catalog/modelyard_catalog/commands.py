@@ -41,6 +41,17 @@ Target = Path | VersionRef
 
 
 @dataclass(frozen=True)
+class ById:
+    """A catalog, schema or model by its id, deleted or not."""
+
+    id: str
+
+
+Container = Path | ById
+"""What a list is of: a name, which is that of something there, or an id."""
+
+
+@dataclass(frozen=True)
 class Page:
     """Which rows of a list: `size` of them, after the row with key `after`."""
 
@@ -196,11 +207,15 @@ class SetMetrics:
 
 @dataclass(frozen=True)
 class Resolve:
-    """Find a resource by name or by id; exactly one of `target` and `id` is given."""
+    """Find a resource by name or by id; exactly one of `target` and `id` is given.
+
+    With `for_use` the caller is about to begin to use it, so that it must not be about to be deleted.
+    """
 
     type: ResourceType
     target: Target | None
     id: str
+    for_use: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,9 +270,13 @@ class CopyVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Follow events: after a number, from the oldest, or with neither from now; of these types or prefixes, if any."""
+    """Follow events: after a number, from the oldest, or with neither from now; of these types or prefixes, if any.
+
+    The number counts in the feed `feed_id`.
+    """
 
     position: int | None
+    feed_id: str = ""
     from_beginning: bool
     types: tuple[str, ...]
     prefixes: tuple[str, ...]

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar, cast
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_catalog import claims
 from modelyard_catalog.aliases import Gates
 from modelyard_catalog.commands import Delete, Undelete, VersionRef
 from modelyard_catalog.lifecycle_store import BY_TYPE, CHILDREN, LifecycleStore
@@ -31,11 +34,16 @@ from modelyard_kit.access import SYSTEM_ID
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import AlreadyExists, InvalidState, NotFound, PolicyUnmet, ResourceInUse
+from modelyard_kit.errors import AlreadyExists, Contention, InvalidState, NotFound, PolicyUnmet, ResourceInUse
+from modelyard_kit.faults import failpoint
 from modelyard_kit.limits import LIMITS
 
 R = TypeVar("R", bound=Resource)
 
+_log = structlog.get_logger()
+
+CLAIM_TIME = timedelta(seconds=120)
+"""Longer than a call takes at most; a deployment waits for so long if the catalog dies within a deletion."""
 _SHOWN = 20
 """Uses of a kind that a refusal lists; it counts the rest."""
 _AT_ONCE = 10_000
@@ -65,6 +73,7 @@ class Deletions:
         deployments: the inference service.
         gates: the governance service.
         retention: how long what is deleted can be undeleted.
+        claim_time: after which a deletion that has not asked the inference service yet must be begun again.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class Deletions:
         gates: Gates,
         *,
         retention: timedelta,
+        claim_time: timedelta = CLAIM_TIME,
     ) -> None:
         self._db = db
         self._store = store
@@ -85,21 +95,40 @@ class Deletions:
         self._deployments = deployments
         self._gates = gates
         self._retention = retention
+        self._claim_time = claim_time
 
     async def delete(self, call: Call, kind: type[R], command: Delete) -> R:
         """Delete a resource with what it contains, and return it with the times that it has then.
 
-        A deployment that is made at the same moment may not be seen; its replicas then fail to load the version.
+        A deployment that is made at the same moment either is seen, or sees that this is being deleted: see claims.py.
 
         Raises:
             NotFound: it does not exist.
             EtagMismatch: it changed since the caller read it.
             ResourceInUse: it is deployed; or, unless forced, it contains something or is aliased.
             PeerUnavailable: the inference service does not answer.
+            Contention: to ask it took so long that others were let use the resource meanwhile.
         """
         seen = await self._db.read(lambda connection: self._find(connection, kind, command))
-        # Before the transaction: what it runs may run twice, and must not wait for another service.
-        deployed = await self._deployed(seen)
+
+        async def claim(connection: AsyncConnection) -> str:
+            return await claims.claim(connection, seen, self._claim_time)
+
+        claim_id = await self._db.in_tx(claim, isolation="READ COMMITTED")
+        try:
+            await failpoint("catalog.delete.claimed")
+            # Before the transaction: what it runs may run twice, and must not wait for another service.
+            deployed = await self._deployed(seen)
+            await failpoint("catalog.delete.asked")
+            return await self._delete(call, kind, command, seen, deployed, claim_id)
+        except BaseException:
+            await self._give_up(claim_id)
+            raise
+
+    async def _delete(
+        self, call: Call, kind: type[R], command: Delete, seen: R, deployed: Sequence[str], claim_id: str
+    ) -> R:
+        """Delete what was claimed, and end the claim, in one transaction."""
 
         async def work(connection: AsyncConnection) -> R:
             resource = await self._find(connection, kind, command)
@@ -108,6 +137,8 @@ class Deletions:
             uses = deployed if command.force else [*deployed, *await self._uses(connection, resource)]
             if uses:
                 raise ResourceInUse(resource.kind, resource.name, uses)
+            if not await claims.give_up(connection, claim_id):
+                raise Contention(1)
             now = self._clock()
             if isinstance(resource, ModelVersion):
                 moves = [AliasMove(alias, resource.number, 0) for alias in resource.aliases]
@@ -120,6 +151,13 @@ class Deletions:
             return await self._lifecycle.get_any(connection, kind, resource.id) or resource
 
         return await self._db.in_tx(work)
+
+    async def _give_up(self, claim_id: str) -> None:
+        """End a claim after a refusal; if that cannot be, it ends with its time."""
+        try:
+            await self._db.in_tx(lambda connection: claims.give_up(connection, claim_id))
+        except (Contention, SQLAlchemyError, OSError) as error:
+            _log.warning("claim_not_given_up", error=str(error))
 
     async def undelete(self, call: Call, command: Undelete) -> Resource:
         """Bring back what was deleted with everything that went with it.

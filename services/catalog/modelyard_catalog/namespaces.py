@@ -6,8 +6,17 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog import search
-from modelyard_catalog.commands import Browse, Create, Resolve, SetTags, Target, VersionRef
+from modelyard_catalog import claims, search
+from modelyard_catalog.commands import (
+    Browse,
+    ById,
+    Container,
+    Create,
+    Resolve,
+    SetTags,
+    Target,
+    VersionRef,
+)
 from modelyard_catalog.models import (
     CONTAINERS,
     Catalog,
@@ -25,7 +34,7 @@ from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType, Scope
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import AlreadyExists, NotFound
+from modelyard_kit.errors import AlreadyExists, InvalidState, NotFound
 from modelyard_kit.ids import new_id
 
 C = TypeVar("C", Catalog, Schema, Model)
@@ -73,8 +82,12 @@ class Namespaces:
         """
         return await self._db.read(lambda connection: self._require(connection, kind, path))
 
-    async def page(self, kind: type[C], parent: Path, scope: Scope, asked: Browse) -> tuple[list[C], str]:
+    async def page(
+        self, kind: type[C], parent: Container, scope: Scope, asked: Browse
+    ) -> tuple[list[C], str]:
         """Return a page of what `scope` shows, in order of creation if not asked otherwise, and the token of the next one.
+
+        A parent given by its id may be deleted, or be in something deleted.
 
         Raises:
             NotFound: the container does not exist.
@@ -83,9 +96,11 @@ class Namespaces:
         """
 
         async def work(connection: AsyncConnection) -> tuple[list[C], str]:
-            container = await self._container(connection, parent)
-            parent_id = container.id if parent else None
-            return await search.page(connection, kind, asked, parent_id=parent_id, scope=scope)
+            parent_id = await self._parent_id(connection, kind, parent)
+            hidden = isinstance(parent, ById)
+            return await search.page(
+                connection, kind, asked, parent_id=parent_id, scope=scope, show_hidden=hidden
+            )
 
         return await self._db.read(work)
 
@@ -119,6 +134,7 @@ class Namespaces:
 
         Raises:
             NotFound: there is none.
+            InvalidState: it is wanted for use, and is being deleted.
         """
 
         async def work(connection: AsyncConnection) -> Chain:
@@ -129,7 +145,13 @@ class Namespaces:
                 raise NotFound(command.type, command.id)
             return found.chain
 
-        return await self._db.read(work)
+        async def unclaimed(connection: AsyncConnection) -> Chain:
+            chain = await work(connection)
+            for link in await claims.claimed(connection, chain):
+                raise InvalidState(link.type, link.name, state="being deleted", wanted="not deleted")
+            return chain
+
+        return await (self._db.in_tx(unclaimed) if command.for_use else self._db.read(work))
 
     async def _insert(self, connection: AsyncConnection, call: Call, kind: type[C], command: Create) -> str:
         *containers, own_name = command.path
@@ -154,6 +176,17 @@ class Namespaces:
         data = {"after": {"description": command.description, "tags": dict(command.tags)}}
         await record(connection, call, f"catalog.{kind.kind}.created", link, time=now, data=data)
         return made
+
+    async def _parent_id(
+        self, connection: AsyncConnection, kind: type[Resource], parent: Container
+    ) -> str | None:
+        if not parent:
+            return None
+        container = CONTAINERS[_KINDS.index(kind) - 1]
+        found = await self._store.contained(connection, container, parent)
+        if found is None:
+            raise NotFound(container.kind, parent.id if isinstance(parent, ById) else ".".join(parent))
+        return found.id
 
     async def _container(self, connection: AsyncConnection, path: Path) -> Link:
         return (await self._require(connection, container_kind(path), path)).link if path else SYSTEM

@@ -111,9 +111,12 @@ def select_any(kind: type[Resource]) -> Select[Any]:
     return select(*columns).select_from(source)
 
 
-def select_live(kind: type[Resource], *, show_deleted: bool = False) -> Select[Any]:
-    """Return the query of complete rows of a kind that are in nothing deleted, nor, unless they are to be shown, deleted."""
-    hiding = _LEVELS[kind][1:] if show_deleted else _LEVELS[kind]
+def select_live(
+    kind: type[Resource], *, show_deleted: bool = False, show_hidden: bool = False
+) -> Select[Any]:
+    """Return the query of complete rows of a kind that are not deleted, and in nothing deleted, unless those are to be shown."""
+    own, *containers = _LEVELS[kind]
+    hiding = [*([] if show_deleted else [own]), *([] if show_hidden else containers)]
     return select_any(kind).where(*(table.c.delete_time.is_(None) for table in hiding))
 
 

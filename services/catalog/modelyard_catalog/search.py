@@ -40,6 +40,7 @@ async def page(
     *,
     parent_id: str | None,
     scope: Scope | None,
+    show_hidden: bool = False,
 ) -> tuple[list[R], str]:
     """Return a page of rows and the token of the next one.
 
@@ -49,12 +50,13 @@ async def page(
         asked: which rows, in which order.
         parent_id: the container whose rows are listed; None for catalogs, which have none.
         scope: what the caller may see; None is all: who may see a model may see its versions.
+        show_hidden: whether the container may be deleted, or be in something deleted.
 
     Raises:
         InvalidField: of "filter", "order_by" or "page_token".
         LimitExceeded: filter or order_by is too large.
     """
-    query, listing = _query(kind, asked, parent_id)
+    query, listing = _query(kind, asked, parent_id, show_hidden=show_hidden)
     if scope is not None:
         query = query.where(_visible(kind, scope))
     rows = (await connection.execute(listing.apply(query, asked.size))).all()
@@ -63,7 +65,9 @@ async def page(
     return [read_row(kind, row) for row in rows[: asked.size]], token
 
 
-def _query(kind: type[Resource], asked: Browse, parent_id: str | None) -> tuple[Select[Any], Listing]:
+def _query(
+    kind: type[Resource], asked: Browse, parent_id: str | None, *, show_hidden: bool
+) -> tuple[Select[Any], Listing]:
     """Return the rows to choose from, and how."""
     table = levels(kind)[0]
     looked_up = _Metrics(parent_id or "")
@@ -74,7 +78,8 @@ def _query(kind: type[Resource], asked: Browse, parent_id: str | None) -> tuple[
     node = parse_filter(asked.filter, fields)
     _check_keys("filter", _references(node))
     _check_keys("order_by", (key.reference for key in listing.ordering.keys))
-    query = looked_up.join(select_live(kind, show_deleted=asked.show_deleted)).where(*_implied(node, table))
+    rows = select_live(kind, show_deleted=asked.show_deleted, show_hidden=show_hidden)
+    query = looked_up.join(rows).where(*_implied(node, table))
     if parent_id is not None:
         query = query.where(table.c[PARENT_COLUMN[kind]] == parent_id)
     return query, listing

@@ -91,7 +91,7 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListSchemas(
         self, request: service.ListSchemasRequest, context: Any
     ) -> service.ListSchemasResponse:
-        parent = names.path("catalog", request.catalog, 1)
+        parent = names.container(request, "catalog", 1)
         asked = messages.parse_browse(request)
         scope = self._scope(Privilege.USE_SCHEMA)
         shown, token = await self._namespaces.page(Schema, parent, scope, asked)
@@ -111,7 +111,7 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListModels(
         self, request: service.ListModelsRequest, context: Any
     ) -> service.ListModelsResponse:
-        parent = names.path("schema", request.schema, 2)
+        parent = names.container(request, "schema", 2)
         asked = messages.parse_browse(request)
         scope = self._scope(Privilege.READ_METADATA)
         shown, token = await self._namespaces.page(Model, parent, scope, asked)
@@ -145,7 +145,7 @@ class CatalogServicer(CatalogServiceServicer):
     async def ListModelVersions(
         self, request: service.ListModelVersionsRequest, context: Any
     ) -> service.ListModelVersionsResponse:
-        model = names.path("model", request.model, 3)
+        model = names.container(request, "model", 3)
         shown, token = await self._versions.page(model, messages.parse_browse(request))
         return service.ListModelVersionsResponse(
             model_versions=map(render.version, shown), next_page_token=token

@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog.commands import CreateVersion, VersionRef
+from modelyard_catalog.commands import ById, Container, CreateVersion, VersionRef
 from modelyard_catalog.models import (
     AliasMove,
     ComputedAlias,
@@ -29,7 +29,14 @@ from modelyard_catalog.models import (
     Resource,
     VersionState,
 )
-from modelyard_catalog.rows import levels, metadata_to_json, read_row, select_live, signature_to_json
+from modelyard_catalog.rows import (
+    levels,
+    metadata_to_json,
+    read_row,
+    select_any,
+    select_live,
+    signature_to_json,
+)
 from modelyard_catalog.search import PARENT_COLUMN
 from modelyard_catalog.tables import (
     alias_history,
@@ -58,6 +65,14 @@ class CatalogStore:
     async def get(self, connection: AsyncConnection, kind: type[R], id: str) -> R | None:  # noqa: A002 - what it is
         """Return the resource with this id."""
         return await self._one(connection, kind, levels(kind)[0].c.id == id)
+
+    async def contained(self, connection: AsyncConnection, kind: type[R], container: Container) -> R | None:
+        """Return what a list is of: by its name, if it is not deleted; by its id, whatever became of it."""
+        if not isinstance(container, ById):
+            return await self.find(connection, kind, container)
+        query = select_any(kind).where(levels(kind)[0].c.id == container.id)
+        row = (await connection.execute(query)).one_or_none()
+        return None if row is None else read_row(kind, row)
 
     async def version(self, connection: AsyncConnection, ref: VersionRef) -> ModelVersion | None:
         """Return the version that a reference names at this moment."""

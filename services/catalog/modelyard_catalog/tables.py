@@ -189,6 +189,16 @@ alias_history = Table(
     Index("alias_history_model", "model_id", "sequence"),
 )
 
+# Deletions under way: what is claimed here is not begun to be used, until the claim is given up or its time is over.
+deletion_claims = Table(
+    "deletion_claims",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("resource_id", _ID, nullable=False),
+    Column("until", _TIME, nullable=False),
+    Index("deletion_claims_resource", "resource_id"),
+)
+
 # The id of a node follows from what it stands for (see lineage_store.py), so that writers need not look for it. No foreign
 # keys: the graph outlives what was purged, and checking them would make concurrent writers of one data set collide.
 lineage_nodes = Table(

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_catalog import claims
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.commands import Update, UpdateVersion
 from modelyard_catalog.labels import require_free_label
@@ -61,6 +62,7 @@ class Updates:
             AlreadyExists: the new name is taken.
             InvalidField: there is no such principal.
             PermissionDenied: a change of owner needs MANAGE, a move CREATE_MODEL on the other schema.
+            InvalidState: the other schema is being deleted.
         """
         moved = _moved_to(command)
         if moved:
@@ -100,7 +102,6 @@ class Updates:
             InvalidField: an alias has the name of the label.
             InvalidState: the signature can change only while it is PENDING.
             LineageCycle: a data set came of the version.
-            LineageCycle: a data set came of this version.
         """
 
         async def work(connection: AsyncConnection) -> ModelVersion:
@@ -118,9 +119,6 @@ class Updates:
             now = self._clock()
             if not await self._lifecycle.change(connection, before, now, **_columns(after)):
                 raise AlreadyExists(before.kind, f"{before.model.name}@{after.label}")
-            if after.provenance is not None and after.provenance != before.provenance:
-                datasets = after.provenance.datasets
-                await record_datasets(connection, call, before.link, datasets, now, is_new=False)
             if after.provenance is not None and after.provenance != before.provenance:
                 datasets = after.provenance.datasets
                 await record_datasets(connection, call, before.link, datasets, now, is_new=False)
@@ -153,6 +151,8 @@ class Updates:
             raise NotFound(ResourceType.SCHEMA, ".".join(path))
         # Again, and about this very schema: another one may have had the name when the caller's rights were looked at.
         self._authority.require(call, Privilege.CREATE_MODEL, schema.chain)
+        for link in await claims.stay(connection, schema.chain):
+            raise InvalidState(link.type, link.name, state="being deleted", wanted="not deleted")
         return schema.id
 
     async def _require_free(self, connection: AsyncConnection, version: ModelVersion, label: str) -> None:

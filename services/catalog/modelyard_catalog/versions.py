@@ -7,7 +7,16 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import search
-from modelyard_catalog.commands import Browse, CreateVersion, Fail, Finalize, SetMetrics, VersionRef
+from modelyard_catalog.commands import (
+    Browse,
+    ById,
+    Container,
+    CreateVersion,
+    Fail,
+    Finalize,
+    SetMetrics,
+    VersionRef,
+)
 from modelyard_catalog.labels import require_free_label
 from modelyard_catalog.models import (
     RESULTS,
@@ -117,8 +126,10 @@ class Versions:
         """
         return await self._db.read(lambda connection: self._require(connection, ref))
 
-    async def page(self, model: Path, asked: Browse) -> tuple[list[ModelVersion], str]:
+    async def page(self, model: Container, asked: Browse) -> tuple[list[ModelVersion], str]:
         """Return a page of versions, newest first if not asked otherwise, and the token of the next one.
+
+        A model given by its id may be deleted, or be in something deleted.
 
         Raises:
             NotFound: the model does not exist.
@@ -127,8 +138,13 @@ class Versions:
         """
 
         async def work(connection: AsyncConnection) -> tuple[list[ModelVersion], str]:
-            found = await self._model(connection, model)
-            return await search.page(connection, ModelVersion, asked, parent_id=found.id, scope=None)
+            found = await self._store.contained(connection, Model, model)
+            hidden = isinstance(model, ById)
+            if found is None:
+                raise NotFound(Model.kind, model.id if isinstance(model, ById) else ".".join(model))
+            return await search.page(
+                connection, ModelVersion, asked, parent_id=found.id, scope=None, show_hidden=hidden
+            )
 
         return await self._db.read(work)
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from modelyard.api.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from modelyard_inference.access import access_table
+from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
@@ -69,19 +70,27 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     upstream = PeerUpstream(chassis.peers)
     artifacts = ArtifactCache(upstream, settings.cache_directory / "artifacts")
     artifacts.prepare()
+    admission = Admission(upstream, wake.set)
     prober = HealthProber()
     # Read before anybody can watch: a gateway must never see an emptier table than it serves.
     routes = Routes(await chassis.db.read(store.routes), wake.set)
     steps = Steps(
         StepParts(
-            chassis.db, store, artifacts, launcher, prober, chassis.clock, lambda: _self(chassis.grants)
+            chassis.db,
+            store,
+            artifacts,
+            admission,
+            launcher,
+            prober,
+            chassis.clock,
+            lambda: _self(chassis.grants),
         ),
         ReplicaDefaults(
             settings.drain_grace_seconds, settings.log_level, settings.log_format, settings.otlp_endpoint
         ),
         wake.set,
     )
-    parts = Parts(chassis.db, store, artifacts, launcher, prober, routes, chassis.clock)
+    parts = Parts(chassis.db, store, artifacts, admission, launcher, prober, routes, chassis.clock)
     reconciler = Reconciler(
         parts, steps, wake, start_timeout=timedelta(seconds=settings.start_timeout_seconds)
     )
@@ -102,6 +111,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         if settings.stop_replicas_on_exit:
             await reconciler.stop_all(settings.drain_grace_seconds)
         await artifacts.close()
+        await admission.close()
         await prober.close()
 
 

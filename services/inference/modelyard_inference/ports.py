@@ -70,6 +70,17 @@ class Upstream(Protocol):
             PeerUnavailable: the catalog does not answer.
         """
 
+    async def require_usable(self, version_id: str, schema_id: str) -> None:
+        """Return if a version, and the schema of a deployment of it, are there and not being deleted.
+
+        What is asked about must be committed before: then a deletion that begins later finds it.
+
+        Raises:
+            NotFound: one is deleted.
+            InvalidState: one is being deleted at this moment.
+            PeerUnavailable: the catalog does not answer.
+        """
+
     async def gate(self, version: Version, chain: Chain) -> None:
         """Ask whether policies let a version answer predictions.
 

@@ -113,6 +113,17 @@ class PeerUpstream:
                 continue
         return (SYSTEM,)
 
+    async def require_usable(self, version_id: str, schema_id: str) -> None:
+        """Return if a version, and the schema of a deployment of it, are there and not being deleted.
+
+        Raises:
+            NotFound: one is deleted.
+            InvalidState: one is being deleted at this moment.
+            PeerUnavailable: the catalog does not answer.
+        """
+        await self._chain(ResourceType.MODEL_VERSION, resource_id=version_id, for_use=True)
+        await self._chain(ResourceType.SCHEMA, resource_id=schema_id, for_use=True)
+
     async def gate(self, version: Version, chain: Chain) -> None:
         """Ask whether policies let a version answer predictions.
 
@@ -152,8 +163,12 @@ class PeerUpstream:
         async for response in self._peers.stream(self._peers.artifact.ReadFile, request):
             yield response.chunk
 
-    async def _chain(self, kind: ResourceType, name: str = "", *, resource_id: str = "") -> Chain:
-        request = ResolveResourceRequest(type=resource_type_to_proto(kind), name=name, id=resource_id)
+    async def _chain(
+        self, kind: ResourceType, name: str = "", *, resource_id: str = "", for_use: bool = False
+    ) -> Chain:
+        request = ResolveResourceRequest(
+            type=resource_type_to_proto(kind), name=name, id=resource_id, for_use=for_use
+        )
         response = await self._peers.call(self._peers.catalog.ResolveResource, request)
         return chain_from_proto(response.chain)
 

@@ -85,8 +85,12 @@ Sink = Callable[[Sequence[Event]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Extent:
-    """What a sequenced outbox holds: events with numbers over `pruned`, up to `last`."""
+    """What a sequenced outbox holds: events with numbers over `pruned`, up to `last`.
 
+    The numbers say something only together with `feed_id`, which no other database has.
+    """
+
+    feed_id: str
     pruned: int
     last: int
 
@@ -117,7 +121,7 @@ def outbox_table(metadata: MetaData, *, sequenced: bool = False) -> Table:
             table.append_column(part)
         table.append_constraint(UniqueConstraint("sequence", name="outbox_sequence_key"))
         Index("outbox_unsequenced", table.c.position, postgresql_where=text("sequence IS NULL"))
-        Table("outbox_head", metadata, *_head_parts())
+        Table("outbox_head", metadata, *_head_parts(), _feed_id())
     return table
 
 
@@ -137,6 +141,11 @@ def _head_parts() -> list[Any]:
         Column("pruned", BigInteger, nullable=False, server_default=text("0")),
         CheckConstraint("single", name="outbox_head_single"),
     ]
+
+
+def _feed_id() -> Column[Any]:
+    # Made once, by the database itself, so that the numbers of another one can be told apart.
+    return Column("feed_id", Uuid(as_uuid=False), nullable=False, server_default=text("gen_random_uuid()"))
 
 
 _outbox = outbox_table(MetaData())
@@ -159,6 +168,11 @@ def add_sequence(operations: Any) -> None:
     )
     operations.create_table("outbox_head", *_head_parts())
     operations.execute("INSERT INTO outbox_head DEFAULT VALUES")
+
+
+def add_feed_id(operations: Any) -> None:
+    """Give a sequenced outbox an id of its own, in a later migration; `operations` is `alembic.op`."""
+    operations.add_column("outbox_head", _feed_id())
 
 
 async def append(
@@ -195,8 +209,8 @@ async def append(
 
 async def extent(connection: AsyncConnection) -> Extent:
     """Return which numbers a sequenced outbox holds at the moment."""
-    row = (await connection.execute(select(_head.c.pruned, _head.c.sequence))).one()
-    return Extent(row.pruned, row.sequence)
+    row = (await connection.execute(select(_head.c.feed_id, _head.c.pruned, _head.c.sequence))).one()
+    return Extent(row.feed_id, row.pruned, row.sequence)
 
 
 class Sequencer:

@@ -48,6 +48,7 @@ class Steps:
         self._replicas = ReplicaSteps(parts, defaults, wake)
         self._verbs: Mapping[type[a.Action], Verb] = {
             **self._replicas.verbs,
+            a.AskUse: self._ask_use,
             a.AddGroup: self._add_group,
             a.AddReplicas: self._add_replicas,
             a.AdmitGroup: self._admit_group,
@@ -83,6 +84,10 @@ class Steps:
 
     # ---- groups
 
+    async def _ask_use(self, observed: Observed, action: a.AskUse) -> bool:
+        self._parts.admission.ask(observed.deployment, action.version)
+        return False
+
     async def _add_group(self, observed: Observed, action: a.AddGroup) -> bool:
         deployment = observed.deployment
         version = action.version
@@ -106,6 +111,8 @@ class Steps:
             taken = any(other.key == group.key and other.state is not GroupState.STOPPING for other in others)
             if now is None or now.revision != deployment.revision or taken:
                 return False
+            if version.id not in {target.wanted.id for target in now.targets}:
+                return False  # an alias moved on since: nobody was asked about it for later
             await self._parts.store.insert_group(connection, group)
             await self._parts.store.insert_replicas(connection, replicas)
             return True

@@ -334,8 +334,9 @@ class ListSchemasRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    CATALOG_ID_FIELD_NUMBER: _builtins.int
     catalog: _builtins.str
-    """Required. Name of the catalog."""
+    """Name of the catalog. Either this or `catalog_id`."""
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -349,6 +350,10 @@ class ListSchemasRequest(_message.Message):
     """Order by fields of `filter`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
+    catalog_id: _builtins.str
+    """Immutable id of the catalog, which may be deleted, or be inside something deleted: then these are the rows that come back with
+    it, and with `show_deleted` also those that were deleted before it. Either this or `catalog`.
+    """
     def __init__(
         self,
         *,
@@ -358,10 +363,11 @@ class ListSchemasRequest(_message.Message):
         filter: _builtins.str = ...,
         order_by: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        catalog_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "catalog_id", b"catalog_id", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -505,8 +511,9 @@ class ListModelsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    SCHEMA_ID_FIELD_NUMBER: _builtins.int
     schema: _builtins.str
-    """Required. Full name of the schema."""
+    """Full name of the schema. Either this or `schema_id`."""
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -520,6 +527,10 @@ class ListModelsRequest(_message.Message):
     """Order by fields of `filter` but `alias`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
+    schema_id: _builtins.str
+    """Immutable id of the schema, which may be deleted, or be inside something deleted: then these are the rows that come back with
+    it, and with `show_deleted` also those that were deleted before it. Either this or `schema`.
+    """
     def __init__(
         self,
         *,
@@ -529,10 +540,11 @@ class ListModelsRequest(_message.Message):
         filter: _builtins.str = ...,
         order_by: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        schema_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "schema", b"schema", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "schema", b"schema", "schema_id", b"schema_id", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -861,8 +873,9 @@ class ListModelVersionsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Required. Full name of the model."""
+    """Full name of the model. Either this or `model_id`."""
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -880,6 +893,10 @@ class ListModelVersionsRequest(_message.Message):
     """Order by fields of `filter` but `alias`, for example `metrics.accuracy desc`; empty means the newest first. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
+    model_id: _builtins.str
+    """Immutable id of the model, which may be deleted, or be inside something deleted: then these are the rows that come back with
+    it, and with `show_deleted` also those that were deleted before it. Either this or `model`.
+    """
     def __init__(
         self,
         *,
@@ -889,10 +906,11 @@ class ListModelVersionsRequest(_message.Message):
         filter: _builtins.str = ...,
         order_by: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "model", b"model", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "model", b"model", "model_id", b"model_id", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1223,22 +1241,29 @@ class ResolveResourceRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    FOR_USE_FIELD_NUMBER: _builtins.int
     type: _resource_pb2.ResourceType.ValueType
     """Required. Catalog, schema, model or model version."""
     name: _builtins.str
     """Name, or for a version a version reference. Either this or `id`."""
     id: _builtins.str
     """Immutable id. Either this or `name`."""
+    for_use: _builtins.bool
+    """Whether the caller is about to begin to use the resource, and has already made that known to whoever asks it. Then one that
+    is being deleted at this moment, alone or with a container, is refused with INVALID_STATE: ask again shortly, when it is
+    deleted or, because it is used, is not.
+    """
     def __init__(
         self,
         *,
         type: _resource_pb2.ResourceType.ValueType = ...,
         name: _builtins.str = ...,
         id: _builtins.str = ...,
+        for_use: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_use", b"for_use", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

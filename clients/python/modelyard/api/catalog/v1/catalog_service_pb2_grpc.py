@@ -400,7 +400,8 @@ class CatalogServiceServicer(object):
     def UpdateModel(self, request, context):
         """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
         stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED,
+        INVALID_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -419,7 +420,7 @@ class CatalogServiceServicer(object):
     def DeleteCatalog(self, request, context):
         """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
         with it. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -427,7 +428,7 @@ class CatalogServiceServicer(object):
 
     def DeleteSchema(self, request, context):
         """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -436,7 +437,7 @@ class CatalogServiceServicer(object):
     def DeleteModel(self, request, context):
         """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
         and always while one is deployed. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -445,7 +446,7 @@ class CatalogServiceServicer(object):
     def DeleteModelVersion(self, request, context):
         """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
         it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -514,9 +515,11 @@ class CatalogServiceServicer(object):
 
     def WatchEvents(self, request, context):
         """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-        events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
-        old, or not of this service, is INVALID_FIELD.
-        Errors: INVALID_FIELD.
+        events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
+        last token. Delivered events are kept for a time that the operator sets, 30 days by default; a token from before that, or of
+        another database, is INVALID_FIELD: read the state anew, then watch without a token. At most 100 watches of one principal
+        and 1,000 in all run at once.
+        Errors: INVALID_FIELD, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -532,7 +535,7 @@ class CatalogServiceServicer(object):
     def ResolveResource(self, request, context):
         """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
         For services only.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -130,7 +130,8 @@ class CatalogServiceStub:
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelRequest, _catalog_service_pb2.UpdateModelResponse]
     """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
     stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED,
+    INVALID_STATE.
     """
     UpdateModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelVersionRequest, _catalog_service_pb2.UpdateModelVersionResponse]
     """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
@@ -141,21 +142,21 @@ class CatalogServiceStub:
     DeleteCatalog: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteCatalogRequest, _catalog_service_pb2.DeleteCatalogResponse]
     """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
     with it. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteSchema: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteSchemaRequest, _catalog_service_pb2.DeleteSchemaResponse]
     """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]
     """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
     and always while one is deployed. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelVersionRequest, _catalog_service_pb2.DeleteModelVersionResponse]
     """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
     it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     UndeleteResource: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteResourceRequest, _catalog_service_pb2.UndeleteResourceResponse]
     """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
@@ -192,16 +193,18 @@ class CatalogServiceStub:
     """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-    events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
-    old, or not of this service, is INVALID_FIELD.
-    Errors: INVALID_FIELD.
+    events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
+    last token. Delivered events are kept for a time that the operator sets, 30 days by default; a token from before that, or of
+    another database, is INVALID_FIELD: read the state anew, then watch without a token. At most 100 watches of one principal
+    and 1,000 in all run at once.
+    Errors: INVALID_FIELD, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
     """
     GetLimits: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]
     """GetLimits reads every published limit. Any authenticated caller."""
     ResolveResource: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveResourceRequest, _catalog_service_pb2.ResolveResourceResponse]
     """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
     For services only.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE.
     """
 
 @_typing.type_check_only
@@ -306,7 +309,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     UpdateModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelRequest, _catalog_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
     """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
     stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED,
+    INVALID_STATE.
     """
     UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelVersionRequest, _catalog_service_pb2.UpdateModelVersionResponse]  # type: ignore[assignment]
     """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
@@ -317,21 +321,21 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     DeleteCatalog: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteCatalogRequest, _catalog_service_pb2.DeleteCatalogResponse]  # type: ignore[assignment]
     """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
     with it. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteSchema: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteSchemaRequest, _catalog_service_pb2.DeleteSchemaResponse]  # type: ignore[assignment]
     """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
     and always while one is deployed. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelVersionRequest, _catalog_service_pb2.DeleteModelVersionResponse]  # type: ignore[assignment]
     """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
     it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     UndeleteResource: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteResourceRequest, _catalog_service_pb2.UndeleteResourceResponse]  # type: ignore[assignment]
     """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
@@ -368,16 +372,18 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-    events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
-    old, or not of this service, is INVALID_FIELD.
-    Errors: INVALID_FIELD.
+    events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
+    last token. Delivered events are kept for a time that the operator sets, 30 days by default; a token from before that, or of
+    another database, is INVALID_FIELD: read the state anew, then watch without a token. At most 100 watches of one principal
+    and 1,000 in all run at once.
+    Errors: INVALID_FIELD, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
     """
     GetLimits: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]  # type: ignore[assignment]
     """GetLimits reads every published limit. Any authenticated caller."""
     ResolveResource: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveResourceRequest, _catalog_service_pb2.ResolveResourceResponse]  # type: ignore[assignment]
     """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
     For services only.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE.
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -599,7 +605,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.UpdateModelResponse, _abc.Awaitable[_catalog_service_pb2.UpdateModelResponse]]:
         """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
         stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED,
+        INVALID_STATE.
         """
 
     @_abc_1.abstractmethod
@@ -622,7 +629,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.DeleteCatalogResponse, _abc.Awaitable[_catalog_service_pb2.DeleteCatalogResponse]]:
         """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
         with it. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -632,7 +639,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeleteSchemaResponse, _abc.Awaitable[_catalog_service_pb2.DeleteSchemaResponse]]:
         """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -643,7 +650,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.DeleteModelResponse, _abc.Awaitable[_catalog_service_pb2.DeleteModelResponse]]:
         """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
         and always while one is deployed. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -654,7 +661,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.DeleteModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.DeleteModelVersionResponse]]:
         """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
         it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -739,9 +746,11 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_catalog_service_pb2.WatchEventsResponse]]:
         """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-        events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
-        old, or not of this service, is INVALID_FIELD.
-        Errors: INVALID_FIELD.
+        events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
+        last token. Delivered events are kept for a time that the operator sets, 30 days by default; a token from before that, or of
+        another database, is INVALID_FIELD: read the state anew, then watch without a token. At most 100 watches of one principal
+        and 1,000 in all run at once.
+        Errors: INVALID_FIELD, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -760,7 +769,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.ResolveResourceResponse, _abc.Awaitable[_catalog_service_pb2.ResolveResourceResponse]]:
         """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
         For services only.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

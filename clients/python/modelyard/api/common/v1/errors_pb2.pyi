@@ -169,6 +169,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: source, target.
     Example: {"reason":"LINEAGE_CYCLE","metadata":{"source":"prod.ml.iris/3","target":"prod.ml.iris/1"}}
     """
+    ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 31
+    """RESOURCE_EXHAUSTED. As many watches as are allowed run already, of the caller or of everybody; end one, then watch again.
+    Metadata: limit, maximum.
+    Example: {"reason":"TOO_MANY_WATCHES","metadata":{"limit":"watches_per_principal","maximum":"100"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the catalogue of everything a Modelyard service can refuse, by the name that programs match on.
@@ -325,5 +330,10 @@ ERROR_REASON_LINEAGE_CYCLE: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION. The edge would make something its own origin.
 Metadata: source, target.
 Example: {"reason":"LINEAGE_CYCLE","metadata":{"source":"prod.ml.iris/3","target":"prod.ml.iris/1"}}
+"""
+ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 31
+"""RESOURCE_EXHAUSTED. As many watches as are allowed run already, of the caller or of everybody; end one, then watch again.
+Metadata: limit, maximum.
+Example: {"reason":"TOO_MANY_WATCHES","metadata":{"limit":"watches_per_principal","maximum":"100"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
