@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 import pytest
 from alembic import command
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.commands import AliasChange, Browse, CreateVersion, Fail, Once, SetTags, VersionRef
@@ -26,6 +25,7 @@ from modelyard_catalog.models import (
 from modelyard_kit import migrate
 from modelyard_kit.access import SYSTEM_ID, Scope
 from modelyard_kit.errors import InvalidField, LimitExceeded
+from tests.conformance.catalog_plans import explained, recorded, scanned
 from tests.conformance.catalog_stack import ADA, BOB, DIGEST, EVERYTHING, IRIS, CatalogStack
 from tests.framework.postgres import TestPostgres
 
@@ -291,38 +291,9 @@ async def assert_no_scans(stack: CatalogStack, name: str, statements: list[tuple
     """Check that a page took two queries, one of them for the container, and that none reads a large table from end to end."""
     assert len(statements) == 2, name
     for statement, parameters in statements:
-
-        async def explain(connection: AsyncConnection, sql: str = statement, given: Any = parameters) -> Any:
-            result = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}", given)
-            return result.scalar_one()
-
-        plan = await stack.db.read(explain)
-        plan = json.loads(plan) if isinstance(plan, str) else plan
-        scanned = [
-            node["Relation Name"] for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"
-        ]
-        assert not {"model_versions", "metrics", "models"} & set(scanned), (name, json.dumps(plan, indent=1))
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for inner in plan.get("Plans", ()):
-        yield from nodes(inner)
-
-
-@contextmanager
-def recorded(stack: CatalogStack) -> Iterator[list[tuple[str, Any]]]:
-    """Collect the queries, with their parameters, that run meanwhile."""
-    statements: list[tuple[str, Any]] = []
-
-    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith("SELECT"):
-            statements.append((statement, parameters))
-
-    engine = stack.db.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    yield statements
-    event.remove(engine, "before_cursor_execute", note)
+        plan = await explained(stack, statement, parameters)
+        large = {"model_versions", "metrics", "models"} & set(scanned(plan))
+        assert not large, (name, json.dumps(plan, indent=1))
 
 
 async def fill(connection: AsyncConnection, model_id: str, first: int, count: int) -> None:

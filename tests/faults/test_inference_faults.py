@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -14,7 +14,7 @@ from modelyard_inference.commands import UpdateDeployment
 from modelyard_inference.models import DeploymentState, ReplicaState
 from modelyard_inference.steps import replicas as replica_steps
 from modelyard_kit import faults
-from tests.framework.inference import Site, call, creation, eventually, site, spec
+from tests.framework.inference import Inference, Site, call, creation, eventually, site, spec
 
 MODULES = (steps, replica_steps, artifacts)
 
@@ -255,6 +255,43 @@ async def test_service_that_ends_as_a_whole_stops_its_replicas(place: Site) -> N
         assert not await inference.launcher.list()
     async with place.life() as inference:  # and the next life brings them back
         await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2})
+
+
+async def test_a_change_comes_true_though_its_caller_never_heard_of_it(place: Site) -> None:
+    """The service dies after each commit, before it wakes anybody and answers."""
+    place.upstream.add(1)
+    place.upstream.add(2)
+    place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/1"
+    changes: dict[str, Callable[[Inference], Awaitable[object]]] = {
+        "inference.deployment.created": lambda inference: inference.deployments.create(
+            call(), creation("prod.ml.iris", spec("prod.ml.iris@champion"))
+        ),
+        "inference.deployment.updated": lambda inference: inference.deployments.update(
+            call(), UpdateDeployment("prod.ml.iris", "", replicas=2)
+        ),
+        "inference.deployment.deleted": lambda inference: inference.deployments.delete(
+            call(), "prod.ml.iris", ""
+        ),
+    }
+    for point, change in changes.items():
+        faults.configure(f"{point}=error*1")
+        async with place.life() as inference:
+            with pytest.raises(faults.InjectedFault):
+                await change(inference)
+        async with place.life() as inference:
+            if point.endswith("deleted"):
+                await inference.until_gone()
+                continue
+            replicas = 2 if point.endswith("updated") else 1
+            await inference.until(
+                lambda d, n=replicas: d.state is DeploymentState.ACTIVE and sum(d.ready.values()) == n  # type: ignore[misc]
+            )
+    faults.configure("inference.target.followed=error*1")
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation("prod.ml.iris", spec("prod.ml.iris@champion")))
+        await inference.until_state(DeploymentState.ACTIVE)
+        place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/2"
+        await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/2")
 
 
 async def test_stubborn_replica_is_killed_after_its_grace(

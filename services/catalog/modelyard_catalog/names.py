@@ -139,6 +139,8 @@ def container(request: Any, field: str, parts: int) -> Container:
         InvalidField: both are given, or what is given is malformed.
     """
     given, by_id = getattr(request, field), getattr(request, f"{field}_id")
+    if not given and not by_id:
+        raise InvalidField(field, f"is required, or {field}_id")
     if not by_id:
         return path(field, given, parts)
     if given:

@@ -14,10 +14,11 @@ order of `LAYERS` in `CallChain`, outermost first:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,6 +48,8 @@ from modelyard_kit.ids import new_id
 
 DOMAIN = "modelyard"
 DEFAULT_TIMEOUT = timedelta(seconds=60)
+PATIENCE_SECONDS = 60.0
+"""Time in which a watcher must take an answer."""
 _HEALTH = "/grpc.health.v1.Health/"
 _REFLECTION = "/grpc.reflection."
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -130,9 +133,19 @@ class CallChain(grpc.aio.ServerInterceptor):
 
         async def answer_stream(request_or_iterator: Any, context: Any) -> AsyncIterator[Any]:
             behaviour = any_handler.stream_stream if handler.request_streaming else any_handler.unary_stream
-            async with self._around(incoming(request_or_iterator, context)), self._endable(method, context):
+            async with self._around(incoming(request_or_iterator, context)):
                 async for response in behaviour(request_or_iterator, context):
                     yield response
+
+        async def answer_watch(request_or_iterator: Any, context: Any) -> None:
+            responses = any_handler.unary_stream(request_or_iterator, context)
+            async with (
+                self._around(incoming(request_or_iterator, context)),
+                self._endable(context),
+                aclosing(responses),
+            ):
+                async for response in responses:
+                    await _hand_over(context, response)
 
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -141,6 +154,12 @@ class CallChain(grpc.aio.ServerInterceptor):
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[handler.request_streaming, handler.response_streaming]
         around: Any = answer_stream if handler.response_streaming else answer_once
+        if (
+            handler.response_streaming
+            and not handler.request_streaming
+            and _is_endless(self._rules.get(method))
+        ):
+            around = answer_watch
         return make(around, handler.request_deserializer, handler.response_serializer)
 
     def end_watches(self) -> None:
@@ -150,11 +169,10 @@ class CallChain(grpc.aio.ServerInterceptor):
             task.cancel()
 
     @asynccontextmanager
-    async def _endable(self, method: str, context: Any) -> AsyncIterator[None]:
+    async def _endable(self, context: Any) -> AsyncIterator[None]:
         task = asyncio.current_task()
-        if task is None or not _is_endless(self._rules.get(method)):
-            yield
-            return
+        if task is None:
+            raise RuntimeError("a call runs in a task")
         self._watches.add(task)
         try:
             yield
@@ -256,6 +274,22 @@ class CallChain(grpc.aio.ServerInterceptor):
 def _is_endless(rule: Rule | None) -> bool:
     """Return whether a stream under this rule never ends by itself; services only watch each other."""
     return isinstance(rule, Services) or (isinstance(rule, Authenticated) and rule.endless)
+
+
+async def _hand_over(context: Any, response: Any) -> None:
+    """Send an answer of a watch. A caller who does not take answers is let go: it comes back, or it is dead."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await context.write(response)
+    except TimeoutError:
+        # Within a time of its own: what says so waits behind the answer that was not taken.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await context.abort(
+                    grpc.StatusCode.UNAVAILABLE,
+                    f"no answer was taken for {PATIENCE_SECONDS:g} s; watch again, from where you were",
+                )
+        raise asyncio.CancelledError from None
 
 
 def grpc_code(number: int) -> grpc.StatusCode:

@@ -48,6 +48,17 @@ def test_lists_take_filters_and_show_how_to_undelete(connected: Fake) -> None:
     assert "delete" not in modelyard("models", "list", "prod.ml").stdout
 
 
+def test_what_is_in_something_deleted_is_listed_by_its_id(connected: Fake) -> None:
+    connected.answers["ListModels"] = lambda _: pb.ListModelsResponse(models=[DELETED])
+    table = modelyard("models", "list", "--schema-id", "s1").stdout.splitlines()
+    assert table[0].split()[-1] == "id"  # to go on inside, and to undelete
+    modelyard("schemas", "list", "--catalog-id", "c1")
+    modelyard("versions", "list", "--model-id", "m1")
+    for rpc, field in (("ListModels", "schema"), ("ListSchemas", "catalog"), ("ListModelVersions", "model")):
+        (sent,) = connected.requests(rpc)
+        assert (getattr(sent, field), getattr(sent, f"{field}_id")) == ("", f"{field[0]}1")
+
+
 def test_rename_move_and_update(connected: Fake) -> None:
     for arguments, names in (
         (("models", "rename", MODEL, "lily"), "prod.ml.lily"),
