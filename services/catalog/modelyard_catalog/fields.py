@@ -37,7 +37,11 @@ def _common(table: Any) -> dict[str, AnyField]:
     return {
         "id": Field(FieldType.ID, table.c.id, required=True),
         "description": Field(FieldType.TEXT, table.c.description, required=True),
-        "tags": MapField(FieldType.TEXT, lambda key: json_text(table.c.tags, key)),
+        "tags": MapField(
+            FieldType.TEXT,
+            lambda key: json_text(table.c.tags, key),
+            holds=lambda key, value: table.c.tags.contains({key: value}),
+        ),
         "create_time": Field(FieldType.TIMESTAMP, table.c.create_time, required=True),
         "update_time": Field(FieldType.TIMESTAMP, table.c.update_time, required=True),
         "delete_time": Field(FieldType.TIMESTAMP, table.c.delete_time),

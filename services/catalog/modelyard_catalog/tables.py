@@ -130,7 +130,20 @@ model_versions = Table(
     ),
     _purge("model_versions"),
     _tags("model_versions"),
-    Index("model_versions_create_time", "model_id", "create_time"),
+    # With what a range of times is mostly narrowed down and ordered by, so that only what is shown is read from the table.
+    Index(
+        "model_versions_create_time",
+        "model_id",
+        "create_time",
+        postgresql_include=["number", "state", "delete_time", "id"],
+    ),
+    Index("model_versions_digest", "model_id", "artifact_digest"),
+    Index(
+        "model_versions_commit",
+        text("(provenance ->> 'git_commit')"),
+        postgresql_using="hash",
+        postgresql_where=text("(provenance ->> 'git_commit') <> ''"),
+    ),
     _ordered("model_versions", "model_id", "label"),
     Index(
         "model_versions_ready",

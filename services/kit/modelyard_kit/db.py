@@ -30,6 +30,9 @@ ATTEMPTS = 10
 # SQLSTATE 40001 serialization_failure and 40P01 deadlock_detected: PostgreSQL asks to run the transaction again.
 _RETRYABLE = frozenset(("40001", "40P01"))
 
+# Services ask for a page or less: starting other processes, or a compiler, for such a query takes longer than running it.
+_SHORT_QUERIES = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+
 _log = structlog.get_logger()
 
 
@@ -50,7 +53,13 @@ class Database:
             pool_size: connections held at most.
         """
         url = dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
-        engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
+        engine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args={"server_settings": _SHORT_QUERIES},
+        )
         return cls(engine, dsn)
 
     async def in_tx(
