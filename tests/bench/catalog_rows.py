@@ -57,6 +57,15 @@ class Rows:
         narrow = self.size - self.wide
         return narrow // self.models + (model <= narrow % self.models)
 
+    def numbered(self) -> str:
+        """Return a query of all versions in the order in which they came, `g`, with the numbers of model and version."""
+        models = self.models
+        return f"""
+            SELECT g, CASE WHEN g % 10 = 0 THEN 0 ELSE (g - g / 10 - 1) % {models} + 1 END AS model,
+                CASE WHEN g % 10 = 0 THEN g / 10 ELSE (g - g / 10 - 1) / {models} + 1 END AS number
+            FROM generate_series(1::bigint, {self.size}) g
+        """
+
 
 def short_name(model: int) -> str:
     """Return the name of a model within its schema."""
@@ -95,18 +104,13 @@ async def load(dsn: str, rows: Rows, owner_id: str) -> None:
 
 
 async def _plan(connection: asyncpg.Connection, rows: Rows) -> None:
-    """Make the table of what there will be: `g` numbers all versions in the order in which they came."""
+    """Make the table of what there will be."""
     await connection.execute(
         f"""
         CREATE UNLOGGED TABLE planned AS
         SELECT g, model, number, md5('model ' || model)::uuid AS model_id,
             uuidv7(at - clock_timestamp()) AS id, at, hashint8(g * 7919) & 1048575 AS noise
-        FROM (
-            SELECT g, CASE WHEN g % 10 = 0 THEN 0 ELSE (g - g / 10 - 1) % {rows.models} + 1 END AS model,
-                CASE WHEN g % 10 = 0 THEN g / 10 ELSE (g - g / 10 - 1) / {rows.models} + 1 END AS number,
-                timestamptz '{BEGIN}' + g * interval '{STEP_SECONDS / 10} seconds' AS at
-            FROM generate_series(1::bigint, {rows.size}) g
-        ) ordered
+        FROM (SELECT *, timestamptz '{BEGIN}' + g * interval '{STEP_SECONDS / 10} seconds' AS at FROM ({rows.numbered()}) n)
         """
     )
 
