@@ -35,6 +35,7 @@ from tests.bench.catalog_report import (
     Key,
     Results,
     Sample,
+    read_metrics,
     report,
     server_milliseconds,
 )
@@ -122,9 +123,9 @@ async def _measure_all(
 
 
 async def _sample(pool: Pool, job: Job, concurrency: int, seconds: float, metrics: str = "") -> Sample:
-    before = await asyncio.to_thread(server_milliseconds, metrics, job.call) if metrics else (0.0, 0)
+    before = await _inside(metrics, job.call)
     found: Measured = await asyncio.to_thread(measure, pool, job, concurrency, seconds)
-    after = await asyncio.to_thread(server_milliseconds, metrics, job.call) if metrics else (0.0, 0)
+    after = await _inside(metrics, job.call)
     calls = after[1] - before[1]
     return _summary(
         found.latencies,
@@ -132,6 +133,13 @@ async def _sample(pool: Pool, job: Job, concurrency: int, seconds: float, metric
         contended=found.contended,
         server_ms=(after[0] - before[0]) / calls if calls else None,
     )
+
+
+async def _inside(metrics: str, call: str) -> tuple[float, int]:
+    """Return milliseconds and number of calls as the service counted them until now; none of what has no metrics."""
+    if not metrics:
+        return 0.0, 0
+    return server_milliseconds(await asyncio.to_thread(read_metrics, metrics), call)
 
 
 async def _watch(pool: Pool, here: Installation, size: int, job: Job, watchers: int, changes: int) -> Sample:

@@ -90,12 +90,16 @@ class Goal:
         return f"GOAL {self.name} {self.measured:.2f} {self.bound:g} {'ok' if fine else 'short'}"
 
 
+def read_metrics(address: str) -> str:
+    """Return what a service tells Prometheus."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
 def server_milliseconds(metrics: str, call: str) -> tuple[float, int]:
     """Return how long calls of an RPC took in all, as the service's histogram counts them, and how many there were."""
-    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
     total = {"sum": 0.0, "count": 0.0}
-    for line in lines:
+    for line in metrics.splitlines():
         found = _LINE.match(line)
         if found and found[2] == call:
             total[found[1]] += float(found[3])
