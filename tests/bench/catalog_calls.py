@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.pool import Pool
 from typing import Any
 
@@ -79,8 +80,14 @@ def measure(pool: Pool, job: Job, concurrency: int, seconds: float) -> Measured:
     return pool.apply(_measure, (job, concurrency, seconds))
 
 
+@cache
+def _runner() -> asyncio.Runner:
+    """Return the one event loop of the process that asks: grpc.aio does not survive that of its first call."""
+    return asyncio.Runner()
+
+
 def _measure(job: Job, concurrency: int, seconds: float) -> Measured:
-    return asyncio.run(_ask(job, concurrency, seconds))
+    return _runner().run(_ask(job, concurrency, seconds))
 
 
 async def _ask(job: Job, concurrency: int, seconds: float) -> Measured:
@@ -229,7 +236,7 @@ def watch(
 
 
 def _watch(job: Job, watched: str, watchers: int, changes: int, pause: float) -> Arrivals:
-    return asyncio.run(_follow(job, watched, watchers, changes, pause))
+    return _runner().run(_follow(job, watched, watchers, changes, pause))
 
 
 async def _follow(job: Job, watched: str, watchers: int, changes: int, pause: float) -> Arrivals:
