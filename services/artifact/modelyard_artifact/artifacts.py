@@ -86,7 +86,7 @@ class Artifacts:
             RequestIdReused: the request id was used with other content.
             LimitExceeded: too many open uploads of this principal.
         """
-        model = await self._catalog.model(command.model)
+        model = await self._model(call, command.model)
         manifest = command.manifest
         principal_id = call.principal.id
         fingerprint = idempotency.fingerprint(f"{command.model}\n{manifest.digest}".encode())
@@ -162,13 +162,13 @@ class Artifacts:
         await self._blobs.discard(upload_id)
         return artifact
 
-    async def artifact(self, digest: str, model_name: str) -> Artifact:
+    async def artifact(self, call: Call, digest: str, model_name: str) -> Artifact:
         """Finds an artifact that was committed for a model.
 
         Raises:
             NotFound: no such model, or nothing with that digest was committed for it.
         """
-        model = await self._catalog.model(model_name)
+        model = await self._model(call, model_name)
 
         async def work(connection: AsyncConnection) -> Artifact | None:
             return await store.get_artifact(connection, digest, model_id=model.id)
@@ -262,6 +262,13 @@ class Artifacts:
         received = await self._blobs.received(upload.id)
         blobs = await self._database.read(work)
         return UploadStatus(upload, [MissingBlob(blob, received.get(blob.sha256, 0)) for blob in blobs])
+
+    async def _model(self, call: Call, name: str) -> ModelRef:
+        """Return the model that the permission layer found and decided on; who calls the rules directly has it looked up."""
+        if call.permit is None:
+            return await self._catalog.model(name)
+        link = call.permit.chain[0]
+        return ModelRef(id=link.id, name=link.name)
 
     async def _digest(self, reference: str) -> str:
         version = await self._catalog.version(reference)

@@ -6,12 +6,10 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from modelyard_catalog import names
 from modelyard_catalog.commands import ById, VersionRef
 from modelyard_catalog.lifecycle_store import BY_TYPE, LifecycleStore
-from modelyard_catalog.models import CONTAINERS, Path, Resource, container_kind
+from modelyard_catalog.models import CONTAINERS, ModelVersion, Path, Resource, container_kind
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit.access import (
     AUTHENTICATED,
@@ -20,6 +18,7 @@ from modelyard_kit.access import (
     SYSTEM,
     AccessTable,
     Chain,
+    Found,
     Missing,
     Privilege,
     Requires,
@@ -28,7 +27,7 @@ from modelyard_kit.access import (
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound
 
-Resolver = Callable[[Any], Awaitable[Chain]]
+Resolver = Callable[[Any], Awaitable[Chain | Found]]
 
 
 class Resolvers:
@@ -45,7 +44,19 @@ class Resolvers:
         Raises:
             Missing: it, or one of its containers, does not exist.
         """
-        return await self._db.read(lambda connection: self._path(connection, path))
+        return (await self.container(path)).chain if path else (SYSTEM,)
+
+    async def container(self, path: Path) -> Resource:
+        """Return a catalog, schema or model.
+
+        Raises:
+            Missing: it does not exist; or, told instead, one of its containers does not.
+        """
+        kind = container_kind(path)
+        found = await self._db.query(lambda connection: self._store.find(connection, kind, path))
+        if found is None:
+            raise Missing(NotFound(kind.kind, ".".join(path)), await self.path(path[:-1]))
+        return found
 
     async def version(self, ref: VersionRef) -> Chain:
         """Return the chain of a version.
@@ -53,15 +64,19 @@ class Resolvers:
         Raises:
             Missing: it, its model, or one of the containers does not exist.
         """
+        return (await self.whole_version(ref)).chain
 
-        async def work(connection: AsyncConnection) -> Chain:
-            found = await self._store.version(connection, ref)
-            if found is not None:
-                return found.chain
-            model = await self._path(connection, ref.model)
+    async def whole_version(self, ref: VersionRef) -> ModelVersion:
+        """Return a version.
+
+        Raises:
+            Missing: it, its model, or one of the containers does not exist.
+        """
+        found = await self._db.query(lambda connection: self._store.version(connection, ref))
+        if found is None:
+            model = await self.path(ref.model)
             raise Missing(NotFound(ResourceType.MODEL_VERSION, str(ref)), model)
-
-        return await self._db.read(work)
+        return found
 
     async def container_of(self, kind: ResourceType, resource_id: str) -> Chain:
         """Return the chain of what contains a resource, deleted or not, by its id.
@@ -69,41 +84,21 @@ class Resolvers:
         Raises:
             Missing: there is no such resource.
         """
-        found = await self._any(kind, resource_id)
+        found = await self.by_id(kind, resource_id)
         return found.parents
 
-    async def by_id(self, kind: ResourceType, resource_id: str) -> Chain:
-        """Return the chain of a resource, deleted or not, by its id.
+    async def by_id(self, kind: ResourceType, resource_id: str) -> Resource:
+        """Return a resource, deleted or not, by its id.
 
         Raises:
             Missing: there is no such resource.
         """
-        found = await self._any(kind, resource_id)
-        return found.chain
-
-    async def _any(self, kind: ResourceType, resource_id: str) -> Resource:
-        found = await self._db.read(
+        found = await self._db.query(
             lambda connection: self._lifecycle.get_any(connection, BY_TYPE[kind], resource_id)
         )
         if found is None:
             raise Missing(NotFound(kind, resource_id), (SYSTEM,))
         return found
-
-    async def _path(self, connection: AsyncConnection, path: Path) -> Chain:
-        """Return the chain of `path`, looking from the inside out, so that what exists costs one query."""
-        missing: NotFound | None = None
-        for length in range(len(path), 0, -1):
-            kind = container_kind(path[:length])
-            found = await self._store.find(connection, kind, path[:length])
-            if found is None:
-                missing = NotFound(kind.kind, ".".join(path[:length]))
-                continue
-            if missing is not None:
-                raise Missing(missing, found.chain)
-            return found.chain
-        if missing is not None:
-            raise Missing(missing, (SYSTEM,))
-        return (SYSTEM,)
 
 
 def access_table(resolvers: Resolvers) -> AccessTable:
@@ -121,13 +116,19 @@ def access_table(resolvers: Resolvers) -> AccessTable:
     def named(field: str, parts: int) -> Resolver:
         """Resolve the catalog, schema or model that a field names."""
 
-        async def resolve(request: Any) -> Chain:
-            return await resolvers.path(names.path(field, getattr(request, field), parts))
+        async def resolve(request: Any) -> Found:
+            found = await resolvers.container(names.path(field, getattr(request, field), parts))
+            return Found(found.chain, found)
 
         return resolve
 
     def listed(field: str, parts: int) -> Resolver:
         return functools.partial(_listed, resolvers, field, parts)
+
+    async def version(request: Any) -> Found:
+        """Resolve a version; rights on it are decided on its model."""
+        found = await resolvers.whole_version(names.version("name", request.name))
+        return Found(found.parents, found)
 
     async def model_of_version(request: Any) -> Chain:
         return await resolvers.path(names.version("name", request.name).model)
@@ -158,7 +159,7 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         "CreateModelVersion": Requires(Privilege.CREATE_VERSION, named("model", 3)),
         "FinalizeModelVersion": Requires(Privilege.CREATE_VERSION, model_of_version),
         "FailModelVersion": Requires(Privilege.CREATE_VERSION, model_of_version),
-        "GetModelVersion": Requires(Privilege.READ_METADATA, model_of_version),
+        "GetModelVersion": Requires(Privilege.READ_METADATA, version),
         "ListModelVersions": Requires(Privilege.READ_METADATA, listed("model", 3)),
         "SetAliases": Requires(Privilege.EDIT, named("model", 3)),
         "SetTags": Requires(Privilege.APPLY_TAG, tagged),
@@ -187,9 +188,11 @@ def access_table(resolvers: Resolvers) -> AccessTable:
     }
 
 
-async def _listed(resolvers: Resolvers, field: str, parts: int, request: Any) -> Chain:
+async def _listed(resolvers: Resolvers, field: str, parts: int, request: Any) -> Found:
     """Resolve the catalog, schema or model whose rows are listed, which may be deleted if it is given by its id."""
     container = names.container(request, field, parts)
     if isinstance(container, ById):
-        return await resolvers.by_id(CONTAINERS[parts - 1].kind, container.id)
-    return await resolvers.path(container)
+        found = await resolvers.by_id(CONTAINERS[parts - 1].kind, container.id)
+    else:
+        found = await resolvers.container(container)
+    return Found(found.chain, found)

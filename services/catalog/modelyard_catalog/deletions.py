@@ -27,10 +27,10 @@ from modelyard_catalog.models import (
     Resource,
     Schema,
 )
-from modelyard_catalog.recording import record
+from modelyard_catalog.recording import model_turn, record
 from modelyard_catalog.store import CatalogStore
 from modelyard_catalog.updates import require_etag
-from modelyard_kit.access import SYSTEM_ID
+from modelyard_kit.access import SYSTEM_ID, Chain
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
@@ -109,7 +109,8 @@ class Deletions:
             PeerUnavailable: the inference service does not answer.
             Contention: to ask it took so long that others were let use the resource meanwhile.
         """
-        seen = await self._db.read(lambda connection: self._find(connection, kind, command))
+        seen = await self._db.query(lambda connection: self._find(connection, kind, command))
+        call.confirm(_decided_on(seen))
 
         async def claim(connection: AsyncConnection) -> str:
             return await claims.claim(connection, seen, self._claim_time)
@@ -134,6 +135,7 @@ class Deletions:
             resource = await self._find(connection, kind, command)
             if resource.id != seen.id:  # deleted and made again since: inference was asked about another one
                 raise NotFound(resource.kind, resource.name)
+            call.confirm(_decided_on(resource))
             uses = deployed if command.force else [*deployed, *await self._uses(connection, resource)]
             if uses:
                 raise ResourceInUse(resource.kind, resource.name, uses)
@@ -150,7 +152,10 @@ class Deletions:
             await record(connection, call, event, resource.link, time=now, data=data)
             return await self._lifecycle.get_any(connection, kind, resource.id) or resource
 
-        return await self._db.in_tx(work)
+        target = command.target
+        return await self._db.in_tx(
+            work, turn=model_turn(target.model if isinstance(target, VersionRef) else target)
+        )
 
     async def _give_up(self, claim_id: str) -> None:
         """End a claim after a refusal; if that cannot be, it ends with its time."""
@@ -175,6 +180,7 @@ class Deletions:
 
         async def work(connection: AsyncConnection) -> Resource:
             deleted = await self._deleted(connection, command)
+            call.confirm(deleted.parents)
             now = self._clock()
             if isinstance(deleted, ModelVersion):
                 await self._require_free_label(connection, deleted)
@@ -317,6 +323,11 @@ class Deletions:
                 "after": here if move.after else None,
             }
             await record(connection, call, "catalog.alias.moved", version.model, time=now, data=data)
+
+
+def _decided_on(resource: Resource) -> Chain:
+    """Return the chain on which the right to delete a resource is decided."""
+    return resource.parents if isinstance(resource, ModelVersion) else resource.chain
 
 
 def _listed(uses: Sequence[str], count: int) -> list[str]:

@@ -24,7 +24,7 @@ from modelyard_catalog.models import (
     VersionState,
 )
 from modelyard_catalog.origins import record_datasets
-from modelyard_catalog.recording import changes, record
+from modelyard_catalog.recording import changes, model_turn, record
 from modelyard_catalog.rows import metadata_to_json, signature_to_json
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit.access import Privilege, ResourceType
@@ -72,6 +72,7 @@ class Updates:
             before = await self._store.find(connection, kind, command.path)
             if before is None:
                 raise NotFound(kind.kind, ".".join(command.path))
+            call.confirm(before.chain)
             require_etag(before, command.etag)
             values = self._new_values(call, before, command)
             if moved:
@@ -90,7 +91,8 @@ class Updates:
             await record(connection, call, event, after.link, time=now, data=data, also=left)
             return after
 
-        return await self._db.in_tx(work)
+        # The row of a model is also that which its versions are counted on.
+        return await self._db.in_tx(work, turn=model_turn(command.path) if kind is Model else "")
 
     async def update_version(self, call: Call, command: UpdateVersion) -> ModelVersion:
         """Change what is around the content of a version; nothing changes if all is so already.
@@ -108,6 +110,7 @@ class Updates:
             before = await self._store.version(connection, command.version)
             if before is None:
                 raise NotFound(ResourceType.MODEL_VERSION, str(command.version))
+            call.confirm(before.parents)
             require_etag(before, command.etag)
             after = _changed(before, command)
             if after == before:
@@ -115,7 +118,9 @@ class Updates:
             if after.signature != before.signature and before.state is not VersionState.PENDING:
                 raise InvalidState(before.kind, before.name, state=before.state, wanted=VersionState.PENDING)
             if after.label != before.label:
-                await self._require_free(connection, before, after.label)
+                await require_free_label(
+                    connection, self._store, before.model, after.label, field="model_version.label"
+                )
             now = self._clock()
             if not await self._lifecycle.change(connection, before, now, **_columns(after)):
                 raise AlreadyExists(before.kind, f"{before.model.name}@{after.label}")
@@ -154,12 +159,6 @@ class Updates:
         for link in await claims.stay(connection, schema.chain):
             raise InvalidState(link.type, link.name, state="being deleted", wanted="not deleted")
         return schema.id
-
-    async def _require_free(self, connection: AsyncConnection, version: ModelVersion, label: str) -> None:
-        model = await self._store.get(connection, Model, version.model.id)
-        if model is None:
-            raise NotFound(ResourceType.MODEL, version.model.name)
-        await require_free_label(connection, self._store, model, label, field="model_version.label")
 
 
 def require_etag(resource: Resource, etag: str) -> None:
