@@ -443,7 +443,9 @@ async def test_schema_with_a_deployment_is_never_deleted(
 ) -> None:
     stack.deployments.in_schemas = {"prod.ml": "prod.ml.live"}
     for target in (IRIS[:1], IRIS[:2]):
-        with pytest.raises(ResourceInUse, match=r"deployment prod\.ml\.live"):
+        with pytest.raises(
+            ResourceInUse, match=r"deployment prod\.ml\.live; delete or change the deployments"
+        ):
             await life.delete(target, force=True)
     await life.delete(IRIS)
 
@@ -454,6 +456,7 @@ async def test_many_uses_are_counted(stack: CatalogStack, life: Life, iris: Mode
     with pytest.raises(ResourceInUse) as caught:
         await life.delete(IRIS)
     assert len(caught.value.violations) == 21
+    assert caught.value.message.endswith("; delete or move that first, or delete with force")
     assert caught.value.violations[-1].description == "and 2 more"
 
 

@@ -238,5 +238,5 @@ def _plain(value: Any, field: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise InvalidArgument(
-        f"{field}: a {type(value).__name__} cannot be stored; send numbers, texts, lists or dicts"
+        f"{field}: a value of type {type(value).__name__} cannot be stored; send numbers, texts, lists or dicts"
     )

@@ -44,6 +44,8 @@ _log = structlog.get_logger()
 
 CLAIM_TIME = timedelta(seconds=120)
 """Longer than a call takes at most; a deployment waits for so long if the catalog dies within a deletion."""
+_FORCE = "delete or move that first, or delete with force"
+_DEPLOYED = "delete or change the deployments first, which force does not do"
 _SHOWN = 20
 """Uses of a kind that a refusal lists; it counts the rest."""
 _AT_ONCE = 10_000
@@ -138,7 +140,8 @@ class Deletions:
             call.confirm(_decided_on(resource))
             uses = deployed if command.force else [*deployed, *await self._uses(connection, resource)]
             if uses:
-                raise ResourceInUse(resource.kind, resource.name, uses)
+                way_out = _FORCE if not deployed else _DEPLOYED
+                raise ResourceInUse(resource.kind, resource.name, uses, way_out=way_out)
             if not await claims.give_up(connection, claim_id):
                 raise Contention(1)
             now = self._clock()

@@ -27,7 +27,7 @@ def parse_watch(request: service.WatchEventsRequest) -> Watch:
         if not _TYPE.fullmatch(text) or len(text) > _MAX_TYPE_LENGTH:
             raise InvalidField(
                 f"types[{index}]",
-                "is not a type of event: write it as catalog.alias.moved, or catalog.alias.*",
+                "is not a type of event: write it as catalog.alias.moved, or catalog.alias.*; no types mean all",
             )
     parts = request.resource.count(".") + 1
     if request.resource and parts > 3:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from google.protobuf.struct_pb2 import Struct
 
 from modelyard import contexts
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
@@ -57,6 +58,29 @@ def test_what_is_in_something_deleted_is_listed_by_its_id(connected: Fake) -> No
     for rpc, field in (("ListModels", "schema"), ("ListSchemas", "catalog"), ("ListModelVersions", "model")):
         (sent,) = connected.requests(rpc)
         assert (getattr(sent, field), getattr(sent, f"{field}_id")) == ("", f"{field[0]}1")
+
+
+def test_metrics_are_shown_as_they_are(connected: Fake) -> None:
+    stored = Struct()
+    stored.update({"ok": True, "none": None, "loss": {"train": 0.5, "test": None}, "note": "good"})
+    version = {"name": VERSION, "metrics": stored.fields}
+    connected.answers["GetModelVersion"] = lambda _: pb.GetModelVersionResponse(model_version=version)
+    lines = [line.split(maxsplit=1) for line in modelyard("metrics", "show", VERSION).stdout.splitlines()]
+    assert [[name, value.strip()] for name, value in lines] == [
+        ["loss", '{"train": 0.5, "test": null}'],
+        ["none", "null"],
+        ["note", "good"],
+        ["ok", "true"],
+    ]
+    assert json.loads(modelyard("metrics", "show", VERSION, "-o", "json").stdout)["none"] is None
+
+
+def test_a_metric_that_was_meant_to_be_json_is_refused(connected: Fake) -> None:
+    for text in ("m=[[1,2],[3", "m={a:1}", 'm="x'):
+        result = modelyard("metrics", "set", VERSION, text)
+        assert result.exit_code == 2
+        assert "begins like JSON and is none" in " ".join(result.stderr.replace("│", " ").split())
+    assert not connected.requests("SetMetrics")
 
 
 def test_rename_move_and_update(connected: Fake) -> None:
