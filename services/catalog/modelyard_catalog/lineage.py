@@ -190,9 +190,11 @@ async def _tell(
 ) -> None:
     """Write the events of edges that were added or removed, one for each thing that they are about."""
     about = {claim.edge.key: claim.about for claim in claims}
+    keys_changed = frozenset(changed)
     groups: dict[Chain, list[EdgeKey]] = {}
-    for key in changed:
-        groups.setdefault(about[key], []).append(key)
+    for key, chain in about.items():  # in the order of the call
+        if key in keys_changed:
+            groups.setdefault(chain, []).append(key)
     for chain, keys in groups.items():
         edges = [
             {"source_id": key.source_id, "target_id": key.target_id, "relation": key.relation}

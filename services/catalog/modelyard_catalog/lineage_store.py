@@ -263,10 +263,7 @@ def _deployment(row: Row[Any]) -> Deployment:
 def _are(keys: Iterable[EdgeKey]) -> ColumnElement[bool]:
     edges = lineage_edges.c
     return tuple_(edges.source_id, edges.target_id, edges.relation).in_(
-        [
-            (literal(key.source_id, _ID), literal(key.target_id, _ID), literal(key.relation))
-            for key in sorted(keys, key=lambda key: (key.source_id, key.target_id, key.relation))
-        ]
+        sorted((key.source_id, key.target_id, key.relation) for key in keys)
     )
 
 

@@ -41,7 +41,8 @@ async def walk(connection: AsyncConnection, start: str, command: QueryLineage) -
         if not frontiers[way] or (final and page.is_before(step)):
             continue
         # Of the last level nothing is gone on from, so that only what the page takes has to be read.
-        limit = min(page.budget, page.room) if final else page.budget
+        budget = page.budget
+        limit = min(budget, page.room) if final else budget
         edges = await lineage_store.next_edges(
             connection,
             frontiers[way],
@@ -54,7 +55,7 @@ async def walk(connection: AsyncConnection, start: str, command: QueryLineage) -
             if not page.take(edge, (step, near, far, edge.key.relation)):
                 return page.cut()
         if len(edges) > limit:
-            return page.cut() if final and page.budget else Walk(page.edges, truncated=True)
+            return page.cut() if final and budget else Walk(page.edges, truncated=True)
         reached = {_ends(edge, upstream=way)[1] for edge in edges}
         frontiers[way] = reached - seen[way]
         seen[way] |= reached
