@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, cast
@@ -351,7 +352,32 @@ async def test_past_of_aliases_lineage_and_limits_are_served(call: Client, grant
     )
     for request in (at, back, service.QueryLineageRequest(node=versions[0])):
         assert (await call.refused("ada", request))[0] == "PERMISSION_DENIED"
-    assert (await call.refused("ada", service.RecordLineageRequest(edges=[edge])))[0] == "PERMISSION_DENIED"
+    for request in (
+        service.RecordLineageRequest(edges=[edge]),
+        service.DeleteLineageRequest(edges=[edge]),
+        service.RecordDeploymentRequest(),
+    ):
+        assert (await call.refused("ada", request))[0] == "PERMISSION_DENIED"
+    deployment = resource_pb2.Resource(
+        type=resource_pb2.RESOURCE_TYPE_DEPLOYMENT, id=str(uuid.uuid4()), name=NAME
+    )
+    schema = (await call("root", service.GetSchemaRequest(name="prod.ml"))).schema
+    told = service.RecordDeploymentRequest(
+        deployment=deployment, schema_id=schema.id, model_version_ids=[made.id]
+    )
+    assert (await call.refused("root", told))[0] == "PERMISSION_DENIED"  # it is no service
+    await call("peer", told)
+    down = service.QueryLineageRequest(
+        node=versions[0], direction=service.LINEAGE_DIRECTION_DOWNSTREAM, page_size=1
+    )
+    first = await call("root", down)
+    down.page_token = first.next_page_token
+    second = await call("root", down)
+    assert {edge.relation for edge in (*first.edges, *second.edges)} == {"distilled_to", "deployed_as"}
+    assert (first.node, first.truncated, second.next_page_token) == (second.node, True, "")
+    await call("root", service.DeleteLineageRequest(edges=[edge]))
+    left = await call("root", service.QueryLineageRequest(node=versions[1]))
+    assert [edge.relation for edge in left.edges] == []
     limits = (await call("ada", service.GetLimitsRequest())).limits
     assert {limit.name: limit.maximum for limit in limits}["metadata_bytes"] == 32_000
 

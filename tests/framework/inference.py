@@ -21,7 +21,9 @@ from modelyard_inference.commands import CreateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
+from modelyard_inference.lineage import Lineage
 from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
+from modelyard_inference.notes import Note
 from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.ports import FileEntry
 from modelyard_inference.probe import HealthProber
@@ -44,7 +46,7 @@ from modelyard_kit.access import (
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
-from modelyard_kit.errors import InvalidState, NotFound, PolicyUnmet
+from modelyard_kit.errors import InvalidState, NotFound, PeerUnavailable, PolicyUnmet
 
 TINY_REPLICA = Path(__file__).with_name("tiny_replica.py")
 ADA = Principal("u-ada", "ada", "user")
@@ -110,6 +112,9 @@ class FakeUpstream:
     """Ids of versions that are being deleted."""
     content: dict[str, bytes] = field(default_factory=dict)
     schema: Chain = (SCHEMA, CATALOG, SYSTEM)
+    silent: bool = False
+    """Whether the lineage graph cannot be told anything."""
+    told: list[Note] = field(default_factory=list)
 
     def add(
         self, number: int, *, runtime: str = "ready", model: str = "prod.ml.iris", model_id: str = ""
@@ -200,6 +205,11 @@ class FakeUpstream:
         assert chain[0].id == version.id
         if version.name in self.refused:
             raise PolicyUnmet("DEPLOY", version.name, "prod", self.refused[version.name])
+
+    async def record_deployment(self, note: Note) -> None:
+        if self.silent:
+            raise PeerUnavailable("catalog")
+        self.told.append(note)
 
     async def files(self, version: str) -> tuple[str, list[FileEntry]]:
         return self.versions[version].artifact_digest, self._files(version)
@@ -350,7 +360,13 @@ class Site:
         reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
         followers = Followers(db, store, self.upstream, wake.set)
         deployments = Deployments(db, store, self.upstream, await all_grants(), utc_now, wake.set)
-        running = [reconciler.run(), followers.run(), *([self.gateway.run(routes)] if gateway else [])]
+        lineage = Lineage(db, self.upstream)
+        running = [
+            reconciler.run(),
+            followers.run(),
+            lineage.run(),
+            *([self.gateway.run(routes)] if gateway else []),
+        ]
         tasks = [asyncio.create_task(work) for work in running]
         inference = Inference(db, store, deployments, reconciler, launcher, routes, tasks)
         try:

@@ -43,7 +43,6 @@ MESSAGES: dict[str, type[Any]] = {
     },
     **{f"{_API}.catalog.v1.{c.__name__}": c for c in (types.LineageNode, types.LineageEdge)},
     f"{_API}.catalog.v1.DatasetReference": types.Dataset,
-    f"{_API}.catalog.v1.QueryLineageResponse": types.Lineage,
     **{
         f"{_API}.artifact.v1.{c.__name__}": c
         for c in (types.FileEntry, types.Artifact, types.MissingBlob, types.Upload)

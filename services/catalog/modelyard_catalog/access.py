@@ -179,8 +179,10 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         "ListAliasHistory": Requires(Privilege.READ_METADATA, named("model", 3)),
         "GetAliasAt": Requires(Privilege.READ_METADATA, named("model", 3)),
         "RollbackAlias": Requires(Privilege.EDIT, named("model", 3)),
-        "RecordLineage": AUTHENTICATED,  # the rules check the model of every version named
-        "QueryLineage": AUTHENTICATED,  # likewise; what the caller may not see has no name
+        "RecordLineage": AUTHENTICATED,  # the rules check what every edge is about
+        "DeleteLineage": AUTHENTICATED,  # likewise
+        "RecordDeployment": SERVICES,
+        "QueryLineage": AUTHENTICATED,  # the rules check the node; what the caller may not see has no name
         "GetLimits": AUTHENTICATED,
         # The rules check the resource, the query shows what the caller may see.
         "WatchEvents": AUTHENTICATED_WATCH,

@@ -261,6 +261,19 @@ class CatalogServicer(CatalogServiceServicer):
         await self._lineage.record(current_call(), lineage_messages.parse_record_lineage(request))
         return service.RecordLineageResponse()
 
+    async def DeleteLineage(
+        self, request: service.DeleteLineageRequest, context: Any
+    ) -> service.DeleteLineageResponse:
+        await self._lineage.delete(current_call(), lineage_messages.parse_delete_lineage(request))
+        return service.DeleteLineageResponse()
+
+    async def RecordDeployment(
+        self, request: service.RecordDeploymentRequest, context: Any
+    ) -> service.RecordDeploymentResponse:
+        command = lineage_messages.parse_record_deployment(request)
+        await self._lineage.record_deployment(current_call(), command)
+        return service.RecordDeploymentResponse()
+
     async def QueryLineage(
         self, request: service.QueryLineageRequest, context: Any
     ) -> service.QueryLineageResponse:

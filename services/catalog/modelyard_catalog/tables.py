@@ -219,10 +219,15 @@ lineage_nodes = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("kind", Text, nullable=False),
-    # Empty for versions of models, which are called what they are called now.
+    # Empty for versions of models, which are called what they are called now; of deployments the last one known.
     Column("name", Text, nullable=False),
     Column("version", Text, nullable=False),
     Column("digest", Text, nullable=False),
+    # Of deployments alone, by which to decide who may see them.
+    Column("owner_id", Text),
+    Column("schema_id", _ID),
+    Column("delete_time", _TIME),
+    Index("lineage_nodes_deployments", "name", postgresql_where=text("kind = 'DEPLOYMENT'")),
 )
 
 lineage_edges = Table(
@@ -231,6 +236,11 @@ lineage_edges = Table(
     Column("source_id", _ID, primary_key=True),
     Column("target_id", _ID, primary_key=True),
     Column("relation", Text, primary_key=True),
+    # That of its node, so that circles are looked for in this table alone.
+    Column("target_kind", Text, nullable=False),
+    # Schema or model on whose behalf it was recorded, where neither end says who may.
+    Column("anchor_type", Text),
+    Column("anchor_id", _ID),
     Column("actor_id", Text, nullable=False),
     Column("actor_name", Text, nullable=False),
     Column("create_time", _TIME, nullable=False),

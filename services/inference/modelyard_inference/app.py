@@ -18,6 +18,7 @@ from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
+from modelyard_inference.lineage import Lineage
 from modelyard_inference.owners import Owners
 from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
@@ -96,6 +97,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     )
     followers = Followers(chassis.db, store, upstream, wake.set)
     owners = Owners(chassis.db, store, upstream, wake.set)
+    lineage = Lineage(chassis.db, upstream)
     deployments = Deployments(chassis.db, store, upstream, chassis.grants, chassis.clock, wake.set)
     servicer = InferenceServicer(deployments, routes)
     try:
@@ -104,7 +106,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             full_name=FULL_NAME,
             register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
             access=access_table(deployments),
-            background=(reconciler.run, followers.run, owners.run),
+            background=(reconciler.run, followers.run, owners.run, lineage.run),
         )
     finally:
         await steps.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from modelyard_inference.models import Version
+from modelyard_inference.notes import Note
 from modelyard_kit.access import Chain
 
 
@@ -87,6 +88,14 @@ class Upstream(Protocol):
         Raises:
             PolicyUnmet: they do not, with every unmet condition.
             PeerUnavailable: governance does not answer.
+        """
+
+    async def record_deployment(self, note: Note) -> None:
+        """Tell the lineage graph of a deployment; again is harmless.
+
+        Raises:
+            PeerUnavailable: the catalog does not answer.
+            DomainError: it refuses.
         """
 
 

@@ -45,6 +45,7 @@ _TABLE = (
         "lineage_relation_length", 63, "characters", "relation of an edge of lineage, or role of a data set"
     ),
     Limit("lineage_edges_per_answer", 1_000, "edges", "edges of lineage in one answer; more are left out"),
+    Limit("lineage_edges_per_walk", 20_000, "edges", "edges of lineage that are read for one answer"),
     Limit("lineage_depth", 20, "edges", "distance that one question about lineage reaches; more means this"),
     Limit("lineage_ancestry_edges", 100_000, "edges", "edges of lineage upstream of a node"),
     Limit(

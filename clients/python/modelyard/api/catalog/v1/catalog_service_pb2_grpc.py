@@ -202,6 +202,16 @@ class CatalogServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageResponse.FromString,
                 _registered_method=True)
+        self.DeleteLineage = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/DeleteLineage',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageResponse.FromString,
+                _registered_method=True)
+        self.RecordDeployment = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/RecordDeployment',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentResponse.FromString,
+                _registered_method=True)
         self.QueryLineage = channel.unary_unary(
                 '/modelyard.api.catalog.v1.CatalogService/QueryLineage',
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageRequest.SerializeToString,
@@ -497,17 +507,40 @@ class CatalogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RecordLineage(self, request, context):
-        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-        a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs READ_METADATA on every version (on its
+        model) and deployment that is a source, and for each edge one more right: EDIT on the model of a target that is a version;
+        DEPLOY on a target that is a deployment; for other targets the right on `anchor`, or without one EDIT on the model of a
+        source that is a version, DEPLOY on a source that is a deployment, EDIT on the system for anything else.
+        A circle that leads through a deployment is none: versions are trained on what others answered there.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLineage(self, request, context):
+        """DeleteLineage removes edges that were recorded by mistake, all or none; one that is not there is none the less removed. What
+        they lead to stays. Needs what recording each edge needed, the right on an anchor included.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordDeployment(self, request, context):
+        """RecordDeployment tells that versions answer for a deployment, as edges `deployed_as`, or that it was deleted. Repeating it is
+        harmless. For services only.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryLineage(self, request, context):
-        """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+        """QueryLineage walks the graph from a node. Versions of models, and deployments, that the caller may not see appear without
+        their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
+        A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -698,6 +731,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.RecordLineage,
                     request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageResponse.SerializeToString,
+            ),
+            'DeleteLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLineage,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageResponse.SerializeToString,
+            ),
+            'RecordDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordDeployment,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentResponse.SerializeToString,
             ),
             'QueryLineage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryLineage,
@@ -1570,6 +1613,60 @@ class CatalogService(object):
             '/modelyard.api.catalog.v1.CatalogService/RecordLineage',
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageRequest.SerializeToString,
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/DeleteLineage',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/RecordDeployment',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -183,13 +183,28 @@ class CatalogServiceStub:
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
     """
     RecordLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordLineageRequest, _catalog_service_pb2.RecordLineageResponse]
-    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-    a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs READ_METADATA on every version (on its
+    model) and deployment that is a source, and for each edge one more right: EDIT on the model of a target that is a version;
+    DEPLOY on a target that is a deployment; for other targets the right on `anchor`, or without one EDIT on the model of a
+    source that is a version, DEPLOY on a source that is a deployment, EDIT on the system for anything else.
+    A circle that leads through a deployment is none: versions are trained on what others answered there.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DeleteLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteLineageRequest, _catalog_service_pb2.DeleteLineageResponse]
+    """DeleteLineage removes edges that were recorded by mistake, all or none; one that is not there is none the less removed. What
+    they lead to stays. Needs what recording each edge needed, the right on an anchor included.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    RecordDeployment: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordDeploymentRequest, _catalog_service_pb2.RecordDeploymentResponse]
+    """RecordDeployment tells that versions answer for a deployment, as edges `deployed_as`, or that it was deleted. Repeating it is
+    harmless. For services only.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     QueryLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.QueryLineageRequest, _catalog_service_pb2.QueryLineageResponse]
-    """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+    """QueryLineage walks the graph from a node. Versions of models, and deployments, that the caller may not see appear without
+    their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
+    A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
@@ -362,13 +377,28 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
     """
     RecordLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordLineageRequest, _catalog_service_pb2.RecordLineageResponse]  # type: ignore[assignment]
-    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-    a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs READ_METADATA on every version (on its
+    model) and deployment that is a source, and for each edge one more right: EDIT on the model of a target that is a version;
+    DEPLOY on a target that is a deployment; for other targets the right on `anchor`, or without one EDIT on the model of a
+    source that is a version, DEPLOY on a source that is a deployment, EDIT on the system for anything else.
+    A circle that leads through a deployment is none: versions are trained on what others answered there.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DeleteLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteLineageRequest, _catalog_service_pb2.DeleteLineageResponse]  # type: ignore[assignment]
+    """DeleteLineage removes edges that were recorded by mistake, all or none; one that is not there is none the less removed. What
+    they lead to stays. Needs what recording each edge needed, the right on an anchor included.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    RecordDeployment: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordDeploymentRequest, _catalog_service_pb2.RecordDeploymentResponse]  # type: ignore[assignment]
+    """RecordDeployment tells that versions answer for a deployment, as edges `deployed_as`, or that it was deleted. Repeating it is
+    harmless. For services only.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     QueryLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.QueryLineageRequest, _catalog_service_pb2.QueryLineageResponse]  # type: ignore[assignment]
-    """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+    """QueryLineage walks the graph from a node. Versions of models, and deployments, that the caller may not see appear without
+    their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
+    A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
@@ -724,9 +754,34 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.RecordLineageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.RecordLineageResponse, _abc.Awaitable[_catalog_service_pb2.RecordLineageResponse]]:
-        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-        a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs READ_METADATA on every version (on its
+        model) and deployment that is a source, and for each edge one more right: EDIT on the model of a target that is a version;
+        DEPLOY on a target that is a deployment; for other targets the right on `anchor`, or without one EDIT on the model of a
+        source that is a version, DEPLOY on a source that is a deployment, EDIT on the system for anything else.
+        A circle that leads through a deployment is none: versions are trained on what others answered there.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteLineage(
+        self,
+        request: _catalog_service_pb2.DeleteLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteLineageResponse, _abc.Awaitable[_catalog_service_pb2.DeleteLineageResponse]]:
+        """DeleteLineage removes edges that were recorded by mistake, all or none; one that is not there is none the less removed. What
+        they lead to stays. Needs what recording each edge needed, the right on an anchor included.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordDeployment(
+        self,
+        request: _catalog_service_pb2.RecordDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.RecordDeploymentResponse, _abc.Awaitable[_catalog_service_pb2.RecordDeploymentResponse]]:
+        """RecordDeployment tells that versions answer for a deployment, as edges `deployed_as`, or that it was deleted. Repeating it is
+        harmless. For services only.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -735,8 +790,10 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.QueryLineageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.QueryLineageResponse, _abc.Awaitable[_catalog_service_pb2.QueryLineageResponse]]:
-        """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+        """QueryLineage walks the graph from a node. Versions of models, and deployments, that the caller may not see appear without
+        their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
+        A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
