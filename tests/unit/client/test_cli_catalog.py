@@ -68,7 +68,7 @@ def test_metrics_are_shown_as_they_are(connected: Fake) -> None:
     connected.answers["GetModelVersion"] = lambda _: pb.GetModelVersionResponse(model_version=version)
     lines = [line.split(maxsplit=1) for line in modelyard("metrics", "show", VERSION).stdout.splitlines()]
     assert [[name, value.strip()] for name, value in lines] == [
-        ["loss", '{"train": 0.5, "test": null}'],
+        ["loss", '{"test": null, "train": 0.5}'],
         ["none", "null"],
         ["note", "good"],
         ["ok", "true"],

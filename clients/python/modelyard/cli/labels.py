@@ -155,7 +155,8 @@ def _show_metrics(found: Mapping[str, Any], output: Format) -> None:
     if not found:
         typer.echo("no metrics", err=True)
     as_text = {
-        name: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for name, v in found.items()
+        name: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, sort_keys=True)
+        for name, v in found.items()
     }
     show_one(dict(sorted(as_text.items())), output)
 
