@@ -10,7 +10,7 @@ import pytest
 from modelyard import errors
 from modelyard.aio import AsyncClient
 from tests.framework.deployed import ROWS, deployed, load, predictor
-from tests.framework.stack import Processes
+from tests.framework.stack import Processes, Stack
 
 
 async def test_a_copy_is_downloaded_and_finalized_like_any_version(
@@ -97,3 +97,58 @@ async def test_a_new_owner_takes_the_place_of_the_old_one(admin: AsyncClient, sc
     async with asyncio.timeout(30):
         while await owners() != ["gateway"]:
             await asyncio.sleep(0.05)
+
+
+async def test_what_went_with_a_deleted_schema_can_be_seen_and_brought_back(
+    admin: AsyncClient, schema: str
+) -> None:
+    """Twice under the same name: each generation is found by its id, by those who may use it."""
+    catalog = schema.partition(".")[0]
+    generations = []
+    for model in ("first", "second"):
+        await admin.models.create(f"{schema}.{model}")
+        await admin.versions.create(f"{schema}.{model}")
+        generations.append(await admin.schemas.delete(schema, force=True))
+        await admin.schemas.create(schema)
+    shown = await admin.schemas.list(catalog, show_deleted=True).collect()
+    assert {row.id for row in generations} < {row.id for row in shown}
+    for generation, model in zip(generations, ("first", "second"), strict=True):
+        (inside,) = await admin.models.list(schema_id=generation.id).collect()
+        assert inside.name == f"{schema}.{model}"
+        (version,) = await admin.versions.list(model_id=inside.id).collect()
+        assert version.number == 1
+    with pytest.raises(errors.InvalidArgument, match="give either schema or schema_id"):
+        await admin.models.list(schema, schema_id=generations[0].id).collect()
+    with pytest.raises(errors.InvalidArgument, match="schema: is required, or schema_id"):
+        await admin.models.list().collect()
+    with pytest.raises(errors.InvalidArgument, match="schema_id: is not an id"):
+        await admin.models.list(schema_id="prod").collect()
+    await admin.schemas.delete(schema)
+    await admin.schemas.undelete(generations[0].id)
+    assert (await admin.versions.get(f"{schema}.first/1")).number == 1
+
+
+async def test_a_deleted_schema_shows_what_it_holds_only_to_those_who_may_use_it(
+    stack: Stack, admin: AsyncClient, schema: str
+) -> None:
+    catalog = schema.partition(".")[0]
+    await admin.models.create(f"{schema}.iris")
+    parent = await admin.catalogs.get(catalog)
+    deleted = await admin.schemas.delete(schema, force=True)
+    async with stack.user() as user:
+        for listed in (
+            user.client.models.list(schema_id=deleted.id),
+            user.client.schemas.list(catalog_id=parent.id),
+        ):
+            with pytest.raises(errors.PermissionDenied, match="USE_"):
+                await listed.collect()
+        for privilege in ("USE_CATALOG", "USE_SCHEMA", "READ_METADATA"):
+            await admin.grants.create(user.name, privilege, catalog)
+
+        async def seen() -> bool:
+            try:
+                return len(await user.client.models.list(schema_id=deleted.id).collect()) == 1
+            except errors.PermissionDenied:
+                return False
+
+        await stack.until(seen)

@@ -28,6 +28,7 @@ from modelyard_catalog.deletions import Deletions
 from modelyard_catalog.feed import Feed, FeedOptions
 from modelyard_catalog.lifecycle_store import LifecycleStore
 from modelyard_catalog.lineage import LineageGraph
+from modelyard_catalog.lineage_rights import Sources
 from modelyard_catalog.models import (
     AliasMove,
     Catalog,
@@ -46,11 +47,11 @@ from modelyard_catalog.servicer import CatalogServicer
 from modelyard_catalog.store import CatalogStore
 from modelyard_catalog.updates import Updates
 from modelyard_catalog.versions import Versions
-from modelyard_kit.access import Grants, Scope
+from modelyard_kit.access import Chain, Grants, ResourceType, Scope
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
-from modelyard_kit.errors import AlreadyExists, InvalidField, PolicyUnmet
+from modelyard_kit.errors import AlreadyExists, InvalidField, NotFound, PeerUnavailable, PolicyUnmet
 
 ADA = Call(Principal("0198c0de-0000-7000-8000-00000000ada0", "ada", "user"), "request-of-ada")
 BOB = Call(Principal("0198c0de-0000-7000-8000-00000000b0b0", "bob", "user"), "request-of-bob")
@@ -94,6 +95,8 @@ class FakeDeployments:
 
     of_versions: dict[str, str] = field(default_factory=dict)
     in_schemas: dict[str, str] = field(default_factory=dict)
+    chains: list[Chain] = field(default_factory=list)
+    silent: bool = False
     asked: list[list[str]] = field(default_factory=list)
 
     async def running(self, version_ids: Sequence[str]) -> list[str]:
@@ -102,6 +105,14 @@ class FakeDeployments:
 
     async def inside(self, schema: str) -> list[str]:
         return [self.in_schemas[schema]] if schema in self.in_schemas else []
+
+    async def chain(self, *, name: str = "", deployment_id: str = "") -> Chain:
+        if self.silent:
+            raise PeerUnavailable("inference")
+        for chain in self.chains:
+            if name == chain[0].name or deployment_id == chain[0].id:
+                return chain
+        raise NotFound(ResourceType.DEPLOYMENT, name or deployment_id)
 
 
 class CatalogStack:
@@ -162,7 +173,9 @@ class CatalogStack:
 
     def lineage(self, grants: Grants) -> LineageGraph:
         """The rules of lineage, for callers with these grants."""
-        return LineageGraph(self.db, utc_now, grants, Resolvers(self.db, self.store))
+        return LineageGraph(
+            Sources(self.db, grants, Resolvers(self.db, self.store), self.deployments), utc_now
+        )
 
     def feed(self, grants: Grants, options: FeedOptions) -> Feed:
         """A change feed, as one process of the service has it; nobody runs it."""

@@ -173,14 +173,16 @@ class S3Suite(BlobStoreSuite):
         await send(store, "u1", blob, data)
         assert [path for path in place.staging.rglob("*") if path.is_file()] == []
 
-    @pytest.mark.parametrize("step", ["before_put", "before_complete"])
+    @pytest.mark.parametrize(
+        "step", ["artifact.blob.before_put", "artifact.blob.before_complete", "artifact.blob.after_put"]
+    )
     async def test_a_failure_in_the_bucket_shows_nothing_half(self, store: BlobStore, step: str) -> None:
-        data, blob = content(CHUNK_BYTES if step == "before_put" else self.large)
-        faults.configure(f"artifact.blob.{step}=error*1")
+        data, blob = content(self.large if step.endswith("complete") else CHUNK_BYTES)
+        faults.configure(f"{step}=error*1")
         with pytest.raises(faults.InjectedFault):
             await send(store, "u1", blob, data, piece=CHUNK_BYTES)
         faults.configure("")
-        assert await store.size(blob.sha256) is None
+        assert await store.size(blob.sha256) == (blob.size if step.endswith("after_put") else None)
         assert await store.received("u1") == {blob.sha256: blob.size}
         partial = await store.resume("u1", blob)
         await partial.finish()

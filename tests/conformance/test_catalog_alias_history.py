@@ -44,11 +44,11 @@ async def roll_back(stack: CatalogStack, alias: str = "champion", expected: int 
 async def moves(
     stack: CatalogStack, alias: str = "", *, size: int = 50, after: int | None = None
 ) -> list[RecordedMove]:
-    return await stack.aliases.history(AliasHistory(IRIS, alias, Page(size, after)))
+    return await stack.aliases.history(ADA, AliasHistory(IRIS, alias, Page(size, after)))
 
 
 async def at(stack: CatalogStack, alias: str, time: datetime) -> int:
-    return await stack.aliases.at(AliasAt(IRIS, alias, time))
+    return await stack.aliases.at(ADA, AliasAt(IRIS, alias, time))
 
 
 def folded(history: list[AliasMove]) -> dict[str, int]:
@@ -95,9 +95,9 @@ async def test_history_is_of_one_model_and_outlives_its_name(stack: CatalogStack
     await stack.create_model("prod", "ml", "other")
     await move(stack, "champion", 1)
     other = AliasHistory(("prod", "ml", "other"), "", Page(50, None))
-    assert await stack.aliases.history(other) == []
+    assert await stack.aliases.history(ADA, other) == []
     with pytest.raises(NotFound):
-        await stack.aliases.history(AliasHistory(("prod", "ml", "nothing"), "", Page(50, None)))
+        await stack.aliases.history(ADA, AliasHistory(("prod", "ml", "nothing"), "", Page(50, None)))
 
 
 # Points in time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -21,9 +22,10 @@ from modelyard_catalog import feed as feed_module
 from modelyard_catalog.access import Resolvers
 from modelyard_catalog.app import FULL_NAME, CatalogSettings, build
 from modelyard_catalog.commands import AliasChange, SetTags, Watch
+from modelyard_catalog.errors import TooManyWatches
 from modelyard_catalog.feed import Feed, FeedOptions, Step
 from modelyard_catalog.models import Catalog, Path, Schema
-from modelyard_kit import outbox
+from modelyard_kit import interceptors, outbox
 from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Link, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.auth import Call, Principal, TokenVerifier
 from modelyard_kit.chassis import Chassis
@@ -31,17 +33,25 @@ from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import InvalidField, NotFound, PermissionDenied, PermissionsStale
 from modelyard_kit.ids import new_id
 from modelyard_kit.interceptors import CallChain
+from modelyard_kit.limits import LIMITS, Limit
 from modelyard_kit.outbox import Event, Sequencer
 from modelyard_kit.peers import Peers
+from tests.conformance.catalog_plans import explained, recorded, scanned
 from tests.conformance.catalog_stack import ADA, BOB, IRIS, CatalogStack
 
 ROOT = Call(Principal("0198c0de-0000-7000-8000-00000000aaaa", "root", "user"), "request-of-root")
+FEED = "0198c0de-0000-7000-8000-0000000feed0"
 FAST = FeedOptions(heartbeat=0.05, longest=30.0)
 
 
 @pytest.fixture
 async def stack(fresh_database: Callable[[str], str]) -> AsyncIterator[CatalogStack]:
     stack = CatalogStack(fresh_database("modelyard_catalog"))
+
+    async def known_id(connection: AsyncConnection) -> None:
+        await connection.execute(text("UPDATE outbox_head SET feed_id = :id"), {"id": FEED})
+
+    await stack.db.in_tx(known_id)
     yield stack
     await stack.close()
 
@@ -79,9 +89,15 @@ def wanted(
     prefixes: tuple[str, ...] = (),
     resource: Path = (),
     from_beginning: bool = False,
+    feed_id: str = FEED,
 ) -> Watch:
     return Watch(
-        position=position, from_beginning=from_beginning, types=types, prefixes=prefixes, resource=resource
+        position=position,
+        feed_id=feed_id,
+        from_beginning=from_beginning,
+        types=types,
+        prefixes=prefixes,
+        resource=resource,
     )
 
 
@@ -165,7 +181,7 @@ async def test_silence_is_broken_by_heartbeats_and_a_watch_ends_in_time(
     feed = stack.feed(grants, FeedOptions(heartbeat=0.01, longest=0.2))
     steps = [step async for step in feed.watch(ROOT, wanted())]
     assert len(steps) > 1
-    assert set(steps) == {Step((), 0)}
+    assert set(steps) == {Step((), 0, FEED)}
 
 
 @pytest.mark.parametrize(
@@ -342,6 +358,8 @@ async def test_old_delivered_events_go_and_nobody_misses_them_unawares(
         await anext(feed.watch(ROOT, wanted(1)))
     with pytest.raises(InvalidField, match="ahead of every event"):
         await anext(feed.watch(ROOT, wanted(4)))
+    with pytest.raises(InvalidField, match="another installation"):
+        await anext(feed.watch(ROOT, wanted(3, feed_id=new_id())))
 
 
 async def test_numbers_go_on_after_everything_was_removed(stack: CatalogStack, grants: Grants) -> None:
@@ -489,7 +507,162 @@ async def test_without_fresh_grants_a_watch_ends(stack: CatalogStack) -> None:
         await anext(stream)
 
 
+# Bounds.
+
+
+def of(number: int) -> Call:
+    """A call of one of many principals."""
+    return Call(Principal(f"0198c0de-0000-7000-8000-{number:012d}", f"p{number}", "user"), "r")
+
+
+async def test_each_principal_and_all_together_have_so_many_watches_and_not_one_more(
+    stack: CatalogStack, grants: Grants
+) -> None:
+    feed = stack.feed(grants, FAST)
+    of_one, of_all = (LIMITS[name].maximum for name in ("watches_per_principal", "watches_per_process"))
+    streams = []
+    for number in range(of_all):
+        if number and number % of_one == 0:
+            with pytest.raises(TooManyWatches) as caught:
+                await anext(feed.watch(of(number // of_one - 1), wanted()))
+            assert caught.value.metadata == {"limit": "watches_per_principal", "maximum": str(of_one)}
+        stream = cast("Any", feed.watch(of(number // of_one), wanted()))
+        await anext(stream)
+        streams.append(stream)
+    another = of(of_all)
+    with pytest.raises(TooManyWatches, match="end one that is no longer read") as caught:
+        await anext(feed.watch(another, wanted()))
+    assert caught.value.metadata["limit"] == "watches_per_process"
+    await streams.pop().aclose()
+    streams.append(cast("Any", feed.watch(another, wanted())))
+    await anext(streams[-1])
+    for stream in streams:
+        await stream.aclose()
+    assert not feed._watches
+
+
+async def test_a_refused_watch_is_not_counted(stack: CatalogStack, grants: Grants) -> None:
+    feed = stack.feed(grants, FAST)
+    for _ in range(LIMITS["watches_per_principal"].maximum + 1):
+        with pytest.raises(NotFound):
+            await anext(feed.watch(ROOT, wanted(resource=("none",))))
+    assert not feed._watches
+
+
+MANY = 100_000
+
+
+@pytest.mark.parametrize(
+    "narrow",
+    [
+        {},
+        {"types": ("catalog.model.updated",)},
+        {"prefixes": ("catalog.model.u",)},
+        {"resource": IRIS},
+        {"types": ("catalog.model.updated",), "resource": IRIS},
+    ],
+    ids=["all", "type", "prefix", "resource", "type and resource"],
+)
+async def test_a_watch_of_many_events_reads_them_by_number(
+    stack: CatalogStack, grants: Grants, narrow: dict[str, Any]
+) -> None:
+    """However many events there are, and however few match: no query reads all of the outbox."""
+    iris = await stack.create_model(*IRIS)
+    feed = stack.feed(grants, FAST)
+    first = await feed.advance()
+    await stack.db.in_tx(lambda connection: fill(connection, iris.id, [link.id for link in iris.chain[:3]]))
+    give(
+        grants,
+        *((iris.chain[2].id, p) for p in (Privilege.USE_CATALOG, Privilege.USE_SCHEMA)),
+        (iris.id, Privilege.READ_METADATA),
+    )
+    async with stack.db.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("VACUUM ANALYZE outbox"))
+    for by in (ROOT, BOB):
+        with recorded(stack) as statements:
+            seen = 0
+            stream = feed.watch(by, wanted(first + 500, **narrow))
+            async with asyncio.timeout(60), contextlib.aclosing(cast("Any", stream)):
+                async for step in stream:
+                    seen += len(step.events)
+                    if seen >= 10:
+                        break
+        assert any("row_number" in statement for statement, _ in statements)
+        for statement, parameters in statements:
+            plan = await explained(stack, statement, parameters)
+            assert not {"outbox"} & set(scanned(plan)), json.dumps(plan, indent=1)
+
+
+async def fill(connection: AsyncConnection, model_id: str, scope: list[str]) -> None:
+    """Add numbered, delivered events; one in a thousand is about the model, and another type for every second of those."""
+    await connection.execute(
+        text(
+            "INSERT INTO outbox (id, type, resource_type, resource_id, resource_name, owner_id, actor_id, actor_name,"
+            " actor_kind, request_id, time, data, deliver_time, sequence, scope)"
+            " SELECT gen_random_uuid()::text, CASE WHEN n % 2000 = 0 THEN 'catalog.model.updated'"
+            " ELSE 'catalog.model.tagged' END, 'model', gen_random_uuid()::text, 'prod.ml.x', '', 'a', 'ada', 'user',"
+            " 'r', now(), '{}', now(), head.sequence + n, CASE WHEN n % 1000 = 0 THEN CAST(:scope AS uuid[])"
+            " ELSE ARRAY[gen_random_uuid(), gen_random_uuid(), gen_random_uuid()] END"
+            " FROM generate_series(1, CAST(:many AS bigint)) n, outbox_head head"
+        ),
+        {"scope": scope, "many": MANY},
+    )
+    await connection.execute(text("UPDATE outbox_head SET sequence = sequence + :many"), {"many": MANY})
+
+
 # Over the wire.
+
+
+async def test_a_watcher_that_does_not_read_is_let_go(
+    stack: CatalogStack, served: tuple[CallChain, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it costs the service one answer: the next one is read when that was taken."""
+    monkeypatch.setattr(interceptors, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setitem(
+        LIMITS, "watches_per_principal", Limit("watches_per_principal", 1, "watches", "of one")
+    )
+    await stack.create(Catalog, "prod")
+    link, count = Link(ResourceType.CATALOG, new_id(), "big"), 100
+
+    async def append(connection: AsyncConnection) -> None:
+        for _ in range(count):
+            large = Event("test.large", link, ADA.principal, "r", {"text": "x" * 400_000})
+            await outbox.append(connection, large)
+
+    await stack.db.in_tx(append)
+    _, _, stub = served
+    by_root = [("authorization", "Bearer root")]
+    begin = service.WatchEventsRequest(from_beginning=True)
+    unread = stub.WatchEvents(begin, metadata=by_root)
+    await unread.read()
+
+    async def refused() -> bool:
+        other = stub.WatchEvents(service.WatchEventsRequest(), metadata=by_root)
+        try:
+            await other.read()
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            return True
+        finally:
+            other.cancel()
+        return False
+
+    assert await refused()
+    async with asyncio.timeout(60):
+        while await refused():
+            await asyncio.sleep(0.05)
+    taken = 0
+
+    async def drain() -> None:
+        nonlocal taken
+        while answer := await unread.read():
+            taken += len(answer.events)
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(drain(), 60)
+    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    assert taken < count, "the service went on without the watcher"
 
 
 class NameVerifier:

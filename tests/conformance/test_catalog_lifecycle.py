@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog import names
+from modelyard_catalog import claims, names
 from modelyard_catalog.commands import (
     AliasChange,
     Browse,
+    ById,
     CopyVersion,
     Delete,
     Once,
@@ -40,6 +41,7 @@ from modelyard_catalog.models import (
     VersionState,
     container_kind,
 )
+from modelyard_kit import faults
 from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.errors import (
@@ -441,7 +443,9 @@ async def test_schema_with_a_deployment_is_never_deleted(
 ) -> None:
     stack.deployments.in_schemas = {"prod.ml": "prod.ml.live"}
     for target in (IRIS[:1], IRIS[:2]):
-        with pytest.raises(ResourceInUse, match=r"deployment prod\.ml\.live"):
+        with pytest.raises(
+            ResourceInUse, match=r"deployment prod\.ml\.live; delete or change the deployments"
+        ):
             await life.delete(target, force=True)
     await life.delete(IRIS)
 
@@ -452,6 +456,7 @@ async def test_many_uses_are_counted(stack: CatalogStack, life: Life, iris: Mode
     with pytest.raises(ResourceInUse) as caught:
         await life.delete(IRIS)
     assert len(caught.value.violations) == 21
+    assert caught.value.message.endswith("; delete or move that first, or delete with force")
     assert caught.value.violations[-1].description == "and 2 more"
 
 
@@ -478,6 +483,69 @@ async def test_lists_show_what_is_deleted_if_asked(stack: CatalogStack, life: Li
     await life.delete(("prod",), force=True)
     catalogs, _ = await stack.namespaces.page(Catalog, (), EVERYTHING, Browse(size=10, show_deleted=True))
     assert [row.name for row in catalogs] == ["prod"]
+
+
+async def test_what_a_deleted_container_holds_is_listed_by_its_id(
+    stack: CatalogStack, life: Life, iris: Model
+) -> None:
+    """Also where another container has its name now, and inside something else that is deleted."""
+    await stack.create_model("prod", "ml", "rose")
+    await stack.create_version()
+    await stack.create_version()
+    await life.delete(VersionRef(IRIS, 1))
+    await life.delete(("prod", "ml", "rose"))
+    schema = await life.delete(IRIS[:2], force=True)
+    await stack.create_model("prod", "ml", "other")
+    catalog = await life.delete(("prod",), force=True)
+
+    async def inside(kind: Any, container: Resource, *, show_deleted: bool = False) -> list[str]:
+        asked = Browse(size=10, show_deleted=show_deleted)
+        if kind is ModelVersion:
+            rows, _ = await stack.versions.page(ById(container.id), asked)
+        else:
+            rows, _ = await stack.namespaces.page(kind, ById(container.id), EVERYTHING, asked)
+        return [row.name for row in rows]
+
+    # Without deleted rows: what comes back with the container.
+    assert await inside(Model, schema) == ["prod.ml.iris"]
+    assert await inside(Model, schema, show_deleted=True) == ["prod.ml.iris", "prod.ml.rose"]
+    assert await inside(Schema, catalog) == ["prod.ml"]
+    assert await inside(Schema, catalog, show_deleted=True) == ["prod.ml", "prod.ml"]
+    assert await inside(ModelVersion, iris) == ["prod.ml.iris/2"]
+    assert await inside(ModelVersion, iris, show_deleted=True) == ["prod.ml.iris/2", "prod.ml.iris/1"]
+    await life.undelete(catalog)
+    with pytest.raises(AlreadyExists):
+        await life.undelete(schema)
+    for page in (
+        stack.versions.page(ById(ADA.principal.id), Browse(size=1)),
+        stack.namespaces.page(Model, ById(ADA.principal.id), EVERYTHING, Browse(size=1)),
+    ):
+        with pytest.raises(NotFound, match="does not exist"):
+            await page
+
+
+async def test_a_model_does_not_move_into_what_is_being_deleted(
+    stack: CatalogStack, life: Life, iris: Model
+) -> None:
+    """It may be deployed, and whoever deletes the schema has asked about deployments already."""
+    await stack.create(Schema, "prod", "other")
+    schema = await stack.namespaces.get(Schema, ("prod", "other"))
+    claim = await stack.db.in_tx(
+        lambda connection: claims.claim(connection, schema, timedelta(minutes=1)), isolation="READ COMMITTED"
+    )
+    with pytest.raises(InvalidState, match=r"schema 'prod\.other' is being deleted"):
+        await life.update(IRIS, to=("prod", "other", "iris"))
+    assert await stack.db.in_tx(lambda connection: claims.give_up(connection, claim))
+    await life.update(IRIS, to=("prod", "other", "iris"))
+
+
+async def test_a_refused_deletion_leaves_no_claim(stack: CatalogStack, life: Life, iris: Model) -> None:
+    await stack.create_version()
+    with pytest.raises(ResourceInUse):
+        await life.delete(IRIS)
+    assert await life.rows("deletion_claims") == 0
+    await life.delete(IRIS, force=True)
+    assert await life.rows("deletion_claims") == 0
 
 
 async def test_events_tell_of_deletions(stack: CatalogStack, life: Life, iris: Model) -> None:
@@ -533,6 +601,31 @@ async def test_purge_takes_whole_trees_and_single_versions(
     for table in ("catalogs", "schemas", "models", "model_versions", "aliases", "alias_history"):
         assert await life.rows(table) == 0, table
     assert (await life.event_types())[-2:] == ["catalog.model_version.purged", "catalog.catalog.purged"]
+
+
+async def test_what_is_being_purged_does_not_come_back_half(
+    stack: CatalogStack, life: Life, iris: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody undeletes in the last moment, and the purge takes the first part away before that is committed."""
+    for _ in range(3):
+        await stack.create_version()
+    deleted = await life.delete(IRIS, force=True)
+    change = stack.lifecycle.change
+
+    async def late(*arguments: Any, **values: Any) -> bool:
+        if not stack.shift:
+            stack.shift = timedelta(days=31)
+            faults.configure("catalog.purge.part=error*1")
+            with pytest.raises(faults.InjectedFault):
+                await stack.purge.sweep()
+        return await change(*arguments, **values)
+
+    monkeypatch.setattr(stack.lifecycle, "change", late)
+    with pytest.raises(NotFound):
+        await life.undelete(deleted)
+    assert await life.rows("model_versions") == 1
+    assert await stack.purge.sweep() == 1
+    assert await life.rows("models") == 0
 
 
 async def test_number_of_a_purged_version_is_not_given_again(

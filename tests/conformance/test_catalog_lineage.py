@@ -28,7 +28,8 @@ from modelyard_catalog.copies import Copies
 from modelyard_catalog.errors import LineageCycle
 from modelyard_catalog.graph import Lineage, Node, NodeKind, named_node
 from modelyard_catalog.lifecycle_store import LifecycleStore
-from modelyard_catalog.lineage import MAX_EDGES, LineageGraph
+from modelyard_catalog.lineage import LineageGraph
+from modelyard_catalog.lineage_walk import MAX_EDGES
 from modelyard_catalog.models import (
     CustomMetadata,
     DatasetReference,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 import pytest
 from alembic import command
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.commands import AliasChange, Browse, CreateVersion, Fail, Once, SetTags, VersionRef
@@ -26,6 +25,7 @@ from modelyard_catalog.models import (
 from modelyard_kit import migrate
 from modelyard_kit.access import SYSTEM_ID, Scope
 from modelyard_kit.errors import InvalidField, LimitExceeded
+from tests.conformance.catalog_plans import explained, nodes, recorded, rows_read, scanned
 from tests.conformance.catalog_stack import ADA, BOB, DIGEST, EVERYTHING, IRIS, CatalogStack
 from tests.framework.postgres import TestPostgres
 
@@ -257,6 +257,12 @@ SEARCHES = {
         filter="state = 'READY' AND create_time >= '2026-01-02T00:00:00Z' AND create_time < '2026-01-02T00:10:00Z'",
     ),
     "latest created": Browse(size=50, order_by="create_time desc"),
+    "common tag": Browse(size=50, filter="tags.stage = '1'"),
+    "order of a metric": Browse(size=50, order_by="metrics.m desc"),
+    "rising order of a metric": Browse(size=50, order_by="metrics.m"),
+    "two metrics": Browse(size=50, filter="metrics.m > 0.99 AND metrics.other > 0.99"),
+    "artifact": Browse(size=50, filter="artifact_digest = 'sha256:777'"),
+    "commit": Browse(size=50, filter="provenance.git_commit = 'commit-777'"),
     "alias": Browse(size=50, filter="alias = 'champion'"),
     "label": Browse(size=50, filter="label LIKE 'v777%'"),
     "by label": Browse(size=50, filter="label > 'v5'", order_by="label"),
@@ -288,41 +294,14 @@ async def test_typical_searches_read_indexes_and_few_queries(stack: CatalogStack
 
 
 async def assert_no_scans(stack: CatalogStack, name: str, statements: list[tuple[str, Any]]) -> None:
-    """Check that a page took two queries, one of them for the container, and that none reads a large table from end to end."""
+    """Check that a page took two queries, one of them for the container, and that none reads most of a large table."""
     assert len(statements) == 2, name
     for statement, parameters in statements:
-
-        async def explain(connection: AsyncConnection, sql: str = statement, given: Any = parameters) -> Any:
-            result = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}", given)
-            return result.scalar_one()
-
-        plan = await stack.db.read(explain)
-        plan = json.loads(plan) if isinstance(plan, str) else plan
-        scanned = [
-            node["Relation Name"] for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"
-        ]
-        assert not {"model_versions", "metrics", "models"} & set(scanned), (name, json.dumps(plan, indent=1))
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for inner in plan.get("Plans", ()):
-        yield from nodes(inner)
-
-
-@contextmanager
-def recorded(stack: CatalogStack) -> Iterator[list[tuple[str, Any]]]:
-    """Collect the queries, with their parameters, that run meanwhile."""
-    statements: list[tuple[str, Any]] = []
-
-    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith("SELECT"):
-            statements.append((statement, parameters))
-
-    engine = stack.db.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
-    yield statements
-    event.remove(engine, "before_cursor_execute", note)
+        plan = await explained(stack, statement, parameters, carried_out=True)
+        large = {"model_versions", "metrics", "models"} & set(scanned(plan))
+        assert not large, (name, json.dumps(plan, indent=1))
+        most = max(rows_read(node) for node in nodes(plan))
+        assert most < MANY / 10, (name, most, json.dumps(plan, indent=1))
 
 
 async def fill(connection: AsyncConnection, model_id: str, first: int, count: int) -> None:
@@ -333,10 +312,11 @@ async def fill(connection: AsyncConnection, model_id: str, first: int, count: in
             """
             INSERT INTO model_versions (
                 id, description, tags, revision, create_time, update_time, model_id, number, state, state_message,
-                artifact_digest, runtime, author_id, author_name, label, copied_from, copied_from_id)
-            SELECT gen_random_uuid(), '', jsonb_build_object('stage', n % 3, 'rare', n::text), 1, at, at,
+                artifact_digest, runtime, author_id, author_name, label, copied_from, copied_from_id, provenance)
+            SELECT gen_random_uuid(), '', jsonb_build_object('stage', (n % 3)::text, 'rare', n::text), 1, at, at,
                 CAST(:model AS uuid), n, CASE n % 4 WHEN 0 THEN 'FAILED' ELSE 'READY' END, '', 'sha256:' || n,
-                'sklearn', 'someone', 'someone', CASE n % 3 WHEN 0 THEN 'v' || n ELSE '' END, '', ''
+                'sklearn', 'someone', 'someone', CASE n % 3 WHEN 0 THEN 'v' || n ELSE '' END, '', '',
+                jsonb_build_object('git_commit', CASE n % 3 WHEN 0 THEN 'commit-' || n ELSE '' END)
             FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) n,
                 LATERAL (SELECT timestamptz '2026-01-01 00:00Z' + n * interval '10 seconds' AS at) t
             """

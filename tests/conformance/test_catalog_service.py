@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import grpc
 import grpc.aio
 import pytest
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard.api.catalog.v1 import lineage_pb2, metadata_pb2, model_pb2
@@ -21,6 +24,7 @@ from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
 from modelyard.api.common.v1 import resource_pb2
 from modelyard_catalog.access import Resolvers, access_table
 from modelyard_catalog.app import FULL_NAME, CatalogSettings, build
+from modelyard_catalog.models import Model
 from modelyard_catalog.values import METRIC_DEPTH
 from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal, TokenVerifier
@@ -83,12 +87,38 @@ async def grants() -> Grants:
     return grants
 
 
+class Meanwhile(grpc.aio.ServerInterceptor):
+    """Lets a test do something once, between the permission layer and the handler of the next call of an RPC."""
+
+    def __init__(self) -> None:
+        self.during: dict[str, Callable[[], Awaitable[object]]] = {}
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        rpc = handler_call_details.method.rpartition("/")[2]
+
+        async def serve(request: Any, context: Any) -> Any:
+            if rpc in self.during:
+                await self.during.pop(rpc)()
+            return await handler.unary_unary(request, context)
+
+        if handler.response_streaming:
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            serve, handler.request_deserializer, handler.response_serializer
+        )
+
+
 @pytest.fixture
-async def call(stack: CatalogStack, grants: Grants, tmp_path: Path) -> AsyncIterator[Client]:
+def meanwhile() -> Meanwhile:
+    return Meanwhile()
+
+
+@pytest.fixture
+async def call(stack: CatalogStack, grants: Grants, meanwhile: Meanwhile) -> AsyncIterator[Client]:
     table = access_table(Resolvers(stack.db, stack.store))
-    server = grpc.aio.server(
-        interceptors=[CallChain(FULL_NAME, table, cast("TokenVerifier", NameVerifier()), grants)]
-    )
+    chain = CallChain(FULL_NAME, table, cast("TokenVerifier", NameVerifier()), grants)
+    server = grpc.aio.server(interceptors=[chain, meanwhile])
     add_CatalogServiceServicer_to_server(stack.servicer(grants), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -322,7 +352,32 @@ async def test_past_of_aliases_lineage_and_limits_are_served(call: Client, grant
     )
     for request in (at, back, service.QueryLineageRequest(node=versions[0])):
         assert (await call.refused("ada", request))[0] == "PERMISSION_DENIED"
-    assert (await call.refused("ada", service.RecordLineageRequest(edges=[edge])))[0] == "PERMISSION_DENIED"
+    for request in (
+        service.RecordLineageRequest(edges=[edge]),
+        service.DeleteLineageRequest(edges=[edge]),
+        service.RecordDeploymentRequest(),
+    ):
+        assert (await call.refused("ada", request))[0] == "PERMISSION_DENIED"
+    deployment = resource_pb2.Resource(
+        type=resource_pb2.RESOURCE_TYPE_DEPLOYMENT, id=str(uuid.uuid4()), name=NAME
+    )
+    schema = (await call("root", service.GetSchemaRequest(name="prod.ml"))).schema
+    told = service.RecordDeploymentRequest(
+        deployment=deployment, schema_id=schema.id, model_version_ids=[made.id]
+    )
+    assert (await call.refused("root", told))[0] == "PERMISSION_DENIED"  # it is no service
+    await call("peer", told)
+    down = service.QueryLineageRequest(
+        node=versions[0], direction=service.LINEAGE_DIRECTION_DOWNSTREAM, page_size=1
+    )
+    first = await call("root", down)
+    down.page_token = first.next_page_token
+    second = await call("root", down)
+    assert {edge.relation for edge in (*first.edges, *second.edges)} == {"distilled_to", "deployed_as"}
+    assert (first.node, first.truncated, second.next_page_token) == (second.node, True, "")
+    await call("root", service.DeleteLineageRequest(edges=[edge]))
+    left = await call("root", service.QueryLineageRequest(node=versions[1]))
+    assert [edge.relation for edge in left.edges] == []
     limits = (await call("ada", service.GetLimitsRequest())).limits
     assert {limit.name: limit.maximum for limit in limits}["metadata_bytes"] == 32_000
 
@@ -367,3 +422,191 @@ async def test_life_cycle_on_the_wire(call: Client, stack: CatalogStack) -> None
     missing = service.UndeleteResourceRequest(type=resource_pb2.RESOURCE_TYPE_MODEL, id=made.id)
     assert (await call.refused("root", missing))[0] == "RESOURCE_NOT_FOUND"
     assert (await call.refused("bob", missing))[0] == "PERMISSION_DENIED"
+
+
+DOOMED = "prod.ml.iris"
+BYSTANDER = "prod.ml.tulip"
+MAY_ALL = (
+    Privilege.READ_METADATA,
+    Privilege.READ_ARTIFACT,
+    Privilege.CREATE_VERSION,
+    Privilege.EDIT,
+    Privilege.APPLY_TAG,
+)
+MODEL_TYPE = resource_pb2.RESOURCE_TYPE_MODEL
+CALLS = [
+    service.ListAliasHistoryRequest(model=DOOMED),
+    service.GetAliasAtRequest(model=DOOMED, alias="champion", time=Timestamp(seconds=4_000_000_000)),
+    service.FinalizeModelVersionRequest(name=f"{DOOMED}/1", artifact_digest=DIGEST),  # a repetition
+    service.CreateModelVersionRequest(model=DOOMED),
+    service.FinalizeModelVersionRequest(name=f"{DOOMED}/2", artifact_digest=DIGEST),
+    service.FailModelVersionRequest(name=f"{DOOMED}/2", message="cut"),
+    service.SetAliasesRequest(model=DOOMED, changes=[service.AliasChange(alias="new", version=1)]),
+    service.RollbackAliasRequest(model=DOOMED, alias="champion"),
+    service.SetTagsRequest(resource_type=MODEL_TYPE, name=DOOMED, set={"a": "b"}),
+    service.SetTagsRequest(
+        resource_type=resource_pb2.RESOURCE_TYPE_MODEL_VERSION, name=f"{DOOMED}/1", set={"a": "b"}
+    ),
+    service.SetMetricsRequest(name=f"{DOOMED}/1", set={"auc": Value(number_value=1)}),
+    service.UpdateModelRequest(
+        name=DOOMED, model={"name": DOOMED, "description": "x"}, update_mask={"paths": ["description"]}
+    ),
+    service.UpdateModelVersionRequest(
+        name=f"{DOOMED}/1", model_version={"description": "x"}, update_mask={"paths": ["description"]}
+    ),
+    service.DeleteModelRequest(name=DOOMED, force=True),
+    service.DeleteModelVersionRequest(name=f"{DOOMED}/1", force=True),
+    service.CopyModelVersionRequest(source=f"{DOOMED}/1", model="prod.ml.target"),
+]
+
+
+@pytest.mark.parametrize("request_", CALLS, ids=[f"{i}-{type(one).__name__}" for i, one in enumerate(CALLS)])
+async def test_a_name_that_changes_hands_after_the_check_gives_nobody_rights(
+    call: Client, grants: Grants, stack: CatalogStack, meanwhile: Meanwhile, request_: Any
+) -> None:
+    await make_iris(call)
+    for name in (BYSTANDER, "prod.ml.target"):
+        await call("root", service.CreateModelRequest(model={"name": name}))
+    for name in (DOOMED, BYSTANDER):
+        await call("root", service.CreateModelVersionRequest(model=name, artifact_digest=DIGEST))
+        await call("root", service.CreateModelVersionRequest(model=name))
+        for number in (1, 0, 1):
+            moves = [service.AliasChange(alias="champion", version=number)]
+            await call("root", service.SetAliasesRequest(model=name, changes=moves))
+    ids = {
+        name: (await call("root", service.GetModelRequest(name=name))).model.id
+        for name in (DOOMED, BYSTANDER, "prod.ml.target")
+    }
+    schema = (await call("root", service.GetSchemaRequest(name="prod.ml"))).schema.id
+    catalog = (await call("root", service.GetCatalogRequest(name="prod"))).catalog.id
+    mine = [(ids[DOOMED], privilege) for privilege in MAY_ALL]
+    target = (ids["prod.ml.target"], Privilege.CREATE_VERSION)
+    reach = [(catalog, Privilege.USE_CATALOG), (schema, Privilege.USE_SCHEMA)]
+    grant(grants, "bob", *mine, target, *reach)
+
+    async def swap() -> None:
+        await _rename(call, DOOMED, "prod.ml.gone")
+        await _rename(call, BYSTANDER, DOOMED)
+
+    meanwhile.during[type(request_).__name__.removesuffix("Request")] = swap
+    before = await _content(stack, ids[BYSTANDER])
+    reason, _ = await call.refused("bob", request_)
+    assert not meanwhile.during
+    assert reason == "PERMISSION_DENIED"
+    assert {**await _content(stack, ids[BYSTANDER]), "name": "", "model": ""} == {
+        **before,
+        "name": "",
+        "model": "",
+    }
+
+
+async def _rename(call: Client, old: str, new: str) -> None:
+    request = service.UpdateModelRequest(name=old, model={"name": new}, update_mask={"paths": ["name"]})
+    await call("root", request)
+
+
+async def _content(stack: CatalogStack, model_id: str) -> dict[str, Any]:
+    """Return everything that a change of a model could have changed."""
+
+    async def read(connection: AsyncConnection) -> dict[str, Any]:
+        model = await stack.store.get(connection, Model, model_id)
+        assert model is not None
+        versions = await stack.store.versions_by_number(connection, model_id, range(9))
+        return {
+            "name": model.name,
+            "model": str(model),
+            "parts": (model.description, model.tags, model.aliases, model.latest_version, model.delete_time),
+            "versions": {number: (version.revision, version.state) for number, version in versions.items()},
+        }
+
+    return await stack.db.read(read)
+
+
+async def test_a_container_that_changes_hands_after_the_check_gives_nobody_rights(
+    call: Client, grants: Grants, meanwhile: Meanwhile
+) -> None:
+    await call("root", service.CreateCatalogRequest(catalog={"name": "prod"}))
+    for name in ("prod.ml", "prod.secret"):
+        await call("root", service.CreateSchemaRequest(schema={"name": name}))
+    catalog = (await call("root", service.GetCatalogRequest(name="prod"))).catalog.id
+    schema = (await call("root", service.GetSchemaRequest(name="prod.ml"))).schema.id
+    rights = [Privilege.USE_SCHEMA, Privilege.CREATE_MODEL]
+    grant(grants, "bob", (catalog, Privilege.USE_CATALOG), *((schema, right) for right in rights))
+
+    async def swap() -> None:
+        for old, new in (("prod.ml", "prod.gone"), ("prod.secret", "prod.ml")):
+            request = service.UpdateSchemaRequest(
+                name=old, schema={"name": new}, update_mask={"paths": ["name"]}
+            )
+            await call("root", request)
+
+    meanwhile.during["CreateModel"] = swap
+    reason, _ = await call.refused("bob", service.CreateModelRequest(model={"name": "prod.ml.mine"}))
+    assert reason == "PERMISSION_DENIED"
+    listed = await call("root", service.ListModelsRequest(schema="prod.ml"))
+    assert not listed.models
+
+
+async def test_a_model_that_goes_while_it_is_listed_is_not_empty_but_gone(
+    call: Client, meanwhile: Meanwhile
+) -> None:
+    await make_iris(call)
+    for request, goes in (
+        (service.ListModelVersionsRequest(model=NAME), service.DeleteModelRequest(name=NAME)),
+        (service.ListModelsRequest(schema="prod.ml"), service.DeleteSchemaRequest(name="prod.ml")),
+    ):
+        rpc = type(request).__name__.removesuffix("Request")
+        meanwhile.during[rpc] = partial(call, "root", goes)
+        reason, _ = await call.refused("root", request)
+        assert reason == "RESOURCE_NOT_FOUND"
+
+
+async def test_the_answer_of_a_create_is_what_is_read_afterwards(call: Client) -> None:
+    await make_iris(call)
+    nested = Value(
+        struct_value=Struct(fields={"a": Value(list_value=ListValue(values=[Value(number_value=1e300)]))})
+    )
+    request = service.CreateModelVersionRequest(
+        model=NAME,
+        artifact_digest=DIGEST,
+        description="é",
+        label="1.4.0",
+        tags={"b": "2", "a": "1"},
+        metrics={"auc": Value(number_value=-0.0), "n": Value(number_value=3), "deep": nested},
+        provenance=model_pb2.Provenance(
+            git_repository="r",
+            packages={"numpy": "2"},
+            datasets=[model_pb2.DatasetReference(name="d", version="1", role="training")],
+        ),
+        metadata=metadata_pb2.ModelMetadata(
+            use_case="OTHER",
+            hyperparameters=Struct(fields={"n": Value(number_value=7)}),
+            custom=[metadata_pb2.CustomMetadata(key="k", value="v")],
+        ),
+    )
+    made = await call("root", request)
+    assert made.model_version == (await call("root", service.GetModelVersionRequest(name=NAME))).model_version
+    copy = await call("root", service.CopyModelVersionRequest(source=f"{NAME}/1", model=NAME, label="1.4.1"))
+    found = await call("root", service.GetModelVersionRequest(name=f"{NAME}/2"))
+    assert copy.model_version == found.model_version
+
+
+async def test_many_writers_on_one_model_never_give_up(call: Client, stack: CatalogStack) -> None:
+    await make_iris(call)
+    await call("root", service.CreateModelVersionRequest(model=NAME, artifact_digest=DIGEST))
+
+    async def create(writer: int) -> list[int]:
+        made = [
+            await call("root", service.CreateModelVersionRequest(model=NAME, request_id=f"{writer}-{turn}"))
+            for turn in range(6)
+        ]
+        return [one.model_version.number for one in made]
+
+    async def move() -> None:
+        for version in (1, 0) * 4:
+            changes = [service.AliasChange(alias="champion", version=version)]
+            await call("root", service.SetAliasesRequest(model=NAME, changes=changes))
+
+    *numbers, _ = await asyncio.gather(*(create(writer) for writer in range(16)), move())
+    assert sorted(number for of_writer in numbers for number in of_writer or ()) == list(range(2, 98))
+    assert (await call("root", service.GetModelRequest(name=NAME))).model.latest_version == 97

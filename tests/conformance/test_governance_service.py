@@ -26,6 +26,7 @@ from modelyard_kit.errors import (
     DomainError,
     InvalidField,
     InvalidState,
+    LimitExceeded,
     NotFound,
     PermissionDenied,
     RequestIdReused,
@@ -33,6 +34,7 @@ from modelyard_kit.errors import (
     TokenInvalid,
     TokenMissing,
 )
+from modelyard_kit.limits import LIMITS
 from modelyard_kit.protos import chain_to_proto, timestamp
 
 from .governance_stack import IRIS, IRIS_1, ML, PROD, Caller, Stack, stack
@@ -123,6 +125,25 @@ class TestTokens:
         assert (await ada("RevokeToken", token_id=made.token.id)).token == first
         with pytest.raises(TokenInvalid, match="revoked"):
             await running_stack.login(made.secret)
+
+    async def test_a_principal_has_so_many_tokens_and_not_one_more(self, running_stack: Stack) -> None:
+        ada = await running_stack.user("ada", await running_stack.admin())
+        made = await ada("CreateToken")
+        maximum = LIMITS["tokens_per_principal"].maximum
+        connection = await asyncpg.connect(running_stack.settings.database)
+        copies = """
+            INSERT INTO tokens
+            SELECT (jsonb_populate_record(t, jsonb_build_object('id', gen_random_uuid(), 'lookup', 'copy' || n))).*
+            FROM tokens t, generate_series(1, $2 - (SELECT count(*) FROM tokens u WHERE u.principal_id =
+                (SELECT principal_id FROM tokens WHERE id = $1)) - 1) n
+            WHERE t.id = $1"""
+        await connection.execute(copies, made.token.id, maximum)
+        await connection.close()
+        last = await ada("CreateToken")
+        with pytest.raises(LimitExceeded, match="tokens_per_principal"):
+            await ada("CreateToken")
+        await ada("RevokeToken", token_id=last.token.id)
+        await ada("CreateToken")
 
     async def test_a_token_ends_and_its_jwt_with_it(self, running_stack: Stack, monkeypatch: Any) -> None:
         admin = await running_stack.admin()

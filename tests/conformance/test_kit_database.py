@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from types import SimpleNamespace
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.auth import Principal
-from modelyard_kit.db import Database
+from modelyard_kit.db import Database, Isolation
 from modelyard_kit.errors import Contention, PeerUnavailable, RequestIdReused
 from modelyard_kit.outbox import Event, Relay
 from tests.framework.postgres import TestPostgres
@@ -153,6 +154,102 @@ async def test_a_request_id_is_bound_to_its_content(database: Database, again: s
     else:
         with pytest.raises(RequestIdReused):
             await database.in_tx(second)
+
+
+@pytest.mark.parametrize("isolation", ["SERIALIZABLE", "READ COMMITTED"])
+async def test_the_same_request_at_once_makes_one_resource(database: Database, isolation: Isolation) -> None:
+    key = {"principal_id": "1", "method": "CreateThing", "request_id": "r", "fingerprint": "same"}
+
+    async def create(connection: AsyncConnection, made: str) -> str:
+        before = await idempotency.claim(connection, **key, resource_id=made)
+        if before is None:
+            await increment(connection)
+        return before or made
+
+    def creating(made: str) -> Awaitable[str]:
+        return database.in_tx(lambda connection: create(connection, made), isolation=isolation)
+
+    made = await asyncio.gather(*(creating(str(number)) for number in range(8)))
+    assert len(set(made)) == 1
+    assert await database.read(count) == 1
+    with pytest.raises(RequestIdReused):
+        await database.in_tx(
+            lambda connection: idempotency.claim(connection, **(key | {"fingerprint": "x"}), resource_id="9")
+        )
+
+
+async def test_a_claim_ends_with_its_transaction(database: Database) -> None:
+    key = {"principal_id": "1", "method": "CreateThing", "request_id": "r", "fingerprint": "same"}
+
+    async def fail(connection: AsyncConnection) -> None:
+        await idempotency.claim(connection, **key, resource_id="1")
+        raise LookupError("on purpose")
+
+    with pytest.raises(LookupError):
+        await database.in_tx(fail)
+    again = await database.in_tx(lambda connection: idempotency.claim(connection, **key, resource_id="2"))
+    assert again is None
+
+
+async def test_connections_that_the_server_closed_are_replaced(database: Database) -> None:
+    await asyncio.gather(*(database.query(count) for _ in range(5)))
+    await _end_others(database)
+    assert await database.query(count) == 0
+    await _end_others(database)
+    assert await database.read(count) == 0
+    await _end_others(database)
+    await database.in_tx(increment)
+    assert await database.query(count) == 1
+
+
+async def test_a_read_whose_connection_breaks_runs_again(database: Database) -> None:
+    attempts = 0
+
+    async def broken_once(connection: AsyncConnection) -> int:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            await _end_others(database)
+        return await count(connection)
+
+    for reading in (database.query, database.read):
+        attempts = 0
+        assert await reading(broken_once) == 0
+        assert attempts == 2
+
+
+async def _end_others(database: Database) -> None:
+    """End every connection to the database, as a restart of PostgreSQL does."""
+    own = await asyncpg.connect(database.dsn)
+    try:
+        await own.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    finally:
+        await own.close()
+
+
+async def test_nobody_is_notified_of_what_was_rolled_back(database: Database) -> None:
+    heard = asyncio.Event()
+    listener = await asyncpg.connect(database.dsn)
+    await listener.add_listener(outbox.CHANNEL, lambda *_arguments: heard.set())
+
+    async def fail(connection: AsyncConnection) -> None:
+        await outbox.append(connection, event("a"))
+        raise LookupError("on purpose")
+
+    try:
+        for _ in range(3):
+            with pytest.raises(LookupError):
+                await database.in_tx(fail)
+        await database.in_tx(increment)  # on the connection of the transaction that failed
+        await listener.execute("SELECT 1")
+        assert not heard.is_set()
+        await append(database, "a")
+        await asyncio.wait_for(heard.wait(), 30)
+    finally:
+        await listener.close()
 
 
 async def test_callers_that_take_turns_never_contend(database: Database) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
-from modelyard_inference import actions, artifacts, steps
+from modelyard_inference import actions, artifacts, notes, steps
 from modelyard_inference.commands import UpdateDeployment
 from modelyard_inference.models import DeploymentState, ReplicaState
 from modelyard_inference.steps import replicas as replica_steps
 from modelyard_kit import faults
-from tests.framework.inference import Site, call, creation, eventually, site, spec
+from tests.framework.inference import ADA, Inference, Site, call, creation, eventually, site, spec
 
 MODULES = (steps, replica_steps, artifacts)
 
@@ -257,6 +257,43 @@ async def test_service_that_ends_as_a_whole_stops_its_replicas(place: Site) -> N
         await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2})
 
 
+async def test_a_change_comes_true_though_its_caller_never_heard_of_it(place: Site) -> None:
+    """The service dies after each commit, before it wakes anybody and answers."""
+    place.upstream.add(1)
+    place.upstream.add(2)
+    place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/1"
+    changes: dict[str, Callable[[Inference], Awaitable[object]]] = {
+        "inference.deployment.created": lambda inference: inference.deployments.create(
+            call(), creation("prod.ml.iris", spec("prod.ml.iris@champion"))
+        ),
+        "inference.deployment.updated": lambda inference: inference.deployments.update(
+            call(), UpdateDeployment("prod.ml.iris", "", replicas=2)
+        ),
+        "inference.deployment.deleted": lambda inference: inference.deployments.delete(
+            call(), "prod.ml.iris", ""
+        ),
+    }
+    for point, change in changes.items():
+        faults.configure(f"{point}=error*1")
+        async with place.life() as inference:
+            with pytest.raises(faults.InjectedFault):
+                await change(inference)
+        async with place.life() as inference:
+            if point.endswith("deleted"):
+                await inference.until_gone()
+                continue
+            replicas = 2 if point.endswith("updated") else 1
+            await inference.until(
+                lambda d, n=replicas: d.state is DeploymentState.ACTIVE and sum(d.ready.values()) == n  # type: ignore[misc]
+            )
+    faults.configure("inference.target.followed=error*1")
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation("prod.ml.iris", spec("prod.ml.iris@champion")))
+        await inference.until_state(DeploymentState.ACTIVE)
+        place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/2"
+        await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/2")
+
+
 async def test_stubborn_replica_is_killed_after_its_grace(
     place: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +305,90 @@ async def test_stubborn_replica_is_killed_after_its_grace(
         await inference.deployments.delete(call(), "prod.ml.iris", "")
         await inference.until_gone()
         assert not await inference.launcher.list()
+
+
+def told(place: Site) -> list[tuple[tuple[str, ...], bool]]:
+    """What the lineage graph was told: ids of versions, and whether it was of the end."""
+    return [(note.version_ids, note.delete_time is not None) for note in place.upstream.told]
+
+
+async def test_lineage_is_told_of_every_version_that_answers_and_of_the_end(place: Site) -> None:
+    for number in (1, 2, 3):
+        place.upstream.add(number)
+    place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/1"
+
+    async def count(wanted: int) -> None:
+        async def reached() -> bool:
+            return len(told(place)) >= wanted
+
+        await eventually(reached)
+
+    async with place.life() as inference:
+        targets = (spec("prod.ml.iris@champion"), spec("prod.ml.iris/3"))
+        await inference.deployments.create(call(), creation("prod.ml.iris", *targets))
+        await count(1)
+        place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/2"
+        await count(2)
+        place.upstream.aliases["prod.ml.iris@champion"] = "prod.ml.iris/1"  # known already
+        await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/1")
+        await inference.deployments.delete(call(), "prod.ml.iris", "")
+        await inference.until_gone()
+        await count(3)
+    assert told(place) == [
+        (("v-prod.ml.iris/3", "v-prod.ml.iris/1"), False),
+        (("v-prod.ml.iris/2",), False),
+        ((), True),
+    ]
+    assert {(note.name, note.schema_id, note.owner_id) for note in place.upstream.told} == {
+        ("prod.ml.iris", "s1", ADA.id)
+    }
+    assert len({note.deployment_id for note in place.upstream.told}) == 1
+
+
+async def test_a_catalog_that_is_down_delays_edges_and_nothing_else(place: Site) -> None:
+    place.upstream.add(1)
+    place.upstream.silent = True
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation())
+        await inference.until_state(DeploymentState.ACTIVE)
+        await inference.deployments.delete(call(), "prod.ml.iris", "")
+        await inference.until_gone()
+        assert not told(place)
+        place.upstream.silent = False
+
+        async def arrived() -> bool:
+            return bool(told(place))
+
+        await eventually(arrived)
+        assert told(place) == [(("v-prod.ml.iris/1",), True)]  # both, although it is long gone
+
+
+@pytest.mark.parametrize("point", ["inference.after_shift", "inference.lineage.told"])
+async def test_edges_arrive_whenever_the_service_dies(place: Site, point: str) -> None:
+    """As a crash after the traffic shifted, and one after the catalog was told but before that was noted."""
+    place.upstream.add(1)
+    place.upstream.silent = point == "inference.after_shift"
+    async with place.life() as inference:
+        faults.configure(f"{point}=error")
+        await inference.deployments.create(call(), creation())
+        await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/1")
+        if not place.upstream.silent:
+
+            async def arrived() -> bool:
+                return bool(told(place))
+
+            await eventually(arrived)
+    before = len(told(place))
+    faults.configure("")
+    place.upstream.silent = False
+    async with place.life() as inference:
+
+        async def nothing_pending() -> bool:
+            return not await inference.db.read(lambda connection: notes.pending(connection, 10))
+
+        await eventually(nothing_pending)
+        assert len(told(place)) > before
+        assert set(told(place)) == {(("v-prod.ml.iris/1",), False)}
 
 
 def snake(kind: type) -> str:

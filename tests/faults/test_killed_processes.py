@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from modelyard import errors
+from modelyard import LineageNode, errors
 from modelyard.aio import AsyncClient
 from modelyard_suite.supervisor import is_alive
 from tests.framework.deployed import deployed, load, predictor
@@ -75,6 +75,26 @@ async def test_predictions_go_on_while_the_control_plane_is_killed(
                 return False
 
         await processes.until(answers, timeout=60)
+
+
+async def test_lineage_arrives_though_catalog_and_inference_are_killed(processes: Processes) -> None:
+    async with processes.admin() as admin, deployed(processes) as endpoint:
+        await admin.aliases.set(endpoint.name, {"champion": 2})
+        async with load(predictor(admin, endpoint)) as seen:
+            await seen.more(1, version=2)  # the traffic has shifted just now
+            for service in ("catalog", "inference"):
+                os.kill(processes.process(service).pid, signal.SIGKILL)
+            await seen.more(20)
+        assert seen.failures == []
+
+        async def told() -> bool:
+            try:
+                found = await admin.lineage.upstream(LineageNode.deployment(endpoint.name), depth=1)
+            except (errors.Unavailable, errors.InternalError, errors.DeadlineExceeded):
+                return False
+            return {edge.source.name for edge in found.edges} == {f"{endpoint.name}/1", f"{endpoint.name}/2"}
+
+        await processes.until(told, timeout=120)
 
 
 async def test_a_killed_envoy_comes_back_and_serves_the_same_routes(processes: Processes) -> None:

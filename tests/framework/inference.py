@@ -18,12 +18,15 @@ from modelyard._cache import BlobCache
 from modelyard._manifest import manifest_digest
 from modelyard.references import parse_version_reference
 from modelyard.types import FileEntry
+from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.commands import CreateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
+from modelyard_inference.lineage import Lineage
 from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
+from modelyard_inference.notes import Note
 from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
@@ -45,7 +48,7 @@ from modelyard_kit.access import (
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
-from modelyard_kit.errors import InvalidState, NotFound, PolicyUnmet
+from modelyard_kit.errors import InvalidState, NotFound, PeerUnavailable, PolicyUnmet
 
 TINY_REPLICA = Path(__file__).with_name("tiny_replica.py")
 ADA = Principal("u-ada", "ada", "user")
@@ -107,8 +110,13 @@ class FakeUpstream:
     aliases: dict[str, str] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
+    claimed: set[str] = field(default_factory=set)
+    """Ids of versions that are being deleted."""
     content: dict[str, bytes] = field(default_factory=dict)
     schema: Chain = (SCHEMA, CATALOG, SYSTEM)
+    silent: bool = False
+    """Whether the lineage graph cannot be told anything."""
+    told: list[Note] = field(default_factory=list)
 
     def add(
         self, number: int, *, runtime: str = "ready", model: str = "prod.ml.iris", model_id: str = ""
@@ -155,6 +163,12 @@ class FakeUpstream:
                 return version.name
         raise NotFound("model_version", version_id)
 
+    async def require_usable(self, version_id: str, schema_id: str) -> None:
+        if version_id in self.claimed:
+            raise InvalidState("model_version", version_id, state="being deleted", wanted="not deleted")
+        await self.version_name(version_id)
+        await self.schema_of_id(schema_id)
+
     async def schema_of_id(self, schema_id: str) -> Chain:
         if schema_id != SCHEMA.id:
             raise NotFound("schema", schema_id)
@@ -193,6 +207,11 @@ class FakeUpstream:
         assert chain[0].id == version.id
         if version.name in self.refused:
             raise PolicyUnmet("DEPLOY", version.name, "prod", self.refused[version.name])
+
+    async def record_deployment(self, note: Note) -> None:
+        if self.silent:
+            raise PeerUnavailable("catalog")
+        self.told.append(note)
 
     async def files(self, version: str) -> tuple[str, list[FileEntry]]:
         return self.versions[version].artifact_digest, self._files(version)
@@ -330,19 +349,26 @@ class Site:
         launcher.prepare()
         cache = ArtifactCache(self.upstream, self.folder / "cache", BlobCache(self.folder / "blobs", limit=0))
         cache.prepare()
+        admission = Admission(self.upstream, wake.set)
         prober = HealthProber()
         routes = Routes(await db.read(store.routes), wake.set)
         steps = Steps(
-            StepParts(db, store, cache, launcher, prober, utc_now, lambda: SERVICE),
+            StepParts(db, store, cache, admission, launcher, prober, utc_now, lambda: SERVICE),
             ReplicaDefaults(drain_seconds=2.0),
             wake.set,
         )
         timeout = timedelta(seconds=self.start_timeout)
-        parts = Parts(db, store, cache, launcher, prober, routes, utc_now)
+        parts = Parts(db, store, cache, admission, launcher, prober, routes, utc_now)
         reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
         followers = Followers(db, store, self.upstream, wake.set)
         deployments = Deployments(db, store, self.upstream, await all_grants(), utc_now, wake.set)
-        running = [reconciler.run(), followers.run(), *([self.gateway.run(routes)] if gateway else [])]
+        lineage = Lineage(db, self.upstream)
+        running = [
+            reconciler.run(),
+            followers.run(),
+            lineage.run(),
+            *([self.gateway.run(routes)] if gateway else []),
+        ]
         tasks = [asyncio.create_task(work) for work in running]
         inference = Inference(db, store, deployments, reconciler, launcher, routes, tasks)
         try:
@@ -351,6 +377,7 @@ class Site:
             await inference.end_loops()
             await steps.close()
             await cache.close()
+            await admission.close()
             await prober.close()
             await db.close()
 

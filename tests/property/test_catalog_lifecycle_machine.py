@@ -1,4 +1,4 @@
-"""Any sequence of creations, renames, moves, deletions and their undoing leaves the catalog as a plain model of it predicts."""
+"""Any sequence of creations, renames, moves, copies, deletions, their undoing and purges leaves the catalog as a plain model of it predicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog.commands import AliasChange, Delete, Undelete, Update, UpdateVersion, VersionRef
+from modelyard_catalog.commands import (
+    AliasChange,
+    CopyVersion,
+    Delete,
+    Once,
+    Undelete,
+    Update,
+    UpdateVersion,
+    VersionRef,
+)
 from modelyard_catalog.models import Model, ModelVersion, Schema
 from modelyard_catalog.tables import model_versions
 from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant, ResourceType
@@ -44,6 +53,7 @@ class Version:
 
     label: str = ""
     live: bool = True
+    purged: bool = False
     lost: list[str] = field(default_factory=list)
 
 
@@ -84,6 +94,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         grants.replace(ADA.principal.id, "ada", [owner])
         self.run(grants.mark_fresh(1))
         self.updates = self.stack.updates(grants)
+        self.copies = self.stack.copies(grants)
         self.run(self.stack.create_model("prod", "ml", "start"))
         self.run(self.stack.create(Schema, "prod", "web"))
 
@@ -173,7 +184,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule(name=names, number=numbers)
     def undelete_version(self, name: Name, number: int) -> None:
         entity = self.live(name)
-        if entity is None or number > len(entity.versions):
+        if entity is None or number > len(entity.versions) or entity.versions[number - 1].purged:
             return
         version = entity.versions[number - 1]
         taken = bool(version.label) and bool(entity.means(version.label))
@@ -183,12 +194,42 @@ class LifecycleMachine(RuleBasedStateMachine):
             version.live = True
             entity.aliases |= {alias: number for alias in version.lost if not entity.means(alias)}
 
+    @rule(name=names, number=numbers, to=names, label=st.just("") | words)
+    def copy(self, name: Name, number: int, to: Name, label: str) -> None:
+        source, target = self.live(name), self.live(to)
+        if target is not None and len(target.versions) == 4:
+            return
+        refusal: type[DomainError] | None = NotFound
+        if source is not None and source.version(number) is not None and target is not None:
+            refusal = _label_refusal(target, label)
+        command = CopyVersion(VersionRef(name, number), to, label, Once("", ""))
+        made = self.attempt(self.copies.copy(ADA, command), refusal)
+        if made is not None and target is not None:
+            target.versions.append(Version(label))
+            assert (made.number, made.copied_from) == (len(target.versions), f"{'.'.join(name)}/{number}")
+
     @rule()
-    def purge(self) -> None:
+    def purge_too_early(self) -> None:
         """Nothing that can come back is purged, and purging nothing changes nothing."""
         self.stack.shift = timedelta(days=29)
         assert self.run(self.stack.purge.sweep()) == 0
         self.stack.shift = timedelta()
+
+    @rule()
+    def purge(self) -> None:
+        """Everything that was deleted goes for good; numbers stay given."""
+        gone = [entity for entity in self.entities if not entity.live]
+        versions = [version for entity in self.entities for version in entity.versions]
+        deleted = [version for version in versions if not version.live and not version.purged]
+        self.stack.shift = timedelta(days=31)
+        assert self.run(self.stack.purge.sweep()) == len(gone) + len(deleted)
+        self.stack.shift = timedelta()
+        for version in deleted:
+            version.purged = True
+        for entity in gone:
+            self.entities.remove(entity)
+            command = Undelete(ResourceType.MODEL, entity.id)
+            self.attempt(self.stack.deletions.undelete(ADA, command), NotFound)
 
     @invariant()
     def catalog_is_as_predicted(self) -> None:

@@ -41,6 +41,7 @@ from modelyard_kit.filters import (
     ListFields,
     MapField,
     SetField,
+    chosen,
     condition,
     json_number,
     json_text,
@@ -100,7 +101,11 @@ FIELDS = ListFields(
         "time": Field(FieldType.TIMESTAMP, things.c.time),
         "state": Field(FieldType.ENUM, things.c.state, STATES),
         "labels": SetField(select(labels.c.label).where(labels.c.uid == things.c.uid)),
-        "tags": MapField(FieldType.TEXT, lambda key: json_text(things.c.tags, key)),
+        "tags": MapField(
+            FieldType.TEXT,
+            lambda key: json_text(things.c.tags, key),
+            holds=lambda key, value: things.c.tags.contains({key: value}),
+        ),
         "metrics": MapField(FieldType.REAL, lambda key: json_number(things.c.metrics, key)),
     },
     unique="uid",
@@ -272,7 +277,10 @@ def database(postgres_server: TestPostgres) -> Iterator[Things]:
 
 async def ids_where(connection: AsyncConnection, node: Node) -> set[str]:
     query = select(things.c.uid).where(condition(node, FIELDS))
-    return set((await connection.execute(query)).scalars())
+    found = set((await connection.execute(query)).scalars())
+    query = select(things.c.uid).where(chosen(node, FIELDS))
+    assert set((await connection.execute(query)).scalars()) == found
+    return found
 
 
 def examples(number: int) -> settings:
@@ -360,10 +368,11 @@ def browsings(
 
 
 @examples(80)
-@given(browsings())
+@given(browsings(), st.booleans())
 def test_pages_make_up_the_whole_list(
     database: Things,
     browsing: tuple[list[dict[str, Any]], list[tuple[Reference, bool]], list[int], Node | None],
+    in_parts: bool,
 ) -> None:
     rows, keys, sizes, node = browsing
     order_by = ", ".join(f"{reference}{' desc' if descending else ''}" for reference, descending in keys)
@@ -374,10 +383,13 @@ def test_pages_make_up_the_whole_list(
         for turn in range(len(rows) + 1):
             size = sizes[turn % len(sizes)]
             listing = read_listing("" if node is None else str(node), order_by, token, FIELDS, scope="all")
-            page: Sequence[RowMapping] = (
-                (await connection.execute(listing.apply(select(things.c.uid), size))).mappings().all()
-            )
-            page, token = listing.page(page, size)
+            rows_read: list[RowMapping] = []
+            for part in listing.parts() if in_parts else (listing,):
+                query = part.apply(select(things.c.uid), size - len(rows_read))
+                rows_read += (await connection.execute(query)).mappings()
+                if len(rows_read) > size:
+                    break
+            page, token = listing.page(rows_read, size)
             assert len(page) == size or not token
             found += [row["uid"] for row in page]
             if not token:

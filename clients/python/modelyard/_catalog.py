@@ -140,11 +140,12 @@ class AsyncSchemas(Namespace):
 
     def list(
         self,
-        catalog: str,
+        catalog: str = "",
         *,
         filter: str = "",  # noqa: A002  (the name in the contract)
         order_by: str = "",
         show_deleted: bool = False,
+        catalog_id: str = "",
         page_size: int = 0,
     ) -> AsyncPager[Schema]:
         """Walk through the schemas of a catalog.
@@ -154,12 +155,15 @@ class AsyncSchemas(Namespace):
             filter: Which ones, `"tags.team = 'ml'"`; see docs/filters.md.
             order_by: Order, `"create_time desc, name"`; by default that of creation.
             show_deleted: Whether to include deleted ones that can still be undeleted.
+            catalog_id: Id of the catalog, instead of its name. It may be deleted, or inside something deleted: then you see
+                what comes back with it, and with `show_deleted` also what was deleted before it.
             page_size: Rows asked for at once.
         """
 
         async def fetch(token: str) -> tuple[Sequence[Schema], str]:
             request = pb.ListSchemasRequest(
                 catalog=catalog,
+                catalog_id=catalog_id,
                 page_size=page_size,
                 page_token=token,
                 filter=filter,
@@ -247,11 +251,12 @@ class AsyncModels(Namespace):
 
     def list(
         self,
-        schema: str,
+        schema: str = "",
         *,
         filter: str = "",  # noqa: A002  (the name in the contract)
         order_by: str = "",
         show_deleted: bool = False,
+        schema_id: str = "",
         page_size: int = 0,
     ) -> AsyncPager[Model]:
         """Walk through the models of a schema.
@@ -261,12 +266,15 @@ class AsyncModels(Namespace):
             filter: Which ones, `"tags.team = 'ml'"`; see docs/filters.md.
             order_by: Order, `"create_time desc, name"`; by default that of creation.
             show_deleted: Whether to include deleted ones that can still be undeleted.
+            schema_id: Id of the schema, instead of its name. It may be deleted, or inside something deleted: then you see
+                what comes back with it, and with `show_deleted` also what was deleted before it.
             page_size: Rows asked for at once.
         """
 
         async def fetch(token: str) -> tuple[Sequence[Model], str]:
             request = pb.ListModelsRequest(
                 schema=schema,
+                schema_id=schema_id,
                 page_size=page_size,
                 page_token=token,
                 filter=filter,

@@ -25,13 +25,13 @@ DEFAULT_MAX_MESSAGE_BYTES = 128 * 1024 * 1024
 _API = "modelyard.api"
 # Calls that do the same when made twice: reads, creations with a request id, and changes that set a value.
 # Not here: CreateToken (a replay has no secret), SetAliases, RollbackAlias and Update… (conditional, or a rename that the
-# second call would not find), Delete…, UndeleteResource.
+# second call would not find), Delete… of what then cannot be found, UndeleteResource.
 _REPEATABLE = {
     f"{_API}.catalog.v1.CatalogService": (
         "CreateCatalog", "GetCatalog", "ListCatalogs", "CreateSchema", "GetSchema", "ListSchemas", "CreateModel",
         "GetModel", "ListModels", "CreateModelVersion", "FinalizeModelVersion", "FailModelVersion", "GetModelVersion",
         "ListModelVersions", "SetTags", "SetMetrics", "CopyModelVersion", "ListAliasHistory", "GetAliasAt", "RecordLineage",
-        "QueryLineage", "GetLimits",
+        "DeleteLineage", "QueryLineage", "GetLimits",
     ),
     f"{_API}.artifact.v1.ArtifactService": (
         "BeginUpload", "GetUpload", "SignUploadUrls", "FinishBlob", "CommitUpload", "CancelUpload", "GetArtifact", "ListFiles",

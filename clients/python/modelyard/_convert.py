@@ -43,7 +43,6 @@ MESSAGES: dict[str, type[Any]] = {
     },
     **{f"{_API}.catalog.v1.{c.__name__}": c for c in (types.LineageNode, types.LineageEdge)},
     f"{_API}.catalog.v1.DatasetReference": types.Dataset,
-    f"{_API}.catalog.v1.QueryLineageResponse": types.Lineage,
     **{
         f"{_API}.artifact.v1.{c.__name__}": c
         for c in (types.FileEntry, types.Artifact, types.MissingBlob, types.Upload)
@@ -250,5 +249,5 @@ def _plain(value: Any, field: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise InvalidArgument(
-        f"{field}: a {type(value).__name__} cannot be stored; send numbers, texts, lists or dicts"
+        f"{field}: a value of type {type(value).__name__} cannot be stored; send numbers, texts, lists or dicts"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from modelyard._convert import from_proto
 from modelyard._namespace import Namespace
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
-from modelyard.errors import Cancelled, DeadlineExceeded, ModelyardError, Unavailable
+from modelyard.errors import Cancelled, DeadlineExceeded, ModelyardError, TooManyWatches, Unavailable
 from modelyard.types import Event
 
 if TYPE_CHECKING:
@@ -98,8 +98,9 @@ def _is_loss(error: ModelyardError | TimeoutError) -> bool:
     """Whether a watch broke rather than was refused.
 
     A proxy resets the streams of a service that dies, which reads as INTERNAL or UNKNOWN; the service itself gives a reason.
+    After a loss there may be too many watches for a while, as the service still counts those that it has not seen break.
     """
-    if isinstance(error, (Cancelled, DeadlineExceeded, TimeoutError, Unavailable)):
+    if isinstance(error, (Cancelled, DeadlineExceeded, TimeoutError, TooManyWatches, Unavailable)):
         return True
     return not error.reason and error.code in {"INTERNAL", "UNKNOWN"}
 
@@ -126,6 +127,11 @@ class AsyncEvents(Namespace):
 
         Returns:
             An iterator over events, with the `resume_token` to go on later.
+
+        Raises:
+            InvalidArgument: while iterating: events after the `resume_token` are no longer kept (30 days, unless the operator
+                set another time), or it is of another installation. Read the state anew, then watch without it.
+            TooManyWatches: while iterating, before the first answer: you have 100 watches, the limit in one process.
         """
         request = pb.WatchEventsRequest(
             resume_token=resume_token, types=types, resource=resource, from_beginning=from_beginning

@@ -79,6 +79,8 @@ def resource_name(text: str, parts: int, field: str = "name") -> str:
     Raises:
         InvalidArgument: it is malformed.
     """
+    if not isinstance(text, str):  # the arguments of log_model the other way round, for example
+        raise InvalidArgument(f"{field}: must be a name, not a value of type {type(text).__name__}")
     try:
         parse_name(text, parts)
     except InvalidReference as error:

@@ -96,11 +96,12 @@ class AsyncVersions(Namespace):
 
     def list(
         self,
-        model: str,
+        model: str = "",
         *,
         filter: str = "",  # noqa: A002  (the name in the contract)
         order_by: str = "",
         show_deleted: bool = False,
+        model_id: str = "",
         page_size: int = 0,
     ) -> AsyncPager[ModelVersion]:
         """Walk through the versions of a model.
@@ -110,12 +111,15 @@ class AsyncVersions(Namespace):
             filter: Which ones, `"metrics.accuracy > 0.9 AND state = 'READY'"`; see docs/filters.md.
             order_by: Order, `"metrics.accuracy desc"`; by default the newest first.
             show_deleted: Whether to include deleted ones that can still be undeleted.
+            model_id: Id of the model, instead of its name. It may be deleted, or inside something deleted: then you see what
+                comes back with it, and with `show_deleted` also what was deleted before it.
             page_size: Rows asked for at once.
         """
 
         async def fetch(token: str) -> tuple[Sequence[ModelVersion], str]:
             request = pb.ListModelVersionsRequest(
                 model=model,
+                model_id=model_id,
                 page_size=page_size,
                 page_token=token,
                 filter=filter,

@@ -107,7 +107,10 @@ class Lineage(Blocking[_lineage.AsyncLineage]):
     """`client.lineage`: the graph of data sets, runs, versions, deployments and batch jobs."""
 
     record = blocking(_lineage.AsyncLineage.record)
+    delete = blocking(_lineage.AsyncLineage.delete)
     query = blocking(_lineage.AsyncLineage.query)
+    upstream = blocking(_lineage.AsyncLineage.upstream)
+    downstream = blocking(_lineage.AsyncLineage.downstream)
 
 
 class Artifacts(Blocking[_artifacts.AsyncArtifacts]):

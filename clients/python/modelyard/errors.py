@@ -33,6 +33,7 @@
     ├── ResourceExhausted
     │   ├── StorageFull
     │   ├── QueueFull
+    │   ├── TooManyWatches
     │   └── RequestTooLarge                maximum
     ├── Unavailable (ConnectionError)      repeat with backoff
     │   ├── PeerUnavailable
@@ -291,6 +292,10 @@ class QueueFull(ResourceExhausted):
     """The replica's queue is full."""
 
 
+class TooManyWatches(ResourceExhausted):
+    """As many watches run at once as are allowed; end one, then watch again."""
+
+
 class Unavailable(ModelyardError, ConnectionError):
     """A service cannot be reached at the moment; repeat with backoff."""
 
@@ -384,6 +389,7 @@ BY_REASON: dict[str, type[ModelyardError]] = {
     "MODEL_FAILED": ModelFailed,
     "REPLICA_NOT_READY": ReplicaNotReady,
     "QUEUE_FULL": QueueFull,
+    "TOO_MANY_WATCHES": TooManyWatches,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "INTERNAL": InternalError,
 }

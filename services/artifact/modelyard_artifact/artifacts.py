@@ -115,7 +115,7 @@ class Artifacts:
             RequestIdReused: the request id was used with other content.
             LimitExceeded: too many open uploads of this principal.
         """
-        model = await self._catalog.model(command.model)
+        model = await self._model(call, command.model)
         manifest = command.manifest
         principal_id = call.principal.id
         now = self._clock()
@@ -233,13 +233,13 @@ class Artifacts:
         # What a crash leaves here has no open upload any more and is found by `expire`.
         await self._blobs.discard(upload_id)
 
-    async def artifact(self, digest: str, model_name: str) -> Artifact:
+    async def artifact(self, call: Call, digest: str, model_name: str) -> Artifact:
         """Finds an artifact that was committed for a model.
 
         Raises:
             NotFound: no such model, or nothing with that digest was committed for it.
         """
-        model = await self._catalog.model(model_name)
+        model = await self._model(call, model_name)
 
         async def work(connection: AsyncConnection) -> Artifact | None:
             return await store.get_artifact(connection, digest, model_id=model.id)
@@ -408,6 +408,13 @@ class Artifacts:
         missing = [MissingBlob(blob, received.get(blob.sha256, 0)) for blob in blobs]
         expire_time = upload.update_time + self._expiry
         return UploadStatus(upload, missing, expire_time, direct=self._blobs.direct is not None)
+
+    async def _model(self, call: Call, name: str) -> ModelRef:
+        """Return the model that the permission layer found and decided on; who calls the rules directly has it looked up."""
+        if call.permit is None:
+            return await self._catalog.model(name)
+        link = call.permit.chain[0]
+        return ModelRef(id=link.id, name=link.name)
 
     async def _digest(self, reference: str) -> str:
         return await version_digest(self._catalog, reference)

@@ -99,7 +99,7 @@ class ArtifactServicer(ArtifactServiceServicer):
 
     async def GetArtifact(self, request: pb.GetArtifactRequest, context: Any) -> pb.GetArtifactResponse:
         digest, model = messages.parse_get_artifact(request)
-        artifact = await self._artifacts.artifact(digest, model)
+        artifact = await self._artifacts.artifact(current_call(), digest, model)
         return pb.GetArtifactResponse(artifact=messages.artifact_to_proto(artifact))
 
     async def ListFiles(self, request: pb.ListFilesRequest, context: Any) -> pb.ListFilesResponse:

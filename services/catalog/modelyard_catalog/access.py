@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from modelyard_catalog import names
-from modelyard_catalog.commands import VersionRef
+from modelyard_catalog.commands import ById, VersionRef
 from modelyard_catalog.lifecycle_store import BY_TYPE, LifecycleStore
-from modelyard_catalog.models import Path, container_kind
+from modelyard_catalog.models import CONTAINERS, ModelVersion, Path, Resource, container_kind
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit.access import (
     AUTHENTICATED,
@@ -19,6 +18,7 @@ from modelyard_kit.access import (
     SYSTEM,
     AccessTable,
     Chain,
+    Found,
     Missing,
     Privilege,
     Requires,
@@ -27,7 +27,7 @@ from modelyard_kit.access import (
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound
 
-Resolver = Callable[[Any], Awaitable[Chain]]
+Resolver = Callable[[Any], Awaitable[Chain | Found]]
 
 
 class Resolvers:
@@ -44,7 +44,19 @@ class Resolvers:
         Raises:
             Missing: it, or one of its containers, does not exist.
         """
-        return await self._db.read(lambda connection: self._path(connection, path))
+        return (await self.container(path)).chain if path else (SYSTEM,)
+
+    async def container(self, path: Path) -> Resource:
+        """Return a catalog, schema or model.
+
+        Raises:
+            Missing: it does not exist; or, told instead, one of its containers does not.
+        """
+        kind = container_kind(path)
+        found = await self._db.query(lambda connection: self._store.find(connection, kind, path))
+        if found is None:
+            raise Missing(NotFound(kind.kind, ".".join(path)), await self.path(path[:-1]))
+        return found
 
     async def version(self, ref: VersionRef) -> Chain:
         """Return the chain of a version.
@@ -52,15 +64,19 @@ class Resolvers:
         Raises:
             Missing: it, its model, or one of the containers does not exist.
         """
+        return (await self.whole_version(ref)).chain
 
-        async def work(connection: AsyncConnection) -> Chain:
-            found = await self._store.version(connection, ref)
-            if found is not None:
-                return found.chain
-            model = await self._path(connection, ref.model)
+    async def whole_version(self, ref: VersionRef) -> ModelVersion:
+        """Return a version.
+
+        Raises:
+            Missing: it, its model, or one of the containers does not exist.
+        """
+        found = await self._db.query(lambda connection: self._store.version(connection, ref))
+        if found is None:
+            model = await self.path(ref.model)
             raise Missing(NotFound(ResourceType.MODEL_VERSION, str(ref)), model)
-
-        return await self._db.read(work)
+        return found
 
     async def container_of(self, kind: ResourceType, resource_id: str) -> Chain:
         """Return the chain of what contains a resource, deleted or not, by its id.
@@ -68,28 +84,21 @@ class Resolvers:
         Raises:
             Missing: there is no such resource.
         """
-        found = await self._db.read(
+        found = await self.by_id(kind, resource_id)
+        return found.parents
+
+    async def by_id(self, kind: ResourceType, resource_id: str) -> Resource:
+        """Return a resource, deleted or not, by its id.
+
+        Raises:
+            Missing: there is no such resource.
+        """
+        found = await self._db.query(
             lambda connection: self._lifecycle.get_any(connection, BY_TYPE[kind], resource_id)
         )
         if found is None:
             raise Missing(NotFound(kind, resource_id), (SYSTEM,))
-        return found.parents
-
-    async def _path(self, connection: AsyncConnection, path: Path) -> Chain:
-        """Return the chain of `path`, looking from the inside out, so that what exists costs one query."""
-        missing: NotFound | None = None
-        for length in range(len(path), 0, -1):
-            kind = container_kind(path[:length])
-            found = await self._store.find(connection, kind, path[:length])
-            if found is None:
-                missing = NotFound(kind.kind, ".".join(path[:length]))
-                continue
-            if missing is not None:
-                raise Missing(missing, found.chain)
-            return found.chain
-        if missing is not None:
-            raise Missing(missing, (SYSTEM,))
-        return (SYSTEM,)
+        return found
 
 
 def access_table(resolvers: Resolvers) -> AccessTable:
@@ -107,10 +116,19 @@ def access_table(resolvers: Resolvers) -> AccessTable:
     def named(field: str, parts: int) -> Resolver:
         """Resolve the catalog, schema or model that a field names."""
 
-        async def resolve(request: Any) -> Chain:
-            return await resolvers.path(names.path(field, getattr(request, field), parts))
+        async def resolve(request: Any) -> Found:
+            found = await resolvers.container(names.path(field, getattr(request, field), parts))
+            return Found(found.chain, found)
 
         return resolve
+
+    def listed(field: str, parts: int) -> Resolver:
+        return functools.partial(_listed, resolvers, field, parts)
+
+    async def version(request: Any) -> Found:
+        """Resolve a version; rights on it are decided on its model."""
+        found = await resolvers.whole_version(names.version("name", request.name))
+        return Found(found.parents, found)
 
     async def model_of_version(request: Any) -> Chain:
         return await resolvers.path(names.version("name", request.name).model)
@@ -134,15 +152,15 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         "ListCatalogs": AUTHENTICATED,  # the query shows what the caller may see
         "CreateSchema": Requires(Privilege.CREATE_SCHEMA, container("schema.name", "schema", 2)),
         "GetSchema": Requires(Privilege.USE_SCHEMA, named("name", 2)),
-        "ListSchemas": Requires(Privilege.USE_CATALOG, named("catalog", 1)),
+        "ListSchemas": Requires(Privilege.USE_CATALOG, listed("catalog", 1)),
         "CreateModel": Requires(Privilege.CREATE_MODEL, container("model.name", "model", 3)),
         "GetModel": Requires(Privilege.READ_METADATA, named("name", 3)),
-        "ListModels": Requires(Privilege.USE_SCHEMA, named("schema", 2)),
+        "ListModels": Requires(Privilege.USE_SCHEMA, listed("schema", 2)),
         "CreateModelVersion": Requires(Privilege.CREATE_VERSION, named("model", 3)),
         "FinalizeModelVersion": Requires(Privilege.CREATE_VERSION, model_of_version),
         "FailModelVersion": Requires(Privilege.CREATE_VERSION, model_of_version),
-        "GetModelVersion": Requires(Privilege.READ_METADATA, model_of_version),
-        "ListModelVersions": Requires(Privilege.READ_METADATA, named("model", 3)),
+        "GetModelVersion": Requires(Privilege.READ_METADATA, version),
+        "ListModelVersions": Requires(Privilege.READ_METADATA, listed("model", 3)),
         "SetAliases": Requires(Privilege.EDIT, named("model", 3)),
         "SetTags": Requires(Privilege.APPLY_TAG, tagged),
         "SetMetrics": Requires(Privilege.EDIT, model_of_version),
@@ -161,11 +179,23 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         "ListAliasHistory": Requires(Privilege.READ_METADATA, named("model", 3)),
         "GetAliasAt": Requires(Privilege.READ_METADATA, named("model", 3)),
         "RollbackAlias": Requires(Privilege.EDIT, named("model", 3)),
-        "RecordLineage": AUTHENTICATED,  # the rules check the model of every version named
-        "QueryLineage": AUTHENTICATED,  # likewise; what the caller may not see has no name
+        "RecordLineage": AUTHENTICATED,  # the rules check what every edge is about
+        "DeleteLineage": AUTHENTICATED,  # likewise
+        "RecordDeployment": SERVICES,
+        "QueryLineage": AUTHENTICATED,  # the rules check the node; what the caller may not see has no name
         "GetLimits": AUTHENTICATED,
         # The rules check the resource, the query shows what the caller may see.
         "WatchEvents": AUTHENTICATED_WATCH,
         "FindArtifactUses": SERVICES,
         "ResolveResource": SERVICES,
     }
+
+
+async def _listed(resolvers: Resolvers, field: str, parts: int, request: Any) -> Found:
+    """Resolve the catalog, schema or model whose rows are listed, which may be deleted if it is given by its id."""
+    container = names.container(request, field, parts)
+    if isinstance(container, ById):
+        found = await resolvers.by_id(CONTAINERS[parts - 1].kind, container.id)
+    else:
+        found = await resolvers.container(container)
+    return Found(found.chain, found)

@@ -12,7 +12,7 @@ from modelyard_catalog import alias_log
 from modelyard_catalog.commands import AliasAt, AliasChange, AliasHistory, Rollback, SetAliases
 from modelyard_catalog.errors import AliasMoved
 from modelyard_catalog.models import AliasMove, Model, ModelVersion, Path, RecordedMove, VersionState
-from modelyard_catalog.recording import record
+from modelyard_catalog.recording import model_turn, record
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit import limits
 from modelyard_kit.access import ResourceType
@@ -58,8 +58,10 @@ class Aliases:
             PeerUnavailable: the governance service does not answer.
             LimitExceeded: the model would have too many aliases.
         """
-        gated = await self._pass_gates(command)
-        return await self._db.in_tx(lambda connection: self._move(connection, call, command, gated))
+        gated = await self._pass_gates(call, command)
+        return await self._db.in_tx(
+            lambda connection: self._move(connection, call, command, gated), turn=model_turn(command.model)
+        )
 
     async def rollback(self, call: Call, command: Rollback) -> Model:
         """Point an alias where it pointed before its last move, and return the model.
@@ -74,7 +76,7 @@ class Aliases:
             PolicyUnmet: a policy holds the version back.
             PeerUnavailable: the governance service does not answer.
         """
-        last = await self._db.read(lambda connection: self._last_move(connection, command))
+        last = await self._db.read(lambda connection: self._last_move(connection, call, command))
         if command.expected is not None and command.expected != last.after:
             name = ".".join(command.model)
             raise AliasMoved(name, command.alias, expected=command.expected, actual=last.after)
@@ -83,7 +85,7 @@ class Aliases:
                 "alias", _alias_name(command), state="where it was set first", wanted="moved since"
             )
         back = SetAliases(command.model, (AliasChange(command.alias, last.before, expected=last.after),))
-        gated = await self._pass_gates(back)
+        gated = await self._pass_gates(call, back)
 
         async def work(connection: AsyncConnection) -> Model:
             now = await alias_log.last(connection, gated.id, command.alias)
@@ -91,9 +93,9 @@ class Aliases:
                 raise Contention(1)
             return await self._move(connection, call, back, gated)
 
-        return await self._db.in_tx(work, turn=f"model {'.'.join(command.model)}")
+        return await self._db.in_tx(work, turn=model_turn(command.model))
 
-    async def history(self, command: AliasHistory) -> list[RecordedMove]:
+    async def history(self, call: Call, command: AliasHistory) -> list[RecordedMove]:
         """Return up to one row more than a page of moves, newest first.
 
         Raises:
@@ -104,13 +106,14 @@ class Aliases:
 
         async def work(connection: AsyncConnection) -> list[RecordedMove]:
             model = await self._model(connection, command.model)
+            call.confirm(model.chain)
             return await alias_log.page(
                 connection, model.id, command.alias, before=before, limit=page.size + 1
             )
 
         return await self._db.read(work)
 
-    async def at(self, command: AliasAt) -> int:
+    async def at(self, call: Call, command: AliasAt) -> int:
         """Return the number of the version that an alias pointed at; 0 if it did not exist then.
 
         Raises:
@@ -119,6 +122,7 @@ class Aliases:
 
         async def work(connection: AsyncConnection) -> int:
             model = await self._model(connection, command.model)
+            call.confirm(model.chain)
             last = await alias_log.last(connection, model.id, command.alias, until=command.time)
             return 0 if last is None else last.after
 
@@ -131,6 +135,7 @@ class Aliases:
         model, versions = await self._state(connection, command)
         if model.id != gated.id:  # deleted and made again since: governance was asked about another one
             raise NotFound(gated.kind, gated.name)
+        call.confirm(model.chain)
         await self._refuse_labels(connection, model, command.changes)
         moves = plan(model, command.changes)
         limits.check("aliases_per_model", _count_after(model, moves))
@@ -149,9 +154,10 @@ class Aliases:
             await record(connection, call, "catalog.alias.moved", model.link, time=now, data=data)
         return await self._store.get(connection, Model, model.id) or model
 
-    async def _pass_gates(self, command: SetAliases) -> Model:
+    async def _pass_gates(self, call: Call, command: SetAliases) -> Model:
         """Ask governance about every version concerned, before the transaction, and return the model."""
         model, versions = await self._db.read(lambda connection: self._state(connection, command))
+        call.confirm(model.chain)
         names: dict[int, list[str]] = {}
         for change in command.changes:
             if change.version:
@@ -181,8 +187,9 @@ class Aliases:
                 raise InvalidState(version.kind, version.name, state=version.state, wanted=VersionState.READY)
         return model, versions
 
-    async def _last_move(self, connection: AsyncConnection, command: Rollback) -> RecordedMove:
+    async def _last_move(self, connection: AsyncConnection, call: Call, command: Rollback) -> RecordedMove:
         model = await self._model(connection, command.model)
+        call.confirm(model.chain)
         last = await alias_log.last(connection, model.id, command.alias)
         if last is None:
             raise NotFound(ResourceType.MODEL_VERSION, _alias_name(command))

@@ -18,6 +18,7 @@ from modelyard_catalog.deletions import Deletions
 from modelyard_catalog.feed import Feed, FeedOptions
 from modelyard_catalog.lifecycle_store import LifecycleStore
 from modelyard_catalog.lineage import LineageGraph
+from modelyard_catalog.lineage_rights import Sources
 from modelyard_catalog.namespaces import Namespaces
 from modelyard_catalog.neighbours import ArtifactService, GovernanceService, InferenceService
 from modelyard_catalog.purge import Purge
@@ -75,6 +76,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     feed = Feed(chassis.db, chassis.grants, resolvers.path, chassis.clock, chassis.settings.feed_options())
     lifecycle = LifecycleStore()
     gates = GovernanceService(chassis.peers)
+    deployments = InferenceService(chassis.peers)
     authority = Authority(chassis.grants, resolvers)
     servicer = CatalogServicer(
         Namespaces(chassis.db, store, chassis.clock),
@@ -88,12 +90,12 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             store,
             lifecycle,
             chassis.clock,
-            InferenceService(chassis.peers),
+            deployments,
             gates,
             retention=timedelta(days=chassis.settings.deleted_retention_days),
         ),
         copies=Copies(chassis.db, store, chassis.clock, authority),
-        lineage=LineageGraph(chassis.db, chassis.clock, chassis.grants, resolvers),
+        lineage=LineageGraph(Sources(chassis.db, chassis.grants, resolvers, deployments), chassis.clock),
     )
 
     purge = Purge(chassis.db, lifecycle, chassis.clock, lambda: _self(chassis.grants))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from modelyard_catalog.graph import Node
+from modelyard_catalog.graph import Deployment, Node, Position
 from modelyard_catalog.models import Json, ModelMetadata, Path, Provenance, Signature
 from modelyard_kit.access import ResourceType
 
@@ -38,6 +38,17 @@ class VersionRef:
 
 Target = Path | VersionRef
 """A catalog, schema or model by its name, or a version by a reference."""
+
+
+@dataclass(frozen=True)
+class ById:
+    """A catalog, schema or model by its id, deleted or not."""
+
+    id: str
+
+
+Container = Path | ById
+"""What a list is of: a name, which is that of something there, or an id."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +157,16 @@ class Rollback:
     expected: int | None = None
 
 
-GivenNode = Node | VersionRef
-"""A node of lineage as callers name it: a version by a reference, anything else by itself."""
+@dataclass(frozen=True)
+class DeploymentRef:
+    """Which deployment: by its id if that is not empty, else by its name."""
+
+    name: str
+    id: str = ""
+
+
+GivenNode = Node | VersionRef | DeploymentRef
+"""A node of lineage as callers name it: a version or deployment by a reference, anything else by itself."""
 
 
 @dataclass(frozen=True)
@@ -161,19 +180,37 @@ class GivenEdge:
 
 @dataclass(frozen=True)
 class RecordLineage:
-    """Add edges to the lineage graph."""
+    """Add edges to the lineage graph, if need be on behalf of a schema or model."""
+
+    edges: tuple[GivenEdge, ...]
+    anchor: Path = ()
+
+
+@dataclass(frozen=True)
+class DeleteLineage:
+    """Remove edges from the lineage graph."""
 
     edges: tuple[GivenEdge, ...]
 
 
 @dataclass(frozen=True)
+class RecordDeployment:
+    """Note what a deployment is, and versions that answer for it."""
+
+    deployment: Deployment
+    version_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class QueryLineage:
-    """Walk the lineage graph from a node, `depth` edges at most."""
+    """Walk the lineage graph from a node, `depth` edges at most; a page of `size` edges, after the one at `after`."""
 
     node: GivenNode
     upstream: bool
     downstream: bool
     depth: int
+    size: int = 1_000
+    after: Position | None = None
 
 
 @dataclass(frozen=True)
@@ -196,11 +233,15 @@ class SetMetrics:
 
 @dataclass(frozen=True)
 class Resolve:
-    """Find a resource by name or by id; exactly one of `target` and `id` is given."""
+    """Find a resource by name or by id; exactly one of `target` and `id` is given.
+
+    With `for_use` the caller is about to begin to use it, so that it must not be about to be deleted.
+    """
 
     type: ResourceType
     target: Target | None
     id: str
+    for_use: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,9 +296,13 @@ class CopyVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Follow events: after a number, from the oldest, or with neither from now; of these types or prefixes, if any."""
+    """Follow events: after a number, from the oldest, or with neither from now; of these types or prefixes, if any.
+
+    The number counts in the feed `feed_id`.
+    """
 
     position: int | None
+    feed_id: str = ""
     from_beginning: bool
     types: tuple[str, ...]
     prefixes: tuple[str, ...]

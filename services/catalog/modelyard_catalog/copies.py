@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.authority import Authority
-from modelyard_catalog.commands import CopyVersion, CreateVersion
-from modelyard_catalog.labels import require_free_label
-from modelyard_catalog.models import Model, ModelVersion, VersionState
+from modelyard_catalog.commands import CopyVersion
+from modelyard_catalog.labels import add_version
+from modelyard_catalog.models import ModelVersion, VersionState
 from modelyard_catalog.origins import record_copy
-from modelyard_catalog.recording import create_once, record
+from modelyard_catalog.recording import COUNTING, create_once, model_turn, record
 from modelyard_catalog.store import CatalogStore
-from modelyard_kit.access import Link, Privilege, ResourceType
+from modelyard_kit.access import Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidState, NotFound
-from modelyard_kit.ids import new_id
 
 
 class Copies:
@@ -44,75 +45,69 @@ class Copies:
         await self._authority.require_on(call, Privilege.CREATE_VERSION, command.model)
 
         async def work(connection: AsyncConnection) -> ModelVersion:
-            async def insert() -> str:
-                return await self._insert(connection, call, command)
+            async def create(made: str) -> ModelVersion:
+                return await self._insert(connection, call, command, made)
 
-            made = await create_once(connection, call, "copy_model_version", command.once, insert)
-            found = await self._store.get(connection, ModelVersion, made)
-            if found is None:
-                raise NotFound(ResourceType.MODEL_VERSION, made)
-            return found
+            async def made_before(made: str) -> ModelVersion:
+                found = await self._store.get(connection, ModelVersion, made)
+                if found is None:
+                    raise NotFound(ResourceType.MODEL_VERSION, made)
+                self._authority.require(call, Privilege.CREATE_VERSION, found.parents)
+                return found
 
-        return await self._db.in_tx(work)
+            return await create_once(
+                connection, call, "copy_model_version", command.once, create, made_before
+            )
 
-    async def _insert(self, connection: AsyncConnection, call: Call, command: CopyVersion) -> str:
+        return await self._db.in_tx(work, isolation=COUNTING, turn=model_turn(command.model))
+
+    async def _insert(
+        self, connection: AsyncConnection, call: Call, command: CopyVersion, made: str
+    ) -> ModelVersion:
+        now = self._clock()
+        counted = await self._store.count_version(connection, command.model, now)
+        if counted is None:
+            raise NotFound(ResourceType.MODEL, ".".join(command.model))
+        number, parents = counted
         source = await self._store.version(connection, command.source)
         if source is None:
             raise NotFound(ResourceType.MODEL_VERSION, str(command.source))
-        model = await self._store.find(connection, Model, command.model)
-        if model is None:
-            raise NotFound(ResourceType.MODEL, ".".join(command.model))
         # Again, and about these very models: others may have had the names when the caller's rights were looked at.
         self._authority.require(call, Privilege.READ_ARTIFACT, source.chain)
-        self._authority.require(call, Privilege.CREATE_VERSION, model.chain)
+        self._authority.require(call, Privilege.CREATE_VERSION, parents)
         if source.state is not VersionState.READY:
             raise InvalidState(source.kind, source.name, state=source.state, wanted=VersionState.READY)
-        await require_free_label(connection, self._store, model, command.label)
-        now = self._clock()
-        number = await self._store.next_number(connection, model.id, now)
-        made = new_id()
-        await self._store.insert_version(
-            connection,
-            _content(source, command),
+        version = replace(
+            source,
             id=made,
-            model_id=model.id,
+            name=f"{parents[0].name}/{number}",
             number=number,
-            call=call,
-            time=now,
-            source=source,
+            parents=parents,
+            revision=1,
+            create_time=now,
+            update_time=now,
+            state_message="",
+            aliases=(),
+            author_id=call.principal.id,
+            author_name=call.principal.name,
+            label=command.label,
+            copied_from=source.name,
+            copied_from_id=source.id,
         )
-        link = Link(ResourceType.MODEL_VERSION, made, f"{model.name}/{number}")
+        await add_version(connection, self._store, version)
         datasets = () if source.provenance is None else source.provenance.datasets
-        await record_copy(connection, call, source.link, link, datasets, now)
-        datasets = () if source.provenance is None else source.provenance.datasets
-        await record_copy(connection, call, source.link, link, datasets, now)
+        await record_copy(connection, call, source.link, version.link, datasets, now)
         data = {
             "after": {
-                "model_id": model.id,
+                "model_id": version.model.id,
                 "number": number,
-                "state": VersionState.READY,
-                "artifact_digest": source.artifact_digest,
-                "label": command.label,
+                "state": version.state,
+                "artifact_digest": version.artifact_digest,
+                "label": version.label,
                 "copied_from": source.name,
                 "copied_from_id": source.id,
             }
         }
-        await record(connection, call, "catalog.model_version.created", link, time=now, data=data)
-        return made
-
-
-def _content(source: ModelVersion, command: CopyVersion) -> CreateVersion:
-    """Return the version that is added, as if it were asked for."""
-    return CreateVersion(
-        model=command.model,
-        artifact_digest=source.artifact_digest,
-        description=source.description,
-        runtime=source.runtime,
-        signature=source.signature,
-        tags=source.tags,
-        metrics=source.metrics,
-        provenance=source.provenance,
-        metadata=source.metadata,
-        once=command.once,
-        label=command.label,
-    )
+        event = "catalog.model_version.created"
+        await record(connection, call, event, version.link, time=now, data=data, chain=version.chain)
+        return version

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar, cast
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_catalog import claims
 from modelyard_catalog.aliases import Gates
 from modelyard_catalog.commands import Delete, Undelete, VersionRef
 from modelyard_catalog.lifecycle_store import BY_TYPE, CHILDREN, LifecycleStore
@@ -24,18 +27,25 @@ from modelyard_catalog.models import (
     Resource,
     Schema,
 )
-from modelyard_catalog.recording import record
+from modelyard_catalog.recording import model_turn, record
 from modelyard_catalog.store import CatalogStore
 from modelyard_catalog.updates import require_etag
-from modelyard_kit.access import SYSTEM_ID
+from modelyard_kit.access import SYSTEM_ID, Chain
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import AlreadyExists, InvalidState, NotFound, PolicyUnmet, ResourceInUse
+from modelyard_kit.errors import AlreadyExists, Contention, InvalidState, NotFound, PolicyUnmet, ResourceInUse
+from modelyard_kit.faults import failpoint
 from modelyard_kit.limits import LIMITS
 
 R = TypeVar("R", bound=Resource)
 
+_log = structlog.get_logger()
+
+CLAIM_TIME = timedelta(seconds=120)
+"""Longer than a call takes at most; a deployment waits for so long if the catalog dies within a deletion."""
+_FORCE = "delete or move that first, or delete with force"
+_DEPLOYED = "delete or change the deployments first, which force does not do"
 _SHOWN = 20
 """Uses of a kind that a refusal lists; it counts the rest."""
 _AT_ONCE = 10_000
@@ -65,6 +75,7 @@ class Deletions:
         deployments: the inference service.
         gates: the governance service.
         retention: how long what is deleted can be undeleted.
+        claim_time: after which a deletion that has not asked the inference service yet must be begun again.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class Deletions:
         gates: Gates,
         *,
         retention: timedelta,
+        claim_time: timedelta = CLAIM_TIME,
     ) -> None:
         self._db = db
         self._store = store
@@ -85,29 +97,53 @@ class Deletions:
         self._deployments = deployments
         self._gates = gates
         self._retention = retention
+        self._claim_time = claim_time
 
     async def delete(self, call: Call, kind: type[R], command: Delete) -> R:
         """Delete a resource with what it contains, and return it with the times that it has then.
 
-        A deployment that is made at the same moment may not be seen; its replicas then fail to load the version.
+        A deployment that is made at the same moment either is seen, or sees that this is being deleted: see claims.py.
 
         Raises:
             NotFound: it does not exist.
             EtagMismatch: it changed since the caller read it.
             ResourceInUse: it is deployed; or, unless forced, it contains something or is aliased.
             PeerUnavailable: the inference service does not answer.
+            Contention: to ask it took so long that others were let use the resource meanwhile.
         """
-        seen = await self._db.read(lambda connection: self._find(connection, kind, command))
-        # Before the transaction: what it runs may run twice, and must not wait for another service.
-        deployed = await self._deployed(seen)
+        seen = await self._db.query(lambda connection: self._find(connection, kind, command))
+        call.confirm(_decided_on(seen))
+
+        async def claim(connection: AsyncConnection) -> str:
+            return await claims.claim(connection, seen, self._claim_time)
+
+        claim_id = await self._db.in_tx(claim, isolation="READ COMMITTED")
+        try:
+            await failpoint("catalog.delete.claimed")
+            # Before the transaction: what it runs may run twice, and must not wait for another service.
+            deployed = await self._deployed(seen)
+            await failpoint("catalog.delete.asked")
+            return await self._delete(call, kind, command, seen, deployed, claim_id)
+        except BaseException:
+            await self._give_up(claim_id)
+            raise
+
+    async def _delete(
+        self, call: Call, kind: type[R], command: Delete, seen: R, deployed: Sequence[str], claim_id: str
+    ) -> R:
+        """Delete what was claimed, and end the claim, in one transaction."""
 
         async def work(connection: AsyncConnection) -> R:
             resource = await self._find(connection, kind, command)
             if resource.id != seen.id:  # deleted and made again since: inference was asked about another one
                 raise NotFound(resource.kind, resource.name)
+            call.confirm(_decided_on(resource))
             uses = deployed if command.force else [*deployed, *await self._uses(connection, resource)]
             if uses:
-                raise ResourceInUse(resource.kind, resource.name, uses)
+                way_out = _FORCE if not deployed else _DEPLOYED
+                raise ResourceInUse(resource.kind, resource.name, uses, way_out=way_out)
+            if not await claims.give_up(connection, claim_id):
+                raise Contention(1)
             now = self._clock()
             if isinstance(resource, ModelVersion):
                 moves = [AliasMove(alias, resource.number, 0) for alias in resource.aliases]
@@ -119,7 +155,17 @@ class Deletions:
             await record(connection, call, event, resource.link, time=now, data=data)
             return await self._lifecycle.get_any(connection, kind, resource.id) or resource
 
-        return await self._db.in_tx(work)
+        target = command.target
+        return await self._db.in_tx(
+            work, turn=model_turn(target.model if isinstance(target, VersionRef) else target)
+        )
+
+    async def _give_up(self, claim_id: str) -> None:
+        """End a claim after a refusal; if that cannot be, it ends with its time."""
+        try:
+            await self._db.in_tx(lambda connection: claims.give_up(connection, claim_id))
+        except (Contention, SQLAlchemyError, OSError) as error:
+            _log.warning("claim_not_given_up", error=str(error))
 
     async def undelete(self, call: Call, command: Undelete) -> Resource:
         """Bring back what was deleted with everything that went with it.
@@ -137,6 +183,7 @@ class Deletions:
 
         async def work(connection: AsyncConnection) -> Resource:
             deleted = await self._deleted(connection, command)
+            call.confirm(deleted.parents)
             now = self._clock()
             if isinstance(deleted, ModelVersion):
                 await self._require_free_label(connection, deleted)
@@ -279,6 +326,11 @@ class Deletions:
                 "after": here if move.after else None,
             }
             await record(connection, call, "catalog.alias.moved", version.model, time=now, data=data)
+
+
+def _decided_on(resource: Resource) -> Chain:
+    """Return the chain on which the right to delete a resource is decided."""
+    return resource.parents if isinstance(resource, ModelVersion) else resource.chain
 
 
 def _listed(uses: Sequence[str], count: int) -> list[str]:

@@ -8,8 +8,10 @@ how far they go; watchers that are up to date wait for it and cost nothing in be
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,13 +21,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import events
 from modelyard_catalog.commands import Watch
+from modelyard_catalog.errors import TooManyWatches
 from modelyard_catalog.models import Path
 from modelyard_kit import outbox
 from modelyard_kit.access import Chain, Grants, Privilege, Requires, authorize
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import Contention, InvalidField
+from modelyard_kit.errors import Contention, InvalidField, PeerUnavailable
+from modelyard_kit.limits import LIMITS
 from modelyard_kit.outbox import Event, Extent, Sequencer
 
 POLL_SECONDS = 1.0
@@ -62,10 +66,11 @@ class FeedOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """Events in their order, and the number of the last event dealt with."""
+    """Events in their order, and the number of the last event dealt with, in the feed with this id."""
 
     events: tuple[Event, ...]
     position: int
+    feed_id: str = ""
 
 
 class Feed:
@@ -98,7 +103,7 @@ class Feed:
         self._monotonic = monotonic
         self._sequencer = Sequencer(db)
         self._last = 0
-        self._watchers = 0
+        self._watches: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._moved = asyncio.Condition()
         self._readers = asyncio.Semaphore(READERS)
@@ -117,24 +122,43 @@ class Feed:
             NotFound: the resource does not exist.
             PermissionDenied: the caller may not see it.
             InvalidField: the place is not one of this feed, or its events are no longer kept.
+            TooManyWatches: of the caller or in all.
             PermissionsStale: governance has not confirmed the grants for too long.
+            PeerUnavailable: the database cannot be reached.
         """
-        resource_id = await self._resource(call, watch.resource)
-        after = await self._begin(watch)
-        yield Step((), after)
-        ends = self._monotonic() + self._options.longest
-        quiet_since = self._monotonic()
-        self._watchers += 1
-        try:
+        with self._counted(call.principal.id), _database_lost():
+            resource_id = await self._resource(call, watch.resource)
+            feed_id, after = await self._begin(watch)
+            yield Step((), after, feed_id)
+            ends = self._monotonic() + self._options.longest
+            quiet_since = self._monotonic()
             while self._monotonic() < ends:
-                found: list[tuple[int, Event]] = []
+                found: tuple[Event, ...] = ()
                 if await self._is_news(after):
                     found, after = await self._read(call, watch, resource_id, after)
                 if found or self._monotonic() - quiet_since >= self._options.heartbeat:
-                    yield Step(tuple(event for _, event in found), after)
+                    # Nothing is held while the caller takes its time: no connection, no snapshot, and no event but these.
+                    yield Step(found, after, feed_id)
                     quiet_since = self._monotonic()
+
+    @contextlib.contextmanager
+    def _counted(self, principal_id: str) -> Iterator[None]:
+        """Count a watch while it runs.
+
+        Raises:
+            TooManyWatches: there is no room for it.
+        """
+        if self._watches[principal_id] >= LIMITS["watches_per_principal"].maximum:
+            raise TooManyWatches(LIMITS["watches_per_principal"])
+        if self._watches.total() >= LIMITS["watches_per_process"].maximum:
+            raise TooManyWatches(LIMITS["watches_per_process"])
+        self._watches[principal_id] += 1
+        try:
+            yield
         finally:
-            self._watchers -= 1
+            self._watches[principal_id] -= 1
+            if not self._watches[principal_id]:
+                del self._watches[principal_id]
 
     async def advance(self) -> int:
         """Number what was committed before this call, tell watchers, and return the last number."""
@@ -152,15 +176,20 @@ class Feed:
         await authorize(rule, call.principal, self._grants, path)
         return (await self._resolve(path))[0].id
 
-    async def _begin(self, watch: Watch) -> int:
+    async def _begin(self, watch: Watch) -> tuple[str, int]:
+        """Return the id of the feed, and the number after which a watch begins."""
         last = await self.advance()
-        if watch.position is None and not watch.from_beginning:
-            return last
         extent = await self._db.read(outbox.extent)
         if watch.position is None:
-            return extent.pruned
+            return extent.feed_id, extent.pruned if watch.from_beginning else last
+        if watch.feed_id != extent.feed_id:
+            raise InvalidField(
+                "resume_token",
+                "is of another installation, or of a database that was replaced; read the state anew, then watch"
+                " without a token",
+            )
         _require_kept(watch.position, extent)
-        return watch.position
+        return extent.feed_id, watch.position
 
     async def _is_news(self, after: int) -> bool:
         """Return whether there are numbers over `after`; waits for them until a heartbeat is due."""
@@ -171,15 +200,15 @@ class Feed:
                 await self._moved.wait_for(lambda: self._last > after)
         except TimeoutError:
             return False
-        await asyncio.sleep(REST_SECONDS * self._watchers)
+        await asyncio.sleep(REST_SECONDS * self._watches.total())
         return True
 
     async def _read(
         self, call: Call, watch: Watch, resource_id: str | None, after: int
-    ) -> tuple[list[tuple[int, Event]], int]:
+    ) -> tuple[tuple[Event, ...], int]:
         scopes = self._scopes(call.principal.id)
 
-        async def work(connection: AsyncConnection) -> tuple[list[tuple[int, Event]], int]:
+        async def work(connection: AsyncConnection) -> tuple[tuple[Event, ...], int]:
             extent = await outbox.extent(connection)
             _require_kept(after, extent)
             upto = min(after + WINDOW, extent.last)
@@ -187,7 +216,7 @@ class Feed:
                 connection, watch, resource_id, scopes, after=after, upto=upto, rows=ROWS, size=BYTES
             )
             # What was found may have been cut by a bound; an empty answer says that there is nothing in the window.
-            return found, found[-1][0] if found else upto
+            return tuple(event for _, event in found), found[-1][0] if found else upto
 
         async with self._readers:
             return await self._db.read(work)
@@ -224,14 +253,26 @@ class Feed:
             await asyncio.sleep(PRUNE_SECONDS)
 
 
+@contextlib.contextmanager
+def _database_lost() -> Iterator[None]:
+    """Say of a lost database that it is away for now: whoever watches comes back, and goes on with its token."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        _log.warning("feed_watch_lost_database", error=str(error))
+        raise PeerUnavailable("database") from error
+
+
 def _require_kept(position: int, extent: Extent) -> None:
     if position < extent.pruned:
         raise InvalidField(
             "resume_token",
             "events after it are no longer kept, so some would be missed; read the state anew, then watch"
-            " without a token or with from_beginning",
+            " without a token, or from_beginning for what is kept",
         )
     if position > extent.last:
         raise InvalidField(
-            "resume_token", "is not from this installation: it is ahead of every event there is"
+            "resume_token",
+            "is ahead of every event there is, as after a backup was restored; read the state anew, then watch"
+            " without a token",
         )

@@ -27,15 +27,17 @@ def parse_watch(request: service.WatchEventsRequest) -> Watch:
         if not _TYPE.fullmatch(text) or len(text) > _MAX_TYPE_LENGTH:
             raise InvalidField(
                 f"types[{index}]",
-                "is not a type of event: write it as catalog.alias.moved, or catalog.alias.*",
+                "is not a type of event: write it as catalog.alias.moved, or catalog.alias.*; no types mean all",
             )
     parts = request.resource.count(".") + 1
     if request.resource and parts > 3:
         raise InvalidField(
             "resource", "must be the name of a catalog, schema or model, of one to three parts"
         )
+    feed_id, position = _place(request.resume_token)
     return Watch(
-        position=_position(request.resume_token),
+        position=position,
+        feed_id=feed_id,
         from_beginning=request.from_beginning,
         types=tuple(text for text in request.types if not text.endswith("*")),
         prefixes=tuple(text[:-1] for text in request.types if text.endswith("*")),
@@ -43,21 +45,22 @@ def parse_watch(request: service.WatchEventsRequest) -> Watch:
     )
 
 
-def _position(token: str) -> int | None:
+def _place(token: str) -> tuple[str, int | None]:
+    """Return the id of a feed and a number in it; nothing of no token."""
     if not token:
-        return None
+        return "", None
     try:
-        key = paging.decode_token(token, str, int)
+        key = paging.decode_token(token, str, str, int)
     except InvalidField:
         key = None
-    if key is None or key[0] != _MARK or not 0 <= int(key[1]) <= _MAX_POSITION:
+    if key is None or key[0] != _MARK or not 0 <= int(key[2]) <= _MAX_POSITION:
         raise InvalidField("resume_token", "is not a token of WatchEvents; send one as it came, unchanged")
-    return int(key[1])
+    return str(key[1]), int(key[2])
 
 
 def render_step(step: Step) -> service.WatchEventsResponse:
     """Return the message of a step."""
     return service.WatchEventsResponse(
         events=map(event_to_proto, step.events),
-        resume_token=paging.encode_token([_MARK, step.position]),
+        resume_token=paging.encode_token([_MARK, step.feed_id, step.position]),
     )

@@ -37,7 +37,11 @@ def _common(table: Any) -> dict[str, AnyField]:
     return {
         "id": Field(FieldType.ID, table.c.id, required=True),
         "description": Field(FieldType.TEXT, table.c.description, required=True),
-        "tags": MapField(FieldType.TEXT, lambda key: json_text(table.c.tags, key)),
+        "tags": MapField(
+            FieldType.TEXT,
+            lambda key: json_text(table.c.tags, key),
+            holds=lambda key, value: table.c.tags.contains({key: value}),
+        ),
         "create_time": Field(FieldType.TIMESTAMP, table.c.create_time, required=True),
         "update_time": Field(FieldType.TIMESTAMP, table.c.update_time, required=True),
         "delete_time": Field(FieldType.TIMESTAMP, table.c.delete_time),
@@ -71,35 +75,8 @@ _CONTAINERS: Mapping[type[Resource], ListFields] = {
 
 
 def _version_fields(metric: MetricLookup) -> ListFields:
-    row = model_versions.c
-    texts = {
-        name: Field(FieldType.TEXT, row[name], required=True)
-        for name in (
-            "label",
-            "state_message",
-            "runtime",
-            "artifact_digest",
-            "author_id",
-            "author_name",
-            "copied_from",
-            "copied_from_id",
-        )
-    }
-    provenance = {
-        f"provenance.{name}": Field(FieldType.TEXT, json_text(row.provenance, name))
-        for name in ("git_repository", "git_branch", "git_commit", "source", "python_version")
-    }
-    fields: dict[str, AnyField] = {
-        "number": Field(FieldType.INTEGER, row.number, required=True),
-        "state": Field(FieldType.ENUM, row.state, tuple(VersionState), required=True),
-        **_common(model_versions),
-        **texts,
-        **provenance,
-        "alias": SetField(_aliases_of(aliases.c.model_id == row.model_id, aliases.c.number == row.number)),
-        "metrics": MapField(FieldType.REAL, metric),
-        "metadata": MapField(FieldType.TEXT, _metadata),
-    }
     # A list has the versions of one model, in which no number is there twice.
+    fields = {**_OF_VERSIONS, "metrics": MapField(FieldType.REAL, metric)}
     return ListFields(fields, unique="number", default_order="number desc")
 
 
@@ -111,3 +88,31 @@ def _metadata(key: str) -> ColumnElement[str]:
     found = func.jsonb_path_query_first(model_versions.c.metadata, cast(_CUSTOM_VALUE, JSONPATH), wanted)
     text: ColumnElement[str] = found.op("#>>", return_type=Text())(cast([], ARRAY(Text)))
     return text
+
+
+_row = model_versions.c
+_OF_VERSIONS: Mapping[str, AnyField] = {
+    "number": Field(FieldType.INTEGER, _row.number, required=True),
+    "state": Field(FieldType.ENUM, _row.state, tuple(VersionState), required=True),
+    **_common(model_versions),
+    **{
+        name: Field(FieldType.TEXT, _row[name], required=True)
+        for name in (
+            "label",
+            "state_message",
+            "runtime",
+            "artifact_digest",
+            "author_id",
+            "author_name",
+            "copied_from",
+            "copied_from_id",
+        )
+    },
+    **{
+        f"provenance.{name}": Field(FieldType.TEXT, json_text(_row.provenance, name))
+        for name in ("git_repository", "git_branch", "git_commit", "source", "python_version")
+    },
+    "alias": SetField(_aliases_of(aliases.c.model_id == _row.model_id, aliases.c.number == _row.number)),
+    "metadata": MapField(FieldType.TEXT, _metadata),
+}
+"""Fields of versions but for their metrics, which each query looks up in its own way."""

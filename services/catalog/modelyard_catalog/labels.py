@@ -4,24 +4,41 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog.models import Model
+from modelyard_catalog.models import Model, ModelVersion
 from modelyard_catalog.store import CatalogStore
-from modelyard_kit.access import ResourceType
-from modelyard_kit.errors import AlreadyExists, InvalidField
+from modelyard_kit.access import Link, ResourceType
+from modelyard_kit.errors import AlreadyExists, InvalidField, NotFound
 
 
 async def require_free_label(
-    connection: AsyncConnection, store: CatalogStore, model: Model, label: str, *, field: str = "label"
+    connection: AsyncConnection, store: CatalogStore, model: Link, label: str, *, field: str = "label"
 ) -> None:
     """Return if a version of the model may get the label; an empty one is no label.
 
     Raises:
+        NotFound: the model does not exist.
         AlreadyExists: another version has it.
         InvalidField: an alias of the model is called so.
     """
     if not label:
         return
-    if label in model.aliases:
+    found = await store.get(connection, Model, model.id)
+    if found is None:
+        raise NotFound(model.type, model.name)
+    if label in found.aliases:
         raise InvalidField(field, f"{label!r} is an alias of {model.name!r}; choose another label")
     if await store.labels(connection, model.id, [label]):
         raise AlreadyExists(ResourceType.MODEL_VERSION, f"{model.name}@{label}")
+
+
+async def add_version(connection: AsyncConnection, store: CatalogStore, version: ModelVersion) -> None:
+    """Insert a version whose model this transaction has counted it on.
+
+    Raises:
+        AlreadyExists: another version of the model has the label.
+        InvalidField: an alias of the model is called so.
+    """
+    await require_free_label(connection, store, version.model, version.label)
+    if not await store.insert_version(connection, version):
+        # Given meanwhile to a version that exists: that does not wait for the row of the model.
+        raise AlreadyExists(version.kind, f"{version.model.name}@{version.label}")

@@ -129,8 +129,18 @@ class LifecycleStore:
         query = select_any(kind).where(table.c.purge_time <= now).order_by(table.c.purge_time).limit(limit)
         return [read_row(kind, row) for row in await connection.execute(query)]
 
-    async def purge_part(self, connection: AsyncConnection, resource: Resource, limit: int) -> bool:
-        """Remove up to `limit` rows of what a resource contains, innermost first; False when there is none."""
+    async def purge_part(
+        self, connection: AsyncConnection, resource: Resource, now: datetime, limit: int
+    ) -> bool:
+        """Remove up to `limit` rows of what a resource contains, innermost first; False when there is none, or it came back.
+
+        Its own row is written as it was: whoever has read it to bring it back begins again, and finds its time over.
+        """
+        table = levels(type(resource))[0]
+        overdue = update(table).where(table.c.id == resource.id, table.c.purge_time <= now)
+        written = overdue.values(purge_time=table.c.purge_time).returning(table.c.id)
+        if (await connection.execute(written)).one_or_none() is None:
+            return False
         for query in _inside(resource):
             ids = [row[0] for row in await connection.execute(query.limit(limit))]
             if ids:

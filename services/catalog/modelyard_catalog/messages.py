@@ -167,8 +167,8 @@ def parse_resolve(request: service.ResolveResourceRequest) -> Resolve:
     if bool(request.name) == bool(request.id):
         raise InvalidField("name", "give either the name or the id")
     if request.id:
-        return Resolve(kind, None, names.identifier("id", request.id))
-    return Resolve(kind, names.target("type", request.type, request.name), "")
+        return Resolve(kind, None, names.identifier("id", request.id), request.for_use)
+    return Resolve(kind, names.target("type", request.type, request.name), "", request.for_use)
 
 
 def parse_browse(request: Any) -> Browse:

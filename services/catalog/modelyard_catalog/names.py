@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from typing import Any
 
 from modelyard.references import (
     InvalidReference,
@@ -13,7 +14,7 @@ from modelyard.references import (
     parse_name,
     parse_version_reference,
 )
-from modelyard_catalog.commands import Target, VersionRef
+from modelyard_catalog.commands import ById, Container, Target, VersionRef
 from modelyard_catalog.models import ComputedAlias, Path
 from modelyard_kit.access import ResourceType
 from modelyard_kit.errors import InvalidField
@@ -129,6 +130,22 @@ def identifier(field: str, text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError as error:
         raise InvalidField(field, "is not an id: ids are UUIDs, as the service returns them") from error
+
+
+def container(request: Any, field: str, parts: int) -> Container:
+    """Return what a list is of: the name in `field` of the request, or the id in the field beside it.
+
+    Raises:
+        InvalidField: both are given, or what is given is malformed.
+    """
+    given, by_id = getattr(request, field), getattr(request, f"{field}_id")
+    if not given and not by_id:
+        raise InvalidField(field, f"is required, or {field}_id")
+    if not by_id:
+        return path(field, given, parts)
+    if given:
+        raise InvalidField(f"{field}_id", f"give either {field} or {field}_id")
+    return ById(identifier(f"{field}_id", by_id))
 
 
 def resource_type(field: str, value: int) -> ResourceType:

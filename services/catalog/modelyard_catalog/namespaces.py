@@ -6,8 +6,17 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog import search
-from modelyard_catalog.commands import Browse, Create, Resolve, SetTags, Target, VersionRef
+from modelyard_catalog import claims, search
+from modelyard_catalog.commands import (
+    Browse,
+    ById,
+    Container,
+    Create,
+    Resolve,
+    SetTags,
+    Target,
+    VersionRef,
+)
 from modelyard_catalog.models import (
     CONTAINERS,
     Catalog,
@@ -25,8 +34,7 @@ from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType, Scope
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import AlreadyExists, NotFound
-from modelyard_kit.ids import new_id
+from modelyard_kit.errors import AlreadyExists, InvalidState, NotFound
 
 C = TypeVar("C", Catalog, Schema, Model)
 R = TypeVar("R", bound=Resource)
@@ -51,17 +59,20 @@ class Namespaces:
             AlreadyExists: the name is taken.
             RequestIdReused: the request id came before with other content.
         """
-        name = ".".join(command.path)
 
         async def work(connection: AsyncConnection) -> C:
-            async def insert() -> str:
-                return await self._insert(connection, call, kind, command)
+            async def create(made: str) -> C:
+                await self._insert(connection, call, kind, command, made)
+                return await made_before(made)
 
-            made = await create_once(connection, call, f"create_{kind.kind}", command.once, insert)
-            found = await self._store.get(connection, kind, made)
-            if found is None:
-                raise NotFound(kind.kind, name)
-            return found
+            async def made_before(made: str) -> C:
+                found = await self._store.get(connection, kind, made)
+                if found is None:
+                    raise NotFound(kind.kind, ".".join(command.path))
+                return found
+
+            method = f"create_{kind.kind}"
+            return await create_once(connection, call, method, command.once, create, made_before)
 
         return await self._db.in_tx(work)
 
@@ -71,23 +82,45 @@ class Namespaces:
         Raises:
             NotFound: it does not exist.
         """
-        return await self._db.read(lambda connection: self._require(connection, kind, path))
+        return await self._db.query(lambda connection: self._require(connection, kind, path))
 
-    async def page(self, kind: type[C], parent: Path, scope: Scope, asked: Browse) -> tuple[list[C], str]:
+    async def page(
+        self,
+        kind: type[C],
+        parent: Container,
+        scope: Scope,
+        asked: Browse,
+        *,
+        known: Link | None = None,
+    ) -> tuple[list[C], str]:
         """Return a page of what `scope` shows, in order of creation if not asked otherwise, and the token of the next one.
+
+        Args:
+            kind: what is listed.
+            parent: its container, of no parts for catalogs; given by its id it may be deleted, or be in something deleted.
+            scope: what the caller may see.
+            asked: which rows, in which order.
+            known: what the permission layer found to be the container, so that it is not looked up again.
 
         Raises:
             NotFound: the container does not exist.
             InvalidField: filter, order_by or page_token has a mistake.
             LimitExceeded: filter or order_by is too large.
         """
-
-        async def work(connection: AsyncConnection) -> tuple[list[C], str]:
-            container = await self._container(connection, parent)
-            parent_id = container.id if parent else None
-            return await search.page(connection, kind, asked, parent_id=parent_id, scope=scope)
-
-        return await self._db.read(work)
+        container = known or await self._located(kind, parent)
+        rows, token = await self._db.query(
+            lambda connection: search.page(
+                connection,
+                kind,
+                asked,
+                parent_id=None if container == SYSTEM else container.id,
+                scope=scope,
+                show_hidden=isinstance(parent, ById),
+            )
+        )
+        if not rows and (await self._located(kind, parent)).id != container.id:
+            raise NotFound(container.type, container.name)  # not empty, but gone meanwhile
+        return rows, token
 
     async def set_tags(self, call: Call, command: SetTags) -> dict[str, str]:
         """Write and remove tags of a resource and return all it has then.
@@ -99,6 +132,7 @@ class Namespaces:
 
         async def work(connection: AsyncConnection) -> dict[str, str]:
             resource = await self._target(connection, command.target)
+            call.confirm(resource.chain)
             before = dict(resource.tags)
             after = {**before, **command.write}
             for key in command.remove:
@@ -119,6 +153,7 @@ class Namespaces:
 
         Raises:
             NotFound: there is none.
+            InvalidState: it is wanted for use, and is being deleted.
         """
 
         async def work(connection: AsyncConnection) -> Chain:
@@ -129,18 +164,26 @@ class Namespaces:
                 raise NotFound(command.type, command.id)
             return found.chain
 
-        return await self._db.read(work)
+        async def unclaimed(connection: AsyncConnection) -> Chain:
+            chain = await work(connection)
+            for link in await claims.claimed(connection, chain):
+                raise InvalidState(link.type, link.name, state="being deleted", wanted="not deleted")
+            return chain
 
-    async def _insert(self, connection: AsyncConnection, call: Call, kind: type[C], command: Create) -> str:
+        return await (self._db.in_tx(unclaimed) if command.for_use else self._db.query(work))
+
+    async def _insert(
+        self, connection: AsyncConnection, call: Call, kind: type[C], command: Create, made: str
+    ) -> None:
         *containers, own_name = command.path
-        parent = await self._container(connection, tuple(containers))
-        made = new_id()
+        parent = await self._parent(connection, tuple(containers))
+        call.confirm((SYSTEM,) if parent is None else parent.chain)
         now = self._clock()
         inserted = await self._store.insert(
             connection,
             kind,
             id=made,
-            parent_id=parent.id if containers else None,
+            parent_id=None if parent is None else parent.id,
             name=own_name,
             description=command.description,
             tags=command.tags,
@@ -153,10 +196,19 @@ class Namespaces:
         link = Link(kind.kind, made, name, call.principal.id)
         data = {"after": {"description": command.description, "tags": dict(command.tags)}}
         await record(connection, call, f"catalog.{kind.kind}.created", link, time=now, data=data)
-        return made
 
-    async def _container(self, connection: AsyncConnection, path: Path) -> Link:
-        return (await self._require(connection, container_kind(path), path)).link if path else SYSTEM
+    async def _located(self, kind: type[Resource], parent: Container) -> Link:
+        """Return the container whose rows are listed."""
+        if not parent:
+            return SYSTEM
+        container = CONTAINERS[_KINDS.index(kind) - 1]
+        found = await self._db.query(lambda connection: self._store.contained(connection, container, parent))
+        if found is None:
+            raise NotFound(container.kind, parent.id if isinstance(parent, ById) else ".".join(parent))
+        return found.link
+
+    async def _parent(self, connection: AsyncConnection, path: Path) -> Resource | None:
+        return await self._require(connection, container_kind(path), path) if path else None
 
     async def _target(self, connection: AsyncConnection, target: Target) -> Resource:
         if not isinstance(target, VersionRef):

@@ -12,11 +12,13 @@ from modelyard.api.inference.v1.inference_service_pb2 import (
     FindDeploymentsResponse,
     ListDeploymentsRequest,
     ListDeploymentsResponse,
+    ResolveResourceRequest,
 )
 from modelyard_catalog.models import ModelVersion
+from modelyard_kit.access import Chain
 from modelyard_kit.errors import InvalidField, NotFound, PolicyUnmet
 from modelyard_kit.peers import Peers
-from modelyard_kit.protos import chain_to_proto
+from modelyard_kit.protos import chain_from_proto, chain_to_proto
 
 _PAGE = 1_000
 
@@ -95,3 +97,14 @@ class InferenceService:
             self._peers.inference.ListDeployments, request
         )
         return [deployment.name for deployment in answer.deployments]
+
+    async def chain(self, *, name: str = "", deployment_id: str = "") -> Chain:
+        """Return the chain of a deployment by name or id.
+
+        Raises:
+            NotFound: there is none.
+            PeerUnavailable: the service does not answer.
+        """
+        request = ResolveResourceRequest(name=name, id=deployment_id)
+        answer = await self._peers.call(self._peers.inference.ResolveResource, request)
+        return chain_from_proto(answer.chain)

@@ -19,6 +19,7 @@ from modelyard_kit.access import Link
 from modelyard_kit.auth import Call
 
 COPIED = "copied_to"
+DEPLOYED = "deployed_as"
 _RELATIONS = {"training": "trained_on", "validation": "validated_on", "test": "tested_on"}
 
 
@@ -26,6 +27,8 @@ async def add_edges(
     connection: AsyncConnection, call: Call, edges: Sequence[Edge], time: datetime
 ) -> list[EdgeKey]:
     """Add edges to the graph and return those that were not there before.
+
+    A deployment is no origin of what is made of its answers, nor they of it: versions are trained on what others answered.
 
     Raises:
         LineageCycle: one would make something its own origin.
@@ -35,11 +38,13 @@ async def add_edges(
         if edge.source.id == edge.target.id:
             raise LineageCycle(edge.source.name, edge.target.name)
     added = await lineage_store.add(connection, edges, call, time)
-    if added:
+    into_deployments = {edge.key for edge in edges if edge.target.kind is NodeKind.DEPLOYMENT}
+    sources = [key.source_id for key in added if key not in into_deployments]
+    if sources:
         # Whatever closes a circle is upstream of itself. Another transaction that adds the rest of the circle at the same
         # time conflicts with what is read here, and one of the two is run again.
         maximum = limits.LIMITS["lineage_ancestry_edges"].maximum
-        upstream = await lineage_store.ancestry(connection, (key.source_id for key in added), maximum + 1)
+        upstream = await lineage_store.ancestry(connection, sources, maximum + 1)
         limits.check("lineage_ancestry_edges", len(upstream))
         _refuse_circles(edges, upstream)
     return added

@@ -82,7 +82,7 @@ class Purge:
         """Remove what a resource contains in as many transactions as it takes, its own row and the event in the last one."""
 
         async def part(connection: AsyncConnection) -> bool:
-            return await self._lifecycle.purge_part(connection, resource, self._batch)
+            return await self._lifecycle.purge_part(connection, resource, self._clock(), self._batch)
 
         async def row(connection: AsyncConnection) -> bool:
             now = self._clock()
@@ -95,7 +95,7 @@ class Purge:
             await record(connection, call, event, resource.link, time=now, data=data, chain=resource.chain)
             return True
 
-        # Nobody can see or change these rows any more, so nothing is lost by the weaker isolation.
+        # Nobody can change these rows any more, so nothing is lost by the weaker isolation.
         while await self._db.in_tx(part, isolation="READ COMMITTED"):
             await failpoint("catalog.purge.part")
         return await self._db.in_tx(row, isolation="READ COMMITTED")

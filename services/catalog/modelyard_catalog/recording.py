@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Uuid, cast, func
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -14,33 +14,55 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import events
 from modelyard_catalog.commands import Once
-from modelyard_catalog.models import Json
+from modelyard_catalog.models import Json, Path
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import Chain, Link
 from modelyard_kit.auth import Call
+from modelyard_kit.db import Isolation
+from modelyard_kit.ids import new_id
+
+R = TypeVar("R")
+
+COUNTING: Isolation = "READ COMMITTED"
+"""The isolation of transactions that add versions.
+
+They begin with the row of the model (`CatalogStore.count_version`) and hold it to their end. So they come one after the other without
+undoing each other, each sees what those before it did, and what they rely on holds until they commit: who deletes, renames or
+moves the model, or gives it an alias, writes the same row, and either waits, or began before and runs again. Labels have a unique index
+besides.
+"""
 
 _INLINE_CHARACTERS = 1_000
 
 
 async def create_once(
-    connection: AsyncConnection, call: Call, method: str, once: Once, create: Callable[[], Awaitable[str]]
-) -> str:
-    """Return the id that `create` returns, or that it returned when this request came before.
+    connection: AsyncConnection,
+    call: Call,
+    method: str,
+    once: Once,
+    create: Callable[[str], Awaitable[R]],
+    again: Callable[[str], Awaitable[R]],
+) -> R:
+    """Return what `create` makes under a new id, or, when this request came before, what `again` finds under the id of then.
 
     Raises:
         RequestIdReused: the request id came before with other content.
     """
-    key = {
-        "principal_id": call.principal.id,
-        "method": method,
-        "request_id": once.request_id,
-        "fingerprint": once.fingerprint,
-    }
-    made = await idempotency.replay(connection, **key)
-    if made is None:
-        made = await create()
-        await idempotency.remember(connection, **key, resource_id=made)
-    return made
+    made = new_id()
+    before = await idempotency.claim(
+        connection,
+        principal_id=call.principal.id,
+        method=method,
+        request_id=once.request_id,
+        fingerprint=once.fingerprint,
+        resource_id=made,
+    )
+    return await create(made) if before is None else await again(before)
+
+
+def model_turn(model: Path) -> str:
+    """Return the name under which those who change the row of a model take turns, as `Database.in_tx` has it."""
+    return f"model {'.'.join(model)}"
 
 
 async def record(
@@ -63,7 +85,7 @@ async def record(
         resource: what was changed.
         time: when.
         data: what of it, as JSON values.
-        chain: the resource and its containers, if it is gone from the tables; otherwise they are looked up there.
+        chain: the resource and its containers, if the caller knows them; otherwise they are looked up in the tables.
         also: ids of further containers whose watchers want to know, as those that a model was moved out of.
     """
     event = outbox.Event(

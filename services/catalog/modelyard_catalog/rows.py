@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import ColumnElement, FromClause, Row, Select, func, select
@@ -105,34 +106,49 @@ def levels(kind: type[Resource]) -> tuple[Any, ...]:
     return _LEVELS[kind]
 
 
+def _live(kind: type[Resource], *, show_deleted: bool, show_hidden: bool) -> Select[Any]:
+    own, *containers = _LEVELS[kind]
+    hiding = [*([] if show_deleted else [own]), *([] if show_hidden else containers)]
+    return select_any(kind).where(*(table.c.delete_time.is_(None) for table in hiding))
+
+
 def select_any(kind: type[Resource]) -> Select[Any]:
     """Return the query of complete rows of a kind, deleted or not."""
     source, columns = _SELECTS[kind]
     return select(*columns).select_from(source)
 
 
-def select_live(kind: type[Resource], *, show_deleted: bool = False) -> Select[Any]:
-    """Return the query of complete rows of a kind that are in nothing deleted, nor, unless they are to be shown, deleted."""
-    hiding = _LEVELS[kind][1:] if show_deleted else _LEVELS[kind]
-    return select_any(kind).where(*(table.c.delete_time.is_(None) for table in hiding))
+_LIVE = {
+    (kind, deleted, hidden): _live(kind, show_deleted=deleted, show_hidden=hidden)
+    for kind in _LEVELS
+    for deleted in (False, True)
+    for hidden in (False, True)
+}
+
+
+def select_live(
+    kind: type[Resource], *, show_deleted: bool = False, show_hidden: bool = False
+) -> Select[Any]:
+    """Return the query of complete rows of a kind that are not deleted, and in nothing deleted, unless those are to be shown."""
+    return _LIVE[kind, show_deleted, show_hidden]
 
 
 def select_chains() -> Select[Any]:
     """Return the query of versions that are not deleted, with their digests and containers and nothing else."""
-    columns: list[ColumnElement[Any]] = [
-        model_versions.c.id,
-        model_versions.c.number,
-        model_versions.c.artifact_digest,
-    ]
-    for table, prefix in ((models, "model"), (schemas, "schema"), (catalogs, "catalog")):
-        columns += _container(table, prefix)
+    own = [model_versions.c.id, model_versions.c.number, model_versions.c.artifact_digest]
     live = (table.c.delete_time.is_(None) for table in _LEVELS[ModelVersion])
-    return select(*columns).select_from(_IN_MODEL).where(*live)
+    return select(*own, *model_columns()).select_from(_IN_MODEL).where(*live)
+
+
+def model_columns() -> list[ColumnElement[Any]]:
+    """Return the columns that `read_model_chain` reads."""
+    containers = ((models, "model"), (schemas, "schema"), (catalogs, "catalog"))
+    return [column for table, prefix in containers for column in _container(table, prefix)]
 
 
 def read_chain(row: Row[Any]) -> Chain:
     """Return the version and its containers in a row of `select_chains()`."""
-    parents = _model_chain(row)
+    parents = read_model_chain(row)
     return (Link(ResourceType.MODEL_VERSION, row.id, f"{parents[0].name}/{row.number}"), *parents)
 
 
@@ -157,18 +173,35 @@ def _common(row: Row[Any], name: str, owner_id: str, parents: Chain) -> dict[str
     }
 
 
+# Rows of a page are mostly in the same containers.
+
+
+@lru_cache(maxsize=1024)
+def _in_catalog(id: str, name: str, owner_id: str) -> Chain:  # noqa: A002 - what it is
+    return (Link(ResourceType.CATALOG, id, name, owner_id), SYSTEM)
+
+
+@lru_cache(maxsize=1024)
+def _in_schema(id: str, name: str, owner_id: str, parents: Chain) -> Chain:  # noqa: A002
+    return (Link(ResourceType.SCHEMA, id, f"{parents[0].name}.{name}", owner_id), *parents)
+
+
+@lru_cache(maxsize=1024)
+def _in_model(id: str, name: str, owner_id: str, parents: Chain) -> Chain:  # noqa: A002
+    return (Link(ResourceType.MODEL, id, f"{parents[0].name}.{name}", owner_id), *parents)
+
+
 def _catalog_chain(row: Row[Any]) -> Chain:
-    return (Link(ResourceType.CATALOG, row.catalog_id, row.catalog_name, row.catalog_owner_id), SYSTEM)
+    return _in_catalog(row.catalog_id, row.catalog_name, row.catalog_owner_id)
 
 
 def _schema_chain(row: Row[Any]) -> Chain:
-    name = f"{row.catalog_name}.{row.schema_name}"
-    return (Link(ResourceType.SCHEMA, row.schema_id, name, row.schema_owner_id), *_catalog_chain(row))
+    return _in_schema(row.schema_id, row.schema_name, row.schema_owner_id, _catalog_chain(row))
 
 
-def _model_chain(row: Row[Any]) -> Chain:
-    name = f"{row.catalog_name}.{row.schema_name}.{row.model_name}"
-    return (Link(ResourceType.MODEL, row.model_id, name, row.model_owner_id), *_schema_chain(row))
+def read_model_chain(row: Row[Any]) -> Chain:
+    """Return the model and its containers in a row that has `model_columns()`."""
+    return _in_model(row.model_id, row.model_name, row.model_owner_id, _schema_chain(row))
 
 
 def _catalog(row: Row[Any]) -> Catalog:
@@ -187,7 +220,7 @@ def _model(row: Row[Any]) -> Model:
 
 
 def _version(row: Row[Any]) -> ModelVersion:
-    parents = _model_chain(row)
+    parents = read_model_chain(row)
     return ModelVersion(
         **_common(row, f"{parents[0].name}/{row.number}", "", parents),
         number=row.number,

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, any_, cast, false, not_, or_, true
+from sqlalchemy import ColumnElement, Row, Select, and_, any_, cast, false, not_, or_, text, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Uuid
@@ -17,14 +17,18 @@ from sqlalchemy.types import Uuid
 from modelyard_catalog.commands import Browse
 from modelyard_catalog.fields import list_fields, metadata_problem
 from modelyard_catalog.models import Model, ModelVersion, Resource, Schema
-from modelyard_catalog.rows import levels, read_row, select_live
-from modelyard_catalog.tables import metrics, model_versions
+from modelyard_catalog.rows import levels, read_row, select_any, select_live
+from modelyard_catalog.tables import metrics, model_versions, models
 from modelyard_kit.access import SYSTEM_ID, Scope
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.filters import Listing, Node, parse_filter, read_listing
-from modelyard_kit.filters.nodes import And, Compare, Comparison, Not, Or, Reference
+from modelyard_kit.filters.nodes import And, Not, Or, Reference
 
 R = TypeVar("R", bound=Resource)
+
+# Which index is good depends on the values: a tag that every second version has is not found as one that two have. Left to
+# itself, PostgreSQL would plan a statement that came a few times for any values.
+_PLAN_FOR_VALUES = text("SET LOCAL plan_cache_mode = force_custom_plan")
 
 PARENT_COLUMN: Mapping[type[Resource], str] = {
     Schema: "catalog_id",
@@ -40,6 +44,7 @@ async def page(
     *,
     parent_id: str | None,
     scope: Scope | None,
+    show_hidden: bool = False,
 ) -> tuple[list[R], str]:
     """Return a page of rows and the token of the next one.
 
@@ -49,22 +54,50 @@ async def page(
         asked: which rows, in which order.
         parent_id: the container whose rows are listed; None for catalogs, which have none.
         scope: what the caller may see; None is all: who may see a model may see its versions.
+        show_hidden: whether the container may be deleted, or be in something deleted.
 
     Raises:
         InvalidField: of "filter", "order_by" or "page_token".
         LimitExceeded: filter or order_by is too large.
     """
-    query, listing = _query(kind, asked, parent_id)
+    query, listing = _query(kind, asked, parent_id, show_hidden=show_hidden)
     if scope is not None:
         query = query.where(_visible(kind, scope))
-    rows = (await connection.execute(listing.apply(query, asked.size))).all()
+    await connection.execute(_PLAN_FOR_VALUES)
+    rows: list[Row[Any]] = []
+    for part in _parts(listing):
+        one = part.apply(query, asked.size - len(rows))
+        rows += await connection.execute(_complete(one, part, parent_id) if kind is ModelVersion else one)
+        if len(rows) > asked.size:
+            break
     mappings = [row._mapping for row in rows]  # noqa: SLF001 - a public name of SQLAlchemy all the same
     _, token = listing.page(mappings, asked.size)
     return [read_row(kind, row) for row in rows[: asked.size]], token
 
 
-def _query(kind: type[Resource], asked: Browse, parent_id: str | None) -> tuple[Select[Any], Listing]:
-    """Return the rows to choose from, and how."""
+def _parts(listing: Listing) -> tuple[Listing, ...]:
+    """Return what to read one after the other: in the order of a metric, which has an index, first the versions that have it."""
+    return listing.parts() if listing.ordering.keys[0].reference.name == "metrics" else (listing,)
+
+
+def _complete(ids: Select[Any], listing: Listing, model_id: str | None) -> Select[Any]:
+    """Return the query of complete versions for a query of ids: those passed over are not read whole, or not at all."""
+    chosen = ids.subquery("chosen")
+    columns = [chosen.c[column.name] for column in listing.ordering.columns]
+    return (
+        select_any(ModelVersion)
+        .join(chosen, chosen.c.id == model_versions.c.id)
+        # Says nothing new, but makes one lookup of the containers of all.
+        .where(models.c.id == model_id)
+        .add_columns(*columns)
+        .order_by(*listing.ordering.clauses(columns))
+    )
+
+
+def _query(
+    kind: type[Resource], asked: Browse, parent_id: str | None, *, show_hidden: bool
+) -> tuple[Select[Any], Listing]:
+    """Return the rows to choose from, of versions the ids only, and how."""
     table = levels(kind)[0]
     looked_up = _Metrics(parent_id or "")
     fields = list_fields(kind, looked_up.number)
@@ -74,7 +107,9 @@ def _query(kind: type[Resource], asked: Browse, parent_id: str | None) -> tuple[
     node = parse_filter(asked.filter, fields)
     _check_keys("filter", _references(node))
     _check_keys("order_by", (key.reference for key in listing.ordering.keys))
-    query = looked_up.join(select_live(kind, show_deleted=asked.show_deleted)).where(*_implied(node, table))
+    query = looked_up.join(select_live(kind, show_deleted=asked.show_deleted, show_hidden=show_hidden))
+    if kind is ModelVersion:
+        query = query.with_only_columns(table.c.id)
     if parent_id is not None:
         query = query.where(table.c[PARENT_COLUMN[kind]] == parent_id)
     return query, listing
@@ -107,17 +142,6 @@ class _Metrics:
             )
             query = query.outerjoin(table, of_version)
         return query
-
-
-def _implied(node: Node | None, table: Any) -> Iterator[ColumnElement[bool]]:
-    """Yield what follows from a filter and says nothing new, but lets the index on tags find the rows."""
-    for term in node.terms if isinstance(node, And) else (node,):
-        if (
-            isinstance(term, Compare)
-            and term.reference.name == "tags"
-            and term.comparison is Comparison.EQUAL
-        ):
-            yield table.c.tags.contains({term.reference.key: term.value})
 
 
 def _references(node: Node | None) -> Iterator[Reference]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
@@ -21,13 +21,15 @@ from modelyard_catalog.copies import Copies
 from modelyard_catalog.deletions import Deletions
 from modelyard_catalog.feed import Feed
 from modelyard_catalog.lineage import LineageGraph
-from modelyard_catalog.models import Catalog, Model, ModelVersion, Schema
+from modelyard_catalog.models import Catalog, Model, ModelVersion, Resource, Schema
 from modelyard_catalog.namespaces import Namespaces
 from modelyard_catalog.updates import Updates
 from modelyard_catalog.versions import Versions
 from modelyard_kit.access import Grants, Privilege, Scope
 from modelyard_kit.auth import current_call
 from modelyard_kit.protos import chain_to_proto, link_to_proto
+
+R = TypeVar("R", bound=Resource)
 
 
 class CatalogServicer(CatalogServiceServicer):
@@ -66,8 +68,7 @@ class CatalogServicer(CatalogServiceServicer):
     async def GetCatalog(
         self, request: service.GetCatalogRequest, context: Any
     ) -> service.GetCatalogResponse:
-        found = await self._namespaces.get(Catalog, names.path("name", request.name, 1))
-        return service.GetCatalogResponse(catalog=render.catalog(found))
+        return service.GetCatalogResponse(catalog=render.catalog(_found(Catalog)))
 
     async def ListCatalogs(
         self, request: service.ListCatalogsRequest, context: Any
@@ -85,16 +86,15 @@ class CatalogServicer(CatalogServiceServicer):
         return service.CreateSchemaResponse(schema=render.schema(made))
 
     async def GetSchema(self, request: service.GetSchemaRequest, context: Any) -> service.GetSchemaResponse:
-        found = await self._namespaces.get(Schema, names.path("name", request.name, 2))
-        return service.GetSchemaResponse(schema=render.schema(found))
+        return service.GetSchemaResponse(schema=render.schema(_found(Schema)))
 
     async def ListSchemas(
         self, request: service.ListSchemasRequest, context: Any
     ) -> service.ListSchemasResponse:
-        parent = names.path("catalog", request.catalog, 1)
+        parent = names.container(request, "catalog", 1)
         asked = messages.parse_browse(request)
         scope = self._scope(Privilege.USE_SCHEMA)
-        shown, token = await self._namespaces.page(Schema, parent, scope, asked)
+        shown, token = await self._namespaces.page(Schema, parent, scope, asked, known=_found(Catalog).link)
         return service.ListSchemasResponse(schemas=map(render.schema, shown), next_page_token=token)
 
     async def CreateModel(
@@ -105,16 +105,15 @@ class CatalogServicer(CatalogServiceServicer):
         return service.CreateModelResponse(model=render.model(made))
 
     async def GetModel(self, request: service.GetModelRequest, context: Any) -> service.GetModelResponse:
-        found = await self._namespaces.get(Model, names.path("name", request.name, 3))
-        return service.GetModelResponse(model=render.model(found))
+        return service.GetModelResponse(model=render.model(_found(Model)))
 
     async def ListModels(
         self, request: service.ListModelsRequest, context: Any
     ) -> service.ListModelsResponse:
-        parent = names.path("schema", request.schema, 2)
+        parent = names.container(request, "schema", 2)
         asked = messages.parse_browse(request)
         scope = self._scope(Privilege.READ_METADATA)
-        shown, token = await self._namespaces.page(Model, parent, scope, asked)
+        shown, token = await self._namespaces.page(Model, parent, scope, asked, known=_found(Schema).link)
         return service.ListModelsResponse(models=map(render.model, shown), next_page_token=token)
 
     async def CreateModelVersion(
@@ -139,14 +138,14 @@ class CatalogServicer(CatalogServiceServicer):
     async def GetModelVersion(
         self, request: service.GetModelVersionRequest, context: Any
     ) -> service.GetModelVersionResponse:
-        found = await self._versions.get(names.version("name", request.name))
-        return service.GetModelVersionResponse(model_version=render.version(found))
+        return service.GetModelVersionResponse(model_version=render.version(_found(ModelVersion)))
 
     async def ListModelVersions(
         self, request: service.ListModelVersionsRequest, context: Any
     ) -> service.ListModelVersionsResponse:
-        model = names.path("model", request.model, 3)
-        shown, token = await self._versions.page(model, messages.parse_browse(request))
+        model = names.container(request, "model", 3)
+        asked = messages.parse_browse(request)
+        shown, token = await self._versions.page(model, asked, known=_found(Model).link)
         return service.ListModelVersionsResponse(
             model_versions=map(render.version, shown), next_page_token=token
         )
@@ -240,14 +239,14 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.ListAliasHistoryRequest, context: Any
     ) -> service.ListAliasHistoryResponse:
         command = alias_messages.parse_alias_history(request)
-        rows = await self._aliases.history(command)
+        rows = await self._aliases.history(current_call(), command)
         shown, token = render.page(rows, command.page.size, lambda row: row.sequence)
         return service.ListAliasHistoryResponse(moves=map(render.move, shown), next_page_token=token)
 
     async def GetAliasAt(
         self, request: service.GetAliasAtRequest, context: Any
     ) -> service.GetAliasAtResponse:
-        number = await self._aliases.at(alias_messages.parse_alias_at(request))
+        number = await self._aliases.at(current_call(), alias_messages.parse_alias_at(request))
         return service.GetAliasAtResponse(version=number)
 
     async def RollbackAlias(
@@ -261,6 +260,19 @@ class CatalogServicer(CatalogServiceServicer):
     ) -> service.RecordLineageResponse:
         await self._lineage.record(current_call(), lineage_messages.parse_record_lineage(request))
         return service.RecordLineageResponse()
+
+    async def DeleteLineage(
+        self, request: service.DeleteLineageRequest, context: Any
+    ) -> service.DeleteLineageResponse:
+        await self._lineage.delete(current_call(), lineage_messages.parse_delete_lineage(request))
+        return service.DeleteLineageResponse()
+
+    async def RecordDeployment(
+        self, request: service.RecordDeploymentRequest, context: Any
+    ) -> service.RecordDeploymentResponse:
+        command = lineage_messages.parse_record_deployment(request)
+        await self._lineage.record_deployment(current_call(), command)
+        return service.RecordDeploymentResponse()
 
     async def QueryLineage(
         self, request: service.QueryLineageRequest, context: Any
@@ -292,3 +304,11 @@ class CatalogServicer(CatalogServiceServicer):
 
     def _scope(self, privilege: Privilege) -> Scope:
         return self._grants.scope(current_call().principal.id, privilege)
+
+
+def _found(kind: type[R]) -> R:
+    """Return the resource of this call as the permission layer found it: to read it again would cost as much as the call."""
+    permit = current_call().permit
+    if permit is None or not isinstance(permit.resource, kind):
+        raise LookupError(f"the access table hands no {kind.__name__} to this RPC")
+    return permit.resource

@@ -8,24 +8,25 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import (
-    ColumnElement,
+    Select,
     Text,
     any_,
+    bindparam,
     cast,
     delete,
-    func,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog.commands import CreateVersion, VersionRef
+from modelyard_catalog import lookups
+from modelyard_catalog.commands import ById, Container, VersionRef
 from modelyard_catalog.models import (
     AliasMove,
-    ComputedAlias,
     Json,
     Model,
     ModelVersion,
@@ -33,7 +34,16 @@ from modelyard_catalog.models import (
     Resource,
     VersionState,
 )
-from modelyard_catalog.rows import levels, metadata_to_json, read_row, select_live, signature_to_json
+from modelyard_catalog.rows import (
+    levels,
+    metadata_to_json,
+    model_columns,
+    read_model_chain,
+    read_row,
+    select_any,
+    select_live,
+    signature_to_json,
+)
 from modelyard_catalog.search import PARENT_COLUMN
 from modelyard_catalog.tables import (
     alias_history,
@@ -44,6 +54,7 @@ from modelyard_catalog.tables import (
     models,
     schemas,
 )
+from modelyard_kit.access import Chain
 from modelyard_kit.auth import Call
 
 R = TypeVar("R", bound=Resource)
@@ -56,26 +67,24 @@ class CatalogStore:
 
     async def find(self, connection: AsyncConnection, kind: type[R], path: Path) -> R | None:
         """Return the catalog, schema or model with this name."""
-        names = (table.c.name == part for table, part in zip(levels(kind), reversed(path), strict=True))
-        return await self._one(connection, kind, *names)
+        return await self._one(connection, kind, lookups.BY_NAME[kind], lookups.names(path))
 
     async def get(self, connection: AsyncConnection, kind: type[R], id: str) -> R | None:  # noqa: A002 - what it is
         """Return the resource with this id."""
-        return await self._one(connection, kind, levels(kind)[0].c.id == id)
+        return await self._one(connection, kind, lookups.BY_ID[kind], {"id": id})
+
+    async def contained(self, connection: AsyncConnection, kind: type[R], container: Container) -> R | None:
+        """Return what a list is of: by its name, if it is not deleted; by its id, whatever became of it."""
+        if not isinstance(container, ById):
+            return await self.find(connection, kind, container)
+        query = select_any(kind).where(levels(kind)[0].c.id == container.id)
+        row = (await connection.execute(query)).one_or_none()
+        return None if row is None else read_row(kind, row)
 
     async def version(self, connection: AsyncConnection, ref: VersionRef) -> ModelVersion | None:
         """Return the version that a reference names at this moment."""
-        names = [
-            table.c.name == part
-            for table, part in zip((models, schemas, catalogs), reversed(ref.model), strict=True)
-        ]
-        if ref.number is not None:
-            return await self._one(connection, ModelVersion, *names, model_versions.c.number == ref.number)
-        alias = ref.alias if ref.alias is not None else ComputedAlias.DEFAULT
-        if alias in set(ComputedAlias):
-            return await self._computed(connection, names, ComputedAlias(alias))
-        number = _number_of_alias_or_label(alias)
-        return await self._one(connection, ModelVersion, *names, model_versions.c.number == number)
+        query, values = lookups.version(ref)
+        return await self._one(connection, ModelVersion, query, values)
 
     async def versions_by_number(
         self, connection: AsyncConnection, model_id: str, numbers: Iterable[int]
@@ -152,52 +161,38 @@ class CatalogStore:
         statement = upsert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
         return (await connection.execute(statement)).one_or_none() is not None
 
-    async def next_number(self, connection: AsyncConnection, model_id: str, time: datetime) -> int:
-        """Give out the next version number of a model; with the transaction's end it is taken for good."""
-        statement = (
-            update(models)
-            .where(models.c.id == model_id)
-            .values(
-                latest_version=models.c.latest_version + 1,
-                revision=models.c.revision + 1,
-                update_time=time,
-            )
-            .returning(models.c.latest_version)
-        )
-        return int((await connection.execute(statement)).scalar_one())
+    async def count_version(
+        self, connection: AsyncConnection, model: Path, time: datetime
+    ) -> tuple[int, Chain] | None:
+        """Give out the next version number of a model, with its chain; with the transaction's end it is taken for good.
 
-    async def insert_version(
-        self,
-        connection: AsyncConnection,
-        command: CreateVersion,
-        *,
-        id: str,  # noqa: A002 - what it is
-        model_id: str,
-        number: int,
-        call: Call,
-        time: datetime,
-        source: ModelVersion | None = None,
-    ) -> None:
-        """Insert a version, maybe as a copy of `source`: READY with a digest, PENDING without."""
-        state = VersionState.READY if command.artifact_digest else VersionState.PENDING
-        values = _new_row(id, command.description, command.tags, time) | {
-            "model_id": model_id,
-            "number": number,
-            "state": state,
-            "state_message": "",
-            "artifact_digest": command.artifact_digest,
-            "runtime": command.runtime,
-            "signature": signature_to_json(command.signature),
-            "provenance": None if command.provenance is None else asdict(command.provenance),
-            "metadata": metadata_to_json(command.metadata),
-            "author_id": call.principal.id,
-            "author_name": call.principal.name,
-            "label": command.label,
-            "copied_from": "" if source is None else source.name,
-            "copied_from_id": "" if source is None else source.id,
+        None if there is no such model. Until then no one else counts, deletes or renames it: they wait for its row.
+        """
+        row = (await connection.execute(_COUNT, lookups.names(model) | {"time": time})).one_or_none()
+        return None if row is None else (row.latest_version, read_model_chain(row))
+
+    async def insert_version(self, connection: AsyncConnection, version: ModelVersion) -> bool:
+        """Insert a version with its metrics; False if another one of its model has the label."""
+        values = _new_row(version.id, version.description, version.tags, version.create_time) | {
+            "model_id": version.model.id,
+            "number": version.number,
+            "state": version.state,
+            "state_message": version.state_message,
+            "artifact_digest": version.artifact_digest,
+            "runtime": version.runtime,
+            "signature": signature_to_json(version.signature),
+            "provenance": None if version.provenance is None else asdict(version.provenance),
+            "metadata": metadata_to_json(version.metadata),
+            "author_id": version.author_id,
+            "author_name": version.author_name,
+            "label": version.label,
+            "copied_from": version.copied_from,
+            "copied_from_id": version.copied_from_id,
         }
-        await connection.execute(insert(model_versions).values(values))
-        await self._write_metrics(connection, model_id, id, command.metrics)
+        if (await connection.execute(_INSERT_VERSION, values)).one_or_none() is None:
+            return False
+        await self._write_metrics(connection, version.model.id, version.id, version.metrics)
+        return True
 
     async def set_state(
         self,
@@ -277,22 +272,11 @@ class CatalogStore:
 
     # Parts of the above.
 
-    async def _one(self, connection: AsyncConnection, kind: type[R], *where: ColumnElement[bool]) -> R | None:
-        row = (await connection.execute(select_live(kind).where(*where))).one_or_none()
+    async def _one(
+        self, connection: AsyncConnection, kind: type[R], query: Select[Any], values: Mapping[str, Any]
+    ) -> R | None:
+        row = (await connection.execute(query, values)).one_or_none()
         return None if row is None else read_row(kind, row)
-
-    async def _computed(
-        self, connection: AsyncConnection, names: Sequence[ColumnElement[bool]], alias: ComputedAlias
-    ) -> ModelVersion | None:
-        number = model_versions.c.number
-        query = (
-            select_live(ModelVersion)
-            .where(*names, model_versions.c.state == VersionState.READY)
-            .order_by(number if alias is ComputedAlias.FIRST else number.desc())
-            .limit(1)
-        )
-        row = (await connection.execute(query)).one_or_none()
-        return None if row is None else read_row(ModelVersion, row)
 
     async def _write_metrics(
         self, connection: AsyncConnection, model_id: str, version_id: str, values: Mapping[str, Json]
@@ -309,11 +293,7 @@ class CatalogStore:
             }
             for name, value in values.items()
         ]
-        statement = upsert(metrics).values(rows)
-        new = {"value": statement.excluded.value, "number": statement.excluded.number}
-        await connection.execute(
-            statement.on_conflict_do_update(index_elements=["version_id", "name"], set_=new)
-        )
+        await connection.execute(_WRITE_METRIC, rows)
 
     async def _point(self, connection: AsyncConnection, model_id: str, move: AliasMove) -> None:
         if not move.after:
@@ -351,19 +331,35 @@ def _new_row(id: str, description: str, tags: Mapping[str, str], time: datetime)
     }
 
 
-def _number_of_alias_or_label(name: str) -> ColumnElement[int]:
-    """Return the number that an alias or a label of the model of the query means; no name is both."""
-    aliased = select(aliases.c.number).where(aliases.c.model_id == models.c.id, aliases.c.alias == name)
-    labelled = model_versions.alias("labelled")
-    named = select(labelled.c.number).where(
-        labelled.c.model_id == models.c.id,
-        labelled.c.label == name,
-        labelled.c.label != "",
-        labelled.c.delete_time.is_(None),
+# Built once, as `lookups` are.
+
+_COUNT = (
+    update(models)
+    .where(
+        *lookups.called(Model),
+        models.c.schema_id == schemas.c.id,
+        schemas.c.catalog_id == catalogs.c.id,
+        *(table.c.delete_time.is_(None) for table in levels(Model)),
     )
-    return func.coalesce(
-        aliased.correlate(models).scalar_subquery(), named.correlate(models).scalar_subquery()
+    .values(
+        latest_version=models.c.latest_version + 1,
+        revision=models.c.revision + 1,
+        update_time=bindparam("time"),
     )
+    .returning(models.c.latest_version, *model_columns())
+)
+_INSERT_VERSION = (
+    upsert(model_versions)
+    .on_conflict_do_nothing(
+        index_elements=["model_id", "label"], index_where=text("label <> '' AND delete_time IS NULL")
+    )
+    .returning(model_versions.c.id)
+)
+_METRIC = upsert(metrics)
+_WRITE_METRIC = _METRIC.on_conflict_do_update(
+    index_elements=["version_id", "name"],
+    set_={"value": _METRIC.excluded.value, "number": _METRIC.excluded.number},
+)
 
 
 def _number(value: Json) -> float | None:

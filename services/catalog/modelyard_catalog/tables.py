@@ -130,7 +130,20 @@ model_versions = Table(
     ),
     _purge("model_versions"),
     _tags("model_versions"),
-    Index("model_versions_create_time", "model_id", "create_time"),
+    # With what a range of times is mostly narrowed down and ordered by, so that only what is shown is read from the table.
+    Index(
+        "model_versions_create_time",
+        "model_id",
+        "create_time",
+        postgresql_include=["number", "state", "delete_time", "id"],
+    ),
+    Index("model_versions_digest", "model_id", "artifact_digest"),
+    Index(
+        "model_versions_commit",
+        text("(provenance ->> 'git_commit')"),
+        postgresql_using="hash",
+        postgresql_where=text("(provenance ->> 'git_commit') <> ''"),
+    ),
     _ordered("model_versions", "model_id", "label"),
     Index(
         "model_versions_ready",
@@ -189,6 +202,16 @@ alias_history = Table(
     Index("alias_history_model", "model_id", "sequence"),
 )
 
+# Deletions under way: what is claimed here is not begun to be used, until the claim is given up or its time is over.
+deletion_claims = Table(
+    "deletion_claims",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("resource_id", _ID, nullable=False),
+    Column("until", _TIME, nullable=False),
+    Index("deletion_claims_resource", "resource_id"),
+)
+
 # The id of a node follows from what it stands for (see lineage_store.py), so that writers need not look for it. No foreign
 # keys: the graph outlives what was purged, and checking them would make concurrent writers of one data set collide.
 lineage_nodes = Table(
@@ -196,10 +219,15 @@ lineage_nodes = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("kind", Text, nullable=False),
-    # Empty for versions of models, which are called what they are called now.
+    # Empty for versions of models, which are called what they are called now; of deployments the last one known.
     Column("name", Text, nullable=False),
     Column("version", Text, nullable=False),
     Column("digest", Text, nullable=False),
+    # Of deployments alone, by which to decide who may see them.
+    Column("owner_id", Text),
+    Column("schema_id", _ID),
+    Column("delete_time", _TIME),
+    Index("lineage_nodes_deployments", "name", postgresql_where=text("kind = 'DEPLOYMENT'")),
 )
 
 lineage_edges = Table(
@@ -208,6 +236,11 @@ lineage_edges = Table(
     Column("source_id", _ID, primary_key=True),
     Column("target_id", _ID, primary_key=True),
     Column("relation", Text, primary_key=True),
+    # That of its node, so that circles are looked for in this table alone.
+    Column("target_kind", Text, nullable=False),
+    # Schema or model on whose behalf it was recorded, where neither end says who may.
+    Column("anchor_type", Text),
+    Column("anchor_id", _ID),
     Column("actor_id", Text, nullable=False),
     Column("actor_name", Text, nullable=False),
     Column("create_time", _TIME, nullable=False),

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_catalog import claims
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.commands import Update, UpdateVersion
 from modelyard_catalog.labels import require_free_label
@@ -23,7 +24,7 @@ from modelyard_catalog.models import (
     VersionState,
 )
 from modelyard_catalog.origins import record_datasets
-from modelyard_catalog.recording import changes, record
+from modelyard_catalog.recording import changes, model_turn, record
 from modelyard_catalog.rows import metadata_to_json, signature_to_json
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit.access import Privilege, ResourceType
@@ -61,6 +62,7 @@ class Updates:
             AlreadyExists: the new name is taken.
             InvalidField: there is no such principal.
             PermissionDenied: a change of owner needs MANAGE, a move CREATE_MODEL on the other schema.
+            InvalidState: the other schema is being deleted.
         """
         moved = _moved_to(command)
         if moved:
@@ -70,6 +72,7 @@ class Updates:
             before = await self._store.find(connection, kind, command.path)
             if before is None:
                 raise NotFound(kind.kind, ".".join(command.path))
+            call.confirm(before.chain)
             require_etag(before, command.etag)
             values = self._new_values(call, before, command)
             if moved:
@@ -88,7 +91,8 @@ class Updates:
             await record(connection, call, event, after.link, time=now, data=data, also=left)
             return after
 
-        return await self._db.in_tx(work)
+        # The row of a model is also that which its versions are counted on.
+        return await self._db.in_tx(work, turn=model_turn(command.path) if kind is Model else "")
 
     async def update_version(self, call: Call, command: UpdateVersion) -> ModelVersion:
         """Change what is around the content of a version; nothing changes if all is so already.
@@ -100,13 +104,13 @@ class Updates:
             InvalidField: an alias has the name of the label.
             InvalidState: the signature can change only while it is PENDING.
             LineageCycle: a data set came of the version.
-            LineageCycle: a data set came of this version.
         """
 
         async def work(connection: AsyncConnection) -> ModelVersion:
             before = await self._store.version(connection, command.version)
             if before is None:
                 raise NotFound(ResourceType.MODEL_VERSION, str(command.version))
+            call.confirm(before.parents)
             require_etag(before, command.etag)
             after = _changed(before, command)
             if after == before:
@@ -114,13 +118,12 @@ class Updates:
             if after.signature != before.signature and before.state is not VersionState.PENDING:
                 raise InvalidState(before.kind, before.name, state=before.state, wanted=VersionState.PENDING)
             if after.label != before.label:
-                await self._require_free(connection, before, after.label)
+                await require_free_label(
+                    connection, self._store, before.model, after.label, field="model_version.label"
+                )
             now = self._clock()
             if not await self._lifecycle.change(connection, before, now, **_columns(after)):
                 raise AlreadyExists(before.kind, f"{before.model.name}@{after.label}")
-            if after.provenance is not None and after.provenance != before.provenance:
-                datasets = after.provenance.datasets
-                await record_datasets(connection, call, before.link, datasets, now, is_new=False)
             if after.provenance is not None and after.provenance != before.provenance:
                 datasets = after.provenance.datasets
                 await record_datasets(connection, call, before.link, datasets, now, is_new=False)
@@ -153,13 +156,9 @@ class Updates:
             raise NotFound(ResourceType.SCHEMA, ".".join(path))
         # Again, and about this very schema: another one may have had the name when the caller's rights were looked at.
         self._authority.require(call, Privilege.CREATE_MODEL, schema.chain)
+        for link in await claims.stay(connection, schema.chain):
+            raise InvalidState(link.type, link.name, state="being deleted", wanted="not deleted")
         return schema.id
-
-    async def _require_free(self, connection: AsyncConnection, version: ModelVersion, label: str) -> None:
-        model = await self._store.get(connection, Model, version.model.id)
-        if model is None:
-            raise NotFound(ResourceType.MODEL, version.model.name)
-        await require_free_label(connection, self._store, model, label, field="model_version.label")
 
 
 def require_etag(resource: Resource, etag: str) -> None:

@@ -158,7 +158,9 @@ def _json(field: str, value: Value, depth: int) -> Json:
         case "number_value":
             if not math.isfinite(value.number_value):
                 raise InvalidField(field, f"is {value.number_value}; only finite numbers can be stored")
-            return value.number_value
+            return (
+                value.number_value + 0.0
+            )  # PostgreSQL does not tell -0.0 from 0.0, so neither does this answer
         case "string_value":
             return _storable(field, value.string_value)
         case "bool_value":

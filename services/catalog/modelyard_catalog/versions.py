@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import search
-from modelyard_catalog.commands import Browse, CreateVersion, Fail, Finalize, SetMetrics, VersionRef
-from modelyard_catalog.labels import require_free_label
+from modelyard_catalog.commands import (
+    Browse,
+    ById,
+    Container,
+    CreateVersion,
+    Fail,
+    Finalize,
+    SetMetrics,
+    VersionRef,
+)
+from modelyard_catalog.labels import add_version
 from modelyard_catalog.models import (
     RESULTS,
     TRANSITIONS,
@@ -21,15 +31,14 @@ from modelyard_catalog.models import (
     VersionState,
 )
 from modelyard_catalog.origins import record_datasets
-from modelyard_catalog.recording import changes, compact, create_once, record
+from modelyard_catalog.recording import COUNTING, changes, compact, create_once, model_turn, record
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit import limits
-from modelyard_kit.access import Link, ResourceType
+from modelyard_kit.access import Chain, Link, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidField, InvalidState, NotFound
-from modelyard_kit.ids import new_id
 
 
 class Artifacts(Protocol):
@@ -69,17 +78,21 @@ class Versions:
             await self._require_artifact(command.artifact_digest, command.model)
 
         async def work(connection: AsyncConnection) -> ModelVersion:
-            async def insert() -> str:
-                return await self._insert(connection, call, command)
+            async def create(made: str) -> ModelVersion:
+                return await self._insert(connection, call, command, made)
 
-            made = await create_once(connection, call, "create_model_version", command.once, insert)
-            found = await self._store.get(connection, ModelVersion, made)
-            if found is None:
-                raise NotFound(ResourceType.MODEL_VERSION, made)
-            return found
+            async def made_before(made: str) -> ModelVersion:
+                found = await self._store.get(connection, ModelVersion, made)
+                if found is None:
+                    raise NotFound(ResourceType.MODEL_VERSION, made)
+                call.confirm(found.parents)
+                return found
 
-        # Every version of a model counts on the same row.
-        return await self._db.in_tx(work, turn=f"model {'.'.join(command.model)}")
+            return await create_once(
+                connection, call, "create_model_version", command.once, create, made_before
+            )
+
+        return await self._db.in_tx(work, isolation=COUNTING, turn=model_turn(command.model))
 
     async def finalize(self, call: Call, command: Finalize) -> ModelVersion:
         """Give a PENDING version its artifact; the same again changes nothing.
@@ -91,6 +104,7 @@ class Versions:
             PeerUnavailable: the artifact service does not answer.
         """
         seen = await self.get(command.version)
+        call.confirm(seen.parents)
         if _is_repetition(seen, Transition.FINALIZE, digest=command.artifact_digest):
             return seen
         await self._require_artifact(command.artifact_digest, command.version.model)
@@ -116,22 +130,37 @@ class Versions:
         Raises:
             NotFound: there is none.
         """
-        return await self._db.read(lambda connection: self._require(connection, ref))
+        return await self._db.query(lambda connection: self._require(connection, ref))
 
-    async def page(self, model: Path, asked: Browse) -> tuple[list[ModelVersion], str]:
+    async def page(
+        self, model: Container, asked: Browse, *, known: Link | None = None
+    ) -> tuple[list[ModelVersion], str]:
         """Return a page of versions, newest first if not asked otherwise, and the token of the next one.
+
+        Args:
+            model: given by its id it may be deleted, or be in something deleted.
+            asked: which rows, in which order.
+            known: what the permission layer found to be the model, so that it is not looked up again.
 
         Raises:
             NotFound: the model does not exist.
             InvalidField: filter, order_by or page_token has a mistake.
             LimitExceeded: filter or order_by is too large.
         """
-
-        async def work(connection: AsyncConnection) -> tuple[list[ModelVersion], str]:
-            found = await self._model(connection, model)
-            return await search.page(connection, ModelVersion, asked, parent_id=found.id, scope=None)
-
-        return await self._db.read(work)
+        link = known or await self._located(model)
+        rows, token = await self._db.query(
+            lambda connection: search.page(
+                connection,
+                ModelVersion,
+                asked,
+                parent_id=link.id,
+                scope=None,
+                show_hidden=isinstance(model, ById),
+            )
+        )
+        if not rows and (await self._located(model)).id != link.id:
+            raise NotFound(link.type, link.name)  # not empty, but gone meanwhile
+        return rows, token
 
     async def uses_of(self, digests: Sequence[str]) -> list[str]:
         """Return which of these artifacts versions have, deleted ones that are not purged included."""
@@ -147,6 +176,7 @@ class Versions:
 
         async def work(connection: AsyncConnection) -> dict[str, Json]:
             version = await self._require(connection, command.version)
+            call.confirm(version.parents)
             before = dict(version.metrics)
             after = {**before, **command.write}
             for name in command.remove:
@@ -165,23 +195,24 @@ class Versions:
 
         return await self._db.in_tx(work)
 
-    async def _insert(self, connection: AsyncConnection, call: Call, command: CreateVersion) -> str:
-        model = await self._model(connection, command.model)
-        await require_free_label(connection, self._store, model, command.label)
+    async def _insert(
+        self, connection: AsyncConnection, call: Call, command: CreateVersion, made: str
+    ) -> ModelVersion:
         now = self._clock()
-        number = await self._store.next_number(connection, model.id, now)
-        made = new_id()
-        await self._store.insert_version(
-            connection, command, id=made, model_id=model.id, number=number, call=call, time=now
-        )
-        link = Link(ResourceType.MODEL_VERSION, made, f"{model.name}/{number}")
+        counted = await self._store.count_version(connection, command.model, now)
+        if counted is None:
+            raise NotFound(ResourceType.MODEL, ".".join(command.model))
+        number, parents = counted
+        call.confirm(parents)
+        version = _new_version(command, call, id=made, number=number, parents=parents, time=now)
+        await add_version(connection, self._store, version)
         datasets = () if command.provenance is None else command.provenance.datasets
-        await record_datasets(connection, call, link, datasets, now, is_new=True)
+        await record_datasets(connection, call, version.link, datasets, now, is_new=True)
         data = {
             "after": {
-                "model_id": model.id,
+                "model_id": version.model.id,
                 "number": number,
-                "state": VersionState.READY if command.artifact_digest else VersionState.PENDING,
+                "state": version.state,
                 "artifact_digest": command.artifact_digest,
                 "description": command.description,
                 "runtime": command.runtime,
@@ -190,14 +221,16 @@ class Versions:
                 "metrics": {name: compact(value) for name, value in command.metrics.items()},
             }
         }
-        await record(connection, call, "catalog.model_version.created", link, time=now, data=data)
-        return made
+        event = "catalog.model_version.created"
+        await record(connection, call, event, version.link, time=now, data=data, chain=version.chain)
+        return version
 
     async def _change_state(
         self, call: Call, ref: VersionRef, transition: Transition, *, message: str = "", digest: str = ""
     ) -> ModelVersion:
         async def work(connection: AsyncConnection) -> ModelVersion:
             version = await self._require(connection, ref)
+            call.confirm(version.parents)
             if _is_repetition(version, transition, digest=digest):
                 return version
             state = TRANSITIONS[version.state][transition]
@@ -235,6 +268,13 @@ class Versions:
             if not await self._db.read(copied):
                 raise
 
+    async def _located(self, model: Container) -> Link:
+        """Return the model whose versions are listed."""
+        found = await self._db.query(lambda connection: self._store.contained(connection, Model, model))
+        if found is None:
+            raise NotFound(Model.kind, model.id if isinstance(model, ById) else ".".join(model))
+        return found.link
+
     async def _model(self, connection: AsyncConnection, path: Path) -> Model:
         found = await self._store.find(connection, Model, path)
         if found is None:
@@ -246,6 +286,41 @@ class Versions:
         if found is None:
             raise NotFound(ResourceType.MODEL_VERSION, str(ref))
         return found
+
+
+def _new_version(
+    command: CreateVersion,
+    call: Call,
+    *,
+    id: str,  # noqa: A002 - what it is
+    number: int,
+    parents: Chain,
+    time: datetime,
+) -> ModelVersion:
+    return ModelVersion(
+        id=id,
+        name=f"{parents[0].name}/{number}",
+        description=command.description,
+        owner_id="",
+        tags=command.tags,
+        revision=1,
+        create_time=time,
+        update_time=time,
+        parents=parents,
+        number=number,
+        state=VersionState.READY if command.artifact_digest else VersionState.PENDING,
+        state_message="",
+        artifact_digest=command.artifact_digest,
+        runtime=command.runtime,
+        signature=command.signature,
+        metrics=command.metrics,
+        provenance=command.provenance,
+        metadata=command.metadata,
+        aliases=(),
+        author_id=call.principal.id,
+        author_name=call.principal.name,
+        label=command.label,
+    )
 
 
 def _is_repetition(version: ModelVersion, transition: Transition, *, digest: str) -> bool:

@@ -10,6 +10,13 @@ from modelyard_inference.models import DeploymentState, Version
 
 
 @dataclass(frozen=True)
+class AskUse:
+    """Ask the catalog whether a version that is wanted, and has no group yet, may be used."""
+
+    version: Version
+
+
+@dataclass(frozen=True)
 class AddGroup:
     """Make a group and its replicas, not yet started."""
 
@@ -145,7 +152,8 @@ class RemoveDeployment:
 
 
 Action = (
-    AddGroup
+    AskUse
+    | AddGroup
     | AddReplicas
     | Fetch
     | Start

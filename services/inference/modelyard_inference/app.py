@@ -14,10 +14,12 @@ from pydantic import Field
 from modelyard._cache import BlobCache
 from modelyard.api.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from modelyard_inference.access import access_table
+from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
+from modelyard_inference.lineage import Lineage
 from modelyard_inference.owners import Owners
 from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
@@ -75,24 +77,33 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         upstream, settings.cache_directory / "artifacts", BlobCache(settings.blob_cache_directory)
     )
     artifacts.prepare()
+    admission = Admission(upstream, wake.set)
     prober = HealthProber()
     # Read before anybody can watch: a gateway must never see an emptier table than it serves.
     routes = Routes(await chassis.db.read(store.routes), wake.set)
     steps = Steps(
         StepParts(
-            chassis.db, store, artifacts, launcher, prober, chassis.clock, lambda: _self(chassis.grants)
+            chassis.db,
+            store,
+            artifacts,
+            admission,
+            launcher,
+            prober,
+            chassis.clock,
+            lambda: _self(chassis.grants),
         ),
         ReplicaDefaults(
             settings.drain_grace_seconds, settings.log_level, settings.log_format, settings.otlp_endpoint
         ),
         wake.set,
     )
-    parts = Parts(chassis.db, store, artifacts, launcher, prober, routes, chassis.clock)
+    parts = Parts(chassis.db, store, artifacts, admission, launcher, prober, routes, chassis.clock)
     reconciler = Reconciler(
         parts, steps, wake, start_timeout=timedelta(seconds=settings.start_timeout_seconds)
     )
     followers = Followers(chassis.db, store, upstream, wake.set)
     owners = Owners(chassis.db, store, upstream, wake.set)
+    lineage = Lineage(chassis.db, upstream)
     deployments = Deployments(chassis.db, store, upstream, chassis.grants, chassis.clock, wake.set)
     servicer = InferenceServicer(deployments, routes)
     try:
@@ -101,13 +112,14 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             full_name=FULL_NAME,
             register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
             access=access_table(deployments),
-            background=(reconciler.run, followers.run, owners.run),
+            background=(reconciler.run, followers.run, owners.run, lineage.run),
         )
     finally:
         await steps.close()
         if settings.stop_replicas_on_exit:
             await reconciler.stop_all(settings.drain_grace_seconds)
         await artifacts.close()
+        await admission.close()
         await prober.close()
 
 

@@ -88,6 +88,7 @@ class Deployments:
             Target(spec, wanted=version) for spec, version in await self._approve(call, command.targets)
         ]
         made = self._new(call, command, schema, targets)
+        await failpoint("inference.deployment.resolved")
 
         async def work(connection: AsyncConnection) -> Deployment:
             again = await self._replay(connection, call, command)

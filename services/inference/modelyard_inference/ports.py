@@ -7,6 +7,7 @@ from typing import Protocol
 
 from modelyard.types import FileEntry
 from modelyard_inference.models import Version
+from modelyard_inference.notes import Note
 from modelyard_kit.access import Chain
 
 
@@ -61,12 +62,31 @@ class Upstream(Protocol):
             PeerUnavailable: the catalog does not answer.
         """
 
+    async def require_usable(self, version_id: str, schema_id: str) -> None:
+        """Return if a version, and the schema of a deployment of it, are there and not being deleted.
+
+        What is asked about must be committed before: then a deletion that begins later finds it.
+
+        Raises:
+            NotFound: one is deleted.
+            InvalidState: one is being deleted at this moment.
+            PeerUnavailable: the catalog does not answer.
+        """
+
     async def gate(self, version: Version, chain: Chain) -> None:
         """Ask whether policies let a version answer predictions.
 
         Raises:
             PolicyUnmet: they do not, with every unmet condition.
             PeerUnavailable: governance does not answer.
+        """
+
+    async def record_deployment(self, note: Note) -> None:
+        """Tell the lineage graph of a deployment; again is harmless.
+
+        Raises:
+            PeerUnavailable: the catalog does not answer.
+            DomainError: it refuses.
         """
 
 

@@ -14,6 +14,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.launchers import Handle, Launcher
 from modelyard_inference.models import Deployment, Replica, ReplicaState
@@ -42,6 +43,7 @@ class Parts:
     db: Database
     store: InferenceStore
     artifacts: ArtifactCache
+    admission: Admission
     launcher: Launcher
     prober: Prober
     routes: Routes
@@ -95,6 +97,7 @@ class Reconciler:
         if table != parts.routes.table.version:
             await parts.routes.publish(await parts.db.read(parts.store.routes))
         await self._prune(world)
+        parts.admission.keep(world.deployments)
         return busy
 
     async def stop_all(self, grace: float) -> None:
@@ -128,6 +131,7 @@ class Reconciler:
             gateways=self._parts.routes.gateways(),
             now=self._parts.clock(),
             start_timeout=self._start_timeout,
+            admitted=self._parts.admission.answers(deployment),
         )
 
     async def _processes(self, replicas: Sequence[Replica]) -> dict[str, Process]:

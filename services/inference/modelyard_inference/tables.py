@@ -97,3 +97,17 @@ route_table = sa.Table(
     sa.Column("only", sa.Boolean, sa.CheckConstraint('"only"'), primary_key=True),
     sa.Column("version", sa.BigInteger, nullable=False),
 )
+
+# No foreign keys: a note may outlive its deployment.
+lineage_notes = sa.Table(
+    "lineage_notes",
+    metadata,
+    sa.Column("deployment_id", sa.Text, primary_key=True),
+    sa.Column("version_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("owner_id", sa.Text, nullable=False),
+    sa.Column("schema_id", sa.Text, nullable=False),
+    sa.Column("time", _TIME, nullable=False),
+    sa.Column("told", sa.Boolean, nullable=False),
+    sa.Index("lineage_notes_pending", "time", postgresql_where=sa.text("NOT told")),
+)

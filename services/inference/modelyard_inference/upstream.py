@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from modelyard.api.artifact.v1.artifact_service_pb2 import ListFilesRequest, ReadFileRequest
-from modelyard.api.catalog.v1.catalog_service_pb2 import GetModelVersionRequest, ResolveResourceRequest
+from modelyard.api.catalog.v1.catalog_service_pb2 import (
+    GetModelVersionRequest,
+    RecordDeploymentRequest,
+    ResolveResourceRequest,
+)
 from modelyard.api.catalog.v1.model_pb2 import ModelVersion
 from modelyard.api.catalog.v1.signature_pb2 import InputLayout, MethodSignature, Signature, TensorSpec
 from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_DEPLOY
 from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest
 from modelyard.types import FileEntry
 from modelyard_inference.models import Version
-from modelyard_kit.access import SYSTEM, Chain, ResourceType
+from modelyard_inference.notes import Note
+from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 from modelyard_kit.errors import InvalidState, NotFound, PolicyUnmet
 from modelyard_kit.peers import Peers
-from modelyard_kit.protos import chain_from_proto, chain_to_proto, resource_type_to_proto
+from modelyard_kit.protos import (
+    chain_from_proto,
+    chain_to_proto,
+    link_to_proto,
+    resource_type_to_proto,
+    timestamp,
+)
 
 _PAGE = 10_000
 _LEVELS = (ResourceType.CATALOG, ResourceType.SCHEMA, ResourceType.MODEL)
@@ -113,6 +124,17 @@ class PeerUpstream:
                 continue
         return (SYSTEM,)
 
+    async def require_usable(self, version_id: str, schema_id: str) -> None:
+        """Return if a version, and the schema of a deployment of it, are there and not being deleted.
+
+        Raises:
+            NotFound: one is deleted.
+            InvalidState: one is being deleted at this moment.
+            PeerUnavailable: the catalog does not answer.
+        """
+        await self._chain(ResourceType.MODEL_VERSION, resource_id=version_id, for_use=True)
+        await self._chain(ResourceType.SCHEMA, resource_id=schema_id, for_use=True)
+
     async def gate(self, version: Version, chain: Chain) -> None:
         """Ask whether policies let a version answer predictions.
 
@@ -126,6 +148,22 @@ class PeerUpstream:
         response = await self._peers.call(self._peers.governance.EvaluateGate, request)
         if not response.allowed:
             raise PolicyUnmet("DEPLOY", version.name, response.policy, list(response.unmet))
+
+    async def record_deployment(self, note: Note) -> None:
+        """Tell the lineage graph of a deployment; again is harmless.
+
+        Raises:
+            PeerUnavailable: the catalog does not answer.
+            DomainError: it refuses.
+        """
+        link = Link(ResourceType.DEPLOYMENT, note.deployment_id, note.name, note.owner_id)
+        request = RecordDeploymentRequest(
+            deployment=link_to_proto(link),
+            schema_id=note.schema_id,
+            model_version_ids=note.version_ids,
+            delete_time=timestamp(note.delete_time),
+        )
+        await self._peers.call(self._peers.catalog.RecordDeployment, request)
 
     async def files(self, version: str) -> tuple[str, list[FileEntry]]:
         """Return the digest and the files of a version's artifact, in byte order of their paths.
@@ -152,8 +190,12 @@ class PeerUpstream:
         async for response in self._peers.stream(self._peers.artifact.ReadFile, request):
             yield response.chunk
 
-    async def _chain(self, kind: ResourceType, name: str = "", *, resource_id: str = "") -> Chain:
-        request = ResolveResourceRequest(type=resource_type_to_proto(kind), name=name, id=resource_id)
+    async def _chain(
+        self, kind: ResourceType, name: str = "", *, resource_id: str = "", for_use: bool = False
+    ) -> Chain:
+        request = ResolveResourceRequest(
+            type=resource_type_to_proto(kind), name=name, id=resource_id, for_use=for_use
+        )
         response = await self._peers.call(self._peers.catalog.ResolveResource, request)
         return chain_from_proto(response.chain)
 

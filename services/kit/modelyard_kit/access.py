@@ -126,7 +126,18 @@ def decide(
     principal_id: str, grants: Iterable[ResourceGrant], privilege: Privilege, chain: Chain
 ) -> Decision:
     """Decide whether a principal with these grants has `privilege` on the first link of `chain`."""
-    held = frozenset((grant.resource_id, grant.privilege, grant.effect) for grant in grants)
+    return _decide(principal_id, _held(grants), privilege, chain)
+
+
+Held = frozenset[tuple[str, Privilege, Effect]]
+"""Grants as decisions look them up."""
+
+
+def _held(grants: Iterable[ResourceGrant]) -> Held:
+    return frozenset((grant.resource_id, grant.privilege, grant.effect) for grant in grants)
+
+
+def _decide(principal_id: str, held: Held, privilege: Privilege, chain: Chain) -> Decision:
     for position, link in enumerate(chain):
         needed = _REACH.get(link.type)
         if needed and (position > 0 or privilege in _MAKES_INSIDE):
@@ -136,9 +147,7 @@ def decide(
     return _holds(principal_id, held, privilege, chain)
 
 
-def _holds(
-    principal_id: str, held: frozenset[tuple[str, Privilege, Effect]], privilege: Privilege, chain: Chain
-) -> Decision:
+def _holds(principal_id: str, held: Held, privilege: Privilege, chain: Chain) -> Decision:
     if (SYSTEM_ID, Privilege.OWNERSHIP, Effect.ALLOW) in held:
         return Decision(allowed=True, explanation="owner of the system")
     for link in chain:
@@ -170,6 +179,7 @@ class Grants:
         self._bound = bound
         self._monotonic = monotonic
         self._principals: dict[str, tuple[str, tuple[ResourceGrant, ...]]] = {}
+        self._held: dict[str, Held] = {}
         self._confirmed: float | None = None
         self._condition = asyncio.Condition()
         self._changes = 0
@@ -194,11 +204,13 @@ class Grants:
         entry = (name, tuple(grants))
         if self._principals.get(principal_id) != entry:
             self._principals[principal_id] = entry
+            self._held[principal_id] = _held(entry[1])
             self._changes += 1
 
     def remove(self, principal_id: str) -> None:
         """Forget a principal."""
         if self._principals.pop(principal_id, None) is not None:
+            del self._held[principal_id]
             self._changes += 1
 
     def retain(self, principal_ids: Iterable[str]) -> None:
@@ -228,8 +240,7 @@ class Grants:
             PermissionsStale: governance has not confirmed the grants for longer than the bound.
         """
         self._require_fresh()
-        _, grants = self._principals.get(principal_id, ("", ()))
-        return decide(principal_id, grants, privilege, chain)
+        return _decide(principal_id, self._held.get(principal_id, frozenset()), privilege, chain)
 
     def require(self, principal: Principal, privilege: Privilege, chain: Chain) -> None:
         """Refuse unless the principal has the privilege on the first link of the chain.
@@ -285,6 +296,45 @@ class Missing(Exception):
 
 
 @dataclass(frozen=True)
+class Found:
+    """A resource of a request that was read as a whole on the way to its chain, so that nobody has to read it again.
+
+    Attributes:
+        chain: what the decision is about: the resource itself, or one of its containers.
+        resource: what the service makes of the row.
+    """
+
+    chain: Chain
+    resource: Any
+
+
+@dataclass(frozen=True)
+class Permit:
+    """That a call may do something to a resource, as the permission layer found it.
+
+    Attributes:
+        chain: the resource then, with its containers.
+        resource: the value that came with the chain; None if the resolver made none.
+    """
+
+    grants: Grants
+    principal: Principal
+    privilege: Privilege
+    chain: Chain
+    resource: Any = None
+
+    def confirm(self, chain: Chain) -> None:
+        """Decide again about the resource as it is now; see `Call.confirm`.
+
+        Raises:
+            PermissionDenied: it is another one, or elsewhere, and the caller may not do this to it.
+            PermissionsStale: as `Grants.decide`.
+        """
+        if chain != self.chain:
+            self.grants.require(self.principal, self.privilege, chain)
+
+
+@dataclass(frozen=True)
 class Public:
     """Anybody, without a token."""
 
@@ -310,7 +360,7 @@ class Requires:
     """Callers with a privilege on the resource that `resolve` finds in the request."""
 
     privilege: Privilege
-    resolve: Callable[[Any], Awaitable[Chain]]
+    resolve: Callable[[Any], Awaitable[Chain | Found]]
 
 
 Rule = Public | Authenticated | Services | Requires
@@ -323,8 +373,8 @@ AUTHENTICATED_WATCH = Authenticated(endless=True)
 SERVICES = Services()
 
 
-async def authorize(rule: Rule, principal: Principal, grants: Grants, request: Any) -> None:
-    """Apply a rule to a request of an authenticated principal.
+async def authorize(rule: Rule, principal: Principal, grants: Grants, request: Any) -> Permit | None:
+    """Apply a rule to a request of an authenticated principal, and return what was permitted if that is about a resource.
 
     Raises:
         PermissionDenied: the rule refuses.
@@ -332,13 +382,16 @@ async def authorize(rule: Rule, principal: Principal, grants: Grants, request: A
     """
     if isinstance(rule, Services) and principal.kind != "service":
         raise PermissionDenied("being a service", ResourceType.SYSTEM, "")
-    if isinstance(rule, Requires):
-        try:
-            chain = await rule.resolve(request)
-        except Missing as missing:
-            grants.require(principal, rule.privilege, _as_if_it_existed(missing))
-            raise missing.error from None
-        grants.require(principal, rule.privilege, chain)
+    if not isinstance(rule, Requires):
+        return None
+    try:
+        resolved = await rule.resolve(request)
+    except Missing as missing:
+        grants.require(principal, rule.privilege, _as_if_it_existed(missing))
+        raise missing.error from None
+    found = resolved if isinstance(resolved, Found) else Found(resolved, None)
+    grants.require(principal, rule.privilege, found.chain)
+    return Permit(grants, principal, rule.privilege, found.chain, found.resource)
 
 
 def _as_if_it_existed(missing: Missing) -> Chain:

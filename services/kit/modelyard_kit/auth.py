@@ -5,16 +5,21 @@ Tokens are JWTs (RFC 7519) signed with ES256 by governance, for the audience `mo
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import jwt
 from jwt.algorithms import ECAlgorithm
 
 from modelyard_kit.errors import TokenExpired, TokenInvalid
+
+if TYPE_CHECKING:
+    from modelyard_kit.access import Chain, Permit
 
 AUDIENCE = "modelyard"
 ALGORITHM = "ES256"
@@ -38,11 +43,28 @@ NOBODY = Principal("", "", "user")
 
 @dataclass(frozen=True)
 class Call:
-    """One incoming call: who makes it, its id (metadata `x-request-id`), and when it must be done."""
+    """One incoming call: who makes it, its id (metadata `x-request-id`), and when it must be done.
+
+    Attributes:
+        permit: what it was permitted to do to which resource; None if its rule names none, and for a service's own work.
+    """
 
     principal: Principal
     request_id: str
     deadline: datetime | None = None
+    permit: Permit | None = None
+
+    def confirm(self, chain: Chain) -> None:
+        """Refuse unless the caller may do this to a resource as a transaction has just read it.
+
+        Between the permission layer and the transaction a name may have come to mean another resource, or the resource another
+        owner or container. So every rule that changes what a request names says here what it found.
+
+        Raises:
+            PermissionDenied: the caller may not.
+        """
+        if self.permit is not None:
+            self.permit.confirm(chain)
 
 
 _current: ContextVar[Call] = ContextVar("modelyard_call")
@@ -62,12 +84,31 @@ Keys = Callable[[bool], Awaitable[Mapping[str, Any]]]
 """Returns the public keys by key id; with True it asks the issuer again."""
 
 
-class TokenVerifier:
-    """Verifies JWTs of one issuer with its public keys."""
+_KNOWN_TOKENS = 10_000
 
-    def __init__(self, issuer: str, keys: Keys) -> None:
+
+@dataclass(frozen=True)
+class _Verified:
+    """What a good token said, which stays true until it expires or its key is withdrawn."""
+
+    principal: Principal
+    kid: str
+    key: Any
+    expires: float
+
+
+class TokenVerifier:
+    """Verifies JWTs of one issuer with its public keys.
+
+    A signature is checked once and remembered under the hash of the token. Rights are never remembered with it: they come from
+    the grants of the moment.
+    """
+
+    def __init__(self, issuer: str, keys: Keys, *, clock: Callable[[], float] = time.time) -> None:
         self._issuer = issuer
         self._keys = keys
+        self._clock = clock
+        self._known: dict[bytes, _Verified] = {}  # oldest first
 
     async def verify(self, token: str) -> Principal:
         """Return the principal that a JWT names.
@@ -76,11 +117,25 @@ class TokenVerifier:
             TokenExpired: its time is over.
             TokenInvalid: it is malformed, unsigned, or not from this issuer for this audience.
         """
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._known.get(digest)
+        if known is not None:
+            if known.expires > self._clock() and (await self._keys(False)).get(known.kid) == known.key:
+                return known.principal
+            self._known.pop(digest, None)
+        verified = await self._verify(token)
+        if len(self._known) >= _KNOWN_TOKENS:
+            self._known.pop(next(iter(self._known)))
+        self._known[digest] = verified
+        return verified.principal
+
+    async def _verify(self, token: str) -> _Verified:
         try:
             header = jwt.get_unverified_header(token)
         except jwt.InvalidTokenError as error:
             raise TokenInvalid("it is not a JWT; exchange the API token for one") from error
-        key = await self._key(str(header.get("kid", "")))
+        kid = str(header.get("kid", ""))
+        key = await self._key(kid)
         try:
             claims = jwt.decode(
                 token,
@@ -97,7 +152,8 @@ class TokenVerifier:
         kind = str(claims.get("kind", ""))
         if kind not in KINDS:
             raise TokenInvalid("its claim 'kind' is unknown")
-        return Principal(str(claims["sub"]), str(claims.get("name", "")), cast("Kind", kind))
+        principal = Principal(str(claims["sub"]), str(claims.get("name", "")), cast("Kind", kind))
+        return _Verified(principal, kid, key, float(claims["exp"]))
 
     async def _key(self, kid: str) -> Any:
         key = (await self._keys(False)).get(kid) or (await self._keys(True)).get(kid)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import asyncpg
 import structlog
-from sqlalchemy import func, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import bindparam, event, func, select
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from tenacity import (
     AsyncRetrying,
@@ -27,8 +28,15 @@ T = TypeVar("T")
 Isolation = Literal["SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED"]
 
 ATTEMPTS = 10
+# Notifications of one channel are at least so far apart: each wakes listeners that then read everything there is.
+NOTIFY_SECONDS = 0.02
 # SQLSTATE 40001 serialization_failure and 40P01 deadlock_detected: PostgreSQL asks to run the transaction again.
 _RETRYABLE = frozenset(("40001", "40P01"))
+
+# Services ask for a page or less: starting other processes, or a compiler, for such a query takes longer than running it.
+_SHORT_QUERIES = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+_TO_NOTIFY = "modelyard_notify"  # key in what SQLAlchemy keeps beside a connection
+_NOTIFY = select(func.pg_notify(bindparam("channel"), ""))
 
 _log = structlog.get_logger()
 
@@ -39,7 +47,10 @@ class Database:
     def __init__(self, engine: AsyncEngine, dsn: str) -> None:
         self.engine = engine
         self.dsn = dsn
+        self._plain = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turns = _Turns()
+        self._to_notify: set[str] = set()
+        self._notifier: asyncio.Task[None] | None = None
 
     @classmethod
     def connect(cls, dsn: str, *, pool_size: int = 10) -> Database:
@@ -50,7 +61,14 @@ class Database:
             pool_size: connections held at most.
         """
         url = dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
-        engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
+        engine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            json_deserializer=_from_json,
+            connect_args={"server_settings": _SHORT_QUERIES},
+        )
+        event.listen(engine.sync_engine, "checkout", _require_open)
         return cls(engine, dsn)
 
     async def in_tx(
@@ -67,9 +85,11 @@ class Database:
 
         Args:
             work: what to do.
-            isolation: isolation level.
-            turn: name of what many callers change at once (a model whose versions are counted). Callers with the same name take turns,
-                also across processes, instead of undoing each other's work. It makes nothing more correct, only cheaper.
+            isolation: isolation level. READ COMMITTED is for work that first writes the one row that all it decides hangs on, so that
+                whoever else would change that waits for it, or the other way round.
+            turn: name of what many callers change at once (a model whose versions are counted). Callers with the same name take turns
+                instead of undoing each other's work, serializable ones also across processes. It makes nothing more correct, only
+                cheaper.
 
         Raises:
             Contention: other transactions kept winning.
@@ -82,27 +102,71 @@ class Database:
         try:
             async for attempt in attempts:
                 with attempt:
-                    async with (
-                        self._turns.taken(turn),
-                        self.engine.connect() as connection,
-                        _turn(connection, turn),
-                    ):
-                        await connection.execution_options(isolation_level=isolation)
-                        async with connection.begin():
-                            return await work(connection)
+                    return await self._attempt(work, isolation, turn)
         except RetryError as error:
             raise Contention(ATTEMPTS) from error.last_attempt.exception()
         raise AssertionError("unreachable: the loop above returns or raises")
 
-    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run `work` on one consistent, read-only view."""
-        async with self.engine.connect() as connection:
-            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    async def _attempt(
+        self, work: Callable[[AsyncConnection], Awaitable[T]], isolation: Isolation, turn: str
+    ) -> T:
+        locked = turn if isolation == "SERIALIZABLE" else ""  # at other levels locks of rows do
+        async with self._turns.taken(turn), self.engine.connect() as connection, _turn(connection, locked):
+            await connection.execution_options(isolation_level=isolation)
+            connection.info.pop(_TO_NOTIFY, None)
             async with connection.begin():
+                result = await work(connection)
+            self._notify(connection.info.pop(_TO_NOTIFY, ()))
+            return result
+
+    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` on one consistent, read-only view; once more if the connection is lost meanwhile."""
+
+        async def view() -> T:
+            async with self.engine.connect() as connection:
+                await connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+                async with connection.begin():
+                    return await work(connection)
+
+        return await _again_if_lost(view)
+
+    async def query(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` that makes one SELECT, which is a consistent view by itself: without the round trips of a transaction."""
+
+        async def once() -> T:
+            async with self._plain.connect() as connection:
                 return await work(connection)
+
+        return await _again_if_lost(once)
+
+    def _notify(self, channels: set[str] | tuple[()]) -> None:
+        """Notify soon; what comes within a moment goes out as one."""
+        self._to_notify.update(channels)
+        if self._to_notify and (self._notifier is None or self._notifier.done()):
+            self._notifier = asyncio.create_task(self._send_notifications())
+
+    async def _send_notifications(self) -> None:
+        while self._to_notify:
+            channels, self._to_notify = self._to_notify, set()
+            try:
+                async with self._plain.connect() as connection:
+                    for channel in sorted(channels):
+                        await connection.execute(_NOTIFY, {"channel": channel})
+            except (
+                OSError,
+                SQLAlchemyError,
+                asyncpg.PostgresError,
+            ) as error:  # whoever listens polls as well
+                _log.warning("database_notify_failed", channels=sorted(channels), error=str(error))
+            await asyncio.sleep(NOTIFY_SECONDS)
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._notifier is not None:
+            self._notifier.cancel()
+            await asyncio.gather(self._notifier, return_exceptions=True)
         await self.engine.dispose()
 
     async def listen(self, channel: str, wake: asyncio.Event) -> None:
@@ -131,6 +195,39 @@ class Database:
 
 def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _RETRYABLE
+
+
+def notify_after_commit(connection: AsyncConnection, channel: str) -> None:
+    """Notify a channel once the transaction of `in_tx` has committed.
+
+    Not by NOTIFY inside it: PostgreSQL lets transactions that notify commit one after the other, each waiting for the disk. If
+    this process dies in between nobody is told, which is why whoever listens polls as well.
+    """
+    connection.info.setdefault(_TO_NOTIFY, set()).add(channel)
+
+
+_JSON = json.JSONDecoder()
+
+
+def _from_json(text: str) -> Any:
+    """Return what `json.loads` would, faster: PostgreSQL writes nothing before a value, and nothing after it."""
+    return _JSON.raw_decode(text)[0]
+
+
+def _require_open(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Have the pool replace a connection that the server has closed; asyncpg knows without asking it."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+async def _again_if_lost(work: Callable[[], Awaitable[T]]) -> T:
+    """Run `work` that changes nothing, and once more if its connection broke: the pool then makes new ones."""
+    try:
+        return await work()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return await work()
 
 
 @asynccontextmanager

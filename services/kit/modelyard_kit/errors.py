@@ -93,15 +93,18 @@ class ResourceInUse(DomainError):
         resource_type: what it is.
         name: its full name.
         uses: what uses it, as in "alias champion"; at least one.
+        way_out: what to do, if there is more than to end every use.
     """
 
     reason = "RESOURCE_IN_USE"
     code = "FAILED_PRECONDITION"
 
-    def __init__(self, resource_type: str, name: str, uses: Sequence[str]) -> None:
+    def __init__(
+        self, resource_type: str, name: str, uses: Sequence[str], *, way_out: str = "end that first"
+    ) -> None:
         label = resource_type.replace("_", " ")
         super().__init__(
-            f"{label} {name!r} is in use: {'; '.join(uses)}",
+            f"{label} {name!r} is in use: {'; '.join(uses)}; {way_out}",
             metadata={"resource_type": resource_type, "name": name},
             violations=[Violation(name, use) for use in uses],
         )

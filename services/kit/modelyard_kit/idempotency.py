@@ -10,6 +10,7 @@ import hashlib
 from typing import Any
 
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, func, insert, select
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit import limits
@@ -31,6 +32,7 @@ def requests_table(metadata: MetaData) -> Table:
 
 
 _requests = requests_table(MetaData())
+_CLAIM = upsert(_requests).on_conflict_do_nothing().returning(_requests.c.resource_id)
 
 
 def create(operations: Any) -> None:
@@ -41,6 +43,34 @@ def create(operations: Any) -> None:
 def fingerprint(content: bytes) -> str:
     """Return what identifies the content of a request: give it everything but the `request_id`."""
     return hashlib.sha256(content).hexdigest()
+
+
+async def claim(
+    connection: AsyncConnection,
+    *,
+    principal_id: str,
+    method: str,
+    request_id: str,
+    fingerprint: str,
+    resource_id: str,
+) -> str | None:
+    """Note that this request makes a resource, or return the id of the one that it made before.
+
+    Like `replay` and `remember` in one statement, for work that comes before everything else and knows the id that it will give.
+    The same request at the same time waits here until the first one has ended, at READ COMMITTED too.
+
+    Raises:
+        RequestIdReused: it was used with other content.
+        LimitExceeded: it is longer than the limit `request_id_length`.
+    """
+    if not request_id:
+        return None
+    limits.check("request_id_length", len(request_id))
+    key = {"principal_id": principal_id, "method": method, "request_id": request_id}
+    new = key | {"fingerprint": fingerprint, "resource_id": resource_id}
+    if (await connection.execute(_CLAIM, new)).one_or_none() is not None:
+        return None
+    return await replay(connection, **key, fingerprint=fingerprint)
 
 
 async def replay(

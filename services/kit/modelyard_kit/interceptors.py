@@ -1,7 +1,7 @@
 """What happens around every call, in one ordered list.
 
-Each layer is an async context manager around the handler, written once and applied to all four shapes of RPC. The order is the
-order of `LAYERS` in `CallChain`, outermost first:
+Each layer is a coroutine that awaits the rest of the call, written once and applied to all four shapes of RPC: a handler that
+streams its answers is one more coroutine, which writes them. The order is that of `CallChain.layers`, outermost first:
 
 1. request id: first, so that every log line and error below carries it;
 2. telemetry: outside the error translation, so that refusals are counted and traced with their final status;
@@ -14,10 +14,11 @@ order of `LAYERS` in `CallChain`, outermost first:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,8 +48,16 @@ from modelyard_kit.ids import new_id
 
 DOMAIN = "modelyard"
 DEFAULT_TIMEOUT = timedelta(seconds=60)
+PATIENCE_SECONDS = 60.0
+"""Time in which a watcher must take an answer."""
 _HEALTH = "/grpc.health.v1.Health/"
 _REFLECTION = "/grpc.reflection."
+_SHAPES = {  # by whether requests and answers are streams
+    (False, False): "unary_unary",
+    (True, False): "stream_unary",
+    (False, True): "unary_stream",
+    (True, True): "stream_stream",
+}
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 _log = structlog.get_logger()
@@ -61,6 +70,7 @@ class Incoming:
     method: str
     context: Any
     metadata: Mapping[str, str | bytes]
+    given: Any  # the request, or the iterator of requests
     request: Any = None  # None while the caller streams its requests
     streaming: bool = False  # whether the answer is a stream
 
@@ -70,7 +80,10 @@ class Incoming:
         return value if isinstance(value, str) else ""
 
 
-Layer = Callable[[Incoming], AbstractAsyncContextManager[None]]
+Proceed = Callable[[Incoming], Awaitable[Any]]
+"""The rest of a call: the layers further in, and the handler. Returns its response; None if that is a stream."""
+
+Layer = Callable[[Incoming, Proceed], Awaitable[Any]]
 
 
 class CallChain(grpc.aio.ServerInterceptor):
@@ -87,6 +100,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._rules = {f"/{full_name}/{rpc}": rule for rpc, rule in access.items()}
         self._verifier = verifier
         self._grants = grants
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._watches: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.Task[Any]] = set()
         self._durations = telemetry.meter().create_histogram(
@@ -107,41 +121,53 @@ class CallChain(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return the handler with the layers around it; health checks and unknown methods pass as they are."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if method in self._wrapped:
+            return self._wrapped[method]
+        handler = await continuation(handler_call_details)
         if handler is None or method.startswith(_HEALTH):
             return handler
-        pairs = handler_call_details.invocation_metadata or ()
-        return self._wrap(handler, method, dict(pairs))
+        self._wrapped[method] = self._wrap(handler, method)
+        return self._wrapped[method]
 
-    def _wrap(
-        self, handler: grpc.RpcMethodHandler[Any, Any], method: str, metadata: Mapping[str, str | bytes]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        any_handler: Any = handler
+    def _wrap(self, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        shape = _SHAPES[handler.request_streaming, handler.response_streaming]
+        behaviour = getattr(handler, shape)
 
-        def incoming(request_or_iterator: Any, context: Any) -> Incoming:
-            request = None if handler.request_streaming else request_or_iterator
-            return Incoming(method, context, metadata, request, handler.response_streaming)
+        async def answer_once(incoming: Incoming) -> Any:
+            return await behaviour(incoming.given, incoming.context)
 
-        async def answer_once(request_or_iterator: Any, context: Any) -> Any:
-            behaviour = any_handler.stream_unary if handler.request_streaming else any_handler.unary_unary
-            async with self._around(incoming(request_or_iterator, context)):
-                return await behaviour(request_or_iterator, context)
+        async def answer_stream(incoming: Incoming) -> None:
+            async for response in behaviour(incoming.given, incoming.context):
+                await incoming.context.write(response)
 
-        async def answer_stream(request_or_iterator: Any, context: Any) -> AsyncIterator[Any]:
-            behaviour = any_handler.stream_stream if handler.request_streaming else any_handler.unary_stream
-            async with self._around(incoming(request_or_iterator, context)), self._endable(method, context):
-                async for response in behaviour(request_or_iterator, context):
-                    yield response
+        async def answer_watch(incoming: Incoming) -> None:
+            async with aclosing(behaviour(incoming.given, incoming.context)) as responses:
+                async for response in responses:
+                    await _hand_over(incoming.context, response)
 
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[handler.request_streaming, handler.response_streaming]
-        around: Any = answer_stream if handler.response_streaming else answer_once
-        return make(around, handler.request_deserializer, handler.response_serializer)
+        layers = self.layers
+        proceed: Proceed = answer_once
+        if handler.response_streaming:
+            proceed = answer_stream
+            if not handler.request_streaming and _is_endless(self._rules.get(method)):
+                layers, proceed = (*layers, self._endable), answer_watch
+        for layer in reversed(layers):
+            proceed = _inside(layer, proceed)
+
+        async def serve(request_or_iterator: Any, context: Any) -> Any:
+            incoming = Incoming(
+                method=method,
+                context=context,
+                metadata=dict(context.invocation_metadata() or ()),
+                given=request_or_iterator,
+                request=None if handler.request_streaming else request_or_iterator,
+                streaming=handler.response_streaming,
+            )
+            return await proceed(incoming)
+
+        make: Any = getattr(grpc, f"{shape}_rpc_method_handler")
+        return make(serve, handler.request_deserializer, handler.response_serializer)  # type: ignore[no-any-return]
 
     def end_watches(self) -> None:
         """End the streams that are watched for ever, which would otherwise hold up a clean stop."""
@@ -149,52 +175,43 @@ class CallChain(grpc.aio.ServerInterceptor):
         for task in self._watches:
             task.cancel()
 
-    @asynccontextmanager
-    async def _endable(self, method: str, context: Any) -> AsyncIterator[None]:
+    async def _endable(self, incoming: Incoming, proceed: Proceed) -> Any:
+        """Innermost, around the handlers of endless streams alone."""
         task = asyncio.current_task()
-        if task is None or not _is_endless(self._rules.get(method)):
-            yield
-            return
+        if task is None:
+            raise RuntimeError("a call runs in a task")
         self._watches.add(task)
         try:
-            yield
+            return await proceed(incoming)
         except asyncio.CancelledError:
             if task not in self._ended:
                 raise
             # A handler that is merely cancelled sends no status, and the server would wait for it as for one that runs.
             task.uncancel()
-            await context.abort(
+            await incoming.context.abort(
                 grpc.StatusCode.UNAVAILABLE, "the service stops; watch again, from where you were"
             )
         finally:
             self._watches.discard(task)
             self._ended.discard(task)
 
-    @asynccontextmanager
-    async def _around(self, incoming: Incoming) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for layer in self.layers:
-                await stack.enter_async_context(layer(incoming))
-            yield
-
-    @asynccontextmanager
-    async def _request_id(self, incoming: Incoming) -> AsyncIterator[None]:
+    async def _request_id(self, incoming: Incoming, proceed: Proceed) -> Any:
         given = incoming.text("x-request-id")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+        # The context variables of this call alone: the server runs every call as a task of its own.
         set_current_call(Call(NOBODY, request_id))
-        with structlog.contextvars.bound_contextvars(request_id=request_id, method=incoming.method):
-            yield
+        structlog.contextvars.bind_contextvars(request_id=request_id, method=incoming.method)
+        return await proceed(incoming)
 
-    @asynccontextmanager
-    async def _telemetry(self, incoming: Incoming) -> AsyncIterator[None]:
+    async def _telemetry(self, incoming: Incoming, proceed: Proceed) -> Any:
         begin = time.perf_counter()
-        parent = telemetry.incoming_context(incoming.metadata.items())
+        parent = telemetry.incoming_context(incoming.metadata)
         name = incoming.method.removeprefix("/")
         with telemetry.tracer().start_as_current_span(
             name, context=parent, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                yield
+                return await proceed(incoming)
             finally:
                 # None until a status was set: then the call ended well.
                 code = incoming.context.code() or grpc.StatusCode.OK
@@ -207,10 +224,9 @@ class CallChain(grpc.aio.ServerInterceptor):
                 self._durations.record(duration, {"rpc.method": name, "rpc.grpc.status_code": code_name})
                 _log.debug("call", status=code_name, milliseconds=round(duration, 3))
 
-    @asynccontextmanager
-    async def _errors(self, incoming: Incoming) -> AsyncIterator[None]:
+    async def _errors(self, incoming: Incoming, proceed: Proceed) -> Any:
         try:
-            yield
+            return await proceed(incoming)
         except DomainError as error:
             await abort(incoming.context, error)
         except TimeoutError:
@@ -222,8 +238,7 @@ class CallChain(grpc.aio.ServerInterceptor):
             _log.exception("internal_error", error_id=error_id)
             await abort(incoming.context, Internal(error_id))
 
-    @asynccontextmanager
-    async def _identity(self, incoming: Incoming) -> AsyncIterator[None]:
+    async def _identity(self, incoming: Incoming, proceed: Proceed) -> Any:
         if not isinstance(self._rules.get(incoming.method), Public):
             scheme, _, token = incoming.text("authorization").partition(" ")
             if scheme.lower() != "bearer" or not token:
@@ -231,31 +246,50 @@ class CallChain(grpc.aio.ServerInterceptor):
             principal = await self._verifier.verify(token.strip())
             set_current_call(replace(current_call(), principal=principal))
             structlog.contextvars.bind_contextvars(principal=principal.name)
-        yield
+        return await proceed(incoming)
 
-    @asynccontextmanager
-    async def _permission(self, incoming: Incoming) -> AsyncIterator[None]:
+    async def _permission(self, incoming: Incoming, proceed: Proceed) -> Any:
         reflection = incoming.method.startswith(_REFLECTION)
         rule = AUTHENTICATED if reflection else self._rules[incoming.method]
-        await authorize(rule, current_call().principal, self._grants, incoming.request)
-        yield
+        call = current_call()
+        permit = await authorize(rule, call.principal, self._grants, incoming.request)
+        set_current_call(replace(call, permit=permit))
+        return await proceed(incoming)
 
-    @asynccontextmanager
-    async def _deadline(self, incoming: Incoming) -> AsyncIterator[None]:
+    async def _deadline(self, incoming: Incoming, proceed: Proceed) -> Any:
         remaining = incoming.context.time_remaining()
         if remaining is None and (incoming.streaming or incoming.request is None):
-            yield
-            return
+            return await proceed(incoming)
         seconds = DEFAULT_TIMEOUT.total_seconds() if remaining is None else remaining
         deadline = datetime.now(UTC) + timedelta(seconds=min(seconds, 86_400.0))
         set_current_call(replace(current_call(), deadline=deadline))
         async with asyncio.timeout(seconds):
-            yield
+            return await proceed(incoming)
+
+
+def _inside(layer: Layer, proceed: Proceed) -> Proceed:
+    return lambda incoming: layer(incoming, proceed)
 
 
 def _is_endless(rule: Rule | None) -> bool:
     """Return whether a stream under this rule never ends by itself; services only watch each other."""
     return isinstance(rule, Services) or (isinstance(rule, Authenticated) and rule.endless)
+
+
+async def _hand_over(context: Any, response: Any) -> None:
+    """Send an answer of a watch. A caller who does not take answers is let go: it comes back, or it is dead."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await context.write(response)
+    except TimeoutError:
+        # Within a time of its own: what says so waits behind the answer that was not taken.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await context.abort(
+                    grpc.StatusCode.UNAVAILABLE,
+                    f"no answer was taken for {PATIENCE_SECONDS:g} s; watch again, from where you were",
+                )
+        raise asyncio.CancelledError from None
 
 
 def grpc_code(number: int) -> grpc.StatusCode:

@@ -45,8 +45,13 @@ _TABLE = (
         "lineage_relation_length", 63, "characters", "relation of an edge of lineage, or role of a data set"
     ),
     Limit("lineage_edges_per_answer", 1_000, "edges", "edges of lineage in one answer; more are left out"),
+    Limit("lineage_edges_per_walk", 20_000, "edges", "edges of lineage that are read for one answer"),
     Limit("lineage_depth", 20, "edges", "distance that one question about lineage reaches; more means this"),
     Limit("lineage_ancestry_edges", 100_000, "edges", "edges of lineage upstream of a node"),
+    Limit(
+        "watches_per_principal", 100, "watches", "watches of one principal that run at once, in one process"
+    ),
+    Limit("watches_per_process", 1_000, "watches", "watches of everybody that run at once, in one process"),
     Limit("request_id_length", 64, "characters", "request_id of a create"),
     Limit("files_per_artifact", 100_000, "files", "files of an artifact"),
     Limit("path_bytes", 1_024, "bytes", "path of a file in an artifact"),

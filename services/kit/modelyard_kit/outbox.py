@@ -1,7 +1,7 @@
 """The transactional outbox: a change and the event that tells of it commit together.
 
-The relay delivers every event at least once, in the order of their positions; consumers drop ids they have seen. NOTIFY wakes
-it, polling guarantees.
+The relay delivers every event at least once, in the order of their positions; consumers drop ids they have seen. A NOTIFY soon
+after the commit wakes it, polling guarantees.
 
 A service whose outbox is also read by watchers needs more than positions. They are given out when a row is inserted, so a
 slow transaction may commit a lower position after a reader has passed it, and a reader that remembers "I am at position 7"
@@ -11,8 +11,9 @@ that has no number, in the order of positions. So
 
 - numbers become visible in their order: a transaction that numbers commits before the next one may begin to;
 - nothing is skipped: a row that commits late simply gets a later number;
-- what happened to one resource keeps its order: a change that waited for an earlier one to the same row began, or was begun
-  again, after that was committed, so it has a higher position, and whoever sees it also sees the earlier one.
+- what happened to one resource keeps its order: a change that waited for an earlier one to the same row was begun again after
+  that was committed, or (at READ COMMITTED) wrote its event after it, so it has a higher position, and whoever sees it also
+  sees the earlier one.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_kit.access import Link, ResourceType
 from modelyard_kit.auth import Kind, Principal
 from modelyard_kit.clock import utc_now
-from modelyard_kit.db import Database
+from modelyard_kit.db import Database, notify_after_commit
 from modelyard_kit.errors import DomainError
 from modelyard_kit.ids import new_id
 
@@ -85,8 +86,12 @@ Sink = Callable[[Sequence[Event]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Extent:
-    """What a sequenced outbox holds: events with numbers over `pruned`, up to `last`."""
+    """What a sequenced outbox holds: events with numbers over `pruned`, up to `last`.
 
+    The numbers say something only together with `feed_id`, which no other database has.
+    """
+
+    feed_id: str
     pruned: int
     last: int
 
@@ -117,7 +122,7 @@ def outbox_table(metadata: MetaData, *, sequenced: bool = False) -> Table:
             table.append_column(part)
         table.append_constraint(UniqueConstraint("sequence", name="outbox_sequence_key"))
         Index("outbox_unsequenced", table.c.position, postgresql_where=text("sequence IS NULL"))
-        Table("outbox_head", metadata, *_head_parts())
+        Table("outbox_head", metadata, *_head_parts(), _feed_id())
     return table
 
 
@@ -139,9 +144,16 @@ def _head_parts() -> list[Any]:
     ]
 
 
+def _feed_id() -> Column[Any]:
+    # Made once, by the database itself, so that the numbers of another one can be told apart.
+    return Column("feed_id", Uuid(as_uuid=False), nullable=False, server_default=text("gen_random_uuid()"))
+
+
 _outbox = outbox_table(MetaData())
 _sequenced = outbox_table(MetaData(), sequenced=True)
 _head = _sequenced.metadata.tables["outbox_head"]
+_APPEND = insert(_outbox)
+_APPEND_SEQUENCED = insert(_sequenced)
 
 
 def create(operations: Any) -> None:
@@ -159,6 +171,11 @@ def add_sequence(operations: Any) -> None:
     )
     operations.create_table("outbox_head", *_head_parts())
     operations.execute("INSERT INTO outbox_head DEFAULT VALUES")
+
+
+def add_feed_id(operations: Any) -> None:
+    """Give a sequenced outbox an id of its own, in a later migration; `operations` is `alembic.op`."""
+    operations.add_column("outbox_head", _feed_id())
 
 
 async def append(
@@ -187,16 +204,18 @@ async def append(
         "data": dict(event.data),
     }
     if scope is None:
-        await connection.execute(insert(_outbox).values(values))
-    else:
+        await connection.execute(_APPEND, values)
+    elif isinstance(scope, ColumnElement):
         await connection.execute(insert(_sequenced).values(values | {"scope": scope}))
-    await connection.execute(select(func.pg_notify(CHANNEL, "")))
+    else:
+        await connection.execute(_APPEND_SEQUENCED, values | {"scope": scope})
+    notify_after_commit(connection, CHANNEL)
 
 
 async def extent(connection: AsyncConnection) -> Extent:
     """Return which numbers a sequenced outbox holds at the moment."""
-    row = (await connection.execute(select(_head.c.pruned, _head.c.sequence))).one()
-    return Extent(row.pruned, row.sequence)
+    row = (await connection.execute(select(_head.c.feed_id, _head.c.pruned, _head.c.sequence))).one()
+    return Extent(row.feed_id, row.pruned, row.sequence)
 
 
 class Sequencer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from modelyard_kit.config import Settings
 
 _NAME = "modelyard"
+_TRACE_KEYS = frozenset(propagate.get_global_textmap().fields)
 
 
 def configure_logging(settings: Settings, service: str) -> None:
@@ -118,7 +119,9 @@ def outgoing_context() -> list[tuple[str, str]]:
     return list(carrier.items())
 
 
-def incoming_context(metadata: Iterable[tuple[str, str | bytes]]) -> Any:
-    """Return the trace context that a call brought along."""
-    carrier: Mapping[str, str] = {key: value for key, value in metadata if isinstance(value, str)}
+def incoming_context(metadata: Mapping[str, str | bytes]) -> Any:
+    """Return the trace context that a call brought along; None if it brought none."""
+    if not metadata.keys() & _TRACE_KEYS:
+        return None
+    carrier = {key: value for key, value in metadata.items() if isinstance(value, str)}
     return propagate.extract(carrier)

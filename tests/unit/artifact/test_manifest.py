@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from modelyard_artifact.manifest import build, collisions, path_problem
 from modelyard_artifact.models import FileEntry
+from modelyard_kit.limits import LIMITS
 
 A = hashlib.sha256(b"a").hexdigest()
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -79,7 +80,9 @@ def test_bad_paths(path: str, says: str) -> None:
 
 
 def test_longest_path() -> None:
-    assert path_problem("ü" * 512) is None
+    maximum = LIMITS["path_bytes"].maximum
+    assert path_problem("ü" * (maximum // 2)) is None
+    assert path_problem("ü" * (maximum // 2) + "x") is not None
 
 
 @given(st.text(min_size=1, max_size=40))

@@ -92,6 +92,10 @@ def test_number_of_files_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert error.value.metadata["limit"] == "files_per_artifact"
 
 
+def test_a_chunk_has_the_published_size() -> None:
+    assert LIMITS["chunk_bytes"].maximum == CHUNK_BYTES
+
+
 def test_pieces() -> None:
     upload_id = new_id()
     header = BlobHeader(upload_id=upload_id, sha256=A, offset=3)

@@ -26,7 +26,13 @@ class FakeResolvers:
             raise Asked(path)
         return (SYSTEM,)
 
+    async def container(self, path: Path) -> Chain:
+        raise Asked(path)
+
     async def version(self, ref: VersionRef) -> Chain:
+        raise Asked(ref)
+
+    async def whole_version(self, ref: VersionRef) -> Chain:
         raise Asked(ref)
 
     async def container_of(self, kind: ResourceType, resource_id: str) -> Chain:
@@ -65,7 +71,11 @@ def test_services_alone_resolve_and_anybody_lists_catalogs() -> None:
         (service.GetAliasAtRequest(model=NAME), P.READ_METADATA, ("prod", "ml", "iris")),
         (service.RollbackAliasRequest(model=NAME), P.EDIT, ("prod", "ml", "iris")),
         (service.FailModelVersionRequest(name=f"{NAME}/1"), P.CREATE_VERSION, ("prod", "ml", "iris")),
-        (service.GetModelVersionRequest(name=f"models:/{NAME}@a"), P.READ_METADATA, ("prod", "ml", "iris")),
+        (
+            service.GetModelVersionRequest(name=f"models:/{NAME}@a"),
+            P.READ_METADATA,
+            VersionRef(("prod", "ml", "iris"), alias="a"),
+        ),
         (service.ListModelVersionsRequest(model=NAME), P.READ_METADATA, ("prod", "ml", "iris")),
         (service.SetAliasesRequest(model=NAME), P.EDIT, ("prod", "ml", "iris")),
         (service.SetMetricsRequest(name=f"{NAME}/1"), P.EDIT, ("prod", "ml", "iris")),

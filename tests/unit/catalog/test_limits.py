@@ -105,7 +105,10 @@ OF_SIZE: dict[str, Make] = {
     "lineage_relation_length": lambda size: recorded(relation="é" * size),
 }
 ELSEWHERE = {
+    "watches_per_principal": "tests/conformance/test_catalog_feed.py",
+    "watches_per_process": "tests/conformance/test_catalog_feed.py",
     "lineage_ancestry_edges": "tests/conformance/test_catalog_lineage.py",
+    "lineage_edges_per_walk": "tests/conformance/test_catalog_lineage.py",
     "lineage_edges_per_answer": "tests/conformance/test_catalog_lineage.py",
     "lineage_depth": "tests/unit/catalog/test_lineage_messages.py",
 }

@@ -16,11 +16,14 @@ from modelyard.api.inference.v1.inference_service_pb2 import (
     FindDeploymentsResponse,
     ListDeploymentsRequest,
     ListDeploymentsResponse,
+    ResolveResourceRequest,
+    ResolveResourceResponse,
 )
 from modelyard_catalog.models import ModelVersion, VersionState
 from modelyard_catalog.neighbours import ArtifactService, GovernanceService, InferenceService
 from modelyard_kit.access import SYSTEM, Link, ResourceType
 from modelyard_kit.errors import DomainError, InvalidField, NotFound, PeerUnavailable, PolicyUnmet
+from modelyard_kit.protos import chain_to_proto
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VERSION = ModelVersion(
@@ -55,7 +58,11 @@ class FakePeers:
         self.asked: list[Any] = []
         self.artifact = SimpleNamespace(GetArtifact="GetArtifact")
         self.governance = SimpleNamespace(EvaluateGate="EvaluateGate")
-        self.inference = SimpleNamespace(FindDeployments="FindDeployments", ListDeployments="ListDeployments")
+        self.inference = SimpleNamespace(
+            FindDeployments="FindDeployments",
+            ListDeployments="ListDeployments",
+            ResolveResource="ResolveResource",
+        )
 
     async def call(self, method: str, request: object, *, timeout: float = 5.0) -> object:
         self.asked.append((method, request))
@@ -106,6 +113,17 @@ async def test_deployments_are_told_by_name() -> None:
     service, peers = build(InferenceService, ListDeploymentsResponse(deployments=[{"name": "prod.ml.live"}]))
     assert await service.inside("prod.ml") == ["prod.ml.live"]
     assert peers.asked == [("ListDeployments", ListDeploymentsRequest(schema="prod.ml", page_size=1_000))]
+
+
+async def test_the_chain_of_a_deployment_is_told_by_name_and_by_id() -> None:
+    chain = (Link(ResourceType.DEPLOYMENT, "d", "prod.ml.live", "owner"), SYSTEM)
+    service, peers = build(InferenceService, ResolveResourceResponse(chain=chain_to_proto(chain)))
+    assert await service.chain(name="prod.ml.live") == chain
+    assert await service.chain(deployment_id="d") == chain
+    assert peers.asked == [
+        ("ResolveResource", ResolveResourceRequest(name="prod.ml.live")),
+        ("ResolveResource", ResolveResourceRequest(id="d")),
+    ]
 
 
 @pytest.mark.parametrize("error", [PeerUnavailable("artifact"), PeerUnavailable("governance")])

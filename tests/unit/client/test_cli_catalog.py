@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from google.protobuf.struct_pb2 import Struct
 
 from modelyard import contexts
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
+from modelyard.api.catalog.v1 import lineage_pb2
 from modelyard.contexts import Context
 
 from .fake import Fake, Refusal
@@ -46,6 +48,40 @@ def test_lists_take_filters_and_show_how_to_undelete(connected: Fake) -> None:
         sent = connected.requests(rpc)[-1]
         assert (sent.filter, sent.order_by, sent.show_deleted) == ("name LIKE 'a%'", "name", True)
     assert "delete" not in modelyard("models", "list", "prod.ml").stdout
+
+
+def test_what_is_in_something_deleted_is_listed_by_its_id(connected: Fake) -> None:
+    connected.answers["ListModels"] = lambda _: pb.ListModelsResponse(models=[DELETED])
+    table = modelyard("models", "list", "--schema-id", "s1").stdout.splitlines()
+    assert table[0].split()[-1] == "id"  # to go on inside, and to undelete
+    modelyard("schemas", "list", "--catalog-id", "c1")
+    modelyard("versions", "list", "--model-id", "m1")
+    for rpc, field in (("ListModels", "schema"), ("ListSchemas", "catalog"), ("ListModelVersions", "model")):
+        (sent,) = connected.requests(rpc)
+        assert (getattr(sent, field), getattr(sent, f"{field}_id")) == ("", f"{field[0]}1")
+
+
+def test_metrics_are_shown_as_they_are(connected: Fake) -> None:
+    stored = Struct()
+    stored.update({"ok": True, "none": None, "loss": {"train": 0.5, "test": None}, "note": "good"})
+    version = {"name": VERSION, "metrics": stored.fields}
+    connected.answers["GetModelVersion"] = lambda _: pb.GetModelVersionResponse(model_version=version)
+    lines = [line.split(maxsplit=1) for line in modelyard("metrics", "show", VERSION).stdout.splitlines()]
+    assert [[name, value.strip()] for name, value in lines] == [
+        ["loss", '{"test": null, "train": 0.5}'],
+        ["none", "null"],
+        ["note", "good"],
+        ["ok", "true"],
+    ]
+    assert json.loads(modelyard("metrics", "show", VERSION, "-o", "json").stdout)["none"] is None
+
+
+def test_a_metric_that_was_meant_to_be_json_is_refused(connected: Fake) -> None:
+    for text in ("m=[[1,2],[3", "m={a:1}", 'm="x'):
+        result = modelyard("metrics", "set", VERSION, text)
+        assert result.exit_code == 2
+        assert "begins like JSON and is none" in " ".join(result.stderr.replace("│", " ").split())
+    assert not connected.requests("SetMetrics")
 
 
 def test_rename_move_and_update(connected: Fake) -> None:
@@ -243,11 +279,15 @@ def graph(connected: Fake) -> Fake:
         edge(iris, ("DEPLOYMENT", MODEL), "deployed_as"),
         edge(iris, hidden, "copied_to"),
     ]
-    version = {"id": f"id of {VERSION}", "name": VERSION}
-    connected.answers.update(
-        QueryLineage=lambda _: pb.QueryLineageResponse(edges=edges),
-        GetModelVersion=lambda _: pb.GetModelVersionResponse(model_version=version),
-    )
+
+    def answer(request: pb.QueryLineageRequest) -> pb.QueryLineageResponse:
+        name = (
+            VERSION if request.node.kind == lineage_pb2.LineageNode.KIND_MODEL_VERSION else request.node.name
+        )
+        start = lineage_pb2.LineageNode(kind=request.node.kind, name=name, id=f"id of {name}")
+        return pb.QueryLineageResponse(edges=edges, node=start)
+
+    connected.answers["QueryLineage"] = answer
     return connected
 
 
@@ -266,9 +306,13 @@ def test_lineage_is_a_tree(graph: Fake) -> None:
     ]
     (sent,) = graph.requests("QueryLineage")
     assert (sent.node.name, sent.direction, sent.depth) == (f"{MODEL}@champion", 3, 3)
-    upstream = modelyard("lineage", "show", VERSION, "--direction", "upstream").stdout
-    assert "made from" in upstream
-    assert "went into" not in upstream
+    for verb in (("show", VERSION, "--direction", "upstream"), ("upstream", VERSION)):
+        upstream = modelyard("lineage", *verb).stdout
+        assert "made from" in upstream
+        assert "went into" not in upstream
+    assert "made from" not in modelyard("lineage", "downstream", VERSION, "--depth", "2").stdout
+    _, _, up, down = graph.requests("QueryLineage")
+    assert ((up.direction, up.depth), (down.direction, down.depth)) == ((1, 20), (2, 2))
 
 
 def test_lineage_of_other_things_and_as_json(graph: Fake) -> None:
@@ -279,9 +323,10 @@ def test_lineage_of_other_things_and_as_json(graph: Fake) -> None:
         f"model version {VERSION}  trained_on",
         f"deployment {MODEL}  deployed_as",
     ]
-    assert not graph.requests("GetModelVersion")
+    prefixed = modelyard("lineage", "downstream", "dataset:s3://lake/iris")
+    assert prefixed.stdout == shown.stdout
     found = json.loads(modelyard("lineage", "show", VERSION, "-o", "json").stdout)
-    assert (len(found["edges"]), found["truncated"]) == (6, False)
+    assert (len(found["edges"]), found["truncated"], found["node"]["name"]) == (6, False, VERSION)
     assert modelyard("lineage", "show", VERSION, "--kind", "thing").exit_code == 2
     assert modelyard("lineage", "show", VERSION, "--depth", "21").exit_code == 2
 
@@ -291,6 +336,64 @@ def test_lineage_says_when_there_is_none_or_more(graph: Fake) -> None:
     result = modelyard("lineage", "show", VERSION)
     assert result.stdout == ""
     assert result.stderr.startswith("nothing is recorded\nthere is more")
+
+
+def test_nodes_are_typed_by_kind_and_name(connected: Fake) -> None:
+    known = "0198c0de-0000-7000-8000-000000000001"
+    for text in ("run:train:7", "deployment:prod.ml.iris", f"deployment:{known}", "models:/prod.ml.iris"):
+        assert modelyard("lineage", "show", text).exit_code == 0
+    job = modelyard("lineage", "show", "job:airflow://scoring", "--version", "7", "--digest", "aa")
+    assert job.exit_code == 0
+    sent = [request.node for request in connected.requests("QueryLineage")]
+    assert [(n.kind, n.name, n.id) for n in sent] == [
+        (2, "train:7", ""),
+        (4, "prod.ml.iris", ""),
+        (4, "", known),
+        (3, "prod.ml.iris", ""),
+        (5, "airflow://scoring", ""),
+    ]
+    assert (sent[-1].version, sent[-1].digest) == ("7", "aa")
+    refused = modelyard("lineage", "show", VERSION, "--version", "7")
+    assert refused.exit_code == 2
+    assert "has no version or digest" in " ".join(refused.stderr.split())
+
+
+def test_a_deleted_deployment_says_so(connected: Fake) -> None:
+    gone = {
+        "kind": "KIND_DEPLOYMENT",
+        "name": MODEL,
+        "id": "d",
+        "delete_time": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    made = edge(("MODEL_VERSION", VERSION), ("RUN", "r")) | {"target": gone}
+    start = lineage_pb2.LineageNode(kind=3, name=VERSION, id=f"id of {VERSION}")  # type: ignore[arg-type]
+    connected.answers["QueryLineage"] = lambda _: pb.QueryLineageResponse(edges=[made], node=start)
+    assert f"deployment {MODEL}  (deleted 2026-01-02)" in modelyard("lineage", "show", VERSION).stdout
+
+
+def test_edges_are_recorded_and_removed(connected: Fake) -> None:
+    nodes = (
+        "dataset:s3://lake/iris",
+        "job:airflow://scoring",
+        "--source-version",
+        "2",
+        "--target-version",
+        "7",
+    )
+    relation = ("--relation", "scored_by")
+    result = modelyard("lineage", "record", *nodes, *relation, "--anchor", "prod.ml")
+    said = "dataset s3://lake/iris 2 -> batch job airflow://scoring 7 (scored_by)"
+    assert result.stdout == f"Recorded {said}.\n"
+    (sent,) = connected.requests("RecordLineage")
+    assert (sent.anchor, sent.edges[0].source.version, sent.edges[0].target.version) == ("prod.ml", "2", "7")
+    refused = modelyard("lineage", "delete", *nodes, *relation, stdin="n\n")
+    assert (refused.exit_code, refused.stdout.strip()) == (1, "n")  # what was typed
+    assert f"Remove {said}?" in refused.stderr
+    assert not connected.requests("DeleteLineage")
+    for agreed in (("--yes",), ()):
+        removed = modelyard("lineage", "delete", *nodes, *relation, *agreed, stdin="y\n")
+        assert removed.stdout.endswith(f"Removed {said}.\n")
+    assert [list(request.edges) for request in connected.requests("DeleteLineage")] == [list(sent.edges)] * 2
 
 
 def test_inputs_are_recorded(connected: Fake) -> None:

@@ -49,6 +49,40 @@ def test_edges_of_every_kind_are_recorded(fake: Fake, client: Client) -> None:
         (3, 5, ""),
     ]
     assert not edges[0].HasField("create_time")
+    assert fake.requests("RecordLineage")[0].anchor == "prod.ml.iris"
+
+
+def test_edges_between_other_things_have_an_anchor(fake: Fake, client: Client) -> None:
+    edge = LineageEdge(source=LineageNode.dataset("raw"), target=LineageNode.dataset("clean"))
+    client.lineage.record(edge)
+    client.lineage.record(edge, anchor="prod.ml")
+    assert [request.anchor for request in fake.requests("RecordLineage")] == ["", "prod.ml"]
+
+
+def test_edges_of_an_answer_can_be_removed_and_asked_from(fake: Fake, client: Client) -> None:
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    gone = LineageNode(kind=LineageKind.DEPLOYMENT, id="d1", name="prod.ml.iris", delete_time=when)
+    job = LineageNode.batch_job("airflow://scoring", run="7", digest="sha256:aa")
+    edge = LineageEdge(source=gone, target=job, relation="scored_by", recorded_by="ada", create_time=when)
+    client.lineage.delete(edge)
+    (sent,) = fake.requests("DeleteLineage")[0].edges
+    assert (sent.source.id, sent.target.version, sent.target.digest) == ("d1", "7", "sha256:aa")
+    assert (sent.relation, sent.recorded_by, sent.HasField("create_time")) == ("scored_by", "", False)
+    client.lineage.downstream(gone)
+    assert fake.requests("QueryLineage")[0].node.id == "d1"
+
+
+def test_pages_are_followed_up_to_the_limit(fake: Fake, client: Client) -> None:
+    def answer(request: pb.QueryLineageRequest) -> pb.QueryLineageResponse:
+        edges = [{"relation": f"{request.page_token}{number}"} for number in range(request.page_size)]
+        token = f"{request.page_token}x"
+        return pb.QueryLineageResponse(edges=edges, truncated=True, next_page_token=token)  # type: ignore[arg-type]
+
+    fake.answers["QueryLineage"] = answer
+    found = client.lineage.upstream(VERSION, limit=2_500)
+    assert (len(found.edges), found.truncated, found.edges[-1].relation) == (2_500, True, "xx499")
+    asked = [(request.page_size, request.depth) for request in fake.requests("QueryLineage")]
+    assert asked == [(1_000, 20), (1_000, 20), (500, 20)]
 
 
 def test_the_graph_is_walked_from_a_reference_or_a_node(fake: Fake, client: Client) -> None:
@@ -102,6 +136,9 @@ def test_a_cycle_has_its_own_class(fake: Fake, client: Client) -> None:
         (lambda c: c.lineage.query("iris"), "node.name: 'iris' has 1 parts"),
         (lambda c: c.lineage.query(LineageNode(name="a")), "node.kind: is missing"),
         (lambda c: c.lineage.query(LineageNode.run("")), "node.name: is missing"),
+        (lambda c: c.lineage.query(VERSION, limit=0), "limit: 0 is less than 1"),
+        (lambda c: c.lineage.delete(), "edges: give at least one"),
+        (lambda c: c.lineage.query(LineageNode.deployment("iris")), "node.name: 'iris' has 1 parts"),
         (lambda c: c.lineage.query(VERSION, direction="up"), "direction: 'up' is none of UPSTREAM"),
     ],
 )

@@ -294,3 +294,8 @@ def test_a_saved_estimator_tells_all_but_the_version_it_was_saved_with(
     tried, unread = (request.metadata for request in fake.requests("CreateModelVersion"))
     assert (tried.algorithm, tried.framework_version) == ("LogisticRegression", "")
     assert (unread.algorithm, unread.framework) == ("", "scikit-learn")
+
+
+def test_model_and_name_the_other_way_round_are_told_apart(client: Client) -> None:
+    with pytest.raises(errors.InvalidArgument, match="name: must be a name, not a value of type object"):
+        client.log_model("prod.ml.iris", object())  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from .fake import MODULES, Fake
 
 INTERNAL = {
     "ResolveResource",
+    "RecordDeployment",
     "WatchPermissions",
     "EvaluateGate",
     "RecordEvents",
@@ -56,6 +57,9 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "GetAliasAt": lambda c: c.aliases.at(MODEL, "champion", NOON),
     "RollbackAlias": lambda c: c.aliases.rollback(MODEL, "champion"),
     "RecordLineage": lambda c: c.log_input(VERSION, types.Dataset("s3://lake/iris")),
+    "DeleteLineage": lambda c: c.lineage.delete(
+        types.LineageEdge(source=types.LineageNode.run("r"), target=types.LineageNode.batch_job("j"))
+    ),
     "QueryLineage": lambda c: c.lineage.query(VERSION),
     "GetLimits": lambda c: c.limits(),
     "SetAliases": lambda c: c.aliases.set(MODEL, {"champion": 2}, expected={"champion": 0}),

@@ -17,6 +17,7 @@ from modelyard_governance.chain import GENESIS, extend
 from modelyard_governance.models import GatedAction, Verdict
 from modelyard_kit.access import Effect, Privilege, ResourceType
 from modelyard_kit.errors import DomainError, InvalidField, LimitExceeded, NotFound
+from modelyard_kit.limits import LIMITS
 
 USER = identity_pb2.Principal.KIND_USER
 MODEL = resource_pb2.RESOURCE_TYPE_MODEL
@@ -112,7 +113,9 @@ BAD: list[tuple[Callable[[Any], object], Any, str]] = [
     ),
     (
         messages.parse_review,
-        pb.ReviewVersionRequest(model_version="a.b.c/1", decision=1, comment="x" * 1025),
+        pb.ReviewVersionRequest(
+            model_version="a.b.c/1", decision=1, comment="é" * (LIMITS["comment_length"].maximum + 1)
+        ),
         "comment",
     ),
     (messages.parse_review, pb.ReviewVersionRequest(decision=1), "model_version"),
@@ -159,6 +162,9 @@ def test_good_requests_become_values() -> None:
     assert messages.parse_grantable(grant(resource_type=SYSTEM, resource="")) == (ResourceType.SYSTEM, "")
     wanted = messages.parse_set_policy(policy(protected_aliases=["b", "a", "b"]))
     assert wanted.protected_aliases == ("a", "b")
+    longest = "é" * LIMITS["comment_length"].maximum
+    request = pb.ReviewVersionRequest(model_version="a.b.c/1", decision=2, comment=longest)
+    assert messages.parse_review(request).comment == longest
     said = messages.parse_review(pb.ReviewVersionRequest(model_version="a.b.c/1", decision=2, comment="why"))
     assert (said.reference, said.verdict) == ("a.b.c/1", Verdict.REJECT)
     assert messages.parse_gate(gate()).action is GatedAction.MOVE_ALIAS

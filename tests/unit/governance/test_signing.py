@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from modelyard_governance.models import Account
 from modelyard_governance.signing import Signer, UnusableKeyError, load_or_create_key
+from modelyard_kit import auth
 from modelyard_kit.auth import Principal, TokenVerifier, public_key
 from modelyard_kit.errors import TokenExpired, TokenInvalid
 
@@ -65,6 +67,41 @@ async def test_old_and_foreign_jwts_are_refused() -> None:
     elsewhere = Signer(ours._key, issuer="elsewhere", lifetime=timedelta(minutes=15))
     with pytest.raises(TokenInvalid, match="issuer"):
         await verifier.verify(elsewhere.sign(ADA, now=now())[0])
+
+
+async def test_a_remembered_jwt_ends_with_its_time_and_with_its_key() -> None:
+    ours, other = signer(), signer()
+    published = await ours.keys()
+    times = [now()]
+
+    async def keys(_refresh: bool) -> Mapping[str, object]:
+        return published
+
+    def clock() -> float:
+        return times[-1].timestamp()
+
+    verifier = TokenVerifier("modelyard", keys, clock=clock)
+    token, expire_time = ours.sign(ADA, now=now())
+    for _ in range(2):
+        assert (await verifier.verify(token)).name == "ada"
+    published = await other.keys()
+    with pytest.raises(TokenInvalid, match="key"):
+        await verifier.verify(token)
+    published = await ours.keys()
+    assert (await verifier.verify(token)).name == "ada"
+    times.append(expire_time)
+    published = {}  # whoever asks again is told so
+    with pytest.raises(TokenInvalid, match="key"):
+        await verifier.verify(token)
+
+
+async def test_remembered_jwts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "_KNOWN_TOKENS", 3)
+    ours = signer()
+    verifier = TokenVerifier("modelyard", ours.keys)
+    for _ in range(5):
+        await verifier.verify(ours.sign(ADA, now=now())[0])
+    assert len(verifier._known) == 3
 
 
 def test_the_key_id_is_the_thumbprint() -> None:

@@ -21,6 +21,7 @@ from modelyard_inference.models import (
 )
 from modelyard_inference.planner import desired_groups, plan
 from modelyard_inference.planner.observed import (
+    Admitted,
     ArtifactStatus,
     Gateway,
     Gateways,
@@ -31,6 +32,7 @@ from modelyard_inference.planner.observed import (
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Process(running=True)
 READY = Process(running=True, ready=True)
+YES = Admitted(allowed=True)
 
 
 def version(number: int) -> Version:
@@ -119,6 +121,7 @@ def observed(
     problem: str = "",
     settled: bool = True,
     now: datetime = NOW,
+    admitted: Admitted | None = YES,
 ) -> Observed:
     if processes is None:
         processes = {r.id: READY if r.state is ReplicaState.READY else RUNNING for r in replicas}
@@ -132,6 +135,7 @@ def observed(
         Gateways(gateways, settled=settled),
         now,
         timedelta(seconds=60),
+        {t.wanted.id: admitted for t in deployed.targets} if admitted else {},
     )
 
 
@@ -156,6 +160,28 @@ ACTIVE = deployment(state=DeploymentState.ACTIVE)
 def test_new_deployment_gets_a_group() -> None:
     assert steps(observed(deployment())) == [a.AddGroup(version(1), 100, 1)]
     assert report(observed(deployment())) == (DeploymentState.CREATING, "starting")
+
+
+def test_the_catalog_is_asked_before_a_group_is_made() -> None:
+    assert steps(observed(deployment(), admitted=None)) == [a.AskUse(version(1))]
+    assert report(observed(deployment(), admitted=None)) == (DeploymentState.CREATING, "starting")
+
+
+def test_a_version_that_is_being_deleted_is_waited_for() -> None:
+    found = observed(deployment(), admitted=Admitted(allowed=False, problem="is being deleted"))
+    assert steps(found) == [a.AskUse(version(1))]
+    assert report(found) == (DeploymentState.CREATING, "is being deleted")
+
+
+def test_a_version_that_is_gone_fails_the_deployment_and_is_asked_about_again() -> None:
+    found = observed(deployment(), admitted=Admitted(allowed=False, gone=True, problem="was deleted"))
+    assert steps(found) == [a.AskUse(version(1))]
+    assert report(found) == (DeploymentState.FAILED, "was deleted")
+
+
+def test_what_has_a_group_is_not_asked_about() -> None:
+    groups = (group(1, GroupState.SERVING, weight=1),)
+    assert steps(observed(deployment(), groups, (replica(1, routed=True),), admitted=None)) == []
 
 
 def test_artifact_is_fetched_before_anything_starts() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,11 +23,12 @@ from modelyard.api.catalog.v1.signature_pb2 import (
 from modelyard.api.governance.v1 import governance_service_pb2 as governance_pb
 from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_DEPLOY
 from modelyard.types import FileEntry
+from modelyard_inference.notes import Note
 from modelyard_inference.runtimes.signature import Signature as ReplicaSignature
 from modelyard_inference.upstream import PeerUpstream
 from modelyard_kit.access import SYSTEM, Link, ResourceType
 from modelyard_kit.errors import InvalidState, NotFound, PolicyUnmet
-from modelyard_kit.protos import chain_to_proto
+from modelyard_kit.protos import chain_to_proto, link_to_proto
 
 CHAIN = (
     Link(ResourceType.SCHEMA, "s", "prod.ml"),
@@ -52,7 +55,9 @@ class Peers:
         self.state = ModelVersion.STATE_READY
         self.answer = governance_pb.EvaluateGateResponse(allowed=True)
         self.asked: list[Any] = []
-        self.catalog = SimpleNamespace(GetModelVersion=self._version, ResolveResource=self._resolve)
+        self.catalog = SimpleNamespace(
+            GetModelVersion=self._version, ResolveResource=self._resolve, RecordDeployment=lambda _: None
+        )
         self.governance = SimpleNamespace(EvaluateGate=self._gate)
         self.artifact = SimpleNamespace(ListFiles=self._files, ReadFile=self._read)
 
@@ -158,3 +163,19 @@ async def test_names_are_looked_up_by_id(upstream: PeerUpstream, peers: Peers) -
     assert [(request.name, request.id) for request in peers.asked] == [("", "prod.ml")] * 3
     with pytest.raises(NotFound):
         await upstream.model_name("gone")
+
+
+async def test_the_graph_is_told_of_a_deployment_by_ids(upstream: PeerUpstream, peers: Peers) -> None:
+    note = Note("d", "prod.ml.live", "u", "s", ("v1", "v2"), None)
+    await upstream.record_deployment(note)
+    await upstream.record_deployment(
+        replace(note, version_ids=(), delete_time=datetime(2026, 1, 2, tzinfo=UTC))
+    )
+    first, last = peers.asked
+    assert first.deployment == link_to_proto(Link(ResourceType.DEPLOYMENT, "d", "prod.ml.live", "u"))
+    assert (first.schema_id, list(first.model_version_ids), first.HasField("delete_time")) == (
+        "s",
+        ["v1", "v2"],
+        False,
+    )
+    assert last.delete_time.ToDatetime(tzinfo=UTC) == datetime(2026, 1, 2, tzinfo=UTC)

@@ -405,6 +405,28 @@ def test_an_order_with_null_bounds_the_first_field() -> None:
     assert "ORDER BY order_0 ASC, order_1 DESC NULLS LAST, order_2 DESC" in query
 
 
+def test_the_parts_of_an_order_with_null_are_those_that_an_index_by_falling_value_serves() -> None:
+    def parts(order_by: str, token: str = "") -> list[str]:
+        listing = read_listing("number = 1", order_by, token, FIELDS)
+        return [sql(part.apply(select(v.c.id), 50)) for part in listing.parts()]
+
+    having, lacking = parts("score desc")
+    assert "WHERE versions.number = $1::BIGINT AND versions.score IS NOT NULL" in having
+    assert "ORDER BY order_0 DESC NULLS LAST, order_1 DESC" in having
+    assert "versions.score IS NULL ORDER BY order_1 DESC" in lacking
+    assert "ORDER BY order_0 ASC NULLS FIRST, order_1 ASC" in parts("score")[0]
+
+    first = read_listing("number = 1", "score desc", "", FIELDS)
+    _, token = first.page([{"order_0": 0.5, "order_1": ID}, {}], 1)
+    having, lacking = parts("score desc", token)
+    assert "versions.score <= $2::FLOAT AND (versions.score < $3::FLOAT OR" in having
+    assert "versions.score IS NULL ORDER BY" in lacking
+    _, token = first.page([{"order_0": None, "order_1": ID}, {}], 1)
+    (lacking,) = parts("score desc", token)
+    assert "versions.score IS NULL AND (versions.id) < ($2::UUID)" in lacking
+    assert len(parts("number")) == 1
+
+
 # --- Orders and pages --------------------------------------------------------------------------------------------------------
 
 

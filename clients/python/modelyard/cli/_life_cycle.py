@@ -23,14 +23,28 @@ OrderBy = Annotated[
 ShowDeleted = Annotated[
     bool, typer.Option("--show-deleted", help="Include deleted ones that can still be undeleted.")
 ]
+ContainerId = Annotated[
+    str,
+    typer.Option(
+        metavar="ID",
+        help="Its id instead of its name; it may be deleted: lists what comes back with it.",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Delete what belongs to it too.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Its id; `list --show-deleted` tells it.")]
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Full name as it is now.")]
 
 
+def require_one(name: str, container_id: str, argument: str, option: str) -> None:
+    """End the command unless exactly one of name and id is given."""
+    if bool(name) == bool(container_id):
+        raise typer.BadParameter(f"give either {argument} or {option}")
+
+
 def show_list(
-    rows: Sequence[Any], columns: tuple[str, ...], output: Format, *, deleted: bool, empty: str
+    rows: Sequence[Any], columns: tuple[str, ...], output: Format, *, deleted: bool | str, empty: str
 ) -> None:
     """Print the rows of a list; with deleted ones among them also what it takes to bring those back."""
     show_rows(rows, (*columns, "delete_time", "id") if deleted else columns, output, empty=empty)

@@ -66,12 +66,18 @@ def numbers(texts: Sequence[str] | None, option: str) -> dict[str, int]:
 
 
 def values(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
-    """`KEY=VALUE` arguments as a dict; a value that is JSON is taken as that, any other as text."""
+    """`KEY=VALUE` arguments as a dict; a value that is JSON is taken as that, any other as text.
+
+    What begins like JSON and is none is refused: it was meant to be, and the shell took the quotes.
+    """
     result: dict[str, Any] = {}
     for key, value in pairs(texts, option).items():
         try:
             result[key] = json.loads(value)
-        except ValueError:
+        except ValueError as error:
+            if value.startswith(("[", "{", '"')):
+                problem = f"{key}: {value} begins like JSON and is none ({error}); put '{key}=…' in quotes"
+                raise typer.BadParameter(problem, param_hint=option) from None
             result[key] = value
     return result
 

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from modelyard.cli._life_cycle import Filter, OrderBy, ShowDeleted, add_life_cycle, show_list
+from modelyard.cli._life_cycle import (
+    ContainerId,
+    Filter,
+    OrderBy,
+    ShowDeleted,
+    add_life_cycle,
+    require_one,
+    show_list,
+)
 from modelyard.cli._output import TABLE, Output, show_one
 from modelyard.cli._session import Description, Etag, Limit, Tags, connect, pairs
 
@@ -59,17 +67,21 @@ def create_catalog(
 
 @schemas.command("list")
 def list_schemas(
-    catalog: CatalogName,
+    catalog: CatalogName = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     deleted: ShowDeleted = False,
+    catalog_id: ContainerId = "",
     limit: Limit = None,
     output: Output = TABLE,
 ) -> None:
     """List the schemas of a catalog."""
+    require_one(catalog, catalog_id, "CATALOG", "--catalog-id")
     with connect() as client:
-        pager = client.schemas.list(catalog, filter=filter_, order_by=order_by, show_deleted=deleted)
-        show_list(pager.collect(limit), _NAMESPACE, output, deleted=deleted, empty="no schemas")
+        pager = client.schemas.list(
+            catalog, filter=filter_, order_by=order_by, show_deleted=deleted, catalog_id=catalog_id
+        )
+        show_list(pager.collect(limit), _NAMESPACE, output, deleted=deleted or catalog_id, empty="no schemas")
 
 
 @schemas.command("show")
@@ -90,17 +102,21 @@ def create_schema(
 
 @models.command("list")
 def list_models(
-    schema: SchemaName,
+    schema: SchemaName = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     deleted: ShowDeleted = False,
+    schema_id: ContainerId = "",
     limit: Limit = None,
     output: Output = TABLE,
 ) -> None:
     """List the models of a schema."""
+    require_one(schema, schema_id, "SCHEMA", "--schema-id")
     with connect() as client:
-        pager = client.models.list(schema, filter=filter_, order_by=order_by, show_deleted=deleted)
-        show_list(pager.collect(limit), _MODEL, output, deleted=deleted, empty="no models")
+        pager = client.models.list(
+            schema, filter=filter_, order_by=order_by, show_deleted=deleted, schema_id=schema_id
+        )
+        show_list(pager.collect(limit), _MODEL, output, deleted=deleted or schema_id, empty="no models")
 
 
 @models.command("show")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modelyard.cli._output import TABLE, Format, Output, show_json, show_one, show_rows
 from modelyard.cli._session import Limit, connect, numbers, pairs, values
 from modelyard.cli.catalog import ModelName, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 aliases = typer.Typer(help="Names that point at versions of a model.", no_args_is_help=True)
 tags = typer.Typer(help="Short texts on catalogs, schemas, models and versions.", no_args_is_help=True)
@@ -132,7 +136,29 @@ def set_metrics(
 ) -> None:
     """Write and remove metrics of a version; shows all metrics after the change."""
     with connect() as client:
-        show_one(client.metrics.set(reference, values(changes, "NAME=VALUE"), remove=remove or ()), output)
+        written = client.metrics.set(reference, values(changes, "NAME=VALUE"), remove=remove or ())
+        _show_metrics(written, output)
+
+
+@metrics.command("show")
+def show_metrics(reference: Reference, output: Output = TABLE) -> None:
+    """Show the metrics of a version."""
+    with connect() as client:
+        _show_metrics(client.versions.get(reference).metrics, output)
+
+
+def _show_metrics(found: Mapping[str, Any], output: Format) -> None:
+    """Print metrics by name; in a table what is no text as JSON, so that nothing looks like something else."""
+    if output is Format.JSON:
+        show_one(dict(found), output)
+        return
+    if not found:
+        typer.echo("no metrics", err=True)
+    as_text = {
+        name: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, sort_keys=True)
+        for name, v in found.items()
+    }
+    show_one(dict(sorted(as_text.items())), output)
 
 
 def _time(text: str) -> datetime:

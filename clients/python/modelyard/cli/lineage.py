@@ -2,64 +2,154 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.text import Text
-from rich.tree import Tree
 
+from modelyard._lineage import MAX_DEPTH
+from modelyard.cli._lineage_tree import label, parse_node, tree
 from modelyard.cli._output import TABLE, Format, Output, show_json, show_one, show_tree
 from modelyard.cli._session import connect
 from modelyard.cli.catalog import Reference
-from modelyard.types import Dataset, Lineage, LineageDirection, LineageEdge, LineageKind, LineageNode
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from modelyard.client import Client
+from modelyard.types import Dataset, LineageDirection, LineageEdge, LineageKind, LineageNode
 
 lineage = typer.Typer(help="What was made from what.", no_args_is_help=True)
 
-DatasetVersion = Annotated[str, typer.Option("--version", help="Version of the data set.")]
+NodeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NODE",
+        help="Version reference, or KIND:NAME of something else: dataset:s3://lake/iris, run:train-7, "
+        "deployment:prod.ml.iris (also by id), job:airflow://scoring.",
+    ),
+]
+Kind = Annotated[
+    LineageKind | None,
+    typer.Option("--kind", case_sensitive=False, help="Kind of NODE, which then is the name alone."),
+]
+Depth = Annotated[int, typer.Option("--depth", min=1, max=MAX_DEPTH, help="Edges from it at most.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="Edges to show at most, the nearest first.")]
+DatasetVersion = Annotated[
+    str, typer.Option("--version", help="Version of the data set, or run of the batch job.")
+]
 DatasetDigest = Annotated[str, typer.Option("--digest", help="Digest of its content.")]
-
-_HEADINGS = {LineageDirection.UPSTREAM: "made from", LineageDirection.DOWNSTREAM: "went into"}
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="What was used: a NODE as for `show`.")]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="What came of it: a NODE as for `show`.")]
+Relation = Annotated[
+    str, typer.Option("--relation", "-r", help="How: trained_on, tested_on, produced, scored_by …")
+]
+SourceVersion = Annotated[
+    str, typer.Option("--source-version", help="Version of a data set, run of a batch job.")
+]
+SourceDigest = Annotated[str, typer.Option("--source-digest", help="Digest of a data set or batch job.")]
+TargetVersion = Annotated[
+    str, typer.Option("--target-version", help="Version of a data set, run of a batch job.")
+]
+TargetDigest = Annotated[str, typer.Option("--target-digest", help="Digest of a data set or batch job.")]
 
 
 @lineage.command("show")
 def show(
-    name: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="Version reference, or with --kind the name of something else."),
-    ],
-    kind: Annotated[
-        LineageKind, typer.Option("--kind", case_sensitive=False, help="Kind of thing.")
-    ] = LineageKind.MODEL_VERSION,
+    node: NodeName,
+    kind: Kind = None,
     direction: Annotated[
         LineageDirection,
         typer.Option(
             "--direction", case_sensitive=False, help="To what it was made from, or what came of it."
         ),
     ] = LineageDirection.BOTH,
-    depth: Annotated[int, typer.Option("--depth", min=1, max=20, help="Edges from it at most.")] = 1,
+    depth: Depth = 1,
+    limit: Limit = 1_000,
     version: DatasetVersion = "",
     digest: DatasetDigest = "",
     output: Output = TABLE,
 ) -> None:
     """Show what something was made from, and what was made from it."""
-    node = LineageNode(kind=kind, name=name, version=version, digest=digest)
+    start = parse_node(node, kind=kind, version=version, digest=digest)
+    _walk(start, direction, depth=depth, limit=limit, output=output)
+
+
+@lineage.command("upstream")
+def upstream(
+    node: NodeName,
+    kind: Kind = None,
+    depth: Depth = MAX_DEPTH,
+    limit: Limit = 1_000,
+    version: DatasetVersion = "",
+    digest: DatasetDigest = "",
+    output: Output = TABLE,
+) -> None:
+    """Show all that something was made from."""
+    start = parse_node(node, kind=kind, version=version, digest=digest)
+    _walk(start, LineageDirection.UPSTREAM, depth=depth, limit=limit, output=output)
+
+
+@lineage.command("downstream")
+def downstream(
+    node: NodeName,
+    kind: Kind = None,
+    depth: Depth = MAX_DEPTH,
+    limit: Limit = 1_000,
+    version: DatasetVersion = "",
+    digest: DatasetDigest = "",
+    output: Output = TABLE,
+) -> None:
+    """Show all that was made from something."""
+    start = parse_node(node, kind=kind, version=version, digest=digest)
+    _walk(start, LineageDirection.DOWNSTREAM, depth=depth, limit=limit, output=output)
+
+
+@lineage.command("record")
+def record(
+    source: Source,
+    target: Target,
+    relation: Relation = "",
+    source_version: SourceVersion = "",
+    source_digest: SourceDigest = "",
+    target_version: TargetVersion = "",
+    target_digest: TargetDigest = "",
+    anchor: Annotated[
+        str,
+        typer.Option(
+            "--anchor",
+            metavar="NAME",
+            help="Schema or model on whose behalf, where TARGET is neither a version nor a deployment.",
+        ),
+    ] = "",
+) -> None:
+    """Record that something was made from something else."""
+    edge = LineageEdge(
+        source=parse_node(source, version=source_version, digest=source_digest),
+        target=parse_node(target, version=target_version, digest=target_digest),
+        relation=relation,
+    )
     with connect() as client:
-        found = client.lineage.query(node, direction=direction, depth=depth)
-        if output is Format.JSON:
-            show_one(found, output)
-            return
-        node = _resolved(client, node)
-    if not found.edges:
-        typer.echo("nothing is recorded", err=True)
-    else:
-        show_tree(_tree(node, found, direction))
-    if found.truncated:
-        typer.echo("there is more than can be sent at once; ask with a smaller --depth", err=True)
+        client.lineage.record(edge, anchor=anchor)
+    typer.echo(f"Recorded {_shown(edge)}.")
+
+
+@lineage.command("delete")
+def delete(
+    source: Source,
+    target: Target,
+    relation: Relation = "",
+    source_version: SourceVersion = "",
+    source_digest: SourceDigest = "",
+    target_version: TargetVersion = "",
+    target_digest: TargetDigest = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove an edge that was recorded by mistake."""
+    edge = LineageEdge(
+        source=parse_node(source, version=source_version, digest=source_digest),
+        target=parse_node(target, version=target_version, digest=target_digest),
+        relation=relation,
+    )
+    if not yes:
+        typer.confirm(f"Remove {_shown(edge)}?", abort=True, err=True)
+    with connect() as client:
+        client.lineage.delete(edge)
+    typer.echo(f"Removed {_shown(edge)}.")
 
 
 @lineage.command("log-input")
@@ -82,62 +172,24 @@ def log_input(
         typer.echo(f"Recorded {dataset} for {reference}.")
 
 
-def _resolved(client: Client, node: LineageNode) -> LineageNode:
-    """The node as the edges name it: an alias is no name of a version."""
-    if node.kind is not LineageKind.MODEL_VERSION:
-        return node
-    version = client.versions.get(node.name)
-    return LineageNode(kind=node.kind, id=version.id, name=version.name)
+def _walk(start: LineageNode, direction: LineageDirection, *, depth: int, limit: int, output: Format) -> None:
+    with connect() as client:
+        found = client.lineage.query(start, direction=direction, depth=depth, limit=limit)
+    if output is Format.JSON:
+        show_one(found, output)
+        return
+    if not found.edges:
+        typer.echo("nothing is recorded", err=True)
+    else:
+        show_tree(tree(found, direction))
+    if found.truncated:
+        typer.echo("there is more; ask with a higher --limit or a smaller --depth", err=True)
 
 
-def _tree(start: LineageNode, found: Lineage, direction: LineageDirection) -> Tree:
-    tree = Tree(_label(start))
-    for way, heading in _HEADINGS.items():
-        if direction not in {way, LineageDirection.BOTH}:
-            continue
-        branch = Tree(Text(heading, style="bold"))
-        upstream = way is LineageDirection.UPSTREAM
-        _grow(branch, [start], found.edges, upstream=upstream, shown=set())
-        if branch.children:
-            tree.add(branch)
-    return tree
+def _shown(edge: LineageEdge) -> str:
+    how = f" ({edge.relation})" if edge.relation else ""
+    return f"{_plain(edge.source)} -> {_plain(edge.target)}{how}"
 
 
-def _grow(
-    branch: Tree,
-    nodes: Sequence[LineageNode],
-    edges: Sequence[LineageEdge],
-    *,
-    upstream: bool,
-    shown: set[tuple[str, ...]],
-) -> None:
-    """Add what is one edge away, then what is behind it; each thing is followed once."""
-    for edge in edges:
-        here, there = (edge.target, edge.source) if upstream else (edge.source, edge.target)
-        if not any(_same(node, here) for node in nodes):
-            continue
-        label = _label(there).append(f"  {edge.relation}" if edge.relation else "", style="dim")
-        if _key(there) in shown:
-            branch.add(label.append("  (see above)", style="dim"))
-            continue
-        shown.add(_key(there))
-        _grow(branch.add(label), [there], edges, upstream=upstream, shown=shown)
-
-
-def _same(wanted: LineageNode, node: LineageNode) -> bool:
-    """Whether a node of an edge is the one meant: by id, else by all that a node of its kind is known by."""
-    if wanted.id and node.id:
-        return wanted.id == node.id
-    known = ("kind", "name", "version", "digest") if node.kind is LineageKind.DATASET else ("kind", "name")
-    return all(getattr(wanted, field) == getattr(node, field) for field in known)
-
-
-def _key(node: LineageNode) -> tuple[str, ...]:
-    return (str(node.kind), node.id or node.name, node.version, node.digest)
-
-
-def _label(node: LineageNode) -> Text:
-    kind = str(node.kind or "UNKNOWN").lower().replace("_", " ")
-    text = Text(f"{kind} ", style="dim").append(node.name or "(you may not see it)", style="not dim")
-    known = [node.version, node.digest if node.kind is LineageKind.DATASET else ""]
-    return text.append("".join(f" {value}" for value in known if value), style="not dim")
+def _plain(node: LineageNode) -> str:
+    return label(node).plain if node.name else f"deployment {node.id}"

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from modelyard.cli._life_cycle import Filter, Force, Id, OrderBy, ShowDeleted, show_deleted, show_list
+from modelyard.cli._life_cycle import (
+    ContainerId,
+    Filter,
+    Force,
+    Id,
+    OrderBy,
+    ShowDeleted,
+    require_one,
+    show_deleted,
+    show_list,
+)
 from modelyard.cli._output import TABLE, Output, show_one
 from modelyard.cli._session import Etag, Limit, connect
 from modelyard.cli.catalog import ModelName, Reference
@@ -18,17 +28,21 @@ _COLUMNS = ("name", "label", "state", "aliases", "runtime", "author_name", "crea
 
 @versions.command("list")
 def list_versions(
-    model: ModelName,
+    model: ModelName = "",
     filter_: Filter = "",
     order_by: OrderBy = "",
     deleted: ShowDeleted = False,
+    model_id: ContainerId = "",
     limit: Limit = None,
     output: Output = TABLE,
 ) -> None:
     """List the versions of a model, newest first."""
+    require_one(model, model_id, "MODEL", "--model-id")
     with connect() as client:
-        pager = client.versions.list(model, filter=filter_, order_by=order_by, show_deleted=deleted)
-        show_list(pager.collect(limit), _COLUMNS, output, deleted=deleted, empty="no versions")
+        pager = client.versions.list(
+            model, filter=filter_, order_by=order_by, show_deleted=deleted, model_id=model_id
+        )
+        show_list(pager.collect(limit), _COLUMNS, output, deleted=deleted or model_id, empty="no versions")
 
 
 @versions.command("show")

@@ -72,13 +72,22 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class LineageNode:
-    """Something that models are made from, or that is made from models."""
+    """Something that models are made from, or that is made from models.
+
+    Attributes:
+        id: Told by the service; a deployment may be named by it alone, also when it is deleted.
+        name: Empty where you may not see what it is.
+        version: Of a data set, or which run of a batch job.
+        digest: Of a data set, of what a batch job ran, or of a version's artifact.
+        delete_time: When the deployment was deleted.
+    """
 
     kind: LineageKind | None = None
     id: str = ""
-    name: str
+    name: str = ""
     version: str = ""
     digest: str = ""
+    delete_time: datetime | None = None
 
     @classmethod
     def dataset(cls, name: str, *, version: str = "", digest: str = "") -> LineageNode:
@@ -96,14 +105,14 @@ class LineageNode:
         return cls(kind=LineageKind.MODEL_VERSION, name=reference)
 
     @classmethod
-    def deployment(cls, name: str) -> LineageNode:
-        """A deployment, by its full name."""
-        return cls(kind=LineageKind.DEPLOYMENT, name=name)
+    def deployment(cls, name: str = "", *, id: str = "") -> LineageNode:  # noqa: A002 - what it is
+        """A deployment, by its full name or, also when it is deleted, by its id."""
+        return cls(kind=LineageKind.DEPLOYMENT, name=name, id=id)
 
     @classmethod
-    def batch_job(cls, name: str) -> LineageNode:
-        """A batch job."""
-        return cls(kind=LineageKind.BATCH_JOB, name=name)
+    def batch_job(cls, name: str, *, run: str = "", digest: str = "") -> LineageNode:
+        """A batch job of another system, `airflow://scoring/nightly`, if wanted one run of it, and what that ran."""
+        return cls(kind=LineageKind.BATCH_JOB, name=name, version=run, digest=digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +128,14 @@ class LineageEdge:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A part of the lineage graph; `truncated` says that there are more edges than were sent."""
+    """A part of the lineage graph.
 
+    Attributes:
+        node: Where the walk began, as edges show it.
+        edges: The nearest first.
+        truncated: Whether there are more edges.
+    """
+
+    node: LineageNode
     edges: tuple[LineageEdge, ...]
     truncated: bool = False

@@ -16,6 +16,7 @@ from modelyard_inference.actions import (
     AddGroup,
     AddReplicas,
     AdmitGroup,
+    AskUse,
     EndGroup,
     Fetch,
     RecordEnd,
@@ -41,7 +42,7 @@ from modelyard_inference.models import (
     ReplicaState,
     Version,
 )
-from modelyard_inference.planner.observed import ArtifactStatus, Observed, Process
+from modelyard_inference.planner.observed import Admitted, ArtifactStatus, Observed, Process
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
@@ -98,8 +99,13 @@ def plan(observed: Observed) -> tuple[Action, ...]:
     state = _Plan.of(observed)
     actions: list[Action] = []
     for key, desired in state.desired.items():
-        if key not in state.current:
+        if key in state.current:
+            continue
+        answer = observed.admitted.get(desired.version.id)
+        if answer is not None and answer.allowed:
             actions.append(AddGroup(desired.version, key.max_request_bytes, observed.deployment.replicas))
+        else:
+            actions.append(AskUse(desired.version))
     for group in observed.groups:
         wanted = group.key in state.desired and state.current.get(group.key) is group
         actions.extend(_group_steps(observed, group, wanted=wanted))
@@ -261,6 +267,9 @@ def _unconfirmed(state: _Plan) -> str:
 
 def _failure(state: _Plan) -> str:
     """Return why something that is wanted cannot be brought up; empty while there is hope."""
+    for answer in _refusals(state):
+        if answer.gone:
+            return answer.problem
     for group in state.wanted_groups:
         status = state.observed.artifacts.get(group.version.artifact_digest)
         if group.state is not GroupState.SERVING and status and status.problem and not status.present:
@@ -275,11 +284,18 @@ def _failure(state: _Plan) -> str:
     return ""
 
 
+def _refusals(state: _Plan) -> list[Admitted]:
+    """Return what the catalog says against versions that are wanted and have no group."""
+    missing = [wanted.version.id for key, wanted in state.desired.items() if key not in state.current]
+    answers = (state.observed.admitted.get(version_id) for version_id in missing)
+    return [answer for answer in answers if answer is not None and answer.problem]
+
+
 def _waiting(state: _Plan) -> str:
     """Return what a change waits for; empty when the traffic is as it should be."""
     observed = state.observed
     if len(state.wanted_groups) < len(state.desired):
-        return "starting"
+        return next((answer.problem for answer in _refusals(state)), "starting")
     for group in state.wanted_groups:
         if group.state is GroupState.STARTING:
             status = observed.artifacts.get(group.version.artifact_digest)

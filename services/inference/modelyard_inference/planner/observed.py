@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from modelyard_inference.models import Deployment, DeploymentState, Group, Replica
@@ -26,6 +26,15 @@ class ArtifactStatus:
     present: bool
     problem: str = ""
     """Why the last download failed."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """What the catalog says about the use of a version: allowed; or why not, and whether it is gone or only not to be had now."""
+
+    allowed: bool
+    gone: bool = False
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,8 @@ class Observed:
     gateways: Gateways
     now: datetime
     start_timeout: timedelta
+    admitted: Mapping[str, Admitted] = field(default_factory=dict)
+    """By id of version; only those that the catalog has just answered about."""
 
     def group(self, group_id: str) -> Group:
         """Return the group with this id."""

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import actions as a
+from modelyard_inference import notes
 from modelyard_inference.models import (
     Deployment,
     DeploymentState,
@@ -48,6 +49,7 @@ class Steps:
         self._replicas = ReplicaSteps(parts, defaults, wake)
         self._verbs: Mapping[type[a.Action], Verb] = {
             **self._replicas.verbs,
+            a.AskUse: self._ask_use,
             a.AddGroup: self._add_group,
             a.AddReplicas: self._add_replicas,
             a.AdmitGroup: self._admit_group,
@@ -83,6 +85,10 @@ class Steps:
 
     # ---- groups
 
+    async def _ask_use(self, observed: Observed, action: a.AskUse) -> bool:
+        self._parts.admission.ask(observed.deployment, action.version)
+        return False
+
     async def _add_group(self, observed: Observed, action: a.AddGroup) -> bool:
         deployment = observed.deployment
         version = action.version
@@ -106,6 +112,8 @@ class Steps:
             taken = any(other.key == group.key and other.state is not GroupState.STOPPING for other in others)
             if now is None or now.revision != deployment.revision or taken:
                 return False
+            if version.id not in {target.wanted.id for target in now.targets}:
+                return False  # an alias moved on since: nobody was asked about it for later
             await self._parts.store.insert_group(connection, group)
             await self._parts.store.insert_replicas(connection, replicas)
             return True
@@ -198,6 +206,7 @@ class Steps:
             if now is None or now.revision != deployment.revision or _wanted(now) != _wanted(deployment):
                 return False
             before, after = Counter[str](), Counter[str]()
+            answering = set()
             table = await self._parts.store.next_table(connection)
             for group in await self._parts.store.groups(connection, deployment.id):
                 weight = action.weights.get(group.id, 0)
@@ -205,6 +214,7 @@ class Steps:
                     before[group.version.name] += group.weight
                 if weight:
                     after[group.version.name] += weight
+                    answering.add(group.version.id)
                     await self._parts.store.set_group(
                         connection, group.id, GroupState.SERVING, weight=weight, table_version=table
                     )
@@ -215,6 +225,7 @@ class Steps:
             if action.weights:
                 targets = [_now_serving(target) for target in now.targets]
                 await self._parts.store.replace_targets(connection, deployment.id, targets)
+            await notes.answering(connection, deployment, sorted(answering), self._parts.clock())
             await self._append(
                 connection, "shifted", deployment, {"before": dict(before), "after": dict(after)}
             )
@@ -246,6 +257,7 @@ class Steps:
 
         async def work(connection: AsyncConnection) -> None:
             await self._parts.store.delete_deployment(connection, deployment.id)
+            await notes.removed(connection, deployment, self._parts.clock())
             await self._append(connection, "removed", deployment, {})
 
         await self._parts.db.in_tx(work)

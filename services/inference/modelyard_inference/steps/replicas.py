@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from modelyard_inference import actions as a
+from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.launchers import Handle, Launcher, LaunchFailed, ReplicaSpec
 from modelyard_inference.models import Deployment, Replica, ReplicaState, Version
@@ -51,6 +52,7 @@ class StepParts:
     db: Database
     store: InferenceStore
     artifacts: ArtifactCache
+    admission: Admission
     launcher: Launcher
     prober: Prober
     clock: Clock

@@ -13,7 +13,7 @@ from modelyard_kit.filters.listing import Listing, read_listing
 from modelyard_kit.filters.nodes import FieldType, Node
 from modelyard_kit.filters.ordering import Ordering, parse_order
 from modelyard_kit.filters.parser import parse_filter
-from modelyard_kit.filters.sql import condition
+from modelyard_kit.filters.sql import chosen, condition
 
 __all__ = [
     "AnyField",
@@ -25,6 +25,7 @@ __all__ = [
     "Node",
     "Ordering",
     "SetField",
+    "chosen",
     "condition",
     "json_number",
     "json_text",

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Column, ColumnElement, Double, Select, case, cast, func
 
 from modelyard_kit.filters.lexer import KEYWORDS, NAME, Token, mistake, shown
-from modelyard_kit.filters.nodes import FieldType, Reference
+from modelyard_kit.filters.nodes import FieldType, Reference, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +59,14 @@ class MapField:
         type: what a key holds; not TEXT_SET.
         lookup: the value of a key in SQL. The key comes from the caller: it must become a bound parameter.
         values: of an ENUM, every value.
+        holds: a condition that is true where a key has a value, and false or NULL anywhere else: where it only matters which
+            rows are chosen, it stands for the comparison, so that an index and its statistics can serve it.
     """
 
     type: FieldType
     lookup: Callable[[str], ColumnElement[Any]]
     values: tuple[str, ...] = ()
+    holds: Callable[[str, Value], ColumnElement[bool]] | None = None
 
 
 AnyField: TypeAlias = Field | SetField | MapField
@@ -130,6 +133,13 @@ class ListFields:
         if isinstance(field, Field):
             return field.expression
         raise TypeError(f"{reference} has no single value")
+
+    def holds(self, reference: Reference, value: Value) -> ColumnElement[bool] | None:
+        """Return the condition of `MapField.holds`, if the field has one."""
+        field = self.fields[reference.name]
+        if isinstance(field, MapField) and field.holds is not None and reference.key is not None:
+            return field.holds(reference.key, value)
+        return None
 
     def elements(self, reference: Reference) -> Select[tuple[str]]:
         """Return the elements of a set in SQL."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ColumnElement, Select, and_
 
 from modelyard_kit import paging
 from modelyard_kit.errors import InvalidField
@@ -22,7 +22,7 @@ from modelyard_kit.filters.lexer import UNSTORABLE
 from modelyard_kit.filters.nodes import FieldType, Value
 from modelyard_kit.filters.ordering import Ordering, parse_order
 from modelyard_kit.filters.parser import parse_filter
-from modelyard_kit.filters.sql import condition
+from modelyard_kit.filters.sql import chosen
 from modelyard_kit.filters.values import INTEGERS, parse_id, parse_time
 
 R = TypeVar("R", bound=Mapping[Any, Any])
@@ -55,6 +55,22 @@ class Listing:
         if self.filter is not None:
             query = query.where(self.filter)
         return query if self.after is None else query.where(self.ordering.after(self.after))
+
+    def parts(self) -> tuple[Listing, ...]:
+        """Return the listings whose rows, one after the other, are those of this one; one page goes through as many as it needs.
+
+        Where the first field of the order can be NULL, its rows are those that have it, in an order and with a beginning that an
+        index on the field serves, and then those that lack it.
+        """
+        with_field, without = self.ordering.split()
+        if with_field is None:
+            return (self,)
+        is_null = self.ordering.keys[0].expression.is_(None)
+        lacking = replace(self, filter=_both(self.filter, is_null), ordering=without)
+        if self.after is not None and self.after[0] is None:
+            return (lacking,)
+        having = replace(self, filter=_both(self.filter, ~is_null), ordering=with_field)
+        return having, replace(lacking, after=None)
 
     def page(self, rows: Sequence[R], size: int) -> tuple[Sequence[R], str]:
         """Return the rows of the page, and the token of the next one ("" after the last)."""
@@ -90,8 +106,12 @@ def read_listing(
     ordering = parse_order(order_by, fields)
     asked = _SEPARATOR.join(("" if node is None else str(node), str(ordering), scope))
     fingerprint = hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()[:16]
-    where = None if node is None else condition(node, fields)
+    where = None if node is None else chosen(node, fields)
     return Listing(where, ordering, _start(page_token, ordering, fingerprint), fingerprint)
+
+
+def _both(first: ColumnElement[bool] | None, second: ColumnElement[bool]) -> ColumnElement[bool]:
+    return second if first is None else and_(first, second)
 
 
 def _start(page_token: str, ordering: Ordering, fingerprint: str) -> tuple[Value | None, ...] | None:

@@ -7,7 +7,7 @@ are equal in it and a page can start exactly after the last row of the page befo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Label, and_, false, or_, tuple_
@@ -25,12 +25,21 @@ KeyValues: TypeAlias = Sequence[Value | None]
 
 @dataclass(frozen=True, eq=False)
 class Key:
-    """One field of an order."""
+    """One field of an order.
+
+    Attributes:
+        reference: the field.
+        expression: its value in SQL.
+        descending: whether the largest comes first.
+        required: whether no row lacks it.
+        present: whether the query has only rows that do not lack it.
+    """
 
     reference: Reference
     expression: ColumnElement[Any]
     descending: bool
     required: bool
+    present: bool = False
 
     def __str__(self) -> str:
         return f"{self.reference} {'DESC' if self.descending else 'ASC'}"
@@ -44,7 +53,7 @@ class Key:
             after = self.expression <= limit if or_equal else self.expression < limit
         else:
             after = self.expression >= limit if or_equal else self.expression > limit
-        return after if self.required else or_(after, self.expression.is_(None))
+        return after if self.required or self.present else or_(after, self.expression.is_(None))
 
     def same(self, value: Value | None) -> ColumnElement[bool]:
         """Return the condition for rows that are at `value`."""
@@ -55,12 +64,28 @@ class Key:
 
 @dataclass(frozen=True, eq=False)
 class Ordering:
-    """The fields of an order, the last one unique."""
+    """The fields of an order, the last one unique.
+
+    Attributes:
+        keys: the fields.
+        lacking: whether every row of the query lacks the first one.
+    """
 
     keys: tuple[Key, ...]
+    lacking: bool = False
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.keys))
+
+    def split(self) -> tuple[Ordering | None, Ordering]:
+        """Return the order of the rows that have the first field, and of those that lack it, which come after them.
+
+        None for the first one: no row lacks the field, or all of them do, so that there is nothing to split.
+        """
+        first, *others = self.keys
+        if first.required or self.lacking:
+            return None, self
+        return Ordering((replace(first, present=True), *others)), replace(self, lacking=True)
 
     @property
     def columns(self) -> list[Label[Any]]:
@@ -70,17 +95,22 @@ class Ordering:
     def clauses(self, columns: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
         """Return the ORDER BY over `columns`.
 
-        NULLS LAST is said only where NULL can be: an index in the plain order does not serve it when descending.
+        NULLS LAST is said only where NULL can be: an index in the plain order does not serve it when descending. Where all NULLs
+        were left out, they stand where an index by falling value with NULLS LAST has them, read either way.
         """
         clauses: list[ColumnElement[Any]] = []
-        for key, column in zip(self.keys, columns, strict=True):
+        for key, column in list(zip(self.keys, columns, strict=True))[self.lacking :]:
             clause = column.desc() if key.descending else column.asc()
-            clauses.append(clause if key.required else clause.nulls_last())
+            if key.present and not key.descending:
+                clause = clause.nulls_first()
+            elif not key.required:
+                clause = clause.nulls_last()
+            clauses.append(clause)
         return clauses
 
     def after(self, values: KeyValues) -> ColumnElement[bool]:
         """Return the condition for the rows that come after the one with these values."""
-        keys = self.keys
+        keys, values = self.keys[self.lacking :], values[self.lacking :]
         if all(key.required for key in keys) and len({key.descending for key in keys}) == 1:
             # The comparison of rows that an index over the same columns answers in one step.
             left = tuple_(*(key.expression for key in keys))
@@ -90,7 +120,8 @@ class Ordering:
             return left < right if keys[0].descending else left > right
         whole = _after(keys, values)
         # Says nothing new, but bounds the scan of an index that begins with the first key.
-        return and_(keys[0].beyond(values[0], or_equal=True), whole) if keys[0].required else whole
+        bounded = keys[0].required or keys[0].present
+        return and_(keys[0].beyond(values[0], or_equal=True), whole) if bounded else whole
 
 
 def parse_order(text: str, fields: ListFields) -> Ordering:

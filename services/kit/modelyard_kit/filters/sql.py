@@ -68,6 +68,22 @@ _COMPARE: Mapping[Comparison, Callable[[Any, Any], ColumnElement[bool]]] = {
 }
 
 
+def chosen(node: Node, fields: ListFields) -> ColumnElement[bool]:
+    """Return the condition under which a filter chooses a row: as `condition`, but false may stand for unknown.
+
+    Below AND and OR the two choose the same rows; below NOT they do not.
+    """
+    match node:
+        case And(terms):
+            return and_(*(chosen(term, fields) for term in terms))
+        case Or(terms):
+            return or_(*(chosen(term, fields) for term in terms))
+        case Compare(reference, Comparison.EQUAL, value):
+            held = fields.holds(reference, value)
+            return condition(node, fields) if held is None else held
+    return condition(node, fields)
+
+
 def condition(node: Node, fields: ListFields) -> ColumnElement[bool]:
     """Return the SQL condition of a filter."""
     match node:

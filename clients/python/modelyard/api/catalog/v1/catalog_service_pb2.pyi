@@ -334,8 +334,9 @@ class ListSchemasRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    CATALOG_ID_FIELD_NUMBER: _builtins.int
     catalog: _builtins.str
-    """Required. Name of the catalog."""
+    """Name of the catalog. Either this or `catalog_id`."""
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -349,6 +350,10 @@ class ListSchemasRequest(_message.Message):
     """Order by fields of `filter`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
+    catalog_id: _builtins.str
+    """Immutable id of the catalog, which may be deleted, or be inside something deleted: then these are the rows that come back with
+    it, and with `show_deleted` also those that were deleted before it. Either this or `catalog`.
+    """
     def __init__(
         self,
         *,
@@ -358,10 +363,11 @@ class ListSchemasRequest(_message.Message):
         filter: _builtins.str = ...,
         order_by: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        catalog_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "catalog_id", b"catalog_id", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -505,8 +511,9 @@ class ListModelsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    SCHEMA_ID_FIELD_NUMBER: _builtins.int
     schema: _builtins.str
-    """Required. Full name of the schema."""
+    """Full name of the schema. Either this or `schema_id`."""
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -520,6 +527,10 @@ class ListModelsRequest(_message.Message):
     """Order by fields of `filter` but `alias`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
+    schema_id: _builtins.str
+    """Immutable id of the schema, which may be deleted, or be inside something deleted: then these are the rows that come back with
+    it, and with `show_deleted` also those that were deleted before it. Either this or `schema`.
+    """
     def __init__(
         self,
         *,
@@ -529,10 +540,11 @@ class ListModelsRequest(_message.Message):
         filter: _builtins.str = ...,
         order_by: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        schema_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "schema", b"schema", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "schema", b"schema", "schema_id", b"schema_id", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -861,8 +873,9 @@ class ListModelVersionsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Required. Full name of the model."""
+    """Full name of the model. Either this or `model_id`."""
     page_size: _builtins.int
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -880,6 +893,10 @@ class ListModelVersionsRequest(_message.Message):
     """Order by fields of `filter` but `alias`, for example `metrics.accuracy desc`; empty means the newest first. At most 8 fields."""
     show_deleted: _builtins.bool
     """Whether deleted rows that are not purged yet are included."""
+    model_id: _builtins.str
+    """Immutable id of the model, which may be deleted, or be inside something deleted: then these are the rows that come back with
+    it, and with `show_deleted` also those that were deleted before it. Either this or `model`.
+    """
     def __init__(
         self,
         *,
@@ -889,10 +906,11 @@ class ListModelVersionsRequest(_message.Message):
         filter: _builtins.str = ...,
         order_by: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "model", b"model", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "model", b"model", "model_id", b"model_id", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1223,22 +1241,29 @@ class ResolveResourceRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    FOR_USE_FIELD_NUMBER: _builtins.int
     type: _resource_pb2.ResourceType.ValueType
     """Required. Catalog, schema, model or model version."""
     name: _builtins.str
     """Name, or for a version a version reference. Either this or `id`."""
     id: _builtins.str
     """Immutable id. Either this or `name`."""
+    for_use: _builtins.bool
+    """Whether the caller is about to begin to use the resource, and has already made that known to whoever asks it. Then one that
+    is being deleted at this moment, alone or with a container, is refused with INVALID_STATE: ask again shortly, when it is
+    deleted or, because it is used, is not.
+    """
     def __init__(
         self,
         *,
         type: _resource_pb2.ResourceType.ValueType = ...,
         name: _builtins.str = ...,
         id: _builtins.str = ...,
+        for_use: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_use", b"for_use", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2043,6 +2068,11 @@ class RecordLineageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EDGES_FIELD_NUMBER: _builtins.int
+    ANCHOR_FIELD_NUMBER: _builtins.int
+    anchor: _builtins.str
+    """On whose behalf edges are recorded whose target is neither a version nor a deployment: full name of a schema, on which that
+    needs CREATE_MODEL, or of a model, on which it needs EDIT.
+    """
     @_builtins.property
     def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageEdge]:
         """Required. At most 1,000."""
@@ -2051,10 +2081,11 @@ class RecordLineageRequest(_message.Message):
         self,
         *,
         edges: _abc.Iterable[_lineage_pb2.LineageEdge] | None = ...,
+        anchor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "edges", b"edges"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2078,6 +2109,104 @@ class RecordLineageResponse(_message.Message):
 Global___RecordLineageResponse: _TypeAlias = RecordLineageResponse  # noqa: Y015
 
 @_typing.final
+class DeleteLineageRequest(_message.Message):
+    """DeleteLineageRequest names edges by both ends and the relation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageEdge]:
+        """Required. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        edges: _abc.Iterable[_lineage_pb2.LineageEdge] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLineageRequest: _TypeAlias = DeleteLineageRequest  # noqa: Y015
+
+@_typing.final
+class DeleteLineageResponse(_message.Message):
+    """DeleteLineageResponse is empty: no edge that was sent is there any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLineageResponse: _TypeAlias = DeleteLineageResponse  # noqa: Y015
+
+@_typing.final
+class RecordDeploymentRequest(_message.Message):
+    """RecordDeploymentRequest tells of one deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    SCHEMA_ID_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_IDS_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
+    schema_id: _builtins.str
+    """Required. Id of the schema that it is in."""
+    @_builtins.property
+    def deployment(self) -> _resource_pb2.Resource:
+        """Required. The deployment: id, name, owner."""
+
+    @_builtins.property
+    def model_version_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of versions that answer, or answered, for it. At most 1,000."""
+
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted; unset while it is not."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _resource_pb2.Resource | None = ...,
+        schema_id: _builtins.str = ...,
+        model_version_ids: _abc.Iterable[_builtins.str] | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "deployment", b"deployment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "deployment", b"deployment", "model_version_ids", b"model_version_ids", "schema_id", b"schema_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordDeploymentRequest: _TypeAlias = RecordDeploymentRequest  # noqa: Y015
+
+@_typing.final
+class RecordDeploymentResponse(_message.Message):
+    """RecordDeploymentResponse is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordDeploymentResponse: _TypeAlias = RecordDeploymentResponse  # noqa: Y015
+
+@_typing.final
 class QueryLineageRequest(_message.Message):
     """QueryLineageRequest names where to begin and how far to go."""
 
@@ -2086,10 +2215,16 @@ class QueryLineageRequest(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     direction: Global___LineageDirection.ValueType
     """Which way. Default: BOTH."""
     depth: _builtins.int
     """Edges from the node at most; 0 means 1, more than 20 means 20."""
+    page_size: _builtins.int
+    """Edges wanted; 0 and more than 1,000 mean 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first. It counts only with the node, direction and depth it came with."""
     @_builtins.property
     def node(self) -> _lineage_pb2.LineageNode:
         """Required. The node."""
@@ -2100,10 +2235,12 @@ class QueryLineageRequest(_message.Message):
         node: _lineage_pb2.LineageNode | None = ...,
         direction: Global___LineageDirection.ValueType = ...,
         depth: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "direction", b"direction", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "direction", b"direction", "node", b"node", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2117,21 +2254,31 @@ class QueryLineageResponse(_message.Message):
 
     EDGES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """Whether there are more edges than were sent."""
+    """Whether there are more edges than were sent: on further pages, or beyond the 20,000 that one question reaches."""
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
     @_builtins.property
     def edges(self) -> _containers.RepeatedCompositeFieldContainer[_lineage_pb2.LineageEdge]:
-        """The edges found, at most 1,000."""
+        """The edges, the nearest first."""
+
+    @_builtins.property
+    def node(self) -> _lineage_pb2.LineageNode:
+        """The node where the walk began, as edges show it."""
 
     def __init__(
         self,
         *,
         edges: _abc.Iterable[_lineage_pb2.LineageEdge] | None = ...,
         truncated: _builtins.bool = ...,
+        node: _lineage_pb2.LineageNode | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "next_page_token", b"next_page_token", "node", b"node", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -202,6 +202,16 @@ class CatalogServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageResponse.FromString,
                 _registered_method=True)
+        self.DeleteLineage = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/DeleteLineage',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageResponse.FromString,
+                _registered_method=True)
+        self.RecordDeployment = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/RecordDeployment',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentResponse.FromString,
+                _registered_method=True)
         self.QueryLineage = channel.unary_unary(
                 '/modelyard.api.catalog.v1.CatalogService/QueryLineage',
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageRequest.SerializeToString,
@@ -405,7 +415,8 @@ class CatalogServiceServicer(object):
     def UpdateModel(self, request, context):
         """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
         stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED,
+        INVALID_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -424,7 +435,7 @@ class CatalogServiceServicer(object):
     def DeleteCatalog(self, request, context):
         """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
         with it. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -432,7 +443,7 @@ class CatalogServiceServicer(object):
 
     def DeleteSchema(self, request, context):
         """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -441,7 +452,7 @@ class CatalogServiceServicer(object):
     def DeleteModel(self, request, context):
         """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
         and always while one is deployed. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -450,7 +461,7 @@ class CatalogServiceServicer(object):
     def DeleteModelVersion(self, request, context):
         """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
         it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -501,17 +512,40 @@ class CatalogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RecordLineage(self, request, context):
-        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-        a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs READ_METADATA on every version (on its
+        model) and deployment that is a source, and for each edge one more right: EDIT on the model of a target that is a version;
+        DEPLOY on a target that is a deployment; for other targets the right on `anchor`, or without one EDIT on the model of a
+        source that is a version, DEPLOY on a source that is a deployment, EDIT on the system for anything else.
+        A circle that leads through a deployment is none: versions are trained on what others answered there.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLineage(self, request, context):
+        """DeleteLineage removes edges that were recorded by mistake, all or none; one that is not there is none the less removed. What
+        they lead to stays. Needs what recording each edge needed, the right on an anchor included.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordDeployment(self, request, context):
+        """RecordDeployment tells that versions answer for a deployment, as edges `deployed_as`, or that it was deleted. Repeating it is
+        harmless. For services only.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryLineage(self, request, context):
-        """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+        """QueryLineage walks the graph from a node. Versions of models, and deployments, that the caller may not see appear without
+        their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
+        A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -519,9 +553,11 @@ class CatalogServiceServicer(object):
 
     def WatchEvents(self, request, context):
         """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-        events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
-        old, or not of this service, is INVALID_FIELD.
-        Errors: INVALID_FIELD.
+        events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
+        last token. Delivered events are kept for a time that the operator sets, 30 days by default; a token from before that, or of
+        another database, is INVALID_FIELD: read the state anew, then watch without a token. At most 100 watches of one principal
+        and 1,000 in all run at once.
+        Errors: INVALID_FIELD, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -546,7 +582,7 @@ class CatalogServiceServicer(object):
     def ResolveResource(self, request, context):
         """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
         For services only.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -709,6 +745,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.RecordLineage,
                     request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageResponse.SerializeToString,
+            ),
+            'DeleteLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLineage,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageResponse.SerializeToString,
+            ),
+            'RecordDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordDeployment,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentResponse.SerializeToString,
             ),
             'QueryLineage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryLineage,
@@ -1586,6 +1632,60 @@ class CatalogService(object):
             '/modelyard.api.catalog.v1.CatalogService/RecordLineage',
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageRequest.SerializeToString,
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/DeleteLineage',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/RecordDeployment',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.RecordDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -130,7 +130,8 @@ class CatalogServiceStub:
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelRequest, _catalog_service_pb2.UpdateModelResponse]
     """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
     stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED,
+    INVALID_STATE.
     """
     UpdateModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelVersionRequest, _catalog_service_pb2.UpdateModelVersionResponse]
     """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
@@ -141,21 +142,21 @@ class CatalogServiceStub:
     DeleteCatalog: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteCatalogRequest, _catalog_service_pb2.DeleteCatalogResponse]
     """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
     with it. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteSchema: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteSchemaRequest, _catalog_service_pb2.DeleteSchemaResponse]
     """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]
     """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
     and always while one is deployed. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelVersionRequest, _catalog_service_pb2.DeleteModelVersionResponse]
     """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
     it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     UndeleteResource: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteResourceRequest, _catalog_service_pb2.UndeleteResourceResponse]
     """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
@@ -182,19 +183,36 @@ class CatalogServiceStub:
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
     """
     RecordLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordLineageRequest, _catalog_service_pb2.RecordLineageResponse]
-    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-    a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs READ_METADATA on every version (on its
+    model) and deployment that is a source, and for each edge one more right: EDIT on the model of a target that is a version;
+    DEPLOY on a target that is a deployment; for other targets the right on `anchor`, or without one EDIT on the model of a
+    source that is a version, DEPLOY on a source that is a deployment, EDIT on the system for anything else.
+    A circle that leads through a deployment is none: versions are trained on what others answered there.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DeleteLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteLineageRequest, _catalog_service_pb2.DeleteLineageResponse]
+    """DeleteLineage removes edges that were recorded by mistake, all or none; one that is not there is none the less removed. What
+    they lead to stays. Needs what recording each edge needed, the right on an anchor included.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    RecordDeployment: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordDeploymentRequest, _catalog_service_pb2.RecordDeploymentResponse]
+    """RecordDeployment tells that versions answer for a deployment, as edges `deployed_as`, or that it was deleted. Repeating it is
+    harmless. For services only.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     QueryLineage: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.QueryLineageRequest, _catalog_service_pb2.QueryLineageResponse]
-    """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+    """QueryLineage walks the graph from a node. Versions of models, and deployments, that the caller may not see appear without
+    their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
+    A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-    events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
-    old, or not of this service, is INVALID_FIELD.
-    Errors: INVALID_FIELD.
+    events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
+    last token. Delivered events are kept for a time that the operator sets, 30 days by default; a token from before that, or of
+    another database, is INVALID_FIELD: read the state anew, then watch without a token. At most 100 watches of one principal
+    and 1,000 in all run at once.
+    Errors: INVALID_FIELD, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
     """
     GetLimits: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]
     """GetLimits reads every published limit. Any authenticated caller."""
@@ -206,7 +224,7 @@ class CatalogServiceStub:
     ResolveResource: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveResourceRequest, _catalog_service_pb2.ResolveResourceResponse]
     """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
     For services only.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE.
     """
 
 @_typing.type_check_only
@@ -311,7 +329,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     UpdateModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelRequest, _catalog_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
     """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
     stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED,
+    INVALID_STATE.
     """
     UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateModelVersionRequest, _catalog_service_pb2.UpdateModelVersionResponse]  # type: ignore[assignment]
     """UpdateModelVersion changes `description`, `label`, `metadata`, `provenance.datasets` or `signature` (only while PENDING) of a
@@ -322,21 +341,21 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     DeleteCatalog: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteCatalogRequest, _catalog_service_pb2.DeleteCatalogResponse]  # type: ignore[assignment]
     """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
     with it. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteSchema: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteSchemaRequest, _catalog_service_pb2.DeleteSchemaResponse]  # type: ignore[assignment]
     """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
     and always while one is deployed. Needs EDIT on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelVersionRequest, _catalog_service_pb2.DeleteModelVersionResponse]  # type: ignore[assignment]
     """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
     it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
     """
     UndeleteResource: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UndeleteResourceRequest, _catalog_service_pb2.UndeleteResourceResponse]  # type: ignore[assignment]
     """UndeleteResource brings back what was deleted, by its id, with everything that went with it. Refused if its name was taken
@@ -363,19 +382,36 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, ALIAS_MOVED, POLICY_UNMET, PEER_UNAVAILABLE.
     """
     RecordLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordLineageRequest, _catalog_service_pb2.RecordLineageResponse]  # type: ignore[assignment]
-    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-    a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+    """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs READ_METADATA on every version (on its
+    model) and deployment that is a source, and for each edge one more right: EDIT on the model of a target that is a version;
+    DEPLOY on a target that is a deployment; for other targets the right on `anchor`, or without one EDIT on the model of a
+    source that is a version, DEPLOY on a source that is a deployment, EDIT on the system for anything else.
+    A circle that leads through a deployment is none: versions are trained on what others answered there.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DeleteLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteLineageRequest, _catalog_service_pb2.DeleteLineageResponse]  # type: ignore[assignment]
+    """DeleteLineage removes edges that were recorded by mistake, all or none; one that is not there is none the less removed. What
+    they lead to stays. Needs what recording each edge needed, the right on an anchor included.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    RecordDeployment: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.RecordDeploymentRequest, _catalog_service_pb2.RecordDeploymentResponse]  # type: ignore[assignment]
+    """RecordDeployment tells that versions answer for a deployment, as edges `deployed_as`, or that it was deleted. Repeating it is
+    harmless. For services only.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     QueryLineage: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.QueryLineageRequest, _catalog_service_pb2.QueryLineageResponse]  # type: ignore[assignment]
-    """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+    """QueryLineage walks the graph from a node. Versions of models, and deployments, that the caller may not see appear without
+    their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
+    A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-    events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
-    old, or not of this service, is INVALID_FIELD.
-    Errors: INVALID_FIELD.
+    events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
+    last token. Delivered events are kept for a time that the operator sets, 30 days by default; a token from before that, or of
+    another database, is INVALID_FIELD: read the state anew, then watch without a token. At most 100 watches of one principal
+    and 1,000 in all run at once.
+    Errors: INVALID_FIELD, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
     """
     GetLimits: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetLimitsRequest, _catalog_service_pb2.GetLimitsResponse]  # type: ignore[assignment]
     """GetLimits reads every published limit. Any authenticated caller."""
@@ -387,7 +423,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ResolveResource: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ResolveResourceRequest, _catalog_service_pb2.ResolveResourceResponse]  # type: ignore[assignment]
     """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
     For services only.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE.
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -609,7 +645,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.UpdateModelResponse, _abc.Awaitable[_catalog_service_pb2.UpdateModelResponse]]:
         """UpdateModel changes `name` (a rename, or with another schema in it a move), `description` or `owner_id` of a model; its id
         stays. Needs EDIT on it, a move also CREATE_MODEL on the new schema, a change of owner MANAGE.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, RESOURCE_ALREADY_EXISTS, ETAG_MISMATCH, PERMISSION_DENIED, LIMIT_EXCEEDED,
+        INVALID_STATE.
         """
 
     @_abc_1.abstractmethod
@@ -632,7 +669,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.DeleteCatalogResponse, _abc.Awaitable[_catalog_service_pb2.DeleteCatalogResponse]]:
         """DeleteCatalog deletes a catalog; it can be undeleted until `purge_time`. Refused while it has schemas, unless forced: then they go
         with it. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -642,7 +679,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeleteSchemaResponse, _abc.Awaitable[_catalog_service_pb2.DeleteSchemaResponse]]:
         """DeleteSchema deletes a schema, as DeleteCatalog does. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -653,7 +690,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.DeleteModelResponse, _abc.Awaitable[_catalog_service_pb2.DeleteModelResponse]]:
         """DeleteModel deletes a model with its versions; it can be undeleted until `purge_time`. Refused while it has versions, unless forced,
         and always while one is deployed. Needs EDIT on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -664,7 +701,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.DeleteModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.DeleteModelVersionResponse]]:
         """DeleteModelVersion deletes a version; it can be undeleted until `purge_time`, its number is never given again. Refused while
         it is aliased, unless forced (then the aliases go too), and always while it is deployed. Needs EDIT on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, RESOURCE_IN_USE, PEER_UNAVAILABLE, CONTENTION.
         """
 
     @_abc_1.abstractmethod
@@ -727,9 +764,34 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.RecordLineageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.RecordLineageResponse, _abc.Awaitable[_catalog_service_pb2.RecordLineageResponse]]:
-        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs EDIT on the model of every version that is
-        a target, and READ_METADATA on the model of every version that is a source. Deployments are refused as nodes for now.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED.
+        """RecordLineage adds edges to the lineage graph; an edge that is there stays. Needs READ_METADATA on every version (on its
+        model) and deployment that is a source, and for each edge one more right: EDIT on the model of a target that is a version;
+        DEPLOY on a target that is a deployment; for other targets the right on `anchor`, or without one EDIT on the model of a
+        source that is a version, DEPLOY on a source that is a deployment, EDIT on the system for anything else.
+        A circle that leads through a deployment is none: versions are trained on what others answered there.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LINEAGE_CYCLE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteLineage(
+        self,
+        request: _catalog_service_pb2.DeleteLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteLineageResponse, _abc.Awaitable[_catalog_service_pb2.DeleteLineageResponse]]:
+        """DeleteLineage removes edges that were recorded by mistake, all or none; one that is not there is none the less removed. What
+        they lead to stays. Needs what recording each edge needed, the right on an anchor included.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordDeployment(
+        self,
+        request: _catalog_service_pb2.RecordDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.RecordDeploymentResponse, _abc.Awaitable[_catalog_service_pb2.RecordDeploymentResponse]]:
+        """RecordDeployment tells that versions answer for a deployment, as edges `deployed_as`, or that it was deleted. Repeating it is
+        harmless. For services only.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -738,8 +800,10 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.QueryLineageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.QueryLineageResponse, _abc.Awaitable[_catalog_service_pb2.QueryLineageResponse]]:
-        """QueryLineage walks the graph from a node. Versions of models that the caller may not see appear without their names.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+        """QueryLineage walks the graph from a node. Versions of models, and deployments, that the caller may not see appear without
+        their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
+        A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -749,9 +813,11 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_catalog_service_pb2.WatchEventsResponse]]:
         """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
-        events is a heartbeat. The server may end the stream at any time, also normally: resume with the last token. A token that is too
-        old, or not of this service, is INVALID_FIELD.
-        Errors: INVALID_FIELD.
+        events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
+        last token. Delivered events are kept for a time that the operator sets, 30 days by default; a token from before that, or of
+        another database, is INVALID_FIELD: read the state anew, then watch without a token. At most 100 watches of one principal
+        and 1,000 in all run at once.
+        Errors: INVALID_FIELD, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -781,7 +847,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.ResolveResourceResponse, _abc.Awaitable[_catalog_service_pb2.ResolveResourceResponse]]:
         """ResolveResource turns the name or id of a catalog, schema, model or version into its chain of containers.
         For services only.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

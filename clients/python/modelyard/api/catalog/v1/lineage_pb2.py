@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/api/catalog/v1/lineage.proto\x12\x18modelyard.api.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\x0bLineageNode\x12\x38\n\x04kind\x18\x01 \x01(\x0e\x32*.modelyard.api.catalog.v1.LineageNode.Kind\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\"}\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_DATASET\x10\x01\x12\x0c\n\x08KIND_RUN\x10\x02\x12\x16\n\x12KIND_MODEL_VERSION\x10\x03\x12\x13\n\x0fKIND_DEPLOYMENT\x10\x04\x12\x12\n\x0eKIND_BATCH_JOB\x10\x05\"\xd3\x01\n\x0bLineageEdge\x12\x35\n\x06source\x18\x01 \x01(\x0b\x32%.modelyard.api.catalog.v1.LineageNode\x12\x35\n\x06target\x18\x02 \x01(\x0b\x32%.modelyard.api.catalog.v1.LineageNode\x12\x10\n\x08relation\x18\x03 \x01(\t\x12\x13\n\x0brecorded_by\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/api/catalog/v1/lineage.proto\x12\x18modelyard.api.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x02\n\x0bLineageNode\x12\x38\n\x04kind\x18\x01 \x01(\x0e\x32*.modelyard.api.catalog.v1.LineageNode.Kind\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"}\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_DATASET\x10\x01\x12\x0c\n\x08KIND_RUN\x10\x02\x12\x16\n\x12KIND_MODEL_VERSION\x10\x03\x12\x13\n\x0fKIND_DEPLOYMENT\x10\x04\x12\x12\n\x0eKIND_BATCH_JOB\x10\x05\"\xd3\x01\n\x0bLineageEdge\x12\x35\n\x06source\x18\x01 \x01(\x0b\x32%.modelyard.api.catalog.v1.LineageNode\x12\x35\n\x06target\x18\x02 \x01(\x0b\x32%.modelyard.api.catalog.v1.LineageNode\x12\x10\n\x08relation\x18\x03 \x01(\t\x12\x13\n\x0brecorded_by\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.catalog.v1.li
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LINEAGENODE']._serialized_start=102
-  _globals['_LINEAGENODE']._serialized_end=359
-  _globals['_LINEAGENODE_KIND']._serialized_start=234
-  _globals['_LINEAGENODE_KIND']._serialized_end=359
-  _globals['_LINEAGEEDGE']._serialized_start=362
-  _globals['_LINEAGEEDGE']._serialized_end=573
+  _globals['_LINEAGENODE']._serialized_end=408
+  _globals['_LINEAGENODE_KIND']._serialized_start=283
+  _globals['_LINEAGENODE_KIND']._serialized_end=408
+  _globals['_LINEAGEEDGE']._serialized_start=411
+  _globals['_LINEAGEEDGE']._serialized_end=622
 # @@protoc_insertion_point(module_scope)

@@ -39,9 +39,9 @@ class LineageNode(_message.Message):
         KIND_MODEL_VERSION: LineageNode._Kind.ValueType  # 3
         """A version of a model; known by its reference, kept by its id."""
         KIND_DEPLOYMENT: LineageNode._Kind.ValueType  # 4
-        """A deployment; known by name, kept by its id."""
+        """A deployment; known by name or id, kept by its id. It stays in the graph when it is deleted."""
         KIND_BATCH_JOB: LineageNode._Kind.ValueType  # 5
-        """A batch job; known by name."""
+        """A batch job of another system, `airflow://scoring/nightly`; known by name, version (its run) and digest."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kind of node."""
@@ -55,25 +55,30 @@ class LineageNode(_message.Message):
     KIND_MODEL_VERSION: LineageNode.Kind.ValueType  # 3
     """A version of a model; known by its reference, kept by its id."""
     KIND_DEPLOYMENT: LineageNode.Kind.ValueType  # 4
-    """A deployment; known by name, kept by its id."""
+    """A deployment; known by name or id, kept by its id. It stays in the graph when it is deleted."""
     KIND_BATCH_JOB: LineageNode.Kind.ValueType  # 5
-    """A batch job; known by name."""
+    """A batch job of another system, `airflow://scoring/nightly`; known by name, version (its run) and digest."""
 
     KIND_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     kind: Global___LineageNode.Kind.ValueType
     """Required. Kind."""
     id: _builtins.str
-    """Output only. Immutable id of the node."""
+    """Output only, but for deployments: immutable id of the node. A deployment may be named by it alone, also when it is deleted."""
     name: _builtins.str
-    """Required. Name: of the data set or run, a version reference, or the name of the deployment."""
+    """Required. Name: of the data set, run or batch job, a version reference, or the name of the deployment."""
     version: _builtins.str
-    """Version of a data set."""
+    """Version of a data set, or which run of a batch job."""
     digest: _builtins.str
-    """Digest of a data set or of a version's artifact."""
+    """Digest of a data set, of what a batch job ran, or of a version's artifact."""
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the deployment was deleted; its name is the last one it had."""
+
     def __init__(
         self,
         *,
@@ -82,10 +87,11 @@ class LineageNode(_message.Message):
         name: _builtins.str = ...,
         version: _builtins.str = ...,
         digest: _builtins.str = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "id", b"id", "kind", b"kind", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "digest", b"digest", "id", b"id", "kind", b"kind", "name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

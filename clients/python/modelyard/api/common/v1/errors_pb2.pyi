@@ -169,11 +169,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: source, target.
     Example: {"reason":"LINEAGE_CYCLE","metadata":{"source":"prod.ml.iris/3","target":"prod.ml.iris/1"}}
     """
-    ERROR_REASON_DIRECT_TRANSFER_UNAVAILABLE: _ErrorReason.ValueType  # 31
+    ERROR_REASON_TOO_MANY_WATCHES: _ErrorReason.ValueType  # 31
+    """RESOURCE_EXHAUSTED. As many watches as are allowed run already, of the caller or of everybody; end one, then watch again.
+    Metadata: limit, maximum.
+    Example: {"reason":"TOO_MANY_WATCHES","metadata":{"limit":"watches_per_principal","maximum":"100"}}
+    """
+    ERROR_REASON_DIRECT_TRANSFER_UNAVAILABLE: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION. The blob store of this service gives no addresses; send and read through the service instead.
     Example: {"reason":"DIRECT_TRANSFER_UNAVAILABLE","metadata":{}}
     """
-    ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 32
+    ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 34
     """INVALID_ARGUMENT. The signature is not one, or signs other files than those of the artifact.
     Metadata: problem.
     Example: {"reason":"SIGNATURE_INVALID","metadata":{"problem":"model.onnx has another digest"}}
@@ -335,11 +340,16 @@ ERROR_REASON_LINEAGE_CYCLE: ErrorReason.ValueType  # 30
 Metadata: source, target.
 Example: {"reason":"LINEAGE_CYCLE","metadata":{"source":"prod.ml.iris/3","target":"prod.ml.iris/1"}}
 """
-ERROR_REASON_DIRECT_TRANSFER_UNAVAILABLE: ErrorReason.ValueType  # 31
+ERROR_REASON_TOO_MANY_WATCHES: ErrorReason.ValueType  # 31
+"""RESOURCE_EXHAUSTED. As many watches as are allowed run already, of the caller or of everybody; end one, then watch again.
+Metadata: limit, maximum.
+Example: {"reason":"TOO_MANY_WATCHES","metadata":{"limit":"watches_per_principal","maximum":"100"}}
+"""
+ERROR_REASON_DIRECT_TRANSFER_UNAVAILABLE: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION. The blob store of this service gives no addresses; send and read through the service instead.
 Example: {"reason":"DIRECT_TRANSFER_UNAVAILABLE","metadata":{}}
 """
-ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 32
+ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 34
 """INVALID_ARGUMENT. The signature is not one, or signs other files than those of the artifact.
 Metadata: problem.
 Example: {"reason":"SIGNATURE_INVALID","metadata":{"problem":"model.onnx has another digest"}}
