@@ -47,7 +47,7 @@ from modelyard_catalog.servicer import CatalogServicer
 from modelyard_catalog.store import CatalogStore
 from modelyard_catalog.updates import Updates
 from modelyard_catalog.versions import Versions
-from modelyard_kit.access import Chain, Grants, ResourceType, Scope
+from modelyard_kit.access import Chain, Grants, Link, ResourceType, Scope
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
@@ -65,15 +65,18 @@ C = TypeVar("C", Catalog, Schema, Model)
 
 @dataclass
 class FakeArtifacts:
-    """Knows the artifacts in `missing` not to be there, and every other one to be."""
+    """Knows the artifacts in `missing` to be there only for models that copies brought them to, and every other one to be."""
 
     missing: set[str] = field(default_factory=set)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    copied: set[tuple[str, str]] = field(default_factory=set)
 
-    async def require(self, digest: str, model: str) -> None:
-        self.asked.append((digest, model))
-        if digest in self.missing:
-            raise InvalidField("artifact_digest", f"no artifact {digest} of {model}")
+    async def acquire(self, digest: str, model: Link, version_id: str, *, source_model_id: str = "") -> None:
+        self.asked.append((digest, model.name))
+        if source_model_id:
+            self.copied.add((digest, model.id))
+        if digest in self.missing and (digest, model.id) not in self.copied:
+            raise InvalidField("artifact_digest", f"no artifact {digest} of {model.name}")
 
 
 @dataclass
@@ -155,7 +158,7 @@ class CatalogStack:
 
     def copies(self, grants: Grants) -> Copies:
         """The rules of copies, under these grants."""
-        return Copies(self.db, self.store, utc_now, self.authority(grants))
+        return Copies(self.db, self.store, utc_now, self.authority(grants), self.artifacts)
 
     def servicer(self, grants: Grants, feed: Feed | None = None) -> CatalogServicer:
         """The whole service, under these grants."""

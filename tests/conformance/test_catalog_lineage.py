@@ -228,7 +228,7 @@ async def test_copy_comes_of_its_source_and_of_its_data(
     await stack.create_model(*OTHER)
     await stack.create_version(datasets=(LAKE,))
     authority = Authority(grants, Resolvers(stack.db, stack.store))
-    copies = Copies(stack.db, stack.store, utc_now, authority)
+    copies = Copies(stack.db, stack.store, utc_now, authority, stack.artifacts)
     await copies.copy(ADA, CopyVersion(version(1), OTHER, "", Once("", "")))
     found = await query(graph, version(1, OTHER), 1)
     assert sorted((edge.source.name, edge.relation) for edge in found.edges) == [

@@ -84,12 +84,6 @@ async def test_a_new_version_and_a_moved_alias_are_looked_up(stack: CatalogStack
         once=Once("a-request", "its content"),
         label="9.9.9",
     )
-    stack.artifacts.missing.add(DIGEST)  # so that it is looked for among the copies, too
-    async with stack.db.engine.begin() as connection:
-        await connection.exec_driver_sql("UPDATE model_versions SET copied_from_id = 'x' WHERE number = 1")
-        await connection.exec_driver_sql(
-            f"UPDATE model_versions SET artifact_digest = '{DIGEST}' WHERE number = 1"
-        )
     with recorded(stack, *VERBS) as statements:
         made = await stack.versions.create(ADA, command)
         await stack.set_aliases(AliasChange("champion", made.number), model=MODEL)
@@ -124,6 +118,12 @@ async def test_the_feed_reads_its_window_only(stack: CatalogStack, everything: b
 
     with recorded(stack, *VERBS) as statements:
         assert await stack.db.read(window) == 200
+    assert await scans(stack, statements) == set()
+
+
+async def test_uses_of_artifacts_are_found_by_an_index(stack: CatalogStack) -> None:
+    with recorded(stack, *VERBS) as statements:
+        assert await stack.versions.uses_of([DIGEST, f"sha256:{'0' * 64}"]) == []
     assert await scans(stack, statements) == set()
 
 

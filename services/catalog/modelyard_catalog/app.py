@@ -78,9 +78,10 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     gates = GovernanceService(chassis.peers)
     deployments = InferenceService(chassis.peers)
     authority = Authority(chassis.grants, resolvers)
+    artifacts = ArtifactService(chassis.peers)
     servicer = CatalogServicer(
         Namespaces(chassis.db, store, chassis.clock),
-        Versions(chassis.db, store, chassis.clock, ArtifactService(chassis.peers)),
+        Versions(chassis.db, store, chassis.clock, artifacts),
         Aliases(chassis.db, store, chassis.clock, gates),
         chassis.grants,
         feed=feed,
@@ -94,7 +95,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             gates,
             retention=timedelta(days=chassis.settings.deleted_retention_days),
         ),
-        copies=Copies(chassis.db, store, chassis.clock, authority),
+        copies=Copies(chassis.db, store, chassis.clock, authority, artifacts),
         lineage=LineageGraph(Sources(chassis.db, chassis.grants, resolvers, deployments), chassis.clock),
     )
 

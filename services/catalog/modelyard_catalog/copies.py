@@ -7,32 +7,35 @@ from dataclasses import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.authority import Authority
-from modelyard_catalog.commands import CopyVersion
+from modelyard_catalog.commands import CopyVersion, VersionRef
 from modelyard_catalog.labels import add_version
-from modelyard_catalog.models import ModelVersion, VersionState
+from modelyard_catalog.models import Model, ModelVersion, VersionState
 from modelyard_catalog.origins import record_copy
 from modelyard_catalog.recording import COUNTING, create_once, model_turn, record
 from modelyard_catalog.store import CatalogStore
+from modelyard_catalog.versions import Artifacts
 from modelyard_kit.access import Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidState, NotFound
+from modelyard_kit.ids import new_id
 
 
 class Copies:
     """The use case of copying a version."""
 
-    def __init__(self, db: Database, store: CatalogStore, clock: Clock, authority: Authority) -> None:
+    def __init__(
+        self, db: Database, store: CatalogStore, clock: Clock, authority: Authority, artifacts: Artifacts
+    ) -> None:
         self._db = db
         self._store = store
         self._clock = clock
         self._authority = authority
+        self._artifacts = artifacts
 
     async def copy(self, call: Call, command: CopyVersion) -> ModelVersion:
         """Add a READY version to a model, with content, descriptions and provenance of the source but for its label and aliases.
-
-        The artifact service is not asked: the source is READY, and files are found through the version.
 
         Raises:
             NotFound: source or model does not exist.
@@ -40,9 +43,12 @@ class Copies:
             PermissionDenied: the caller lacks CREATE_VERSION on the model.
             AlreadyExists: another version of the model has the label.
             InvalidField: an alias of the model has the name of the label.
+            PeerUnavailable: the artifact service does not answer.
             RequestIdReused: the request id came before with other content.
         """
         await self._authority.require_on(call, Privilege.CREATE_VERSION, command.model)
+        made = new_id()
+        command = await self._keep_artifact(command, made)
 
         async def work(connection: AsyncConnection) -> ModelVersion:
             async def create(made: str) -> ModelVersion:
@@ -56,10 +62,28 @@ class Copies:
                 return found
 
             return await create_once(
-                connection, call, "copy_model_version", command.once, create, made_before
+                connection, call, "copy_model_version", command.once, create, made_before, made=made
             )
 
         return await self._db.in_tx(work, isolation=COUNTING, turn=model_turn(command.model))
+
+    async def _keep_artifact(self, command: CopyVersion, made: str) -> CopyVersion:
+        """Keep the artifact of the source for the copy, and return the command for exactly that source."""
+
+        async def look(connection: AsyncConnection) -> tuple[ModelVersion | None, Model | None]:
+            source = await self._store.version(connection, command.source)
+            return source, await self._store.find(connection, Model, command.model)
+
+        source, model = await self._db.read(look)
+        if source is None:
+            raise NotFound(ResourceType.MODEL_VERSION, str(command.source))
+        if model is None:
+            raise NotFound(ResourceType.MODEL, ".".join(command.model))
+        if source.state is VersionState.READY:
+            digest, origin = source.artifact_digest, source.model.id
+            await self._artifacts.acquire(digest, model.link, made, source_model_id=origin)
+        # By its number: an alias may move to a version with other content meanwhile.
+        return replace(command, source=VersionRef(command.source.model, source.number))
 
     async def _insert(
         self, connection: AsyncConnection, call: Call, command: CopyVersion, made: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelyard.api.artifact.v1.artifact_service_pb2 import GetArtifactRequest
+from modelyard.api.artifact.v1.artifact_service_pb2 import AcquireReferenceRequest
 from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_MOVE_ALIAS
 from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest, EvaluateGateResponse
 from modelyard.api.inference.v1.inference_service_pb2 import (
@@ -15,7 +15,7 @@ from modelyard.api.inference.v1.inference_service_pb2 import (
     ResolveResourceRequest,
 )
 from modelyard_catalog.models import ModelVersion
-from modelyard_kit.access import Chain
+from modelyard_kit.access import Chain, Link
 from modelyard_kit.errors import InvalidField, NotFound, PolicyUnmet
 from modelyard_kit.peers import Peers
 from modelyard_kit.protos import chain_from_proto, chain_to_proto
@@ -29,18 +29,26 @@ class ArtifactService:
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
 
-    async def require(self, digest: str, model: str) -> None:
-        """Return if the artifact was committed for the model.
+    async def acquire(self, digest: str, model: Link, version_id: str, *, source_model_id: str = "") -> None:
+        """Keep an artifact that was committed for the model for a version that is about to have it.
+
+        Args:
+            digest: the artifact.
+            model: of the version.
+            version_id: the version, which need not exist yet.
+            source_model_id: the model that the artifact was committed for, if the version is a copy from there.
 
         Raises:
-            InvalidField: it was not.
+            InvalidField: it was not committed for the model, or for the source of the copy.
             PeerUnavailable: the service does not answer.
         """
-        request = GetArtifactRequest(digest=digest, model=model)
+        request = AcquireReferenceRequest(
+            digest=digest, model_id=model.id, model_version_id=version_id, source_model_id=source_model_id
+        )
         try:
-            await self._peers.call(self._peers.artifact.GetArtifact, request)
+            await self._peers.call(self._peers.artifact.AcquireReference, request)
         except NotFound as error:
-            problem = f"no artifact {digest} of {model}: commit an upload for this model first"
+            problem = f"no artifact {digest} of {model.name}: commit an upload for this model first"
             raise InvalidField("artifact_digest", problem) from error
 
 

@@ -42,13 +42,24 @@ async def create_once(
     once: Once,
     create: Callable[[str], Awaitable[R]],
     again: Callable[[str], Awaitable[R]],
+    *,
+    made: str = "",
 ) -> R:
     """Return what `create` makes under a new id, or, when this request came before, what `again` finds under the id of then.
+
+    Args:
+        connection: the transaction.
+        call: who asks.
+        method: what for.
+        once: the request.
+        create: makes it under an id.
+        again: finds it under the id of then.
+        made: the new id, if somebody was told of it already.
 
     Raises:
         RequestIdReused: the request id came before with other content.
     """
-    made = new_id()
+    made = made or new_id()
     before = await idempotency.claim(
         connection,
         principal_id=call.principal.id,

@@ -96,16 +96,6 @@ class CatalogStore:
         rows = await connection.execute(query)
         return {row.number: read_row(ModelVersion, row) for row in rows}
 
-    async def has_copy(self, connection: AsyncConnection, model_id: str, digest: str) -> bool:
-        """Return whether a version of a model has this artifact from another model."""
-        query = select(model_versions.c.id).where(
-            model_versions.c.model_id == model_id,
-            model_versions.c.artifact_digest == digest,
-            model_versions.c.copied_from_id != "",
-            model_versions.c.delete_time.is_(None),
-        )
-        return (await connection.execute(query.limit(1))).one_or_none() is not None
-
     async def used_digests(self, connection: AsyncConnection, digests: Sequence[str]) -> list[str]:
         """Return which of these artifacts a version has, deleted or not."""
         used = model_versions.c.artifact_digest

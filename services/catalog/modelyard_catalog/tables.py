@@ -137,7 +137,7 @@ model_versions = Table(
         "create_time",
         postgresql_include=["number", "state", "delete_time", "id"],
     ),
-    Index("model_versions_digest", "model_id", "artifact_digest"),
+    Index("model_versions_digest", "artifact_digest", "model_id"),
     Index(
         "model_versions_commit",
         text("(provenance ->> 'git_commit')"),

@@ -38,14 +38,15 @@ from modelyard_kit.access import Chain, Link, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import InvalidField, InvalidState, NotFound
+from modelyard_kit.errors import InvalidState, NotFound
+from modelyard_kit.ids import new_id
 
 
 class Artifacts(Protocol):
     """What the rules ask of the artifact service."""
 
-    async def require(self, digest: str, model: str) -> None:
-        """Return if the artifact was committed for the model.
+    async def acquire(self, digest: str, model: Link, version_id: str, *, source_model_id: str = "") -> None:
+        """Keep an artifact that was committed for the model, or for the source of a copy, for a version about to have it.
 
         Raises:
             InvalidField: it was not.
@@ -73,9 +74,13 @@ class Versions:
             PeerUnavailable: the artifact service does not answer.
             RequestIdReused: the request id came before with other content.
         """
+        made = new_id()
         if command.artifact_digest:
-            # Before the transaction: what it runs may run twice, and must not wait for another service.
-            await self._require_artifact(command.artifact_digest, command.model)
+            # Before the transaction: what it runs may run twice, and must not wait for another service. If it fails, the artifact
+            # service finds out by itself that no version came.
+            model = await self._db.query(lambda connection: self._model(connection, command.model))
+            call.confirm(model.chain)
+            await self._artifacts.acquire(command.artifact_digest, model.link, made)
 
         async def work(connection: AsyncConnection) -> ModelVersion:
             async def create(made: str) -> ModelVersion:
@@ -89,7 +94,7 @@ class Versions:
                 return found
 
             return await create_once(
-                connection, call, "create_model_version", command.once, create, made_before
+                connection, call, "create_model_version", command.once, create, made_before, made=made
             )
 
         return await self._db.in_tx(work, isolation=COUNTING, turn=model_turn(command.model))
@@ -107,7 +112,7 @@ class Versions:
         call.confirm(seen.parents)
         if _is_repetition(seen, Transition.FINALIZE, digest=command.artifact_digest):
             return seen
-        await self._require_artifact(command.artifact_digest, command.version.model)
+        await self._artifacts.acquire(command.artifact_digest, seen.model, seen.id)
         return await self._change_state(
             call,
             VersionRef(command.version.model, seen.number),
@@ -249,24 +254,6 @@ class Versions:
             return await self._require(connection, ref)
 
         return await self._db.in_tx(work)
-
-    async def _require_artifact(self, digest: str, model: Path) -> None:
-        """Return if the artifact was committed for the model, or came to it with a copy of a version of another one.
-
-        Raises:
-            InvalidField: neither.
-            PeerUnavailable: the artifact service does not answer.
-        """
-
-        async def copied(connection: AsyncConnection) -> bool:
-            found = await self._model(connection, model)
-            return await self._store.has_copy(connection, found.id, digest)
-
-        try:
-            await self._artifacts.require(digest, ".".join(model))
-        except InvalidField:
-            if not await self._db.read(copied):
-                raise
 
     async def _located(self, model: Container) -> Link:
         """Return the model whose versions are listed."""

@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply."""
-    op.create_index("model_versions_digest", "model_versions", ["model_id", "artifact_digest"])
+    op.create_index("model_versions_digest", "model_versions", ["artifact_digest", "model_id"])
     # A hash index takes text of any length; a commit may have 2,000 characters, more than a B-tree takes.
     commit = "provenance ->> 'git_commit'"
     op.create_index(
