@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from modelyard_artifact import store
 from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
-from modelyard_artifact.models import FilePage, MissingBlob, Upload, UploadState, UploadStatus
+from modelyard_artifact.models import FilePage, MissingBlob, ModelRef, Upload, UploadState, UploadStatus
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import Link, ResourceType
 from modelyard_kit.errors import InvalidField, InvalidState, NotFound
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from modelyard_artifact.blobs import BlobStore
-    from modelyard_artifact.models import Artifact, Blob, FileEntry, Manifest, ModelRef, VersionRef
+    from modelyard_artifact.models import Artifact, Blob, FileEntry, Manifest, VersionRef
     from modelyard_kit.auth import Call
     from modelyard_kit.clock import Clock
     from modelyard_kit.db import Database
