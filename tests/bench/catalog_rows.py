@@ -274,6 +274,7 @@ def _lineage() -> dict[str, tuple[dict[str, str], str]]:
     """Every tenth version was trained on one of a thousand data sets."""
     node = "md5('dataset ' || g / 10 % 1000)::uuid"
     nodes = {"id": "id", "kind": "kind", "name": "name", "version": "''", "digest": "''"}
+    nodes |= dict.fromkeys(("owner_id", "schema_id", "delete_time"), "NULL")
     sources = """(
         SELECT md5('dataset ' || n)::uuid AS id, 'DATASET' AS kind, 'dataset-' || n AS name
         FROM generate_series(0, 999) n

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from modelyard_artifact import inspection_store, life_store, sbom, store
 from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
-from modelyard_artifact.models import CHUNK_BYTES, FilePage, MissingBlob, Upload, UploadState, UploadStatus
+from modelyard_artifact.models import (
+    CHUNK_BYTES,
+    FilePage,
+    MissingBlob,
+    ModelRef,
+    Upload,
+    UploadState,
+    UploadStatus,
+)
 from modelyard_artifact.signatures import add_signature
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import Link, ResourceType
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from modelyard_artifact.blobs import BlobStore
-    from modelyard_artifact.models import Artifact, Blob, FileEntry, Manifest, ModelRef, VersionRef
+    from modelyard_artifact.models import Artifact, Blob, FileEntry, Manifest, VersionRef
     from modelyard_artifact.signatures import Signatures
     from modelyard_kit.auth import Call
     from modelyard_kit.clock import Clock
