@@ -284,6 +284,8 @@ def _lineage() -> dict[str, tuple[dict[str, str], str]]:
         "source_id": node,
         "target_id": "id",
         "relation": "'trained_on'",
+        "target_kind": "'MODEL_VERSION'",
+        **dict.fromkeys(("anchor_type", "anchor_id"), "NULL"),
         **_ACTOR,
         "create_time": "at",
     }
