@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from modelyard_inference import tables
+from modelyard_inference import notes, tables
 from modelyard_inference.commands import ListDeployments, UpdateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.models import (
@@ -20,6 +20,7 @@ from modelyard_inference.models import (
     ReplicaState,
 )
 from modelyard_inference.store import InferenceStore
+from modelyard_kit import migrate
 from modelyard_kit.access import Effect, Grants, Missing, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal
 from modelyard_kit.clock import utc_now
@@ -326,3 +327,28 @@ async def test_report_does_not_overwrite_a_callers_change(rig: Rig) -> None:
     )
     assert not written
     assert (await rig.rules.get("prod.ml.iris")).state is DeploymentState.DELETING
+
+
+async def test_migration_notes_what_answers_already(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation())
+    version = made.targets[0].wanted
+    groups = [
+        Group(f"g{n}", f"g{n}", made.id, replace(version, id=f"v{n}"), 1, state, 1, 1, utc_now())
+        for n, state in enumerate((GroupState.SERVING, GroupState.STARTING, GroupState.DRAINING))
+    ]
+
+    async def as_before(connection: sa.ext.asyncio.AsyncConnection) -> None:
+        for group in groups:
+            await rig.store.insert_group(connection, group)
+        await connection.execute(sa.text("DROP TABLE lineage_notes"))
+        await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+
+    await rig.db.in_tx(as_before)
+    await migrate.upgrade(rig.db.dsn, "modelyard_inference")
+    (note,) = await rig.db.read(lambda connection: notes.pending(connection, 10))
+    assert (note.deployment_id, note.name, note.version_ids, note.delete_time) == (
+        made.id,
+        made.name,
+        ("v0",),
+        None,
+    )
