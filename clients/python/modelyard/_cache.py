@@ -128,8 +128,11 @@ class BlobCache:
             return False
         entry = self._path(sha256)
         try:
-            entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._link_or_copy(sha256, source, entry)
+            try:
+                self._link_or_copy(sha256, source, entry)
+            except FileNotFoundError:  # the first one of its folder
+                entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._link_or_copy(sha256, source, entry)
         except OSError:
             # A cache that cannot be written (no room, read-only home) is slow, not wrong: the caller has its file.
             return False
@@ -180,7 +183,7 @@ class BlobCache:
     def _copy(self, sha256: str, source: Path, entry: Path) -> None:
         """From another file system: beside the entry first, since a name must never stand for half a file."""
         temporary = self.folder / "tmp" / f"{sha256}.{uuid.uuid4().hex}"
-        temporary.parent.mkdir(mode=0o700, exist_ok=True)
+        temporary.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if copy_verified(descriptor, temporary, os.fstat(descriptor).st_size, sha256):

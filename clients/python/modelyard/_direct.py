@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -95,10 +96,22 @@ class DirectSender:
         def tell(size: int) -> None:
             loop.call_soon_threadsafe(self._tell, size)
 
+        failed = threading.Event()
+
         def put(part: PartUrl) -> None:
-            store.put(part.request, source, part.offset, part.length, tell)
+            if failed.is_set():
+                raise Refused("a part before it failed")
+            try:
+                store.put(part.request, source, part.offset, part.length, tell)
+            except BaseException:
+                failed.set()
+                raise
 
-        async def send(part: PartUrl) -> None:
-            await loop.run_in_executor(pool, put, part)
-
-        await together(send(part) for part in urls.parts)
+        # All of them end before somebody asks what is missing: what is on its way would be sent twice.
+        ends = await asyncio.gather(
+            *(loop.run_in_executor(pool, put, part) for part in urls.parts), return_exceptions=True
+        )
+        for kind in (Unreachable, BaseException):  # the one that says most
+            for end in ends:
+                if isinstance(end, kind):
+                    raise end

@@ -195,7 +195,6 @@ class Fetch:
         if partial.left(number)[1]:
             async with self._calls:
                 await _insist(once)
-        await self._thread(partial.note, number)
 
     async def _read_range(self, partial: PartialFile, number: int) -> bool:
         """Read what a segment lacks through the service."""

@@ -6,6 +6,7 @@ interpreter only between pieces and needs the same few megabytes for any size. S
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import random
 import ssl
@@ -52,10 +53,13 @@ class ObjectStore:
     def __init__(self) -> None:
         self._threads = threading.local()
         self._stopped = threading.Event()
+        self._open: list[http.client.HTTPConnection] = []
 
     def stop(self) -> None:
-        """End every transfer at its next piece."""
+        """End every transfer at its next piece, and close the connections."""
         self._stopped.set()
+        while self._open:
+            self._open.pop().close()
 
     def put(self, request: SignedUrl, source: Path, offset: int, length: int, tell: Tell) -> None:
         """Send a part of a file; `tell` learns of each piece, and of less than zero when it is sent again.
@@ -71,8 +75,9 @@ class ObjectStore:
                 end = offset + length
                 for position in range(offset, end, _PIECE_BYTES):
                     self._check()
-                    count = connection.sock.sendfile(file, position, min(_PIECE_BYTES, end - position))
-                    if not count:
+                    wanted = min(_PIECE_BYTES, end - position)
+                    count = connection.sock.sendfile(file, position, wanted)
+                    if count < wanted:
                         raise Refused(f"{source} became shorter while it was sent")
                     told(count)
             return _finish(connection.getresponse())
@@ -104,6 +109,8 @@ class ObjectStore:
             if response.status != http.client.PARTIAL_CONTENT:
                 # A store that ignores ranges answers 200 and everything.
                 whole = response.status == http.client.OK and position == 0 and response.length == length
+                if response.status == http.client.OK and not whole:
+                    raise Refused(f"{request.url.partition('?')[0]} gives no ranges")
                 if not whole:
                     return _finish(response)
             while position < end:
@@ -175,12 +182,15 @@ class ObjectStore:
         known = self._known()
         if (url.scheme, url.netloc) not in known:
             known[url.scheme, url.netloc] = _open(url, proxy)
+            self._open.append(known[url.scheme, url.netloc])
         return known[url.scheme, url.netloc], target
 
     def _drop(self, url: SplitResult) -> None:
         connection = self._known().pop((url.scheme, url.netloc), None)
         if connection:
             connection.close()
+            with contextlib.suppress(ValueError):  # stopped in the meantime
+                self._open.remove(connection)
 
     def _known(self) -> dict[tuple[str, str], http.client.HTTPConnection]:
         if not hasattr(self._threads, "connections"):

@@ -4,7 +4,7 @@ A download grows in `.<name>.<digest>.partial` beside its destination, a name th
 where. So the same download started again finds what an interrupted one left, checks it, and continues:
 
     files/     the files, under their paths
-    ranges/    for each large file, the numbers of the segments that were written completely
+    ranges/    for each large file, lines of a segment's number and how many of its bytes were written
 
 Only one program at a time works in such a folder; another one makes one of its own.
 """
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from modelyard.types import FileEntry
 
 SEGMENT_BYTES = 32 * 1024 * 1024
-"""Ranges in which large files are fetched; what is lost of one when a program is killed."""
+"""Ranges in which large files are fetched."""
+NOTE_BYTES = 4 * 1024 * 1024
+"""What is fetched again of a range, at most, when a program was killed."""
 _BUFFER_BYTES = 1024 * 1024
 
 
@@ -105,6 +107,9 @@ class PartialFile:
         self.resumed = self._resume()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if self.resumed else os.O_TRUNC)
         self._descriptor = os.open(path, flags, 0o666)
+        self._noted = list(self._written)
+        # Small files are simply fetched again.
+        self._log = None if len(self._written) == 1 else self._notes.open("a", encoding="ascii", buffering=1)
 
     @property
     def done(self) -> int:
@@ -128,14 +133,9 @@ class PartialFile:
         data = memoryview(data)[:room]
         write_all(self._descriptor, data, offset)
         self._written[number] += len(data)
+        self._note(number)
         self._follow(wait=False)
         return len(data)
-
-    def note(self, number: int) -> None:
-        """Remember that a segment is complete, for a program that continues; small files are simply fetched again."""
-        if len(self._written) > 1:
-            with self._notes.open("a", encoding="ascii") as notes:
-                notes.write(f"{number}\n")
 
     def prove(self) -> tuple[int, str]:
         """Size and SHA-256 of what is here without a gap."""
@@ -145,6 +145,8 @@ class PartialFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+        if self._log:
+            self._log.close()
 
     def remove(self) -> None:
         """Throw it away."""
@@ -162,12 +164,21 @@ class PartialFile:
                 self._written[0] = size if size == self.entry.size else 0
                 return self._written[0] > 0
             for line in self._notes.read_text(encoding="ascii").splitlines():
-                number = int(line)
-                if 0 <= number < len(self._written) and number * SEGMENT_BYTES + self._length(number) <= size:
-                    self._written[number] = self._length(number)
+                number, written = map(int, line.split())
+                fits = number * SEGMENT_BYTES + written <= size
+                if 0 <= number < len(self._written) and 0 <= written <= self._length(number) and fits:
+                    self._written[number] = written
         except (FileNotFoundError, ValueError):
             return any(self._written)
         return any(self._written)
+
+    def _note(self, number: int) -> None:
+        """Remember how far a segment is, after its bytes were handed to the system."""
+        written = self._written[number]
+        worth = written - self._noted[number] >= NOTE_BYTES or written == self._length(number)
+        if self._log and worth:
+            self._log.write(f"{number} {written}\n")
+            self._noted[number] = written
 
     def _follow(self, *, wait: bool) -> None:
         if not self._lock.acquire(blocking=wait):
