@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from modelyard_inference import notes, tables
-from modelyard_inference.commands import ListDeployments, UpdateDeployment
+from modelyard_inference.commands import ListDeployments, ListReplicas, UpdateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.models import (
     DeploymentState,
@@ -34,6 +34,7 @@ from modelyard_kit.errors import (
     PolicyUnmet,
     RequestIdReused,
 )
+from modelyard_kit.filters import Asked
 from tests.framework.inference import ADA, FakeUpstream, all_grants, call, creation, spec
 
 BOB = Principal("u-bob", "bob", "user")
@@ -218,14 +219,14 @@ class TestLists:
     """Pages hold what the caller may see, no more and no less."""
 
     async def _names(self, rig: Rig, principal: Principal, schema: str = "", limit: int = 50) -> list[str]:
-        names, after = [], ""
+        names, token = [], ""
         while True:
-            page = await rig.rules.page(call(principal), ListDeployments(schema, limit, after))
-            assert len(page.deployments) <= limit
-            names += [deployment.name for deployment in page.deployments]
-            if not page.next_after:
+            asked = ListDeployments(schema, Asked(size=limit, page_token=token))
+            found, token = await rig.rules.page(call(principal), asked)
+            assert len(found) <= limit
+            names += [deployment.name for deployment in found]
+            if not token:
                 return names
-            after = page.next_after
 
     @pytest.fixture
     async def names(self, rig: Rig) -> list[str]:
@@ -315,8 +316,8 @@ async def test_route_table_follows_from_the_rows(rig: Rig) -> None:
     assert world.groups == (group, other)
     assert world.replicas == (replica, joining)
     assert (await rig.rules.get("prod.ml.iris")).ready == {"prod.ml.iris/1": 2}
-    _, listed = await rig.rules.replicas("prod.ml.iris")
-    assert listed == [(replica, group), (joining, group)]
+    listed, _ = await rig.rules.replicas(ListReplicas("prod.ml.iris", Asked(size=50)))
+    assert [one[1:] for one in listed] == [(replica, group), (joining, group)]
 
 
 async def test_report_does_not_overwrite_a_callers_change(rig: Rig) -> None:

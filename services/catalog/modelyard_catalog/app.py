@@ -12,6 +12,7 @@ from pydantic import Field
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import add_CatalogServiceServicer_to_server
 from modelyard_catalog.access import Resolvers, access_table
 from modelyard_catalog.aliases import Aliases
+from modelyard_catalog.approval_states import ApprovalStates
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.copies import Copies
 from modelyard_catalog.deletions import Deletions
@@ -79,7 +80,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     deployments = InferenceService(chassis.peers)
     authority = Authority(chassis.grants, resolvers)
     servicer = CatalogServicer(
-        Namespaces(chassis.db, store, chassis.clock),
+        Namespaces(chassis.db, store, chassis.clock, chassis.grants.id_of),
         Versions(chassis.db, store, chassis.clock, ArtifactService(chassis.peers)),
         Aliases(chassis.db, store, chassis.clock, gates),
         chassis.grants,
@@ -95,6 +96,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             retention=timedelta(days=chassis.settings.deleted_retention_days),
         ),
         copies=Copies(chassis.db, store, chassis.clock, authority),
+        approvals=ApprovalStates(chassis.db, store),
         lineage=LineageGraph(Sources(chassis.db, chassis.grants, resolvers, deployments), chassis.clock),
     )
 

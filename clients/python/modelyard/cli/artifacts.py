@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from modelyard.cli._input import read_rows
+from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._session import Description, Limit, Tags, connect, pairs, values
 from modelyard.cli.catalog import ModelName, Reference
@@ -17,10 +18,17 @@ artifacts = typer.Typer(help="The files of versions.", no_args_is_help=True)
 
 
 @artifacts.command("list")
-def list_files(reference: Reference, limit: Limit = None, output: Output = TABLE) -> None:
+def list_files(
+    reference: Reference,
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = None,
+    output: Output = TABLE,
+) -> None:
     """List the files of a version."""
     with connect() as client:
-        show_rows(client.artifacts.list_files(reference).collect(limit), ("path", "size", "sha256"), output)
+        pager = client.artifacts.list_files(reference, filter=filter_, order_by=order_by)
+        show_rows(pager.collect(limit), ("path", "size", "sha256"), output)
 
 
 @artifacts.command("download")

@@ -24,6 +24,7 @@ from modelyard.types._catalog import (
     Schema,
     Signature,
     TensorSpec,
+    VersionApproval,
     VersionState,
 )
 from modelyard.types._common import (
@@ -130,5 +131,6 @@ __all__ = [
     "TrafficTarget",
     "Upload",
     "UploadState",
+    "VersionApproval",
     "VersionState",
 ]
