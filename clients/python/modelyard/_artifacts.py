@@ -127,7 +127,7 @@ class AsyncArtifacts(Namespace):
         reference: str,
         page_size: int,
         token: str,
-        filter: str = "",
+        filter: str = "",  # noqa: A002
         order_by: str = "",
     ) -> pb.ListFilesResponse:
         request = pb.ListFilesRequest(
