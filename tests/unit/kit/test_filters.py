@@ -566,9 +566,8 @@ def test_principals_are_named_or_given_by_id(text: str, expected: Any) -> None:
             "column 19: there is no principal called 'bob': author takes the name or the id of one",
         ),
         (
-            "author = ada",
-            "column 10: found 'ada', expected a value: author is PRINCIPAL and takes the name or the id of a principal in "
-            + "quotes, such as 'ada'; text needs quotes",
+            "author != 7",
+            "column 11: found '7', expected a value: author is PRINCIPAL and takes the name or the id of a principal in quotes, such as 'ada'",
         ),
         (
             "author LIKE 'a%'",
