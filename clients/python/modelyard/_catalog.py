@@ -73,17 +73,10 @@ class AsyncCatalogs(Namespace):
         owner_id: str | None = None,
         etag: str = "",
     ) -> Catalog:
-        """Change what is given; with `etag` only if nobody changed it since.
-
-        Args:
-            name: Name as it is now.
-            description: Free text.
-            owner: Name of the principal that is to own it.
-            owner_id: Its id, in the place of its name.
-            etag: Etag that it must have.
+        """Change what is given (the owner by name or by id); with `etag` only if nobody changed it since.
 
         Raises:
-            EtagMismatch: somebody changed it.
+            EtagMismatch: somebody did.
             NotFound: there is no such principal.
         """
         owner_id = await self._owner_id(owner, owner_id)
@@ -199,17 +192,10 @@ class AsyncSchemas(Namespace):
         owner_id: str | None = None,
         etag: str = "",
     ) -> Schema:
-        """Change what is given; with `etag` only if nobody changed it since.
-
-        Args:
-            name: Name as it is now.
-            description: Free text.
-            owner: Name of the principal that is to own it.
-            owner_id: Its id, in the place of its name.
-            etag: Etag that it must have.
+        """Change what is given (the owner by name or by id); with `etag` only if nobody changed it since.
 
         Raises:
-            EtagMismatch: somebody changed it.
+            EtagMismatch: somebody did.
             NotFound: there is no such principal.
         """
         owner_id = await self._owner_id(owner, owner_id)
@@ -325,17 +311,10 @@ class AsyncModels(Namespace):
         owner_id: str | None = None,
         etag: str = "",
     ) -> Model:
-        """Change what is given; with `etag` only if nobody changed it since.
-
-        Args:
-            name: Name as it is now.
-            description: Free text.
-            owner: Name of the principal that is to own it.
-            owner_id: Its id, in the place of its name.
-            etag: Etag that it must have.
+        """Change what is given (the owner by name or by id); with `etag` only if nobody changed it since.
 
         Raises:
-            EtagMismatch: somebody changed it.
+            EtagMismatch: somebody did.
             NotFound: there is no such principal.
         """
         owner_id = await self._owner_id(owner, owner_id)
