@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelyard import errors
 from modelyard.aio import AsyncClient
-from modelyard.types import ApprovalState, ModelVersion
+from modelyard.types import ApprovalState, ModelVersion, VersionApproval
 from tests.framework.stack import Stack, User
 
 SERVICES = {"governance", "catalog", "artifact", "inference"}
@@ -691,3 +691,71 @@ def _hmac_with_public_key(claims: Mapping[str, Any], key: Any, kid: str) -> str:
     header = part(json.dumps({"alg": "HS256", "typ": "JWT", "kid": kid}).encode())
     signed = header + b"." + part(json.dumps(dict(claims)).encode())
     return (signed + b"." + part(hmac.digest(pem, signed, "sha256"))).decode()
+
+
+async def test_approvals_are_found_in_the_catalog(
+    stack: Stack, admin: AsyncClient, model: str, tmp_path: Path
+) -> None:
+    """A review shows at the version, in its list and in the list of approvals; a copy begins without one."""
+    other = await version_of(admin, model, tmp_path)
+    assert other.approval_state is VersionApproval.NONE
+    await admin.approvals.review(f"{model}/1", "approve")
+
+    async def approved() -> bool:
+        return [
+            row.number for row in await admin.versions.list(model, filter="approval = 'APPROVED'").collect()
+        ] == [1]
+
+    await stack.until(approved)
+    assert (await admin.versions.get(f"{model}/1")).approval_state is VersionApproval.APPROVED
+    mine = f"model = '{model}' AND state = 'APPROVED'"
+    assert [row.model_version.name for row in await admin.approvals.list(filter=mine).collect()] == [
+        f"{model}/1"
+    ]
+    copied = await admin.versions.copy(f"{model}/1", model)
+    assert copied.approval_state is VersionApproval.NONE
+
+    await admin.policies.set(model, required_approvals=2)
+
+    async def pending_again() -> bool:
+        return (await admin.versions.get(f"{model}/1")).approval_state is VersionApproval.PENDING
+
+    await stack.until(pending_again)
+    renamed = await admin.models.rename(model, "flowers")
+
+    async def listed_by_its_new_name() -> bool:
+        asked = f"model = '{renamed.name}' AND state = 'PENDING'"
+        return bool(await admin.approvals.list(filter=asked).collect())
+
+    await stack.until(listed_by_its_new_name)
+    await admin.models.delete(renamed.name, force=True)
+
+    async def gone() -> bool:
+        return not await admin.approvals.list(filter=f"model = '{renamed.name}'").collect()
+
+    await stack.until(gone)
+
+
+async def test_owners_are_given_and_found_by_name(stack: Stack, admin: AsyncClient, schema: str) -> None:
+    """A name is as good as an id, for giving something away and for finding it again."""
+    await admin.models.create(f"{schema}.iris")
+    async with stack.user("owner") as ada:
+
+        async def given() -> bool:
+            with contextlib.suppress(
+                errors.InvalidArgument
+            ):  # the catalog learns of new principals in a moment
+                await admin.models.update(f"{schema}.iris", owner=ada.name)
+                return True
+            return False
+
+        await stack.until(given)
+        found = await admin.models.list(schema, filter=f"owner = '{ada.name}'").collect()
+        assert [row.name for row in found] == [f"{schema}.iris"]
+    with pytest.raises(errors.InvalidArgument, match="column 9: there is no principal called 'nobody'"):
+        await admin.models.list(schema, filter="owner = 'nobody'").collect()
+    with pytest.raises(errors.InvalidArgument, match="column 9: there is no principal called 'nobody'"):
+        await admin.deployments.list(schema, filter="owner = 'nobody'").collect()
+    assert (
+        await admin.deployments.list(schema, filter="owner = 'admin' AND state != 'FAILED'").collect() == []
+    )

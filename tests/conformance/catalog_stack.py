@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_catalog import names
 from modelyard_catalog.access import Resolvers
 from modelyard_catalog.aliases import Aliases
+from modelyard_catalog.approval_states import ApprovalStates
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.commands import (
     AliasChange,
@@ -55,6 +56,7 @@ from modelyard_kit.errors import AlreadyExists, InvalidField, NotFound, PeerUnav
 
 ADA = Call(Principal("0198c0de-0000-7000-8000-00000000ada0", "ada", "user"), "request-of-ada")
 BOB = Call(Principal("0198c0de-0000-7000-8000-00000000b0b0", "bob", "user"), "request-of-bob")
+PRINCIPALS = {call.principal.name: call.principal.id for call in (ADA, BOB)}
 EVERYTHING = Scope(ADA.principal.id, frozenset(), frozenset(), everything=True)
 DIGEST = "sha256:" + "a" * 64
 IRIS: Path = ("prod", "ml", "iris")
@@ -126,9 +128,10 @@ class CatalogStack:
         self.store = CatalogStore()
         self.artifacts = FakeArtifacts()
         self.gates = FakeGates()
-        self.namespaces = Namespaces(self.db, self.store, utc_now)
+        self.namespaces = Namespaces(self.db, self.store, utc_now, PRINCIPALS.get)
         self.versions = Versions(self.db, self.store, utc_now, self.artifacts)
         self.aliases = Aliases(self.db, self.store, utc_now, self.gates)
+        self.approvals = ApprovalStates(self.db, self.store)
         self.lifecycle = LifecycleStore()
         self.deployments = FakeDeployments()
         self.shift = timedelta()
@@ -172,6 +175,7 @@ class CatalogStack:
             updates=self.updates(grants),
             deletions=self.deletions,
             copies=self.copies(grants),
+            approvals=self.approvals,
         )
 
     def lineage(self, grants: Grants) -> LineageGraph:

@@ -53,8 +53,19 @@ class Catalog(CatalogServiceServicer):
         ]
     )
     author_id: str = ""
+    called: str = IRIS_1.name
     state: ModelVersion.State.ValueType = ModelVersion.STATE_READY
     asked: list[str] = field(default_factory=list)
+    told: list[tuple[str, str, int]] = field(default_factory=list)
+    deaf: bool = False
+
+    async def SetApprovalStates(self, request: Any, context: Any) -> Any:
+        if self.deaf:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+        for change in request.changes:
+            state = ModelVersion.ApprovalState.Name(change.state).removeprefix("APPROVAL_STATE_")
+            self.told.append((change.model_version_id, state, change.sequence))
+        return catalog_pb.SetApprovalStatesResponse()
 
     async def ResolveResource(self, request: Any, context: Any) -> Any:
         kind = resource_type_from_proto(request.type)
@@ -66,9 +77,9 @@ class Catalog(CatalogServiceServicer):
 
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
         self.asked.append(request.name)
-        if request.name not in ("prod.ml.iris/1", "prod.ml.iris@champion"):
+        if request.name not in (self.called, "prod.ml.iris@champion"):
             return await abort(context, NotFound("model_version", request.name))
-        version = ModelVersion(id=IRIS_1.id, name=IRIS_1.name, author_id=self.author_id, state=self.state)
+        version = ModelVersion(id=IRIS_1.id, name=self.called, author_id=self.author_id, state=self.state)
         return catalog_pb.GetModelVersionResponse(model_version=version)
 
 

@@ -15,6 +15,8 @@ from modelyard_artifact.manifest import build
 from modelyard_artifact.models import Blob, FileEntry, Manifest, Upload, UploadState
 from modelyard_artifact.tables import manifest_files, metadata
 from modelyard_kit.db import Database
+from modelyard_kit.errors import InvalidField
+from modelyard_kit.filters import Asked
 from modelyard_kit.ids import new_id
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -58,10 +60,19 @@ async def test_a_manifest_is_written_once_and_listed_by_bytes(database: Database
     of = build(FileEntry(path, 1, sha("x")) for path in ("b", "B", "ä", "a/c", "a.c", "\U0001f600", "�"))
     await run(database, store.add_manifest, of)
     await run(database, store.add_manifest, of)
-    files = await run(database, store.list_files, of.digest, "", 100)
-    assert tuple(files) == of.files
+    files, token = await run(database, store.page_of_files, of.digest, Asked(size=100))
+    assert (tuple(files), token) == (of.files, "")
     assert [file.path for file in files] == ["B", "a.c", "a/c", "b", "ä", "�", "\U0001f600"]
-    assert await run(database, store.list_files, of.digest, "a/c", 2) == list(of.files[3:5])
+    first, token = await run(database, store.page_of_files, of.digest, Asked(size=3))
+    rest, end = await run(database, store.page_of_files, of.digest, Asked(size=9, page_token=token))
+    assert (tuple(first + rest), end) == (of.files, "")
+    asked = Asked(
+        size=9, filter=f"path LIKE 'a%' AND size = 1 AND sha256 = '{sha('x')}'", order_by="path desc"
+    )
+    found, _ = await run(database, store.page_of_files, of.digest, asked)
+    assert [file.path for file in found] == ["a/c", "a.c"]
+    with pytest.raises(InvalidField, match="page_token"):
+        await run(database, store.page_of_files, "sha256:" + "0" * 64, Asked(size=3, page_token=token))
     assert await run(database, store.get_file, of.digest, "b") == FileEntry("b", 1, sha("x"))
     assert await run(database, store.get_file, of.digest, "c") is None
 

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from modelyard_catalog.commands import AliasAt, AliasChange, AliasHistory, Page, Rollback
+from modelyard_catalog.commands import AliasAt, AliasChange, AliasHistory, Rollback
 from modelyard_catalog.errors import AliasMoved
 from modelyard_catalog.models import AliasMove, Model, RecordedMove
 from modelyard_kit.clock import utc_now
-from modelyard_kit.errors import Contention, InvalidState, NotFound, PolicyUnmet
+from modelyard_kit.errors import Contention, InvalidField, InvalidState, NotFound, PolicyUnmet
+from modelyard_kit.filters import Asked
 from tests.conformance.catalog_stack import ADA, BOB, IRIS, CatalogStack
 
 
@@ -41,10 +42,10 @@ async def roll_back(stack: CatalogStack, alias: str = "champion", expected: int 
     return await stack.aliases.rollback(ADA, Rollback(IRIS, alias, expected))
 
 
-async def moves(
-    stack: CatalogStack, alias: str = "", *, size: int = 50, after: int | None = None
-) -> list[RecordedMove]:
-    return await stack.aliases.history(ADA, AliasHistory(IRIS, alias, Page(size, after)))
+async def moves(stack: CatalogStack, alias: str = "", *, asked: str = "") -> list[RecordedMove]:
+    found, token = await stack.aliases.history(ADA, AliasHistory(IRIS, alias, Asked(size=50, filter=asked)))
+    assert not token
+    return found
 
 
 async def at(stack: CatalogStack, alias: str, time: datetime) -> int:
@@ -84,20 +85,41 @@ async def test_history_tells_every_move_newest_first(stack: CatalogStack, iris: 
 async def test_history_pages_to_the_end(stack: CatalogStack, iris: Model) -> None:
     await move(stack, "champion", 1, 2, 3, 1, 2)
     whole = await moves(stack)
-    first = await moves(stack, size=2)
-    assert first == whole[:3]  # one row more tells that there is a next page
+    found, token = await stack.aliases.history(ADA, AliasHistory(IRIS, "", Asked(size=2)))
     await move(stack, "champion", 3)  # a row that comes meanwhile is not on later pages
-    assert await moves(stack, size=2, after=first[1].sequence) == whole[2:5]
-    assert await moves(stack, size=2, after=whole[-1].sequence) == []
+    while token:
+        page = Asked(size=2, page_token=token)
+        with pytest.raises(InvalidField, match="page_token"):
+            await stack.aliases.history(ADA, AliasHistory(IRIS, "champion", page))
+        rows, token = await stack.aliases.history(ADA, AliasHistory(IRIS, "", page))
+        found += rows
+    assert found == whole
+
+
+async def test_history_is_found_by_every_field(stack: CatalogStack, iris: Model) -> None:
+    await move(stack, "champion", 1, 2)
+    await stack.set_aliases(AliasChange("challenger", 3), by=BOB)
+    newest = (await moves(stack))[0]
+    asked = {
+        "moved_by = 'bob'": [3],
+        "alias LIKE 'champ%' AND previous_version > 0": [2],
+        "version IN (1, 3)": [3, 1],
+        f"move_time >= '{newest.time.isoformat()}'": [3],
+        f"sequence < {newest.sequence}": [2, 1],
+    }
+    for text, expected in asked.items():
+        assert [item.after for item in await moves(stack, asked=text)] == expected, text
+    with pytest.raises(InvalidField, match="column 1: unknown field 'by'"):
+        await moves(stack, asked="by = 'bob'")
 
 
 async def test_history_is_of_one_model_and_outlives_its_name(stack: CatalogStack, iris: Model) -> None:
     await stack.create_model("prod", "ml", "other")
     await move(stack, "champion", 1)
-    other = AliasHistory(("prod", "ml", "other"), "", Page(50, None))
-    assert await stack.aliases.history(ADA, other) == []
+    other = AliasHistory(("prod", "ml", "other"), "", Asked(size=50))
+    assert await stack.aliases.history(ADA, other) == ([], "")
     with pytest.raises(NotFound):
-        await stack.aliases.history(ADA, AliasHistory(("prod", "ml", "nothing"), "", Page(50, None)))
+        await stack.aliases.history(ADA, AliasHistory(("prod", "ml", "nothing"), "", Asked(size=50)))
 
 
 # Points in time.

@@ -17,7 +17,6 @@ from modelyard_governance.chain import GENESIS
 from modelyard_governance.models import (
     Account,
     ApiToken,
-    Entry,
     Grant,
     Policy,
     RecordedEvent,
@@ -29,6 +28,7 @@ from modelyard_governance.store import approvals, audit, grants, identity
 from modelyard_kit.access import SYSTEM, Effect, Grants, Link, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
+from modelyard_kit.filters import Asked
 from modelyard_kit.ids import new_id
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,7 +66,7 @@ def event(number: int, *, resource: Link = IRIS, kind: str = "catalog.model.upda
 
 @pytest.fixture
 def record(database: Database) -> Audit:
-    return Audit(database=database, feed=PermissionFeed(database, Grants()), clock=utc_now)
+    return Audit(database=database, feed=PermissionFeed(database, Grants()), clock=utc_now, wake=lambda: None)
 
 
 async def test_the_migration_makes_the_tables_of_the_store(database: Database) -> None:
@@ -106,8 +106,11 @@ class TestIdentity:
             await identity.insert_token(connection, lives, lookup="l1", secret_hash=b"1")
             await identity.insert_token(connection, over, lookup="l2", secret_hash=b"2")
             assert await identity.count_live_tokens(connection, ada.id, now=NOW) == 1
-            assert await identity.list_tokens(connection, ada.id, after=None, limit=9) == [lives, over]
-            assert await identity.list_tokens(connection, ada.id, after=lives.id, limit=9) == [over]
+            assert await identity.page_of_tokens(connection, ada.id, Asked(size=9)) == ([lives, over], "")
+            first, token = await identity.page_of_tokens(connection, ada.id, Asked(size=1))
+            assert first == [lives]
+            following = Asked(size=1, page_token=token)
+            assert await identity.page_of_tokens(connection, ada.id, following) == ([over], "")
             stored = await identity.secret(connection, "l1")
             assert stored is not None
             assert (stored.account, stored.secret_hash, stored.revoke_time) == (ada, b"1", None)
@@ -139,8 +142,7 @@ class TestGrants:
             assert await grants.add(connection, first)
             assert not await grants.add(connection, grant_to(ada))
             assert await grants.like(connection, ada.id, IRIS.id, Privilege.EXECUTE, Effect.ALLOW) == first
-            assert await grants.list_on(connection, IRIS.id, after=None, limit=9) == [first]
-            assert await grants.list_on(connection, IRIS.id, after=first.id, limit=9) == []
+            assert await grants.page_on(connection, IRIS.id, Asked(size=1)) == ([first], "")
             assert await grants.remove(connection, ada.id, IRIS.id, Privilege.EXECUTE, Effect.ALLOW)
             assert not await grants.remove(connection, ada.id, IRIS.id, Privilege.EXECUTE, Effect.ALLOW)
 
@@ -173,7 +175,7 @@ class TestGrants:
                 await grants.add(connection, grant_to(account, Privilege.OWNERSHIP))
             await grants.add(connection, grant_to(ada, Privilege.EXECUTE))
             assert await grants.remove_other_owners(connection, IRIS.id, bob.id) == [ada.id]
-            left = await grants.list_on(connection, IRIS.id, after=None, limit=9)
+            left, _ = await grants.page_on(connection, IRIS.id, Asked(size=9))
             assert {(item.principal, item.privilege) for item in left} == {
                 ("bob", "OWNERSHIP"),
                 ("ada", "EXECUTE"),
@@ -228,7 +230,7 @@ class TestAudit:
     async def test_appends_from_all_sides_make_one_chain(self, database: Database, record: Audit) -> None:
         batches = [[event(number) for number in range(start, start + 5)] for start in (0, 3, 6, 9, 12)]
         await asyncio.gather(*map(record.record, batches))
-        entries = await record.entries(after=0, limit=100, resource_id="")
+        entries, _ = await record.page(Asked(size=100), "")
         assert [entry.sequence for entry in entries] == list(range(1, 18))
         assert sorted(entry.event_id for entry in entries) == sorted(f"e{number}" for number in range(17))
         outcome = await record.verify()
@@ -298,5 +300,7 @@ class TestAudit:
     async def test_entries_are_found_by_resource(self, record: Audit) -> None:
         other = Link(ResourceType.MODEL, "m-other", "prod.ml.other")
         await record.record([event(number, resource=other if number % 2 else IRIS) for number in range(6)])
-        found: list[Entry] = await record.entries(after=1, limit=2, resource_id=IRIS.id)
-        assert [entry.sequence for entry in found] == [3, 5]
+        found, token = await record.page(Asked(size=2), IRIS.id)
+        assert [entry.sequence for entry in found] == [1, 3]
+        found, token = await record.page(Asked(size=2, page_token=token), IRIS.id)
+        assert ([entry.sequence for entry in found], token) == ([5], "")

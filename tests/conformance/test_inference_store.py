@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import notes, tables
-from modelyard_inference.commands import ListDeployments, UpdateDeployment
+from modelyard_inference.commands import ListDeployments, ListReplicas, UpdateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.models import (
     DeploymentState,
@@ -19,22 +20,25 @@ from modelyard_inference.models import (
     Replica,
     ReplicaState,
 )
-from modelyard_inference.store import InferenceStore
+from modelyard_inference.store import InferenceStore, Visible
 from modelyard_kit import migrate
-from modelyard_kit.access import Effect, Grants, Missing, Privilege, ResourceGrant
+from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Missing, Privilege, ResourceGrant, Scope
 from modelyard_kit.auth import Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import (
     AlreadyExists,
     EtagMismatch,
+    InvalidField,
     InvalidState,
     NotFound,
     PermissionDenied,
     PolicyUnmet,
     RequestIdReused,
 )
+from modelyard_kit.filters import Asked
 from tests.framework.inference import ADA, FakeUpstream, all_grants, call, creation, spec
+from tests.framework.plans import read_from_end_to_end
 
 BOB = Principal("u-bob", "bob", "user")
 ALLOW, DENY = Effect.ALLOW, Effect.DENY
@@ -218,14 +222,14 @@ class TestLists:
     """Pages hold what the caller may see, no more and no less."""
 
     async def _names(self, rig: Rig, principal: Principal, schema: str = "", limit: int = 50) -> list[str]:
-        names, after = [], ""
+        names, token = [], ""
         while True:
-            page = await rig.rules.page(call(principal), ListDeployments(schema, limit, after))
-            assert len(page.deployments) <= limit
-            names += [deployment.name for deployment in page.deployments]
-            if not page.next_after:
+            asked = ListDeployments(schema, Asked(size=limit, page_token=token))
+            found, token = await rig.rules.page(call(principal), asked)
+            assert len(found) <= limit
+            names += [deployment.name for deployment in found]
+            if not token:
                 return names
-            after = page.next_after
 
     @pytest.fixture
     async def names(self, rig: Rig) -> list[str]:
@@ -237,6 +241,74 @@ class TestLists:
     async def test_pages_are_complete_and_in_order(self, rig: Rig, names: list[str]) -> None:
         assert await self._names(rig, ADA, limit=2) == names
         assert await self._names(rig, ADA, "prod.ml", limit=5) == names
+
+    async def test_filters_and_orders(self, rig: Rig, names: list[str]) -> None:
+        rig.upstream.add(3)
+        await rig.rules.create(call(), creation("prod.ml.big", replicas=3))
+
+        async def found(asked: str, order_by: str = "") -> list[str]:
+            listed = ListDeployments("", Asked(size=50, filter=asked, order_by=order_by))
+            rows, _ = await rig.rules.page(call(ADA), listed)
+            return [row.name.rpartition(".")[2] for row in rows]
+
+        assert await found("replicas > 2") == ["big"]
+        assert await found("name LIKE '%d_' AND state = 'creating'", "name desc") == [
+            "d4",
+            "d3",
+            "d2",
+            "d1",
+            "d0",
+        ]
+        assert await found("name = 'prod.ml.d1' AND timeout = 60 AND model = 'prod.ml.iris'") == ["d1"]
+        assert await found("target = 'prod.ml.iris/1' AND model_version IS NULL", "replicas desc, name") == [
+            "big",
+            *(name.rpartition(".")[2] for name in names),
+        ]
+        rig.grant(ADA, (SYSTEM_ID, Privilege.OWNERSHIP, ALLOW))
+        assert len(await found("owner = 'ada'")) == 6
+        for wrong, problem in {
+            "owner = 'eve'": "column 9: there is no principal called 'eve'",
+            "state = 'GONE'": "column 9: found text 'GONE', expected a value: state is ENUM",
+        }.items():
+            with pytest.raises(InvalidField, match=problem):
+                await found(wrong)
+
+    async def test_large_lists_read_indexes(self, rig: Rig) -> None:
+        columns = ", ".join(column.name for column in tables.deployments.c)
+        fill = (
+            f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
+            "'ACTIVE', '', 'x', 1, now(), now() FROM generate_series(1, 20000) n"
+        )
+        async with rig.db.engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.exec_driver_sql(fill)
+            await connection.exec_driver_sql("VACUUM ANALYZE")
+        searches = [
+            ("", Asked(size=50)),
+            ("s7", Asked(size=7)),
+            ("", Asked(size=5, filter="name LIKE 'prod.ml.d777%'")),
+            ("", Asked(size=50, filter="name > 'prod.ml.d5'", order_by="name")),
+            ("", Asked(size=50, filter="state = 'ACTIVE'", order_by="id desc")),
+        ]
+        visible = Visible(*[Scope("", frozenset(), frozenset(), everything=True)] * 3)
+        for schema, asked in searches:
+
+            async def scanned(
+                connection: AsyncConnection, schema: str = schema, first: Asked = asked
+            ) -> set[str]:
+                token = ""
+
+                async def page() -> None:
+                    nonlocal token
+                    asked = replace(first, page_token=token)
+                    rows, token = await rig.store.page(connection, asked, schema_id=schema, visible=visible)
+                    assert rows
+
+                found = await read_from_end_to_end(connection, page)
+                assert token
+                return found | await read_from_end_to_end(connection, page)
+
+            assert "deployments" not in await rig.db.read(scanned), asked
 
     async def test_only_what_is_granted(self, rig: Rig, names: list[str]) -> None:
         reach = (("c1", Privilege.USE_CATALOG, ALLOW), ("s1", Privilege.USE_SCHEMA, ALLOW))
@@ -315,8 +387,8 @@ async def test_route_table_follows_from_the_rows(rig: Rig) -> None:
     assert world.groups == (group, other)
     assert world.replicas == (replica, joining)
     assert (await rig.rules.get("prod.ml.iris")).ready == {"prod.ml.iris/1": 2}
-    _, listed = await rig.rules.replicas("prod.ml.iris")
-    assert listed == [(replica, group), (joining, group)]
+    listed, _ = await rig.rules.replicas(ListReplicas("prod.ml.iris", Asked(size=50)))
+    assert [one[1:] for one in listed] == [(replica, group), (joining, group)]
 
 
 async def test_report_does_not_overwrite_a_callers_change(rig: Rig) -> None:

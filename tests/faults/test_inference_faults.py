@@ -10,12 +10,14 @@ from dataclasses import replace
 import pytest
 
 from modelyard_inference import actions, artifacts, notes, steps
-from modelyard_inference.commands import UpdateDeployment
+from modelyard_inference.commands import ListReplicas, UpdateDeployment
 from modelyard_inference.models import DeploymentState, ReplicaState
 from modelyard_inference.steps import replicas as replica_steps
 from modelyard_kit import faults
+from modelyard_kit.filters import Asked
 from tests.framework.inference import ADA, Inference, Site, call, creation, eventually, site, spec
 
+REPLICAS = ListReplicas("prod.ml.iris", Asked(size=50))
 MODULES = (steps, replica_steps, artifacts)
 
 
@@ -92,15 +94,15 @@ async def test_killed_replica_is_started_again_on_its_address(place: Site) -> No
     async with place.life() as inference:
         await inference.deployments.create(call(), creation(replicas=2))
         await inference.until_state(DeploymentState.ACTIVE)
-        _, before = await inference.deployments.replicas("prod.ml.iris")
-        victim = before[0][0]
+        before, _ = await inference.deployments.replicas(REPLICAS)
+        victim = before[0][1]
         table = place.gateway.table
         os.kill(victim.process_id, signal.SIGKILL)
         weak = await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 1})
         assert weak.state is DeploymentState.ACTIVE
         await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2} and not d.state_message)
-        _, after = await inference.deployments.replicas("prod.ml.iris")
-        again = after[0][0]
+        after, _ = await inference.deployments.replicas(REPLICAS)
+        again = after[0][1]
         assert (again.id, again.address, again.restarts) == (victim.id, victim.address, 1)
         assert again.process_id != victim.process_id
         assert place.gateway.table == table  # gateways need not learn of it
@@ -117,8 +119,10 @@ async def test_replicas_outlive_the_service_and_are_adopted(place: Site) -> None
         assert inference.routes.table == table  # never an emptier table while adopting
         await inference.until_state(DeploymentState.ACTIVE)
         assert {handle.process_id for handle in await inference.launcher.list()} == before
-        _, replicas = await inference.deployments.replicas("prod.ml.iris")
-        assert [(replica.state, replica.restarts) for replica, _ in replicas] == [(ReplicaState.READY, 0)] * 2
+        replicas, _ = await inference.deployments.replicas(REPLICAS)
+        assert [(replica.state, replica.restarts) for _, replica, _ in replicas] == [
+            (ReplicaState.READY, 0)
+        ] * 2
         os.kill(min(before), signal.SIGKILL)
         await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 1})
         await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2})

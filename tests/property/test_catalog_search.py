@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,33 +19,16 @@ from modelyard_catalog.fields import list_fields
 from modelyard_catalog.models import Model, ModelVersion
 from modelyard_catalog.tables import aliases, metrics, model_versions
 from modelyard_kit.filters import FieldType
-from modelyard_kit.filters.nodes import (
-    And,
-    Compare,
-    Comparison,
-    IsNull,
-    Like,
-    Node,
-    Not,
-    OneOf,
-    Or,
-    Reference,
-)
-from modelyard_kit.filters.parser import OPERATORS
+from modelyard_kit.filters.nodes import Reference
 from tests.conformance.catalog_stack import IRIS, CatalogStack
-from tests.framework.filters_reference import Row, evaluate, sort, value_of
+from tests.framework.filters_questions import Question, Questions, names, reals, texts, times
+from tests.framework.filters_reference import Row, value_of
 from tests.framework.postgres import TestPostgres
 
 FIELDS = list_fields(ModelVersion, lambda _: metrics.c.number)
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-texts = st.text(st.sampled_from("aBä%_\\' 日"), max_size=3)
 tag_keys = st.sampled_from(("team", "git.commit", "two words"))
 metric_names = st.sampled_from(("accuracy", "loss", "val/f1"))
 custom_keys = st.sampled_from(("owner", "two words", "a.b"))
-reals = st.integers(-2, 2).map(float) | st.sampled_from((0.5, 1e-9, 1e300))
-times = st.integers(0, 3).map(lambda seconds: START + timedelta(seconds=seconds))
-names = st.sampled_from(("champion", "old", "b"))
 MAPS: dict[str, st.SearchStrategy[str]] = {
     "tags": tag_keys,
     "metrics": metric_names,
@@ -73,6 +55,7 @@ def versions(draw: st.DrawFn, number: int) -> dict[str, Any]:
         "id": f"0198c5f0-7a3b-7c11-9d5e-{draw(st.integers(0, 999)):08d}{number:04d}",
         "number": number,
         "state": draw(st.sampled_from(("PENDING", "READY", "FAILED"))),
+        "approval": draw(st.sampled_from(("NONE", "PENDING", "APPROVED", "REJECTED"))),
         "author_id": "",
         "copied_from_id": "",
         # A label is there once in a model.
@@ -94,64 +77,6 @@ def catalogs(draw: st.DrawFn) -> list[dict[str, Any]]:
     for alias in draw(st.sets(names)):
         draw(st.sampled_from(rows))["alias"].append(alias)
     return rows
-
-
-@st.composite
-def references(draw: st.DrawFn) -> Reference:
-    name = draw(st.sampled_from(sorted(FIELDS.fields)))
-    return Reference(name, draw(MAPS[name]) if name in MAPS else None, FIELDS.fields[name].type)
-
-
-VALUES: dict[FieldType, st.SearchStrategy[Any]] = {
-    FieldType.TEXT: texts,
-    FieldType.TEXT_SET: names,
-    FieldType.INTEGER: st.integers(0, 9),
-    FieldType.REAL: reals,
-    FieldType.TIMESTAMP: times,
-    FieldType.ENUM: st.sampled_from(("PENDING", "READY", "FAILED")),
-    FieldType.ID: st.just("0198c5f0-7a3b-7c11-9d5e-2f6a1b3c4d5e"),
-}
-patterns = st.lists(st.sampled_from(("%", "_", "a", "B", "v", "\\%", "1")), max_size=3).map("".join)
-
-
-@st.composite
-def conditions(draw: st.DrawFn, rows: Sequence[Row]) -> Node:
-    """One comparison, often with a value that some version has."""
-    reference = draw(references())
-    values = VALUES[reference.type]
-    if reference.type is not FieldType.TEXT_SET:
-        there = [value for row in rows if (value := value_of(reference, row)) is not None]
-        values = values | st.sampled_from(there) if there else values
-    operator = draw(st.sampled_from(OPERATORS[reference.type]))
-    negated = "NOT " in operator
-    match operator.replace("NOT ", ""):
-        case "IS NULL":
-            return IsNull(reference, negated)
-        case "IN":
-            return OneOf(reference, tuple(draw(st.lists(values, min_size=1, max_size=3))), negated)
-        case "LIKE" | "ILIKE" as like:
-            return Like(reference, draw(patterns), like == "ILIKE", negated)
-    return Compare(reference, Comparison(operator), draw(values))
-
-
-def trees(rows: Sequence[Row]) -> st.SearchStrategy[Node]:
-    def grow(terms: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
-        several = st.lists(terms, min_size=2, max_size=3).map(tuple)
-        return st.builds(Not, terms) | st.builds(And, several) | st.builds(Or, several)
-
-    return st.recursive(conditions(rows), grow, max_leaves=6)
-
-
-Question = tuple[list[dict[str, Any]], list[Node], list[tuple[Reference, bool]], int]
-
-
-@st.composite
-def questions(draw: st.DrawFn) -> Question:
-    """Versions, filters, an order, the size of a page."""
-    rows = draw(catalogs())
-    ordered = references().filter(lambda reference: reference.type is not FieldType.TEXT_SET)
-    order = draw(st.lists(st.tuples(ordered, st.booleans()), max_size=3, unique_by=lambda key: key[0]))
-    return rows, draw(st.lists(trees(rows), min_size=3, max_size=3)), order, draw(st.integers(1, 4))
 
 
 @dataclass(frozen=True)
@@ -217,6 +142,7 @@ class Lists:
         commit = row["provenance.git_commit"]
         plain = {name: row[name] for name in row if name in model_versions.c}
         return plain | {
+            "approval_state": row["approval"],
             "revision": 1,
             "model_id": self.model.id,
             "provenance": None if commit is None else {"git_commit": commit},
@@ -233,13 +159,8 @@ def lists(postgres_server: TestPostgres) -> Iterator[Lists]:
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(questions())
+@given(Questions(FIELDS, MAPS).about(catalogs()))
 def test_lists_have_what_plain_python_picks(lists: Lists, question: Question) -> None:
-    rows, nodes, order, size = question
-    order_by = ", ".join(f"{reference}{' desc' if descending else ''}" for reference, descending in order)
-    keys = order or [(Reference("number", None, FieldType.INTEGER), True)]
-    keys = [*keys, (Reference("number", None, FieldType.INTEGER), keys[-1][1])]
-    asked = [Browse(size=size, filter=str(node), order_by=order_by) for node in nodes]
-    for node, numbers in zip(nodes, lists.numbers(rows, asked), strict=True):
-        expected = [row["number"] for row in sort(rows, keys) if evaluate(node, row)]
-        assert numbers == expected, f"{node} by {order_by}"
+    asked = [Browse(**vars(one)) for one in question.asked]
+    expected = question.expected(Reference("number", None, FieldType.INTEGER), descending=True)
+    assert lists.numbers(question.rows, asked) == expected, asked

@@ -238,12 +238,26 @@ class AsyncArtifacts(Namespace):
         answer = await self._connection.call(self._connection.artifact.SignDownloadUrls, request)
         return rows(FileUrl, answer.files)
 
-    def list_files(self, reference: str, *, page_size: int = 0) -> AsyncPager[FileEntry]:
-        """Walk through the files of a version, in byte order of their paths."""
+    def list_files(
+        self,
+        reference: str,
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        page_size: int = 0,
+    ) -> AsyncPager[FileEntry]:
+        """Walk through the files of a version.
+
+        Args:
+            reference: Version reference.
+            filter: Which ones, `"path LIKE 'data/%'"`; see docs/filters.md.
+            order_by: Order, `"size desc"`; by default byte order of their paths.
+            page_size: Rows asked for at once.
+        """
         name = version_reference(reference)
 
         async def fetch(token: str) -> tuple[Sequence[FileEntry], str]:
-            answer = await self._list(name, page_size, token)
+            answer = await self._list(name, page_size, token, filter, order_by)
             return rows(FileEntry, answer.files), answer.next_page_token
 
         return AsyncPager(fetch)
@@ -289,6 +303,19 @@ class AsyncArtifacts(Namespace):
             async for answer in answers:
                 yield answer.chunk
 
-    async def _list(self, reference: str, page_size: int, token: str) -> pb.ListFilesResponse:
-        request = pb.ListFilesRequest(model_version=reference, page_size=page_size, page_token=token)
+    async def _list(
+        self,
+        reference: str,
+        page_size: int,
+        token: str,
+        filter: str = "",  # noqa: A002
+        order_by: str = "",
+    ) -> pb.ListFilesResponse:
+        request = pb.ListFilesRequest(
+            model_version=reference,
+            page_size=page_size,
+            page_token=token,
+            filter=filter,
+            order_by=order_by,
+        )
         return await self._connection.call(self._connection.artifact.ListFiles, request)

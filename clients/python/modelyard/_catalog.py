@@ -65,13 +65,21 @@ class AsyncCatalogs(Namespace):
         return AsyncPager(fetch)
 
     async def update(
-        self, name: str, *, description: str | None = None, owner_id: str | None = None, etag: str = ""
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        owner: str | None = None,
+        owner_id: str | None = None,
+        etag: str = "",
     ) -> Catalog:
-        """Change what is given; with `etag` only if nobody changed it since.
+        """Change what is given (the owner by name or by id); with `etag` only if nobody changed it since.
 
         Raises:
             EtagMismatch: somebody did.
+            NotFound: there is no such principal.
         """
+        owner_id = await self._owner_id(owner, owner_id)
         given = {"description": description, "owner_id": owner_id}
         wanted = namespace_pb2.Catalog(description=description or "", owner_id=owner_id or "", etag=etag)
         return await self._update(name, wanted, given)
@@ -176,13 +184,21 @@ class AsyncSchemas(Namespace):
         return AsyncPager(fetch)
 
     async def update(
-        self, name: str, *, description: str | None = None, owner_id: str | None = None, etag: str = ""
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        owner: str | None = None,
+        owner_id: str | None = None,
+        etag: str = "",
     ) -> Schema:
-        """Change what is given; with `etag` only if nobody changed it since.
+        """Change what is given (the owner by name or by id); with `etag` only if nobody changed it since.
 
         Raises:
             EtagMismatch: somebody did.
+            NotFound: there is no such principal.
         """
+        owner_id = await self._owner_id(owner, owner_id)
         given = {"description": description, "owner_id": owner_id}
         wanted = namespace_pb2.Schema(description=description or "", owner_id=owner_id or "", etag=etag)
         return await self._update(name, wanted, given)
@@ -287,13 +303,21 @@ class AsyncModels(Namespace):
         return AsyncPager(fetch)
 
     async def update(
-        self, name: str, *, description: str | None = None, owner_id: str | None = None, etag: str = ""
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        owner: str | None = None,
+        owner_id: str | None = None,
+        etag: str = "",
     ) -> Model:
-        """Change what is given; with `etag` only if nobody changed it since.
+        """Change what is given (the owner by name or by id); with `etag` only if nobody changed it since.
 
         Raises:
             EtagMismatch: somebody did.
+            NotFound: there is no such principal.
         """
+        owner_id = await self._owner_id(owner, owner_id)
         given = {"description": description, "owner_id": owner_id}
         wanted = model_pb2.Model(description=description or "", owner_id=owner_id or "", etag=etag)
         return await self._update(name, wanted, given)

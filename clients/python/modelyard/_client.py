@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from modelyard import contexts
+from modelyard._approvals import AsyncApprovals, AsyncPolicies
 from modelyard._artifacts import AsyncArtifacts
 from modelyard._catalog import AsyncCatalogs, AsyncModels, AsyncSchemas
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
@@ -14,10 +15,8 @@ from modelyard._deployments import AsyncDeployments
 from modelyard._endpoints import AsyncEndpoints
 from modelyard._events import AsyncEvents
 from modelyard._governance import (
-    AsyncApprovals,
     AsyncAudit,
     AsyncGrants,
-    AsyncPolicies,
     AsyncPrincipals,
     AsyncTokens,
 )

@@ -73,11 +73,27 @@ class AsyncDeployments(Namespace):
         answer = await self._connection.call(self._connection.inference.GetDeployment, request)
         return from_proto(Deployment, answer.deployment)
 
-    def list(self, schema: str = "", *, page_size: int = 0) -> AsyncPager[Deployment]:
-        """Walk through the deployments of a schema, or all."""
+    def list(
+        self,
+        schema: str = "",
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        page_size: int = 0,
+    ) -> AsyncPager[Deployment]:
+        """Walk through deployments.
+
+        Args:
+            schema: Full name of their schema; empty for all.
+            filter: Which ones, `"state = 'FAILED' AND owner = 'ada'"`; see docs/filters.md.
+            order_by: Order, `"update_time desc"`; by default that of creation.
+            page_size: Rows asked for at once.
+        """
 
         async def fetch(token: str) -> tuple[Sequence[Deployment], str]:
-            request = pb.ListDeploymentsRequest(schema=schema, page_size=page_size, page_token=token)
+            request = pb.ListDeploymentsRequest(
+                schema=schema, page_size=page_size, page_token=token, filter=filter, order_by=order_by
+            )
             answer = await self._connection.call(self._connection.inference.ListDeployments, request)
             return rows(Deployment, answer.deployments), answer.next_page_token
 
@@ -127,11 +143,29 @@ class AsyncDeployments(Namespace):
         answer = await self._connection.call(self._connection.inference.DeleteDeployment, request)
         return from_proto(Deployment, answer.deployment)
 
-    async def replicas(self, name: str) -> tuple[Replica, ...]:
-        """The processes behind a deployment, oldest first."""
-        request = pb.ListReplicasRequest(deployment=name)
-        answer = await self._connection.call(self._connection.inference.ListReplicas, request)
-        return tuple(rows(Replica, answer.replicas))
+    async def replicas(
+        self,
+        name: str,
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+    ) -> tuple[Replica, ...]:
+        """The processes behind a deployment.
+
+        Args:
+            name: Full name of the deployment.
+            filter: Which ones, `"state = 'READY'"`; see docs/filters.md.
+            order_by: Order, `"restarts desc"`; by default the oldest first.
+        """
+
+        async def fetch(token: str) -> tuple[Sequence[Replica], str]:
+            request = pb.ListReplicasRequest(
+                deployment=name, page_token=token, filter=filter, order_by=order_by
+            )
+            answer = await self._connection.call(self._connection.inference.ListReplicas, request)
+            return rows(Replica, answer.replicas), answer.next_page_token
+
+        return tuple(await AsyncPager(fetch).collect())
 
     async def wait(self, name: str, *, timeout: float = 300.0) -> Deployment:
         """Wait until a deployment answers with what was asked for.

@@ -1,4 +1,4 @@
-"""Principals, tokens, grants, policies, approvals and the audit chain."""
+"""Principals, tokens, grants and the audit chain."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from google.protobuf import timestamp_pb2
 from modelyard import _namespace
 from modelyard._connection import new_request_id
 from modelyard._convert import from_proto, parse_enum, rows, to_proto
-from modelyard._namespace import Namespace, resource_type_number, version_reference
+from modelyard._namespace import Namespace, resource_type_number
 from modelyard._pager import AsyncPager
-from modelyard.api.governance.v1 import access_pb2, approval_pb2, identity_pb2
+from modelyard.api.governance.v1 import access_pb2, identity_pb2
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.types import (
     ApiToken,
-    Approval,
-    ApprovalPolicy,
     AuditEntry,
     AuditVerification,
     Effect,
@@ -28,7 +26,6 @@ from modelyard.types import (
     PrincipalKind,
     Privilege,
     ResourceType,
-    ReviewDecision,
     SigningKeys,
 )
 
@@ -66,11 +63,25 @@ class AsyncPrincipals(Namespace):
         answer = await self._connection.call(self._connection.governance.GetCaller, pb.GetCallerRequest())
         return from_proto(Principal, answer.principal)
 
-    def list(self, *, page_size: int = 0) -> AsyncPager[Principal]:
-        """Walk through all principals."""
+    def list(
+        self,
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        page_size: int = 0,
+    ) -> AsyncPager[Principal]:
+        """Walk through principals.
+
+        Args:
+            filter: Which ones, `"kind = 'USER'"`; see docs/filters.md.
+            order_by: Order, `"create_time desc"`; by default by name.
+            page_size: Rows asked for at once.
+        """
 
         async def fetch(token: str) -> tuple[Sequence[Principal], str]:
-            request = pb.ListPrincipalsRequest(page_size=page_size, page_token=token)
+            request = pb.ListPrincipalsRequest(
+                page_size=page_size, page_token=token, filter=filter, order_by=order_by
+            )
             answer = await self._connection.call(self._connection.governance.ListPrincipals, request)
             return rows(Principal, answer.principals), answer.next_page_token
 
@@ -104,11 +115,31 @@ class AsyncTokens(Namespace):
         answer = await self._connection.call(self._connection.governance.CreateToken, request)
         return NewToken(from_proto(ApiToken, answer.token), answer.secret)
 
-    def list(self, *, principal: str = "", page_size: int = 0) -> AsyncPager[ApiToken]:
-        """Walk through the API tokens of a principal, by default yours."""
+    def list(
+        self,
+        *,
+        principal: str = "",
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        page_size: int = 0,
+    ) -> AsyncPager[ApiToken]:
+        """Walk through the API tokens of a principal.
+
+        Args:
+            principal: Whose; by default yours.
+            filter: Which ones, `"revoke_time IS NULL"`; see docs/filters.md.
+            order_by: Order, `"expire_time"`; by default that of creation.
+            page_size: Rows asked for at once.
+        """
 
         async def fetch(token: str) -> tuple[Sequence[ApiToken], str]:
-            request = pb.ListTokensRequest(principal=principal, page_size=page_size, page_token=token)
+            request = pb.ListTokensRequest(
+                principal=principal,
+                page_size=page_size,
+                page_token=token,
+                filter=filter,
+                order_by=order_by,
+            )
             answer = await self._connection.call(self._connection.governance.ListTokens, request)
             return rows(ApiToken, answer.tokens), answer.next_page_token
 
@@ -173,14 +204,33 @@ class AsyncGrants(Namespace):
         return (await self._connection.call(self._connection.governance.DeleteGrant, request)).deleted
 
     def list(
-        self, resource: str = "", *, resource_type: ResourceType | str | None = None, page_size: int = 0
+        self,
+        resource: str = "",
+        *,
+        resource_type: ResourceType | str | None = None,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        page_size: int = 0,
     ) -> AsyncPager[Grant]:
-        """Walk through the grants on a resource itself; inherited ones stand on its containers."""
+        """Walk through the grants on a resource itself; inherited ones stand on its containers.
+
+        Args:
+            resource: Its name; empty for the whole installation.
+            resource_type: MODEL or DEPLOYMENT, for a name of three parts.
+            filter: Which ones, `"privilege IN ('MANAGE', 'EDIT')"`; see docs/filters.md.
+            order_by: Order, `"principal, privilege"`; by default that of creation.
+            page_size: Rows asked for at once.
+        """
         kind = resource_type_number(_namespace.resource_type(resource, resource_type))
 
         async def fetch(token: str) -> tuple[Sequence[Grant], str]:
             request = pb.ListGrantsRequest(
-                resource_type=kind, resource=resource, page_size=page_size, page_token=token
+                resource_type=kind,
+                resource=resource,
+                page_size=page_size,
+                page_token=token,
+                filter=filter,
+                order_by=order_by,
             )
             answer = await self._connection.call(self._connection.governance.ListGrants, request)
             return rows(Grant, answer.grants), answer.next_page_token
@@ -206,80 +256,33 @@ class AsyncGrants(Namespace):
         return from_proto(PermissionDecision, answer)
 
 
-class AsyncPolicies(Namespace):
-    """`client.policies`: what a version needs before it may be used."""
-
-    async def set(
-        self,
-        resource: str,
-        *,
-        required_approvals: int = 1,
-        allow_self_approval: bool = False,
-        protected_aliases: Sequence[str] = (),
-        protect_deployments: bool = False,
-    ) -> ApprovalPolicy:
-        """Put a policy on a catalog, schema or model, or replace the one there.
-
-        Args:
-            resource: Name of the catalog, schema or model.
-            required_approvals: Principals that must have approved.
-            allow_self_approval: Whether the author of a version may be one of them.
-            protected_aliases: Aliases that may point at approved versions only; `*` means every alias.
-            protect_deployments: Whether only approved versions may be deployed.
-        """
-        policy = ApprovalPolicy(
-            required_approvals=required_approvals,
-            allow_self_approval=allow_self_approval,
-            protected_aliases=tuple(protected_aliases),
-            protect_deployments=protect_deployments,
-        )
-        request = pb.SetApprovalPolicyRequest(
-            resource_type=resource_type_number(_governed(resource)),
-            resource=resource,
-            policy=to_proto(approval_pb2.ApprovalPolicy, policy),
-        )
-        answer = await self._connection.call(self._connection.governance.SetApprovalPolicy, request)
-        return from_proto(ApprovalPolicy, answer.policy)
-
-    async def get(self, resource: str) -> ApprovalPolicy | None:
-        """The policy that applies to a catalog, schema or model; None when there is none."""
-        request = pb.GetApprovalPolicyRequest(
-            resource_type=resource_type_number(_governed(resource)), resource=resource
-        )
-        answer = await self._connection.call(self._connection.governance.GetApprovalPolicy, request)
-        return from_proto(ApprovalPolicy, answer.policy) if answer.HasField("policy") else None
-
-
-class AsyncApprovals(Namespace):
-    """`client.approvals`: reviews of versions."""
-
-    async def review(self, reference: str, decision: ReviewDecision | str, *, comment: str = "") -> Approval:
-        """Approve or reject a version; a rejection needs a comment."""
-        kind = parse_enum(ReviewDecision, decision, "decision")
-        request = pb.ReviewVersionRequest(
-            model_version=version_reference(reference),
-            decision=approval_pb2.Review.Decision.Value(f"DECISION_{kind}"),
-            comment=comment,
-        )
-        answer = await self._connection.call(self._connection.governance.ReviewVersion, request)
-        return from_proto(Approval, answer.approval)
-
-    async def get(self, reference: str) -> Approval:
-        """Where a version stands."""
-        request = pb.GetApprovalRequest(model_version=version_reference(reference))
-        answer = await self._connection.call(self._connection.governance.GetApproval, request)
-        return from_proto(Approval, answer.approval)
-
-
 class AsyncAudit(Namespace):
     """`client.audit`: everything that was changed, in a chain of hashes."""
 
-    def list(self, *, resource_id: str = "", page_size: int = 0) -> AsyncPager[AuditEntry]:
-        """Walk through the entries, oldest first; of one resource, or all."""
+    def list(
+        self,
+        *,
+        resource_id: str = "",
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        page_size: int = 0,
+    ) -> AsyncPager[AuditEntry]:
+        """Walk through the entries, of one resource or all.
+
+        Args:
+            resource_id: Id of the resource; empty for all.
+            filter: Which ones, `"actor = 'ada' AND time > '2026-01-31T12:00:00Z'"`; see docs/filters.md.
+            order_by: `"sequence desc"` for the newest first; a chain has no other order.
+            page_size: Rows asked for at once.
+        """
 
         async def fetch(token: str) -> tuple[Sequence[AuditEntry], str]:
             request = pb.ListAuditEntriesRequest(
-                page_size=page_size, page_token=token, resource_id=resource_id
+                page_size=page_size,
+                page_token=token,
+                resource_id=resource_id,
+                filter=filter,
+                order_by=order_by,
             )
             answer = await self._connection.call(self._connection.governance.ListAuditEntries, request)
             return rows(AuditEntry, answer.entries), answer.next_page_token
@@ -300,11 +303,6 @@ def _privilege(value: Privilege | str) -> access_pb2.Privilege.ValueType:
 
 def _effect(value: Effect | str) -> access_pb2.Effect.ValueType:
     return access_pb2.Effect.Value(f"EFFECT_{parse_enum(Effect, value, 'effect')}")
-
-
-def _governed(resource: str) -> ResourceType:
-    """Policies stand on catalogs, schemas and models only, so three parts are a model."""
-    return _namespace.resource_type(resource, ResourceType.MODEL if resource.count(".") == 2 else None)
 
 
 def _timestamp(value: datetime) -> timestamp_pb2.Timestamp:

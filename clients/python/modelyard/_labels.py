@@ -55,12 +55,30 @@ class AsyncAliases(Namespace):
         """Remove aliases."""
         return await self.set(model, dict.fromkeys(aliases, 0))
 
-    def history(self, model: str, alias: str = "", *, page_size: int = 0) -> AsyncPager[AliasMove]:
-        """Walk through every move of an alias, or of all aliases of a model, newest first."""
+    def history(
+        self,
+        model: str,
+        alias: str = "",
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        page_size: int = 0,
+    ) -> AsyncPager[AliasMove]:
+        """Walk through every move of an alias, or of all aliases of a model, newest first.
+
+        Args:
+            model: Full name of the model.
+            alias: The alias; empty for all.
+            filter: Which moves, `"moved_by = 'ada'"`; see docs/filters.md.
+            page_size: Rows asked for at once.
+        """
 
         async def fetch(token: str) -> tuple[Sequence[AliasMove], str]:
             request = pb.ListAliasHistoryRequest(
-                model=resource_name(model, 3, "model"), alias=alias, page_size=page_size, page_token=token
+                model=resource_name(model, 3, "model"),
+                alias=alias,
+                page_size=page_size,
+                page_token=token,
+                filter=filter,
             )
             answer = await self._connection.call(self._connection.catalog.ListAliasHistory, request)
             return rows(AliasMove, answer.moves), answer.next_page_token

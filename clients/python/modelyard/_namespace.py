@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2
 from modelyard._convert import from_proto
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.common.v1 import resource_pb2
+from modelyard.api.governance.v1 import governance_service_pb2
 from modelyard.errors import InvalidArgument
 from modelyard.references import InvalidReference, parse_name, parse_version_reference
 from modelyard.types import Resource, ResourceType
@@ -32,6 +33,16 @@ class Namespace:
         request = catalog_service_pb2.UndeleteResourceRequest(type=resource_type_number(kind), id=resource_id)
         answer = await self._connection.call(self._connection.catalog.UndeleteResource, request)
         return from_proto(Resource, answer.resource)
+
+    async def _owner_id(self, owner: str | None, owner_id: str | None) -> str | None:
+        """The id of an owner that was given by name or by id; None if by neither."""
+        if owner is None:
+            return owner_id
+        if owner_id is not None:
+            raise InvalidArgument("owner: give either owner or owner_id")
+        request = governance_service_pb2.GetPrincipalRequest(name=owner)
+        answer = await self._connection.call(self._connection.governance.GetPrincipal, request)
+        return str(answer.principal.id)
 
 
 def update_mask(given: Mapping[str, object]) -> field_mask_pb2.FieldMask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from modelyard import (
+    _approvals,
     _artifacts,
     _catalog,
     _deployments,
@@ -199,18 +200,19 @@ class Grants(Blocking[_governance.AsyncGrants]):
     check = blocking(_governance.AsyncGrants.check)
 
 
-class Policies(Blocking[_governance.AsyncPolicies]):
+class Policies(Blocking[_approvals.AsyncPolicies]):
     """`client.policies`: what a version needs before it may be used."""
 
-    set = blocking(_governance.AsyncPolicies.set)
-    get = blocking(_governance.AsyncPolicies.get)
+    set = blocking(_approvals.AsyncPolicies.set)
+    get = blocking(_approvals.AsyncPolicies.get)
 
 
-class Approvals(Blocking[_governance.AsyncApprovals]):
+class Approvals(Blocking[_approvals.AsyncApprovals]):
     """`client.approvals`: reviews of versions."""
 
-    review = blocking(_governance.AsyncApprovals.review)
-    get = blocking(_governance.AsyncApprovals.get)
+    review = blocking(_approvals.AsyncApprovals.review)
+    get = blocking(_approvals.AsyncApprovals.get)
+    list = paging(_approvals.AsyncApprovals.list)
 
 
 class Audit(Blocking[_governance.AsyncAudit]):

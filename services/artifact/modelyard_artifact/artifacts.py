@@ -21,7 +21,7 @@ from modelyard_artifact.models import (
 from modelyard_artifact.signatures import add_signature
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import Link, ResourceType
-from modelyard_kit.errors import InvalidField, InvalidState, NotFound
+from modelyard_kit.errors import InvalidState, NotFound
 from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
 from modelyard_kit.limits import check
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from modelyard_kit.auth import Call
     from modelyard_kit.clock import Clock
     from modelyard_kit.db import Database
+    from modelyard_kit.filters import Asked
 
 _BEGIN = "BeginUpload"
 _EXPIRE_AT_ONCE = 100
@@ -70,11 +71,10 @@ class BeginUpload:
 
 @dataclass(frozen=True, slots=True)
 class ListFiles:
-    """A page of the manifest of a version; `after` is (digest, path) of the last row seen."""
+    """A page of the manifest of a version."""
 
     version: str
-    page_size: int
-    after: tuple[str, str] | None
+    asked: Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,22 +263,16 @@ class Artifacts:
         Raises:
             NotFound: no such version, or its artifact is gone.
             InvalidState: the version has no artifact yet.
-            InvalidField: the page token belongs to another version.
+            InvalidField: filter or order_by has a mistake, or the page token belongs to other ones, or to another version.
+            LimitExceeded: filter or order_by is too large.
         """
         digest = await self._digest(command.version)
-        if command.after and command.after[0] != digest:
-            raise InvalidField(
-                "page_token", "the reference names another version by now: begin the list again"
-            )
-        after = command.after[1] if command.after else ""
 
-        async def work(connection: AsyncConnection) -> list[FileEntry]:
+        async def work(connection: AsyncConnection) -> FilePage:
             await _committed(connection, digest)
-            return await store.list_files(connection, digest, after, command.page_size + 1)
+            return FilePage(digest, *await store.page_of_files(connection, digest, command.asked))
 
-        files = await self._database.read(work)
-        page = files[: command.page_size]
-        return FilePage(digest, page, page[-1].path if len(files) > len(page) else None)
+        return await self._database.read(work)
 
     async def read_file(self, command: ReadFile) -> AsyncIterator[bytes]:
         """Yields a range of a file of a version in pieces of at most 1 MiB.

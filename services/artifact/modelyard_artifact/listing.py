@@ -7,28 +7,16 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from modelyard_artifact.inspection_models import Scan
+from modelyard_artifact.fields import ARTIFACTS
 from modelyard_artifact.models import Artifact
 from modelyard_artifact.tables import artifact_models, artifacts, inspections
-from modelyard_kit.filters import AnyField, Field, FieldType, ListFields, read_listing
+from modelyard_kit.filters import read_listing
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from modelyard_artifact.artifacts import Catalog
     from modelyard_kit.db import Database
-
-_FIELDS: dict[str, AnyField] = {
-    "digest": Field(FieldType.TEXT, artifacts.c.digest, required=True),
-    "size": Field(FieldType.INTEGER, artifacts.c.size, required=True),
-    "file_count": Field(FieldType.INTEGER, artifacts.c.file_count, required=True),
-    "create_time": Field(FieldType.TIMESTAMP, artifacts.c.create_time, required=True),
-    # NULL until the artifact was inspected; `tests` also where there is nothing to test.
-    "oci": Field(FieldType.BOOLEAN, inspections.c.oci),
-    "scan": Field(FieldType.ENUM, inspections.c.scan, values=tuple(Scan)),
-    "tests": Field(FieldType.ENUM, inspections.c.tests, values=("PASSED", "FAILED")),
-}
-FIELDS = ListFields(_FIELDS, unique="digest", default_order="create_time desc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +47,9 @@ class Listings:
             PeerUnavailable: the catalog does not answer.
         """
         model = await self._catalog.model(command.model)
-        listing = read_listing(command.filter, command.order_by, command.page_token, FIELDS, scope=model.id)
+        listing = read_listing(
+            command.filter, command.order_by, command.page_token, ARTIFACTS, scope=model.id
+        )
         query = (
             select(artifacts.c.digest, artifacts.c.file_count, artifacts.c.size, artifacts.c.create_time)
             .join(artifact_models, artifact_models.c.digest == artifacts.c.digest)

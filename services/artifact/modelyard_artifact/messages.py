@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from modelyard.api.artifact.v1 import artifact_pb2, artifact_service_pb2
 from modelyard.references import InvalidReference, parse_name, parse_version_reference
@@ -13,8 +13,9 @@ from modelyard_artifact.artifacts import BeginUpload, ListFiles, ReadFile, ReadF
 from modelyard_artifact.models import CHUNK_BYTES, FileEntry, UploadState
 from modelyard_artifact.transfers import BlobHeader, WholeBlobs
 from modelyard_kit.errors import InvalidField, NotFound, Violation
+from modelyard_kit.filters import Asked
 from modelyard_kit.limits import check
-from modelyard_kit.paging import decode_token, encode_token, page_size
+from modelyard_kit.paging import page_size
 from modelyard_kit.protos import timestamp
 
 if TYPE_CHECKING:
@@ -126,14 +127,15 @@ def parse_list_files(request: artifact_service_pb2.ListFilesRequest) -> ListFile
     """Checks reference and page.
 
     Raises:
-        InvalidField: the reference, the page size or the page token.
+        InvalidField: the reference or the page size.
     """
-    version = parse_version(request.model_version)
-    size = page_size(request.page_size, default=1_000, maximum=10_000)
-    after = cast("tuple[str, str] | None", decode_token(request.page_token, str, str))
-    if after and manifest.path_problem(after[1]):
-        raise InvalidField("page_token", "is not a token of this list: send next_page_token unchanged")
-    return ListFiles(version=version, page_size=size, after=after)
+    asked = Asked(
+        size=page_size(request.page_size, default=1_000, maximum=10_000),
+        filter=request.filter,
+        order_by=request.order_by,
+        page_token=request.page_token,
+    )
+    return ListFiles(parse_version(request.model_version), asked)
 
 
 def parse_read_file(request: artifact_service_pb2.ReadFileRequest) -> ReadFile:
@@ -248,7 +250,7 @@ def page_to_proto(page: FilePage) -> artifact_service_pb2.ListFilesResponse:
     return artifact_service_pb2.ListFilesResponse(
         artifact_digest=page.digest,
         files=[file_to_proto(file) for file in page.files],
-        next_page_token="" if page.next_path is None else encode_token([page.digest, page.next_path]),
+        next_page_token=page.next_page_token,
     )
 
 

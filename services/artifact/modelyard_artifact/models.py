@@ -137,11 +137,11 @@ class FileUrl:
 
 @dataclass(frozen=True, slots=True)
 class FilePage:
-    """Part of a manifest; `next_path` is the path to continue after, or None at the end."""
+    """Part of a manifest, and the token of the next part ("" after the last)."""
 
     digest: str
     files: Sequence[FileEntry]
-    next_path: str | None
+    next_page_token: str
 
 
 @dataclass(frozen=True, slots=True)

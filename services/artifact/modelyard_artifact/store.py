@@ -20,8 +20,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, TEXT, insert
 
+from modelyard_artifact.fields import FILES
 from modelyard_artifact.models import Artifact, Blob, FileEntry, Upload, UploadState
 from modelyard_artifact.tables import artifact_models, artifacts, blobs, manifest_files, requests, uploads
+from modelyard_kit.filters import Asked, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -258,6 +260,15 @@ async def list_files(connection: AsyncConnection, digest: str, after: str, limit
     query = select(manifest_files).where(manifest_files.c.digest == digest, manifest_files.c.path > after)
     rows = await connection.execute(query.order_by(manifest_files.c.path).limit(limit))
     return [FileEntry(row.path, row.size, row.sha256) for row in rows]
+
+
+async def page_of_files(
+    connection: AsyncConnection, digest: str, asked: Asked
+) -> tuple[list[FileEntry], str]:
+    """A page of the files of a manifest, and the token of the next one."""
+    query = select(manifest_files).where(manifest_files.c.digest == digest)
+    rows, token = await fetch(connection, query, asked, FILES, scope=digest)
+    return [FileEntry(row["path"], row["size"], row["sha256"]) for row in rows], token
 
 
 async def get_files(connection: AsyncConnection, digest: str, paths: Sequence[str]) -> dict[str, FileEntry]:

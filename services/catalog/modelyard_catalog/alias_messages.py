@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard_catalog import names
-from modelyard_catalog.commands import AliasAt, AliasHistory, Page, Rollback
-from modelyard_catalog.messages import number_after
+from modelyard_catalog.commands import AliasAt, AliasHistory, Rollback
 from modelyard_kit import paging
 from modelyard_kit.errors import InvalidField
+from modelyard_kit.filters import Asked
 from modelyard_kit.protos import moment
 
 
@@ -16,7 +16,11 @@ def parse_alias_history(request: service.ListAliasHistoryRequest) -> AliasHistor
     return AliasHistory(
         model=names.path("model", request.model, 3),
         alias=names.settable_alias("alias", request.alias) if request.alias else "",
-        page=Page(paging.page_size(request.page_size), number_after(request.page_token)),
+        asked=Asked(
+            size=paging.page_size(request.page_size),
+            filter=request.filter,
+            page_token=request.page_token,
+        ),
     )
 
 

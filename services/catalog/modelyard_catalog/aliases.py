@@ -95,21 +95,19 @@ class Aliases:
 
         return await self._db.in_tx(work, turn=model_turn(command.model))
 
-    async def history(self, call: Call, command: AliasHistory) -> list[RecordedMove]:
-        """Return up to one row more than a page of moves, newest first.
+    async def history(self, call: Call, command: AliasHistory) -> tuple[list[RecordedMove], str]:
+        """Return a page of moves, newest first, and the token of the next one.
 
         Raises:
             NotFound: the model does not exist.
+            InvalidField: filter or page_token has a mistake.
+            LimitExceeded: the filter is too large.
         """
-        page = command.page
-        before = page.after if isinstance(page.after, int) else None
 
-        async def work(connection: AsyncConnection) -> list[RecordedMove]:
+        async def work(connection: AsyncConnection) -> tuple[list[RecordedMove], str]:
             model = await self._model(connection, command.model)
             call.confirm(model.chain)
-            return await alias_log.page(
-                connection, model.id, command.alias, before=before, limit=page.size + 1
-            )
+            return await alias_log.page(connection, model.id, command.alias, command.asked)
 
         return await self._db.read(work)
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import add_CatalogServiceServicer_to_server
 from modelyard_catalog.access import Resolvers, access_table
 from modelyard_catalog.aliases import Aliases
+from modelyard_catalog.approval_states import ApprovalStates
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.copies import Copies
 from modelyard_catalog.deletions import Deletions
@@ -80,7 +81,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     authority = Authority(chassis.grants, resolvers)
     artifacts = ArtifactService(chassis.peers)
     servicer = CatalogServicer(
-        Namespaces(chassis.db, store, chassis.clock),
+        Namespaces(chassis.db, store, chassis.clock, chassis.grants.id_of),
         Versions(chassis.db, store, chassis.clock, artifacts),
         Aliases(chassis.db, store, chassis.clock, gates),
         chassis.grants,
@@ -96,6 +97,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             retention=timedelta(days=chassis.settings.deleted_retention_days),
         ),
         copies=Copies(chassis.db, store, chassis.clock, authority, artifacts),
+        approvals=ApprovalStates(chassis.db, store),
         lineage=LineageGraph(Sources(chassis.db, chassis.grants, resolvers, deployments), chassis.clock),
     )
 

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from modelyard_catalog.graph import Deployment, Node, Position
-from modelyard_catalog.models import Json, ModelMetadata, Path, Provenance, Signature
+from modelyard_catalog.models import ApprovalState, Json, ModelMetadata, Path, Provenance, Signature
 from modelyard_kit.access import ResourceType
+from modelyard_kit.filters import Asked
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,10 @@ Container = Path | ById
 """What a list is of: a name, which is that of something there, or an id."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """Which rows of a list: `size` of them, after the row with key `after`."""
-
-    size: int
-    after: str | int | None
-
-
 @dataclass(frozen=True, kw_only=True)
-class Browse:
-    """Read a page of a list: the rows of `filter` in the order of `order_by`, from where `page_token` says."""
+class Browse(Asked):
+    """Read a page of a list, deleted rows left out or not."""
 
-    size: int
-    page_token: str = ""
-    filter: str = ""
-    order_by: str = ""
     show_deleted: bool = False
 
 
@@ -132,11 +121,11 @@ class SetAliases:
 
 @dataclass(frozen=True)
 class AliasHistory:
-    """Read moves of the aliases of a model, or of one of them, before the move with sequence `page.after`."""
+    """Read a page of the moves of the aliases of a model, or of one of them."""
 
     model: Path
     alias: str
-    page: Page
+    asked: Asked
 
 
 @dataclass(frozen=True)
@@ -211,6 +200,15 @@ class QueryLineage:
     depth: int
     size: int = 1_000
     after: Position | None = None
+
+
+@dataclass(frozen=True)
+class ApprovalChange:
+    """Where a version stands; only a sequence over the last one counts."""
+
+    version_id: str
+    state: ApprovalState
+    sequence: int
 
 
 @dataclass(frozen=True)

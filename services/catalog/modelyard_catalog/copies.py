@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.commands import CopyVersion, VersionRef
 from modelyard_catalog.labels import add_version
-from modelyard_catalog.models import Model, ModelVersion, VersionState
+from modelyard_catalog.models import ApprovalState, Model, ModelVersion, VersionState
 from modelyard_catalog.origins import record_copy
 from modelyard_catalog.recording import COUNTING, create_once, model_turn, record
 from modelyard_catalog.store import CatalogStore
@@ -117,6 +117,7 @@ class Copies:
             label=command.label,
             copied_from=source.name,
             copied_from_id=source.id,
+            approval_state=ApprovalState.NONE,
         )
         await add_version(connection, self._store, version)
         datasets = () if source.provenance is None else source.provenance.datasets

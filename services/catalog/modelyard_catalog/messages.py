@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
+from modelyard.api.catalog.v1.model_pb2 import ModelVersion
 from modelyard_catalog import names, values
 from modelyard_catalog.commands import (
     AliasChange,
+    ApprovalChange,
     Browse,
     Create,
     CreateVersion,
@@ -21,11 +23,13 @@ from modelyard_catalog.commands import (
     SetTags,
 )
 from modelyard_catalog.metadata import metadata_from_proto
+from modelyard_catalog.models import ApprovalState
 from modelyard_kit import idempotency, limits, paging
 from modelyard_kit.errors import InvalidField
 
-_MAX_NUMBER = 2**63 - 1
 _MAX_USES = 1_000
+MAX_APPROVAL_CHANGES = 1_000
+_APPROVALS = {ModelVersion.ApprovalState.Value(f"APPROVAL_STATE_{state}"): state for state in ApprovalState}
 
 
 class _Named(Protocol):
@@ -182,19 +186,23 @@ def parse_browse(request: Any) -> Browse:
     )
 
 
-def number_after(token: str) -> int | None:
-    """Return the number in the token of a page, None for the first page.
-
-    Raises:
-        InvalidField: it is no token of such a list.
-    """
-    key = paging.decode_token(token, int)
-    after = int(key[0]) if key else None
-    if after is not None and not 0 < after <= _MAX_NUMBER:
-        raise InvalidField(
-            "page_token", "not a token of this list; send next_page_token of the page before, unchanged"
-        )
-    return after
+def parse_approval_changes(request: service.SetApprovalStatesRequest) -> list[ApprovalChange]:
+    """Check the shape of what governance tells."""
+    if len(request.changes) > MAX_APPROVAL_CHANGES:
+        problem = f"has {len(request.changes)}; {MAX_APPROVAL_CHANGES} are the most at once"
+        raise InvalidField("changes", problem)
+    found: dict[str, ApprovalChange] = {}
+    for position, change in enumerate(request.changes):
+        field = f"changes[{position}]"
+        version_id = names.identifier(f"{field}.model_version_id", change.model_version_id)
+        if version_id in found:
+            raise InvalidField(f"{field}.model_version_id", "is there twice")
+        if change.state not in _APPROVALS:
+            raise InvalidField(f"{field}.state", "is required: NONE, PENDING, APPROVED or REJECTED")
+        if change.sequence < 1:
+            raise InvalidField(f"{field}.sequence", f"{change.sequence} is not 1 or more")
+        found[version_id] = ApprovalChange(version_id, _APPROVALS[change.state], change.sequence)
+    return list(found.values())
 
 
 def once(request: Any) -> Once:

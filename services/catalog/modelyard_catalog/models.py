@@ -25,6 +25,15 @@ class VersionState(StrEnum):
     FAILED = "FAILED"
 
 
+class ApprovalState(StrEnum):
+    """Where a version stands with the reviewers of governance, as far as the catalog was told."""
+
+    NONE = "NONE"
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+
+
 class Transition(StrEnum):
     """What can be asked of a version's state."""
 
@@ -252,6 +261,7 @@ class ModelVersion(Resource):
     label: str = ""
     copied_from: str = ""
     copied_from_id: str = ""
+    approval_state: ApprovalState = ApprovalState.NONE
 
     @property
     def model(self) -> Link:

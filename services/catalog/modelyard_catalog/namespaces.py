@@ -35,6 +35,7 @@ from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import AlreadyExists, InvalidState, NotFound
+from modelyard_kit.filters import PrincipalIds, nobody
 
 C = TypeVar("C", Catalog, Schema, Model)
 R = TypeVar("R", bound=Resource)
@@ -46,10 +47,13 @@ _BY_TYPE = {kind.kind: kind for kind in _KINDS}
 class Namespaces:
     """Use cases of catalogs, schemas and models."""
 
-    def __init__(self, db: Database, store: CatalogStore, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, store: CatalogStore, clock: Clock, principals: PrincipalIds = nobody
+    ) -> None:
         self._db = db
         self._store = store
         self._clock = clock
+        self._principals = principals
 
     async def create(self, call: Call, kind: type[C], command: Create) -> C:
         """Make a catalog, schema or model, owned by the caller.
@@ -116,6 +120,7 @@ class Namespaces:
                 parent_id=None if container == SYSTEM else container.id,
                 scope=scope,
                 show_hidden=isinstance(parent, ById),
+                principals=self._principals,
             )
         )
         if not rows and (await self._located(kind, parent)).id != container.id:

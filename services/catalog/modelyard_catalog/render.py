@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 from modelyard.api.catalog.v1 import catalog_service_pb2, model_pb2, namespace_pb2, signature_pb2
 from modelyard_catalog.metadata import metadata_to_proto
 from modelyard_catalog.models import (
+    ApprovalState,
     Catalog,
     InputLayout,
     Json,
@@ -24,7 +25,7 @@ from modelyard_catalog.models import (
     TensorSpec,
     VersionState,
 )
-from modelyard_kit import paging, protos
+from modelyard_kit import protos
 from modelyard_kit.limits import LIMITS
 
 R = TypeVar("R")
@@ -33,6 +34,9 @@ _STATES = {
     VersionState.PENDING: model_pb2.ModelVersion.STATE_PENDING,
     VersionState.READY: model_pb2.ModelVersion.STATE_READY,
     VersionState.FAILED: model_pb2.ModelVersion.STATE_FAILED,
+}
+_APPROVALS = {
+    state: model_pb2.ModelVersion.ApprovalState.Value(f"APPROVAL_STATE_{state}") for state in ApprovalState
 }
 _LAYOUTS = {
     InputLayout.TENSORS: signature_pb2.INPUT_LAYOUT_TENSORS,
@@ -80,6 +84,7 @@ def version(value: ModelVersion) -> model_pb2.ModelVersion:
         label=value.label,
         copied_from=value.copied_from,
         copied_from_id=value.copied_from_id,
+        approval_state=_APPROVALS[value.approval_state],
         **_common(value),
     )
 
@@ -108,12 +113,6 @@ def move(value: RecordedMove) -> catalog_service_pb2.AliasMove:
         moved_by=value.actor_name,
         move_time=protos.timestamp(value.time),
     )
-
-
-def page(rows: Sequence[R], size: int, key: Callable[[R], str | int]) -> tuple[Sequence[R], str]:
-    """Return the rows of a page, and the token of the next one if there is a row more than its size."""
-    shown = rows[:size]
-    return shown, paging.encode_token([key(shown[-1])]) if len(rows) > size else ""
 
 
 def _common(value: Resource) -> dict[str, Any]:

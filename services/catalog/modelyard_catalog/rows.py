@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 from sqlalchemy.types import Text
 
 from modelyard_catalog.models import (
+    ApprovalState,
     Catalog,
     CustomMetadata,
     DatasetReference,
@@ -238,6 +239,7 @@ def _version(row: Row[Any]) -> ModelVersion:
         label=row.label,
         copied_from=row.copied_from,
         copied_from_id=row.copied_from_id,
+        approval_state=ApprovalState(row.approval_state),
     )
 
 

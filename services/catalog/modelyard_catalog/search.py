@@ -6,7 +6,7 @@ Every function runs in the caller's transaction.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Row, Select, and_, any_, cast, false, not_, or_, text, true
@@ -15,14 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import Uuid
 
 from modelyard_catalog.commands import Browse
-from modelyard_catalog.fields import list_fields, metadata_problem
+from modelyard_catalog.fields import list_fields
 from modelyard_catalog.models import Model, ModelVersion, Resource, Schema
 from modelyard_catalog.rows import levels, read_row, select_any, select_live
 from modelyard_catalog.tables import metrics, model_versions, models
 from modelyard_kit.access import SYSTEM_ID, Scope
-from modelyard_kit.errors import InvalidField
-from modelyard_kit.filters import Listing, Node, parse_filter, read_listing
-from modelyard_kit.filters.nodes import And, Not, Or, Reference
+from modelyard_kit.filters import Listing, PrincipalIds, nobody, read_listing
 
 R = TypeVar("R", bound=Resource)
 
@@ -45,6 +43,7 @@ async def page(
     parent_id: str | None,
     scope: Scope | None,
     show_hidden: bool = False,
+    principals: PrincipalIds = nobody,
 ) -> tuple[list[R], str]:
     """Return a page of rows and the token of the next one.
 
@@ -55,12 +54,13 @@ async def page(
         parent_id: the container whose rows are listed; None for catalogs, which have none.
         scope: what the caller may see; None is all: who may see a model may see its versions.
         show_hidden: whether the container may be deleted, or be in something deleted.
+        principals: finds the id of an owner by name.
 
     Raises:
         InvalidField: of "filter", "order_by" or "page_token".
         LimitExceeded: filter or order_by is too large.
     """
-    query, listing = _query(kind, asked, parent_id, show_hidden=show_hidden)
+    query, listing = _query(kind, asked, parent_id, show_hidden=show_hidden, principals=principals)
     if scope is not None:
         query = query.where(_visible(kind, scope))
     await connection.execute(_PLAN_FOR_VALUES)
@@ -95,7 +95,12 @@ def _complete(ids: Select[Any], listing: Listing, model_id: str | None) -> Selec
 
 
 def _query(
-    kind: type[Resource], asked: Browse, parent_id: str | None, *, show_hidden: bool
+    kind: type[Resource],
+    asked: Browse,
+    parent_id: str | None,
+    *,
+    show_hidden: bool,
+    principals: PrincipalIds,
 ) -> tuple[Select[Any], Listing]:
     """Return the rows to choose from, of versions the ids only, and how."""
     table = levels(kind)[0]
@@ -103,10 +108,9 @@ def _query(
     fields = list_fields(kind, looked_up.number)
     # A list with the deleted rows is another list than one without them.
     scope = f"{parent_id or ''}{' deleted' if asked.show_deleted else ''}"
-    listing = read_listing(asked.filter, asked.order_by, asked.page_token, fields, scope=scope)
-    node = parse_filter(asked.filter, fields)
-    _check_keys("filter", _references(node))
-    _check_keys("order_by", (key.reference for key in listing.ordering.keys))
+    listing = read_listing(
+        asked.filter, asked.order_by, asked.page_token, fields, scope=scope, principals=principals
+    )
     query = looked_up.join(select_live(kind, show_deleted=asked.show_deleted, show_hidden=show_hidden))
     if kind is ModelVersion:
         query = query.with_only_columns(table.c.id)
@@ -142,28 +146,6 @@ class _Metrics:
             )
             query = query.outerjoin(table, of_version)
         return query
-
-
-def _references(node: Node | None) -> Iterator[Reference]:
-    match node:
-        case None:
-            return
-        case And(terms) | Or(terms):
-            for term in terms:
-                yield from _references(term)
-        case Not(term):
-            yield from _references(term)
-        case _:
-            yield node.reference
-
-
-def _check_keys(source: str, references: Iterable[Reference]) -> None:
-    """Raise InvalidField for facts that no metadata has."""
-    for reference in references:
-        if reference.name == "metadata" and reference.key is not None:
-            problem = metadata_problem(reference.key)
-            if problem:
-                raise InvalidField(source, problem)
 
 
 def _visible(kind: type[Resource], scope: Scope) -> ColumnElement[bool]:

@@ -17,6 +17,7 @@ from modelyard_catalog import (
     render,
 )
 from modelyard_catalog.aliases import Aliases
+from modelyard_catalog.approval_states import ApprovalStates
 from modelyard_catalog.copies import Copies
 from modelyard_catalog.deletions import Deletions
 from modelyard_catalog.feed import Feed
@@ -47,6 +48,7 @@ class CatalogServicer(CatalogServiceServicer):
         updates: Updates,
         deletions: Deletions,
         copies: Copies,
+        approvals: ApprovalStates,
     ) -> None:
         self._namespaces = namespaces
         self._versions = versions
@@ -56,6 +58,7 @@ class CatalogServicer(CatalogServiceServicer):
         self._updates = updates
         self._deletions = deletions
         self._copies = copies
+        self._approvals = approvals
         self._lineage = lineage
 
     async def CreateCatalog(
@@ -239,9 +242,14 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.ListAliasHistoryRequest, context: Any
     ) -> service.ListAliasHistoryResponse:
         command = alias_messages.parse_alias_history(request)
-        rows = await self._aliases.history(current_call(), command)
-        shown, token = render.page(rows, command.page.size, lambda row: row.sequence)
+        shown, token = await self._aliases.history(current_call(), command)
         return service.ListAliasHistoryResponse(moves=map(render.move, shown), next_page_token=token)
+
+    async def SetApprovalStates(
+        self, request: service.SetApprovalStatesRequest, context: Any
+    ) -> service.SetApprovalStatesResponse:
+        await self._approvals.set(messages.parse_approval_changes(request))
+        return service.SetApprovalStatesResponse()
 
     async def GetAliasAt(
         self, request: service.GetAliasAtRequest, context: Any

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import lookups
-from modelyard_catalog.commands import ById, Container, VersionRef
+from modelyard_catalog.commands import ApprovalChange, ById, Container, VersionRef
 from modelyard_catalog.models import (
     AliasMove,
     Json,
@@ -226,6 +226,22 @@ class CatalogStore:
             await connection.execute(gone)
         await self._write_metrics(connection, version.model.id, version.id, write)
         await self._change(connection, ModelVersion, version.id, time)
+
+    async def set_approvals(self, connection: AsyncConnection, changes: Sequence[ApprovalChange]) -> None:
+        """Note where versions stand, deleted ones too; what is older than what is known, and unknown versions, are passed over."""
+        statement = (
+            update(model_versions)
+            .where(
+                model_versions.c.id == bindparam("of"), model_versions.c.approval_sequence < bindparam("at")
+            )
+            .values(approval_state=bindparam("told"), approval_sequence=bindparam("at"))
+        )
+        rows = [
+            {"of": change.version_id, "told": change.state, "at": change.sequence}
+            for change in sorted(changes, key=lambda change: change.version_id)
+        ]
+        if rows:
+            await connection.execute(statement, rows)
 
     async def move_aliases(
         self,

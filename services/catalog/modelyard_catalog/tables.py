@@ -120,6 +120,9 @@ model_versions = Table(
     Column("label", Text, nullable=False),
     Column("copied_from", Text, nullable=False),
     Column("copied_from_id", Text, nullable=False),
+    # What governance told last: for lists only. No change of the version, so `revision` and `update_time` stay.
+    Column("approval_state", Text, nullable=False, server_default=text("'NONE'")),
+    Column("approval_sequence", BigInteger, nullable=False, server_default=text("0")),
     UniqueConstraint("model_id", "number", name="model_versions_number"),
     Index(
         "model_versions_live_label",
@@ -150,6 +153,13 @@ model_versions = Table(
         "model_id",
         "number",
         postgresql_where=text("state = 'READY' AND delete_time IS NULL"),
+    ),
+    Index(
+        "model_versions_approval",
+        "model_id",
+        "approval_state",
+        "number",
+        postgresql_where=text("approval_state <> 'NONE'"),
     ),
 )
 

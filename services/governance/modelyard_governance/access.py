@@ -58,6 +58,7 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "GetApprovalPolicy": Requires(Privilege.READ_METADATA, policed),
         "ReviewVersion": Requires(Privilege.APPROVE, model),
         "GetApproval": Requires(Privilege.READ_METADATA, model),
+        "ListApprovals": AUTHENTICATED,  # the query shows only what the caller may see
         "EvaluateGate": SERVICES,
         "CreateTrustRoot": Requires(Privilege.MANAGE, trusted),
         "DeleteTrustRoot": Requires(Privilege.MANAGE, trusted),

@@ -21,6 +21,7 @@ from modelyard_governance.identity import Identity
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.servicer import GovernanceServicer
 from modelyard_governance.signing import Signer, UnusableKeyError, load_or_create_key
+from modelyard_governance.standings import Standings
 from modelyard_governance.store.identity import account_by_name
 from modelyard_governance.trust import TrustRoots
 from modelyard_kit.auth import TokenVerifier
@@ -59,14 +60,17 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     feed = PermissionFeed(database, chassis.grants)
     await feed.refresh()
     directory = PeerDirectory(chassis.peers)
-    audit = Audit(database=database, feed=feed, clock=clock)
+    standings = Standings(database=database, directory=directory, catalog=directory)
+    audit = Audit(database=database, feed=feed, clock=clock, wake=standings.wake)
     servicer = GovernanceServicer(
         identity=Identity(database=database, grants=chassis.grants, feed=feed, signer=signer, clock=clock),
         grants=GrantRules(
             database=database, grants=chassis.grants, feed=feed, directory=directory, clock=clock
         ),
         feed=feed,
-        approvals=Approvals(database=database, directory=directory, clock=clock),
+        approvals=Approvals(
+            database=database, directory=directory, grants=chassis.grants, clock=clock, wake=standings.wake
+        ),
         trust_roots=TrustRoots(database=database, directory=directory, clock=clock),
         audit=audit,
     )
@@ -79,7 +83,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         full_name=FULL_NAME,
         register=lambda server: add_GovernanceServiceServicer_to_server(servicer, server),
         access=access_table(directory),
-        background=(feed.run,),
+        background=(feed.run, standings.run),
         verifier=TokenVerifier(settings.issuer, signer.keys),
         event_sink=record_own_events,
     )

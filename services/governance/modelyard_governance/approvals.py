@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance import policy as policies
@@ -17,13 +19,17 @@ from modelyard_governance.models import (
     SetPolicy,
     Verdict,
     Version,
+    Visible,
 )
 from modelyard_governance.store import approvals as rows
-from modelyard_kit.access import Chain, Link, ResourceType
+from modelyard_governance.store import standings as standing_rows
+from modelyard_kit.access import Chain, Grants, Link, Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidState
+from modelyard_kit.faults import failpoint
+from modelyard_kit.filters import Asked
 from modelyard_kit.ids import new_id
 from modelyard_kit.outbox import Event, append
 
@@ -31,12 +37,30 @@ REVIEWABLE = "READY"
 
 
 class Approvals:
-    """The use cases of approvals. That the caller may was checked before."""
+    """The use cases of approvals. That the caller may was checked before.
 
-    def __init__(self, *, database: Database, directory: Directory, clock: Clock) -> None:
+    Args:
+        database: where they are.
+        directory: finds resources.
+        grants: what principals may see.
+        clock: the time.
+        wake: called after every committed change of a standing.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        directory: Directory,
+        grants: Grants,
+        clock: Clock,
+        wake: Callable[[], None],
+    ) -> None:
         self._database = database
         self._directory = directory
+        self._grants = grants
         self._clock = clock
+        self._wake = wake
 
     async def set_policy(self, call: Call, command: SetPolicy) -> Policy:
         """Put a policy on a catalog, schema or model, or replace the one there.
@@ -68,9 +92,12 @@ class Approvals:
             await append(
                 connection, Event("governance.policy.set", link, call.principal, call.request_id, data)
             )
+            await standing_rows.mark(connection, [resource.id], look_up=False)
             return policy
 
-        return await self._database.in_tx(work)
+        policy = await self._database.in_tx(work)
+        self._wake()
+        return policy
 
     async def applying_policy(self, resource_type: ResourceType, name: str) -> Policy | None:
         """Return the policy that applies to a catalog, schema or model. Errors as `set_policy`."""
@@ -103,17 +130,36 @@ class Approvals:
             await append(
                 connection, Event("governance.version.reviewed", link, reviewer, call.request_id, data)
             )
-            return policies.standing(
-                link, version.author_id, await rows.reviews_of(connection, link.id), policy
-            )
+            reviews = await rows.reviews_of(connection, link.id)
+            approval = policies.standing(link, version.author_id, reviews, policy)
+            await standing_rows.put(connection, version, approval)
+            return approval
 
-        return await self._database.in_tx(work)
+        approval = await self._database.in_tx(work)
+        await failpoint("governance.review.committed")
+        self._wake()
+        return approval
 
     async def approval(self, reference: str) -> Approval:
         """Tell where a version stands. Errors as `review`, but for its state and its author."""
         version = await self._directory.version(reference)
         _, approval = await self._database.read(lambda connection: _standing(connection, version))
         return approval
+
+    async def page(self, call: Call, asked: Asked) -> tuple[list[Approval], str]:
+        """Return a page of where reviewed versions stand that the caller may see, and the token of the next.
+
+        Raises:
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
+        """
+        visible = Visible(
+            *(
+                self._grants.scope(call.principal.id, privilege)
+                for privilege in (Privilege.READ_METADATA, Privilege.USE_SCHEMA, Privilege.USE_CATALOG)
+            )
+        )
+        return await self._database.read(lambda connection: standing_rows.page(connection, asked, visible))
 
     async def gate(self, question: GateQuestion) -> Gate:
         """Decide whether policies let a version be used, and list what is unmet."""

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance.chain import ChainVerifier, extend
 from modelyard_governance.grants import set_owner
-from modelyard_governance.models import OWNABLE, Entry, RecordedEvent, Verification
+from modelyard_governance.models import OWNABLE, POLICED, Entry, RecordedEvent, Verification
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.store import audit as rows
+from modelyard_governance.store import standings
+from modelyard_kit.access import ResourceType
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
+from modelyard_kit.filters import Asked
 
 VERIFY_BATCH = 1_000
+_MOVABLE = (*POLICED, ResourceType.MODEL_VERSION)
 
 _log = structlog.get_logger()
 
 
 class Audit:
-    """Remembers every event for good."""
+    """Remembers every event for good; `wake` is called when standings may have been marked."""
 
-    def __init__(self, *, database: Database, feed: PermissionFeed, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, feed: PermissionFeed, clock: Clock, wake: Callable[[], None]
+    ) -> None:
         self._database = database
         self._feed = feed
         self._clock = clock
+        self._wake = wake
 
     async def record(self, events: Sequence[RecordedEvent]) -> None:
         """Append events, each id once, and note the owners of what they say was created or changed."""
@@ -38,11 +45,19 @@ class Audit:
             known = await rows.known(connection, unique)
             fresh = [event for event in unique.values() if event.id not in known]
             await rows.append(connection, extend(sequence, head, fresh))
+            await self._note_moves(connection, fresh)
             return await self._note_owners(connection, fresh)
 
         # The lock on the head puts appends in one order; each statement after it sees what was committed before.
         if await self._database.in_tx(work, isolation="READ COMMITTED"):
             await self._feed.refresh()
+        self._wake()
+
+    async def _note_moves(self, connection: AsyncConnection, events: Sequence[RecordedEvent]) -> None:
+        """Mark what the standings of versions say of names and places that these events changed."""
+        moved = sorted({event.resource.id for event in events if _moves(event)})
+        if moved:
+            await standings.mark(connection, moved, look_up=True)
 
     async def _note_owners(self, connection: AsyncConnection, events: Sequence[RecordedEvent]) -> bool:
         changed = False
@@ -53,11 +68,14 @@ class Audit:
                 changed |= await set_owner(connection, resource, clock=self._clock)
         return changed
 
-    async def entries(self, *, after: int, limit: int, resource_id: str) -> list[Entry]:
-        """Return entries in order, from the one after sequence `after`; of one resource if it is named."""
-        return await self._database.read(
-            lambda connection: rows.entries(connection, after=after, limit=limit, resource_id=resource_id)
-        )
+    async def page(self, asked: Asked, resource_id: str) -> tuple[list[Entry], str]:
+        """Return a page of entries, of one resource if it is named, and the token of the next.
+
+        Raises:
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
+        """
+        return await self._database.read(lambda connection: rows.page(connection, asked, resource_id))
 
     async def verify(self) -> Verification:
         """Recompute the whole chain on one consistent view, a batch at a time, hashing on a thread."""
@@ -78,3 +96,14 @@ class Audit:
         if not outcome.valid:
             _log.error("audit_chain_broken", sequence=outcome.broken_sequence, problem=outcome.problem)
         return outcome
+
+
+def _moves(event: RecordedEvent) -> bool:
+    """Return whether something of the catalog is called otherwise, is elsewhere, or is there no more or again."""
+    service, _, verb = event.type.partition(".")
+    if service != "catalog" or event.resource.type not in _MOVABLE:
+        return False
+    if verb.endswith(".updated"):
+        after = event.document.get("data", {}).get("after", {})
+        return isinstance(after, Mapping) and "name" in after
+    return verb.endswith((".deleted", ".undeleted", ".purged"))

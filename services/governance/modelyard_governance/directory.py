@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as catalog
 from modelyard.api.catalog.v1.model_pb2 import ModelVersion
 from modelyard.api.inference.v1 import inference_service_pb2 as inference
-from modelyard_governance.models import Version
+from modelyard_governance.models import StateChange, Version
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 from modelyard_kit.auth import current_call
 from modelyard_kit.errors import InvalidField, NotFound, PeerUnavailable
@@ -71,6 +71,29 @@ class PeerDirectory:
         version: Version = found[key]
         return version
 
+    async def version_of_id(self, version_id: str) -> Version:
+        """Return the version with this id as it is at the moment; errors as `chain`."""
+        name = (await self._chain_of_version(version_id))[0].name
+        return await self._version(name)
+
+    async def set_approval_states(self, changes: Sequence[StateChange]) -> None:
+        """Tell the catalog where versions stand.
+
+        Raises:
+            PeerUnavailable: it does not answer.
+        """
+        request = catalog.SetApprovalStatesRequest(
+            changes=[
+                catalog.ApprovalStateChange(
+                    model_version_id=change.version_id,
+                    state=ModelVersion.ApprovalState.Value(f"APPROVAL_STATE_{change.state}"),
+                    sequence=change.sequence,
+                )
+                for change in changes
+            ]
+        )
+        await self._call(lambda: self._peers.catalog.SetApprovalStates, request, "catalog", "changes")
+
     async def model_of(self, reference: str) -> Chain:
         """Return the chain of the model of a version reference, whether they exist or not; errors as `chain_or_phantom`."""
         try:
@@ -87,14 +110,17 @@ class PeerDirectory:
         )
         version: ModelVersion = answer.model_version
         # By its id from here on: an alias may move at any time.
-        by_id = catalog.ResolveResourceRequest(
-            type=resource_type_to_proto(ResourceType.MODEL_VERSION), id=version.id
-        )
-        resolved = await self._call(
+        chain = await self._chain_of_version(version.id)
+        state = ModelVersion.State.Name(version.state).removeprefix("STATE_")
+        return Version(chain, version.author_id, version.author_name, state)
+
+    async def _chain_of_version(self, version_id: str) -> Chain:
+        kind = resource_type_to_proto(ResourceType.MODEL_VERSION)
+        by_id = catalog.ResolveResourceRequest(type=kind, id=version_id)
+        answer = await self._call(
             lambda: self._peers.catalog.ResolveResource, by_id, "catalog", "model_version"
         )
-        state = ModelVersion.State.Name(version.state).removeprefix("STATE_")
-        return Version(chain_from_proto(resolved.chain), version.author_id, version.author_name, state)
+        return chain_from_proto(answer.chain)
 
     async def _resolve(self, resource_type: ResourceType, name: str) -> Chain:
         if resource_type is ResourceType.DEPLOYMENT:

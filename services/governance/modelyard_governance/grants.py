@@ -15,6 +15,7 @@ from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound
+from modelyard_kit.filters import Asked
 from modelyard_kit.ids import new_id
 from modelyard_kit.outbox import Event, append
 
@@ -81,14 +82,17 @@ class GrantRules:
         await self._feed.refresh()
         return deleted
 
-    async def list_on(
-        self, resource_type: ResourceType, name: str, *, after: str | None, limit: int
-    ) -> list[Grant]:
-        """Return the grants on a resource itself. Errors as `create`."""
+    async def list_on(self, resource_type: ResourceType, name: str, asked: Asked) -> tuple[list[Grant], str]:
+        """Return a page of the grants on a resource itself and the token of the next.
+
+        Raises:
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
+            NotFound: there is no such resource.
+            PeerUnavailable: the service that knows the resource cannot be reached.
+        """
         resource = (await self._directory.chain(resource_type, name))[0]
-        return await self._database.read(
-            lambda connection: rows.list_on(connection, resource.id, after=after, limit=limit)
-        )
+        return await self._database.read(lambda connection: rows.page_on(connection, resource.id, asked))
 
     async def check(self, call: Call, content: GrantContent) -> Decision:
         """Decide and explain, for the caller (an empty or its own name) or for anybody.

@@ -18,6 +18,7 @@ from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import AlreadyExists, InvalidField, NotFound, TokenExpired, TokenInvalid
+from modelyard_kit.filters import Asked
 from modelyard_kit.ids import new_id
 from modelyard_kit.outbox import Event, append
 
@@ -118,11 +119,14 @@ class Identity:
             name,
         )
 
-    async def list_principals(self, *, after: str | None, limit: int) -> list[Account]:
-        """Return principals by name, from the one after `after`."""
-        return await self._database.read(
-            lambda connection: rows.list_accounts(connection, after=after, limit=limit)
-        )
+    async def list_principals(self, asked: Asked) -> tuple[list[Account], str]:
+        """Return a page of principals and the token of the next.
+
+        Raises:
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
+        """
+        return await self._database.read(lambda connection: rows.page_of_accounts(connection, asked))
 
     async def create_token(self, call: Call, command: CreateToken) -> tuple[ApiToken, str]:
         """Make an API token; return it and its secret, which is empty when the request was seen before.
@@ -162,20 +166,20 @@ class Identity:
 
         return await self._database.in_tx(work)
 
-    async def list_tokens(
-        self, call: Call, principal: str, *, after: str | None, limit: int
-    ) -> list[ApiToken]:
-        """Return a principal's API tokens; an empty name means the caller.
+    async def list_tokens(self, call: Call, principal: str, asked: Asked) -> tuple[list[ApiToken], str]:
+        """Return a page of a principal's API tokens and the token of the next page; an empty name means the caller.
 
         Raises:
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
             NotFound: there is no such principal.
             PermissionDenied: it is somebody else, and the caller lacks MANAGE on the system.
         """
         name = self._own_or_managed(call, principal)
 
-        async def work(connection: AsyncConnection) -> list[ApiToken]:
+        async def work(connection: AsyncConnection) -> tuple[list[ApiToken], str]:
             account = _present(await rows.account_by_name(connection, name), "principal", name)
-            return await rows.list_tokens(connection, account.id, after=after, limit=limit)
+            return await rows.page_of_tokens(connection, account.id, asked)
 
         return await self._database.read(work)
 

@@ -323,18 +323,3 @@ def parse_event(event: event_pb2.Event, field: str = "event") -> RecordedEvent:
 def parse_resource_id(request: pb.ListAuditEntriesRequest) -> str:
     """Return the id of the resource whose entries are wanted; empty for all."""
     return _text(request.resource_id, "resource_id", maximum=1_024)
-
-
-def page_text(key: tuple[str | int, ...] | None) -> str | None:
-    """Return the text in a decoded page token."""
-    return _text(str(key[0]), "page_token", maximum=1_024) if key else None
-
-
-def page_sequence(key: tuple[str | int, ...] | None) -> int:
-    """Return the sequence in a decoded page token; 0 for the first page."""
-    sequence = int(key[0]) if key else 0
-    if not 0 <= sequence < 2**63:
-        raise InvalidField(
-            "page_token", "not a token of this list; send next_page_token of the page before, unchanged"
-        )
-    return sequence

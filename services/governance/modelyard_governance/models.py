@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from modelyard_kit.access import Chain, Effect, Link, Privilege, ResourceGrant, ResourceType
+from modelyard_kit.access import Chain, Effect, Link, Privilege, ResourceGrant, ResourceType, Scope
 from modelyard_kit.auth import Kind
 
 
@@ -116,6 +116,45 @@ class Approval:
     approvals: int
     required_approvals: int
     reviews: tuple[Review, ...]
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """Where a version stands, as the catalog is told; `sequence` grows with every change of the version."""
+
+    version_id: str
+    state: ApprovalState
+    sequence: int
+
+
+@dataclass(frozen=True)
+class MarkedStanding:
+    """A standing to look at again; `look_up` when the catalog must be asked what and where the version is."""
+
+    version_id: str
+    marks: int
+    look_up: bool
+
+
+@dataclass(frozen=True)
+class KnownStanding:
+    """What is written of a version: marks so far, its name, the ids of its containers, who created it."""
+
+    marks: int
+    name: str
+    model_id: str
+    schema_id: str
+    catalog_id: str
+    author_id: str
+
+
+@dataclass(frozen=True)
+class Visible:
+    """What a caller may see in a list: the privilege itself, and the reach into schema and catalog that it needs."""
+
+    read: Scope
+    use_schema: Scope
+    use_catalog: Scope
 
 
 class GatedAction(StrEnum):
@@ -245,6 +284,9 @@ class Directory(Protocol):
 
     async def version(self, reference: str) -> Version:
         """Return the version that a reference means now; errors as `chain`."""
+
+    async def version_of_id(self, version_id: str) -> Version:
+        """Return the version with this id; errors as `chain`."""
 
 
 @dataclass(frozen=True)

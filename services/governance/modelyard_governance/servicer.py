@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceServicer
@@ -16,10 +16,8 @@ from modelyard_governance.identity import Identity
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.trust import TrustRoots
 from modelyard_kit.auth import ALGORITHM, current_call
-from modelyard_kit.paging import decode_token, encode_token, page_size
+from modelyard_kit.filters import Asked
 from modelyard_kit.protos import timestamp
-
-T = TypeVar("T")
 
 
 class GovernanceServicer(GovernanceServiceServicer):
@@ -68,10 +66,7 @@ class GovernanceServicer(GovernanceServiceServicer):
     async def ListPrincipals(
         self, request: pb.ListPrincipalsRequest, context: Any
     ) -> pb.ListPrincipalsResponse:
-        size = page_size(request.page_size)
-        after = messages.page_text(decode_token(request.page_token, str))
-        found = await self._identity.list_principals(after=after, limit=size + 1)
-        rows, token = _page(found, size, lambda account: account.name)
+        rows, token = await self._identity.list_principals(Asked.of(request))
         return pb.ListPrincipalsResponse(principals=map(answers.principal_out, rows), next_page_token=token)
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Any) -> pb.CreateTokenResponse:
@@ -80,11 +75,8 @@ class GovernanceServicer(GovernanceServiceServicer):
         return pb.CreateTokenResponse(token=answers.token_out(token), secret=secret)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Any) -> pb.ListTokensResponse:
-        size = page_size(request.page_size)
-        after = messages.page_text(decode_token(request.page_token, str))
         owner = messages.parse_token_owner(request)
-        found = await self._identity.list_tokens(current_call(), owner, after=after, limit=size + 1)
-        rows, token = _page(found, size, lambda row: row.id)
+        rows, token = await self._identity.list_tokens(current_call(), owner, Asked.of(request))
         return pb.ListTokensResponse(tokens=map(answers.token_out, rows), next_page_token=token)
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> pb.RevokeTokenResponse:
@@ -100,10 +92,7 @@ class GovernanceServicer(GovernanceServiceServicer):
         return pb.DeleteGrantResponse(deleted=deleted)
 
     async def ListGrants(self, request: pb.ListGrantsRequest, context: Any) -> pb.ListGrantsResponse:
-        size = page_size(request.page_size)
-        after = messages.page_text(decode_token(request.page_token, str))
-        found = await self._grants.list_on(*messages.parse_grantable(request), after=after, limit=size + 1)
-        rows, token = _page(found, size, lambda grant: grant.id)
+        rows, token = await self._grants.list_on(*messages.parse_grantable(request), Asked.of(request))
         return pb.ListGrantsResponse(grants=map(answers.grant_out, rows), next_page_token=token)
 
     async def CheckPermission(
@@ -138,6 +127,10 @@ class GovernanceServicer(GovernanceServiceServicer):
         approval = await self._approvals.approval(messages.parse_reference(request))
         return pb.GetApprovalResponse(approval=answers.approval_out(approval))
 
+    async def ListApprovals(self, request: pb.ListApprovalsRequest, context: Any) -> pb.ListApprovalsResponse:
+        rows, token = await self._approvals.page(current_call(), Asked.of(request))
+        return pb.ListApprovalsResponse(approvals=map(answers.approval_out, rows), next_page_token=token)
+
     async def EvaluateGate(self, request: pb.EvaluateGateRequest, context: Any) -> pb.EvaluateGateResponse:
         gate = await self._approvals.gate(messages.parse_gate(request))
         return pb.EvaluateGateResponse(allowed=gate.allowed, unmet=gate.unmet, policy=gate.policy)
@@ -169,12 +162,7 @@ class GovernanceServicer(GovernanceServiceServicer):
     async def ListAuditEntries(
         self, request: pb.ListAuditEntriesRequest, context: Any
     ) -> pb.ListAuditEntriesResponse:
-        size = page_size(request.page_size)
-        key = decode_token(request.page_token, int)
-        found = await self._audit.entries(
-            after=messages.page_sequence(key), limit=size + 1, resource_id=messages.parse_resource_id(request)
-        )
-        rows, token = _page(found, size, lambda entry: entry.sequence)
+        rows, token = await self._audit.page(Asked.of(request), messages.parse_resource_id(request))
         return pb.ListAuditEntriesResponse(entries=map(answers.entry_out, rows), next_page_token=token)
 
     async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Any) -> pb.VerifyAuditResponse:
@@ -186,9 +174,3 @@ class GovernanceServicer(GovernanceServiceServicer):
             broken_sequence=outcome.broken_sequence,
             problem=outcome.problem,
         )
-
-
-def _page(found: Sequence[T], size: int, key: Callable[[T], str | int]) -> tuple[Sequence[T], str]:
-    """Return a page and the token of the next; `found` holds one row more than the page if there is a next."""
-    rows = found[:size]
-    return rows, encode_token([key(rows[-1])]) if len(found) > size else ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     ForeignKey,
     Index,
@@ -17,13 +20,46 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from modelyard_kit import idempotency
 from modelyard_kit.outbox import outbox_table
 
 metadata = MetaData()
+
+# Taken from the event by the database itself, so that no column can say anything but what was hashed.
+_EVENT_COLUMNS = {
+    "type": "{type}",
+    "actor": "{actorName}",
+    "actor_id": "{actorId}",
+    "resource": "{resource,name}",
+    "request_id": "{requestId}",
+}
+
+
+def _of_event() -> list[Column[Any]]:
+    """Return the columns that repeat parts of an event for filters."""
+    texts = {
+        name: f"coalesce(canonical_event::json #>> '{path}', '')" for name, path in _EVENT_COLUMNS.items()
+    }
+    kind = "lower(replace(coalesce(canonical_event::json #>> '{resource,type}', ''), 'RESOURCE_TYPE_', ''))"
+    time = "audit_time(canonical_event::json ->> 'time')"
+    return [
+        *(Column(name, Text, Computed(sql, persisted=True), nullable=False) for name, sql in texts.items()),
+        Column("resource_type", Text, Computed(kind, persisted=True), nullable=False),
+        Column("time", DateTime(timezone=True), Computed(time, persisted=True)),
+    ]
+
+
 outbox = outbox_table(metadata)
+
+
+def _ordered(name: str, *columns: str) -> Index:
+    """Return the index that serves the last column as filters and orders compare text; see docs/filters.md."""
+    return Index(name, *columns, postgresql_ops={columns[-1]: 'COLLATE "C"'})
+
+
 requests = idempotency.requests_table(metadata)
 
 principals = Table(
@@ -38,6 +74,7 @@ principals = Table(
     Column("revision", BigInteger, nullable=False),
     CheckConstraint("kind IN ('user', 'service_account', 'service')", name="principals_kind"),
     Index("principals_revision", "revision"),
+    _ordered("principals_order", "name"),
 )
 
 tokens = Table(
@@ -55,6 +92,7 @@ tokens = Table(
     Column("expire_time", DateTime(timezone=True)),
     Column("revoke_time", DateTime(timezone=True)),
     Index("tokens_principal", "principal_id", "id"),
+    _ordered("tokens_order", "principal_id", "id"),
 )
 
 grants = Table(
@@ -72,6 +110,7 @@ grants = Table(
     UniqueConstraint("principal_id", "resource_id", "privilege", "effect", name="grants_once"),
     CheckConstraint("effect IN ('ALLOW', 'DENY')", name="grants_effect"),
     Index("grants_resource", "resource_id", "id"),
+    _ordered("grants_order", "resource_id", "id"),
 )
 
 # One row: the revision of all permissions. Its lock puts changes in one order.
@@ -127,6 +166,39 @@ trust_roots = Table(
     UniqueConstraint("resource_id", "name", name="trust_roots_once"),
 )
 
+# Where each version stands that was ever reviewed: what lists show, and what the catalog is told. Gates ask the reviews themselves.
+standings = Table(
+    "standings",
+    metadata,
+    Column("version_id", Text(collation="C"), primary_key=True),
+    # Empty until the catalog was asked; see `listed`.
+    Column("model_id", Text, nullable=False),
+    Column("schema_id", Text, nullable=False),
+    Column("catalog_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("author_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("approvals", Integer, nullable=False),
+    Column("required_approvals", Integer, nullable=False),
+    # Of the last review.
+    Column("review_time", DateTime(timezone=True), nullable=False),
+    # Whether the catalog has it: not while it is deleted.
+    Column("listed", Boolean, nullable=False),
+    # Changes of `state`, and how many of them the catalog knows.
+    Column("sequence", BigInteger, nullable=False),
+    Column("delivered", BigInteger, nullable=False),
+    # Reasons to look at it again (a policy, a rename), how many of them were seen to, and whether one wants the catalog asked.
+    Column("marks", BigInteger, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    Column("look_up", Boolean, nullable=False),
+    CheckConstraint("state IN ('PENDING', 'APPROVED', 'REJECTED')", name="standings_state"),
+    Index("standings_model", "model_id"),
+    Index("standings_schema", "schema_id"),
+    Index("standings_catalog", "catalog_id"),
+    Index("standings_undelivered", "version_id", postgresql_where=text("delivered < sequence")),
+    Index("standings_marked", "version_id", postgresql_where=text("seen < marks")),
+)
+
 audit = Table(
     "audit",
     metadata,
@@ -136,8 +208,12 @@ audit = Table(
     Column("canonical_event", Text, nullable=False),
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    *_of_event(),
     CheckConstraint("sequence >= 1", name="audit_sequence"),
     Index("audit_resource", "resource_id", "sequence"),
+    Index("audit_type", "type", "sequence"),
+    Index("audit_actor", "actor", "sequence"),
+    Index("audit_time", "time"),
 )
 
 # One row: where the chain ends, so that a cut-off end is noticed. Its lock puts appends in one order.

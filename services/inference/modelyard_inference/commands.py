@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modelyard_inference.models import TargetSpec
+from modelyard_kit.filters import Asked
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class ListDeployments:
 
     schema: str
     """Full name; empty means all."""
-    limit: int
-    after: str
-    """Id of the last row of the page before; empty for the first page."""
+    asked: Asked
+
+
+@dataclass(frozen=True)
+class ListReplicas:
+    """Read a page of the replicas of an endpoint."""
+
+    deployment: str
+    asked: Asked

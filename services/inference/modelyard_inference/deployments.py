@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import errors
-from modelyard_inference.commands import CreateDeployment, ListDeployments, UpdateDeployment
+from modelyard_inference.commands import CreateDeployment, ListDeployments, ListReplicas, UpdateDeployment
 from modelyard_inference.models import (
     Deployment,
     DeploymentState,
@@ -30,14 +30,6 @@ from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
 
 _CREATE = "CreateDeployment"
-
-
-@dataclass(frozen=True)
-class Page:
-    """Rows of a list, and the id to go on after; empty at the end."""
-
-    deployments: tuple[Deployment, ...]
-    next_after: str
 
 
 class Deployments:
@@ -124,12 +116,14 @@ class Deployments:
             raise errors.no_deployment(name)
         return found
 
-    async def page(self, call: Call, command: ListDeployments) -> Page:
-        """Return a page of the deployments that the caller may see.
+    async def page(self, call: Call, command: ListDeployments) -> tuple[list[Deployment], str]:
+        """Return a page of the deployments that the caller may see, and the token of the next one.
 
         Raises:
             NotFound: the schema does not exist.
             PermissionDenied: the caller lacks USE_SCHEMA on the schema.
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
         """
         schema_id = await self._usable_schema(call.principal, command.schema) if command.schema else ""
         caller = call.principal.id
@@ -138,13 +132,15 @@ class Deployments:
             self._grants.scope(caller, Privilege.USE_SCHEMA),
             self._grants.scope(caller, Privilege.USE_CATALOG),
         )
-        rows = await self._db.read(
-            lambda connection: self._store.list_deployments(
-                connection, schema_id=schema_id, after=command.after, limit=command.limit + 1, visible=visible
+        return await self._db.read(
+            lambda connection: self._store.page(
+                connection,
+                command.asked,
+                schema_id=schema_id,
+                visible=visible,
+                principals=self._grants.id_of,
             )
         )
-        page = rows[: command.limit]
-        return Page(tuple(page), page[-1].id if len(rows) > command.limit else "")
 
     async def update(self, call: Call, command: UpdateDeployment) -> Deployment:
         """Change a deployment.
@@ -216,20 +212,22 @@ class Deployments:
         self._wake()
         return deleted
 
-    async def replicas(self, name: str) -> tuple[Deployment, Sequence[tuple[Replica, Group]]]:
-        """Return the replicas of a deployment with their groups, oldest first.
+    async def replicas(self, command: ListReplicas) -> tuple[list[tuple[Deployment, Replica, Group]], str]:
+        """Return a page of the replicas of a deployment, each with it and its group, and the token of the next one.
 
         Raises:
             NotFound: there is no deployment of that name.
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
         """
 
-        async def work(connection: AsyncConnection) -> tuple[Deployment, Sequence[tuple[Replica, Group]]]:
-            found = await self._store.deployment(connection, name)
+        async def work(connection: AsyncConnection) -> tuple[list[tuple[Deployment, Replica, Group]], str]:
+            found = await self._store.deployment(connection, command.deployment)
             if found is None:
-                raise errors.no_deployment(name)
+                raise errors.no_deployment(command.deployment)
             groups = {group.id: group for group in await self._store.groups(connection, found.id)}
-            replicas = await self._store.replicas(connection, found.id)
-            return found, [(replica, groups[replica.group_id]) for replica in replicas]
+            replicas, token = await self._store.page_of_replicas(connection, command.asked, found.id)
+            return [(found, replica, groups[replica.group_id]) for replica in replicas], token
 
         return await self._db.read(work)
 

@@ -11,7 +11,7 @@ from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard.api.inference.v1 import route_pb2 as r
-from modelyard_inference.commands import CreateDeployment, ListDeployments, UpdateDeployment
+from modelyard_inference.commands import CreateDeployment, ListDeployments, ListReplicas, UpdateDeployment
 from modelyard_inference.models import (
     DEFAULT_MAX_REQUEST_BYTES,
     DEFAULT_TIMEOUT_MS,
@@ -23,8 +23,9 @@ from modelyard_inference.models import (
     TargetSpec,
 )
 from modelyard_inference.planner.observed import Gateway
-from modelyard_kit import limits, paging
+from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField, Violation
+from modelyard_kit.filters import Asked
 from modelyard_kit.idempotency import fingerprint
 from modelyard_kit.protos import chain_to_proto, timestamp
 
@@ -103,11 +104,19 @@ def parse_list(request: s.ListDeploymentsRequest) -> ListDeployments:
     """Read a request for a page.
 
     Raises:
-        InvalidField: a malformed schema name, page size or page token.
+        InvalidField: a malformed schema name or page size.
     """
     schema = _name(request.schema, "schema", 2) if request.schema else ""
-    key = paging.decode_token(request.page_token, str)
-    return ListDeployments(schema, paging.page_size(request.page_size), str(key[0]) if key else "")
+    return ListDeployments(schema, Asked.of(request))
+
+
+def parse_list_replicas(request: s.ListReplicasRequest) -> ListReplicas:
+    """Read a request for a page of replicas.
+
+    Raises:
+        InvalidField: a malformed name or page size.
+    """
+    return ListReplicas(parse_deployment_name(request.deployment, "deployment"), Asked.of(request))
 
 
 def parse_schema_of(name: str) -> str:

@@ -11,7 +11,6 @@ from modelyard_inference import messages
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.routes import Routes
 from modelyard_kit.auth import current_call
-from modelyard_kit.paging import encode_token
 from modelyard_kit.protos import chain_to_proto, link_to_proto
 
 
@@ -35,10 +34,9 @@ class InferenceServicer(InferenceServiceServicer):
     async def ListDeployments(
         self, request: s.ListDeploymentsRequest, context: Any
     ) -> s.ListDeploymentsResponse:
-        page = await self._deployments.page(current_call(), messages.parse_list(request))
+        found, token = await self._deployments.page(current_call(), messages.parse_list(request))
         return s.ListDeploymentsResponse(
-            deployments=map(messages.deployment_to_proto, page.deployments),
-            next_page_token=encode_token([page.next_after]) if page.next_after else "",
+            deployments=map(messages.deployment_to_proto, found), next_page_token=token
         )
 
     async def UpdateDeployment(
@@ -55,10 +53,9 @@ class InferenceServicer(InferenceServiceServicer):
         return s.DeleteDeploymentResponse(deployment=messages.deployment_to_proto(deleted))
 
     async def ListReplicas(self, request: s.ListReplicasRequest, context: Any) -> s.ListReplicasResponse:
-        name = messages.parse_deployment_name(request.deployment, "deployment")
-        deployment, replicas = await self._deployments.replicas(name)
+        found, token = await self._deployments.replicas(messages.parse_list_replicas(request))
         return s.ListReplicasResponse(
-            replicas=[messages.replica_to_proto(deployment, replica, group) for replica, group in replicas]
+            replicas=[messages.replica_to_proto(*one) for one in found], next_page_token=token
         )
 
     async def ResolveResource(

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import tables as t
+from modelyard_inference.fields import DEPLOYMENTS, REPLICAS
 from modelyard_inference.models import (
     ROUTED_STATES,
     Deployment,
@@ -27,7 +28,8 @@ from modelyard_inference.models import (
     TargetSpec,
     Version,
 )
-from modelyard_kit.access import SYSTEM_ID, Link, Scope
+from modelyard_kit.access import Link, Scope
+from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody, permitted
 
 
 @dataclass(frozen=True)
@@ -62,28 +64,34 @@ class InferenceStore:
         """Return the deployment with this id."""
         return await self._one(connection, t.deployments.c.id == deployment_id)
 
-    async def list_deployments(
-        self, connection: AsyncConnection, *, schema_id: str, after: str, limit: int, visible: Visible
-    ) -> list[Deployment]:
-        """Return at most `limit` visible deployments in creation order, after the id `after`, of one schema or of all."""
+    async def page(
+        self,
+        connection: AsyncConnection,
+        asked: Asked,
+        *,
+        schema_id: str,
+        visible: Visible,
+        principals: PrincipalIds = nobody,
+    ) -> tuple[list[Deployment], str]:
+        """Return a page of visible deployments, of one schema or of all, and the token of the next one."""
         c = t.deployments.c
-        conditions = [
-            c.id > after,
-            _in_scope(
+        query = sa.select(t.deployments).where(
+            permitted(
                 visible.read,
                 (c.id, c.schema_id, c.catalog_id),
                 (c.owner_id, c.schema_owner_id, c.catalog_owner_id),
             ),
-            _in_scope(
+            permitted(
                 visible.use_schema, (c.schema_id, c.catalog_id), (c.schema_owner_id, c.catalog_owner_id)
             ),
-            _in_scope(visible.use_catalog, (c.catalog_id,), (c.catalog_owner_id,)),
-        ]
-        if schema_id:
-            conditions.append(c.schema_id == schema_id)
-        return await self._deployments(
-            connection, sa.select(t.deployments).where(*conditions).order_by(c.id).limit(limit)
+            permitted(visible.use_catalog, (c.catalog_id,), (c.catalog_owner_id,)),
         )
+        if schema_id:
+            query = query.where(c.schema_id == schema_id)
+        rows, token = await fetch(
+            connection, query, asked, DEPLOYMENTS, scope=schema_id, principals=principals
+        )
+        return await self._complete(connection, rows), token
 
     async def using(self, connection: AsyncConnection, version_ids: Sequence[str]) -> list[Deployment]:
         """Return the deployments that want, or have a group of, any of the versions, by name."""
@@ -203,12 +211,17 @@ class InferenceStore:
         """Forget a group that has no replica left."""
         await connection.execute(sa.delete(t.groups).where(t.groups.c.id == group_id))
 
-    async def replicas(self, connection: AsyncConnection, deployment_id: str) -> list[Replica]:
-        """Return the replicas of a deployment, oldest first."""
+    async def page_of_replicas(
+        self, connection: AsyncConnection, asked: Asked, deployment_id: str
+    ) -> tuple[list[Replica], str]:
+        """Return a page of the replicas of a deployment and the token of the next one."""
         query = (
-            sa.select(t.replicas).where(t.replicas.c.deployment_id == deployment_id).order_by(t.replicas.c.id)
+            sa.select(t.replicas)
+            .join(t.groups, t.replicas.c.group_id == t.groups.c.id)
+            .where(t.replicas.c.deployment_id == deployment_id)
         )
-        return list(map(_replica, (await connection.execute(query)).mappings()))
+        rows, token = await fetch(connection, query, asked, REPLICAS, scope=deployment_id)
+        return list(map(_replica, rows)), token
 
     async def insert_replicas(self, connection: AsyncConnection, replicas: Sequence[Replica]) -> None:
         """Write new replicas."""
@@ -288,7 +301,10 @@ class InferenceStore:
         return found[0] if found else None
 
     async def _deployments(self, connection: AsyncConnection, query: sa.Select[Any]) -> list[Deployment]:
-        rows = (await connection.execute(query)).mappings().all()
+        return await self._complete(connection, (await connection.execute(query)).mappings().all())
+
+    async def _complete(self, connection: AsyncConnection, rows: Sequence[sa.RowMapping]) -> list[Deployment]:
+        """Return the deployments of rows, with their targets and ready replicas."""
         ids = [row["id"] for row in rows]
         targets = await self._targets(connection, ids)
         ready = await self._ready(connection, ids)
@@ -325,29 +341,13 @@ class InferenceStore:
         return found
 
 
-def _in_scope(
-    scope: Scope, ids: Sequence[sa.ColumnElement[str]], owners: Sequence[sa.ColumnElement[str]]
-) -> sa.ColumnElement[bool]:
-    """Return the condition that `access.decide` would find true for a row with these ids and owners."""
-    if scope.everything:
-        return sa.true()
-    if SYSTEM_ID in scope.denied:
-        return sa.false()
-    denied = sa.or_(sa.false(), *(column.in_(scope.denied) for column in ids))
-    allowed = sa.or_(
-        sa.literal(SYSTEM_ID in scope.allowed),
-        *(column.in_(scope.allowed) for column in ids),
-        *(column == scope.principal_id for column in owners),
-    )
-    return sa.and_(sa.not_(denied), allowed)
-
-
 def _deployment_row(deployment: Deployment) -> dict[str, Any]:
     return {column.name: getattr(deployment, column.name) for column in t.deployments.c}
 
 
 def _deployment(row: Mapping[Any, Any]) -> Deployment:
-    return Deployment(**{**row, "state": DeploymentState(row["state"])})
+    values = {column.name: row[column] for column in t.deployments.c}
+    return Deployment(**{**values, "state": DeploymentState(row["state"])})
 
 
 def _target(row: Mapping[Any, Any]) -> Target:
@@ -366,4 +366,5 @@ def _group(row: Mapping[Any, Any]) -> Group:
 
 
 def _replica(row: Mapping[Any, Any]) -> Replica:
-    return Replica(**{**row, "state": ReplicaState(row["state"])})
+    values = {column.name: row[column] for column in t.replicas.c}
+    return Replica(**{**values, "state": ReplicaState(row["state"])})

@@ -11,6 +11,12 @@ metadata = sa.MetaData()
 
 _TIME = TIMESTAMP(timezone=True)
 
+
+def _ordered(name: str, *columns: str) -> sa.Index:
+    """Return the index that serves the last column as filters and orders compare text; see docs/filters.md."""
+    return sa.Index(name, *columns, postgresql_ops={columns[-1]: 'COLLATE "C"'})
+
+
 outbox.outbox_table(metadata)
 idempotency.requests_table(metadata)
 
@@ -33,7 +39,9 @@ deployments = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("update_time", _TIME, nullable=False),
-    sa.Index("deployments_page", "schema_id", "id"),
+    _ordered("deployments_order", "id"),
+    _ordered("deployments_order_in_schema", "schema_id", "id"),
+    _ordered("deployments_name", "name"),
 )
 
 targets = sa.Table(
@@ -89,6 +97,7 @@ replicas = sa.Table(
     sa.Column("ready_time", _TIME),
     sa.Column("not_before", _TIME),
     sa.UniqueConstraint("group_id", "ordinal", name="replicas_ordinal"),
+    _ordered("replicas_order", "deployment_id", "id"),
 )
 
 route_table = sa.Table(

@@ -180,6 +180,7 @@ class Grants:
         self._monotonic = monotonic
         self._principals: dict[str, tuple[str, tuple[ResourceGrant, ...]]] = {}
         self._held: dict[str, Held] = {}
+        self._ids: dict[str, str] = {}
         self._confirmed: float | None = None
         self._condition = asyncio.Condition()
         self._changes = 0
@@ -199,18 +200,26 @@ class Grants:
         """Return name and grants of every principal, by id."""
         return self._principals
 
+    def id_of(self, name: str) -> str | None:
+        """Return the id of the principal with this name, or None if there is none."""
+        return self._ids.get(name)
+
     def replace(self, principal_id: str, name: str, grants: Iterable[ResourceGrant]) -> None:
         """Set everything that is granted to one principal."""
         entry = (name, tuple(grants))
         if self._principals.get(principal_id) != entry:
             self._principals[principal_id] = entry
             self._held[principal_id] = _held(entry[1])
+            self._ids[name] = principal_id
             self._changes += 1
 
     def remove(self, principal_id: str) -> None:
         """Forget a principal."""
-        if self._principals.pop(principal_id, None) is not None:
+        removed = self._principals.pop(principal_id, None)
+        if removed is not None:
             del self._held[principal_id]
+            if self._ids.get(removed[0]) == principal_id:
+                del self._ids[removed[0]]
             self._changes += 1
 
     def retain(self, principal_ids: Iterable[str]) -> None:

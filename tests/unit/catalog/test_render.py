@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard.api.catalog.v1 import model_pb2
 from modelyard_catalog import messages, render
-from modelyard_catalog.models import Catalog, ModelVersion, VersionState
+from modelyard_catalog.models import ApprovalState, ModelVersion, VersionState
 from modelyard_catalog.rows import signature_from_json, signature_to_json
 from modelyard_kit.access import SYSTEM, Link, ResourceType
 
@@ -92,27 +92,10 @@ def test_version_comes_back_as_sent() -> None:
     assert unset == set()
 
 
+def test_every_approval_state_has_its_message() -> None:
+    states = model_pb2.ModelVersion.ApprovalState
+    assert {f"APPROVAL_STATE_{state}" for state in ApprovalState} == set(states.keys()[1:])
+
+
 def test_every_state_has_its_message() -> None:
     assert {model_pb2.ModelVersion.State.Value(f"STATE_{state}") for state in VersionState} == {1, 2, 3}
-
-
-def test_page_has_a_token_only_if_there_is_more() -> None:
-    rows = [
-        Catalog(
-            id=name,
-            name=name,
-            description="",
-            owner_id="",
-            tags={},
-            revision=1,
-            create_time=NOW,
-            update_time=NOW,
-            parents=(SYSTEM,),
-        )
-        for name in "abc"
-    ]
-    shown, token = render.page(rows, 2, lambda row: row.id)
-    assert [row.id for row in shown] == ["a", "b"]
-    assert token
-    assert render.page(rows, 3, lambda row: row.id)[1] == ""
-    assert render.page([], 3, lambda row: row.id) == ([], "")

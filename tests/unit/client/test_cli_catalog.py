@@ -12,6 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from modelyard import contexts
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
 from modelyard.api.catalog.v1 import lineage_pb2
+from modelyard.api.governance.v1.governance_service_pb2 import GetPrincipalResponse
 from modelyard.contexts import Context
 
 from .fake import Fake, Refusal
@@ -96,6 +97,11 @@ def test_rename_move_and_update(connected: Fake) -> None:
     assert connected.requests("UpdateCatalog")[0].catalog.name == "live"
     modelyard("schemas", "update", "prod.ml", "-d", "", "--owner-id", "p1")
     assert list(connected.requests("UpdateSchema")[0].update_mask.paths) == ["description", "owner_id"]
+    connected.answers["GetPrincipal"] = lambda request: GetPrincipalResponse(
+        principal={"id": f"id-of-{request.name}"}
+    )
+    modelyard("models", "update", "prod.ml.iris", "--owner", "ada")
+    assert connected.requests("UpdateModel")[-1].model.owner_id == "id-of-ada"
     refused = modelyard("models", "update", MODEL)
     assert (refused.exit_code, refused.stderr) == (
         1,

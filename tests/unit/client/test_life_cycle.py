@@ -8,6 +8,7 @@ import pytest
 
 from modelyard import Client, CustomMetadata, Dataset, ModelMetadata, errors, infer_signature
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
+from modelyard.api.governance.v1.governance_service_pb2 import GetPrincipalResponse
 from modelyard.types import MetadataCategory, ResourceType
 
 from .fake import Fake, Refusal
@@ -23,6 +24,14 @@ def test_an_update_sends_only_what_was_given(fake: Fake, client: Client) -> None
     assert (catalog.name, catalog.catalog.etag, catalog.update_mask.paths) == ("prod", "e1", ["description"])
     assert (schema.schema.owner_id, schema.update_mask.paths) == ("p1", ["owner_id"])
     assert list(model.update_mask.paths) == ["description", "owner_id"]
+    fake.answers["GetPrincipal"] = lambda request: GetPrincipalResponse(
+        principal={"id": f"id-of-{request.name}"}
+    )
+    client.catalogs.update("prod", owner="ada")
+    by_name = fake.requests("UpdateCatalog")[-1]
+    assert (by_name.catalog.owner_id, by_name.update_mask.paths) == ("id-of-ada", ["owner_id"])
+    with pytest.raises(errors.InvalidArgument, match="either owner or owner_id"):
+        client.catalogs.update("prod", owner="ada", owner_id="p1")
     assert (model.model.name, model.model.description) == ("", "d")
 
 

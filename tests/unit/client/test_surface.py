@@ -25,6 +25,7 @@ INTERNAL = {
     "FindDeployments",
     "AcquireReference",
     "FindArtifactUses",
+    "SetApprovalStates",
 }
 MODEL, VERSION = "prod.ml.iris", "prod.ml.iris/1"
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -108,6 +109,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "GetApprovalPolicy": lambda c: c.policies.get(MODEL),
     "ReviewVersion": lambda c: c.approvals.review(VERSION, "approve"),
     "GetApproval": lambda c: c.approvals.get(VERSION),
+    "ListApprovals": lambda c: c.approvals.list().collect(),
     "ListAuditEntries": lambda c: c.audit.list().collect(),
     "VerifyAudit": lambda c: c.audit.verify(),
     "CreateDeployment": lambda c: c.deployments.create(MODEL, {"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}),

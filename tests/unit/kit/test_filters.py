@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, MetaData, Table, Tex
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
+from modelyard_kit.access import SYSTEM_ID, Scope
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.filters import (
+    Asked,
     Field,
     FieldType,
     ListFields,
@@ -24,6 +27,7 @@ from modelyard_kit.filters import (
     json_text,
     parse_filter,
     parse_order,
+    permitted,
     read_listing,
 )
 from modelyard_kit.filters.nodes import (
@@ -76,6 +80,18 @@ FIELDS = ListFields(
     },
     unique="id",
     default_order="number desc",
+)
+CHAIN = ListFields(
+    {
+        "number": FIELDS.fields["number"],
+        "name": FIELDS.fields["name"],
+        "author": Field(FieldType.PRINCIPAL, v.c.owner, required=True),
+        "facts": MapField(
+            FieldType.TEXT, lambda key: json_text(v.c.metadata, key), known=("use", "use_case", "own.<key>")
+        ),
+    },
+    unique="number",
+    orders=("number",),
 )
 NAME = Reference("name", None, FieldType.TEXT)
 NUMBER = Reference("number", None, FieldType.INTEGER)
@@ -520,3 +536,103 @@ def test_a_table_that_could_not_work_is_refused(name: str, unique: str) -> None:
     fields = {"id": FIELDS.fields["id"], "tags": FIELDS.fields["tags"], name: Field(FieldType.TEXT, v.c.name)}
     with pytest.raises(ValueError, match="cannot|could"):
         ListFields(fields, unique=unique)
+
+
+# --- Principals, maps of known keys, lists with an order of their own ----------------------------------------------------------
+
+
+AUTHOR = Reference("author", None, FieldType.PRINCIPAL)
+ADA = "0198c5f0-7a3b-7c11-9d5e-0000000000ad"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("author = 'ada'", Compare(AUTHOR, Comparison.EQUAL, ADA)),
+        (f"author != '{ADA.upper()}'", Compare(AUTHOR, Comparison.NOT_EQUAL, ADA)),
+        (f"author NOT IN ('ada', '{ID}')", OneOf(AUTHOR, (ADA, ID), negated=True)),
+        ("author IS NULL", IsNull(AUTHOR)),
+    ],
+)
+def test_principals_are_named_or_given_by_id(text: str, expected: Any) -> None:
+    assert parse_filter(text, CHAIN, {"ada": ADA}.get) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "author IN ('ada', 'bob')",
+            "column 19: there is no principal called 'bob': author takes the name or the id of one",
+        ),
+        (
+            "author != 7",
+            "column 11: found '7', expected a value: author is PRINCIPAL and takes the name or the id of a principal in quotes, such as 'ada'",
+        ),
+        (
+            "author LIKE 'a%'",
+            "column 8: found 'LIKE', expected one of =, !=, IN, NOT IN, IS NULL, IS NOT NULL: author is PRINCIPAL",
+        ),
+        (
+            "number = 1 AND facts.usee = 'x'",
+            "column 16: unknown field 'facts.usee'; known: facts.use, facts.use_case, facts.own.<key>",
+        ),
+        (
+            "facts.'own.' = 'x'",
+            "column 1: unknown field 'facts.own.'; known: facts.use, facts.use_case, facts.own.<key>",
+        ),
+    ],
+)
+def test_mistakes_in_names_and_keys_have_their_column(text: str, message: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse_filter(text, CHAIN, {"ada": ADA}.get)
+    assert caught.value.violations[0].description == message
+
+
+def test_known_keys_are_taken() -> None:
+    for key in ("use", "use_case", "own.a", "'own.two words'"):
+        assert parse_filter(f"facts.{key} IS NULL", CHAIN) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name", "column 1: found 'name', expected number: this list has no other order"),
+        ("number, name desc", "column 9: found 'name', expected number: this list has no other order"),
+    ],
+)
+def test_a_list_with_an_order_of_its_own_takes_no_other(text: str, message: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse_order(text, CHAIN)
+    assert caught.value.violations[0].description == message
+    assert str(parse_order("number desc", CHAIN)) == "number DESC"
+
+
+def test_principals_have_no_order() -> None:
+    with pytest.raises(InvalidField, match="author is PRINCIPAL, which has no order"):
+        parse_order("author", replace(CHAIN, orders=()))
+
+
+def test_what_a_request_asks_for() -> None:
+    @dataclass(frozen=True)
+    class Request:
+        page_size: int
+        filter: str = "number > 1"
+        order_by: str = "name"
+        page_token: str = "t"
+
+    asked = Asked.of(Request(5_000))
+    assert asked == Asked(size=1_000, filter="number > 1", order_by="name", page_token="t")
+    with pytest.raises(InvalidField, match="page_size"):
+        Asked.of(Request(-1))
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        (Scope("p", frozenset(), frozenset({"x"}), everything=True), "true"),
+        (Scope("p", frozenset({"x"}), frozenset({SYSTEM_ID})), "false"),
+    ],
+)
+def test_what_is_permitted_without_a_look_at_the_row(scope: Scope, expected: str) -> None:
+    assert sql(permitted(scope, (v.c.id,))) == expected

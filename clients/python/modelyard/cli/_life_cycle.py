@@ -67,16 +67,18 @@ def add_life_cycle(app: typer.Typer, nouns: str, noun: str, verbs: Callable[[Cli
     def update(
         name: _Name,
         description: Annotated[str | None, typer.Option("--description", "-d", help="Free text.")] = None,
+        owner: Annotated[
+            str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
+        ] = None,
         owner_id: Annotated[
-            str | None, typer.Option("--owner-id", help="Id of the principal that owns it.")
+            str | None, typer.Option("--owner-id", help="Its id, in the place of its name.")
         ] = None,
         etag: Etag = "",
         output: Output = TABLE,
     ) -> None:
         with connect() as client:
-            show_one(
-                verbs(client).update(name, description=description, owner_id=owner_id, etag=etag), output
-            )
+            given = {"description": description, "owner": owner, "owner_id": owner_id}
+            show_one(verbs(client).update(name, **given, etag=etag), output)
 
     @app.command("rename", help=f"Give a {noun} another name; its id and all that hangs on it stay.")
     def rename(

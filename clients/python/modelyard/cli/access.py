@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._session import Description, Limit, connect
 from modelyard.types import Effect, PrincipalKind, Privilege, ResourceType
@@ -30,11 +31,13 @@ Deny = Annotated[bool, typer.Option("--deny", help="A denial, which wins over ev
 
 
 @principals.command("list")
-def list_principals(limit: Limit = None, output: Output = TABLE) -> None:
-    """List all principals."""
+def list_principals(
+    filter_: Filter = "", order_by: OrderBy = "", limit: Limit = None, output: Output = TABLE
+) -> None:
+    """List principals."""
     columns = ("name", "kind", "display_name", "create_time", "id")
     with connect() as client:
-        show_rows(client.principals.list().collect(limit), columns, output)
+        show_rows(client.principals.list(filter=filter_, order_by=order_by).collect(limit), columns, output)
 
 
 @principals.command("show")
@@ -60,11 +63,18 @@ def create_principal(
 
 
 @tokens.command("list")
-def list_tokens(principal: OtherPrincipal = "", limit: Limit = None, output: Output = TABLE) -> None:
+def list_tokens(
+    principal: OtherPrincipal = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = None,
+    output: Output = TABLE,
+) -> None:
     """List API tokens, without their secrets."""
     columns = ("id", "principal", "description", "expire_time", "revoke_time", "create_time")
     with connect() as client:
-        show_rows(client.tokens.list(principal=principal).collect(limit), columns, output, empty="no tokens")
+        pager = client.tokens.list(principal=principal, filter=filter_, order_by=order_by)
+        show_rows(pager.collect(limit), columns, output, empty="no tokens")
 
 
 @tokens.command("create")
@@ -105,13 +115,18 @@ def revoke_token(
 
 @grants.command("list")
 def list_grants(
-    resource: ResourceName = "", kind: Kind = "", limit: Limit = None, output: Output = TABLE
+    resource: ResourceName = "",
+    kind: Kind = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = None,
+    output: Output = TABLE,
 ) -> None:
     """List the grants on a resource itself; inherited ones stand on its containers."""
     columns = ("principal", "privilege", "effect", "resource.name", "create_time")
     with connect() as client:
-        rows = client.grants.list(resource, resource_type=kind or None).collect(limit)
-        show_rows(rows, columns, output, empty="no grants")
+        pager = client.grants.list(resource, resource_type=kind or None, filter=filter_, order_by=order_by)
+        show_rows(pager.collect(limit), columns, output, empty="no grants")
 
 
 @grants.command("create")

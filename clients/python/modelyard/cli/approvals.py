@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Format, Output, show_one, show_rows
 from modelyard.cli._session import Limit, connect
 from modelyard.cli.catalog import Reference
@@ -34,6 +35,17 @@ def show_approval(reference: Reference, output: Output = TABLE) -> None:
     """Show where a version stands."""
     with connect() as client:
         show_one(client.approvals.get(reference), output)
+
+
+@approvals.command("list")
+def list_approvals(
+    filter_: Filter = "", order_by: OrderBy = "", limit: Limit = None, output: Output = TABLE
+) -> None:
+    """List where versions stand that somebody reviewed."""
+    columns = ("model_version.name", "state", "approvals", "required_approvals", "reviews")
+    with connect() as client:
+        pager = client.approvals.list(filter=filter_, order_by=order_by)
+        show_rows(pager.collect(limit), columns, output, empty="no approvals")
 
 
 @policies.command("set")
@@ -86,15 +98,16 @@ def list_entries(
     resource_id: Annotated[
         str, typer.Option("--resource-id", help="Only entries about this resource id.")
     ] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
     limit: Limit = None,
     output: Output = TABLE,
 ) -> None:
-    """List what was changed, oldest first."""
+    """List what was changed, oldest first; newest first with --order-by 'sequence desc'."""
     columns = ("sequence", "event.time", "event.actor_name", "event.type", "event.resource.name", "hash")
     with connect() as client:
-        show_rows(
-            client.audit.list(resource_id=resource_id).collect(limit), columns, output, empty="no entries"
-        )
+        pager = client.audit.list(resource_id=resource_id, filter=filter_, order_by=order_by)
+        show_rows(pager.collect(limit), columns, output, empty="no entries")
 
 
 @audit.command("verify")

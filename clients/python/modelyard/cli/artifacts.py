@@ -68,10 +68,17 @@ def show(reference: Reference, output: Output = TABLE) -> None:
 
 
 @artifacts.command("files")
-def list_files(reference: Reference, limit: Limit = None, output: Output = TABLE) -> None:
+def list_files(
+    reference: Reference,
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = None,
+    output: Output = TABLE,
+) -> None:
     """List the files of a version with size and SHA-256."""
     with connect() as client:
-        show_rows(client.artifacts.list_files(reference).collect(limit), ("path", "size", "sha256"), output)
+        pager = client.artifacts.list_files(reference, filter=filter_, order_by=order_by)
+        show_rows(pager.collect(limit), ("path", "size", "sha256"), output)
 
 
 @artifacts.command("upload")

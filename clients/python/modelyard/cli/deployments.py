@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._session import Description, Limit, connect
 from modelyard.types import TrafficTarget
@@ -28,13 +29,16 @@ _TARGET_HELP = "Version reference, if wanted with a weight: prod.ml_team.iris/2=
 @deployments.command("list")
 def list_deployments(
     schema: Annotated[str, typer.Argument(help="Full name of a schema; by default all.")] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
     limit: Limit = None,
     output: Output = TABLE,
 ) -> None:
     """List deployments."""
     columns = ("name", "state", "replicas", "targets", "state_message", "update_time")
     with connect() as client:
-        show_rows(client.deployments.list(schema).collect(limit), columns, output, empty="no deployments")
+        pager = client.deployments.list(schema, filter=filter_, order_by=order_by)
+        show_rows(pager.collect(limit), columns, output, empty="no deployments")
 
 
 @deployments.command("show")
@@ -116,11 +120,12 @@ def delete(
 
 
 @deployments.command("replicas")
-def replicas(name: Name, output: Output = TABLE) -> None:
+def replicas(name: Name, filter_: Filter = "", order_by: OrderBy = "", output: Output = TABLE) -> None:
     """List the processes behind a deployment."""
     columns = ("id", "model_version", "state", "process_id", "restarts", "address", "state_message")
     with connect() as client:
-        show_rows(client.deployments.replicas(name), columns, output, empty="no replicas")
+        found = client.deployments.replicas(name, filter=filter_, order_by=order_by)
+        show_rows(found, columns, output, empty="no replicas")
 
 
 def _targets(texts: list[str]) -> list[TrafficTarget]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelyard.cli._life_cycle import Filter
 from modelyard.cli._output import TABLE, Format, Output, show_json, show_one, show_rows
 from modelyard.cli._session import Limit, connect, numbers, pairs, values
 from modelyard.cli.catalog import ModelName, Reference
@@ -63,13 +64,15 @@ def remove_aliases(
 def alias_history(
     model: ModelName,
     alias: Annotated[str, typer.Argument(metavar="[ALIAS]", help="Only this one.")] = "",
+    filter_: Filter = "",
     limit: Limit = None,
     output: Output = TABLE,
 ) -> None:
     """List every move of the aliases of a model, newest first; 0 means that the alias did not exist."""
     columns = ("move_time", "alias", "previous_version", "version", "moved_by")
     with connect() as client:
-        show_rows(client.aliases.history(model, alias).collect(limit), columns, output, empty="no moves")
+        pager = client.aliases.history(model, alias, filter=filter_)
+        show_rows(pager.collect(limit), columns, output, empty="no moves")
 
 
 @aliases.command("at")

@@ -23,7 +23,17 @@ from modelyard.cli.catalog import ModelName, Reference
 
 versions = typer.Typer(help="Versions of models.", no_args_is_help=True)
 
-_COLUMNS = ("name", "label", "state", "aliases", "runtime", "author_name", "create_time", "metrics")
+_COLUMNS = (
+    "name",
+    "label",
+    "state",
+    "approval_state",
+    "aliases",
+    "runtime",
+    "author_name",
+    "create_time",
+    "metrics",
+)
 
 
 @versions.command("list")

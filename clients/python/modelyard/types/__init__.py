@@ -36,6 +36,7 @@ from modelyard.types._catalog import (
     Schema,
     Signature,
     TensorSpec,
+    VersionApproval,
     VersionState,
 )
 from modelyard.types._common import (
@@ -164,5 +165,6 @@ __all__ = [
     "Upload",
     "UploadState",
     "VerifyProgress",
+    "VersionApproval",
     "VersionState",
 ]

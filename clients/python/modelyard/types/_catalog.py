@@ -19,6 +19,15 @@ class VersionState(StrEnum):
     FAILED = "FAILED"
 
 
+class VersionApproval(StrEnum):
+    """Where a version stood with its reviewers a moment ago; NONE when nobody reviewed it."""
+
+    NONE = "NONE"
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+
+
 class InputLayout(StrEnum):
     """How a method takes its inputs in Python: as arrays, or as the columns of one table."""
 
@@ -157,6 +166,7 @@ class ModelVersion:
     copied_from_id: str = ""
     delete_time: datetime | None = None
     purge_time: datetime | None = None
+    approval_state: VersionApproval | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -54,15 +55,24 @@ async def put_review(connection: AsyncConnection, version_id: str, review: Revie
 
 async def reviews_of(connection: AsyncConnection, version_id: str) -> list[Review]:
     """Return what was said of a version, in order."""
+    return (await reviews_of_all(connection, [version_id])).get(version_id, [])
+
+
+async def reviews_of_all(
+    connection: AsyncConnection, version_ids: Sequence[str]
+) -> Mapping[str, list[Review]]:
+    """Return what was said of each of some versions, in order."""
     query = (
         select(reviews)
-        .where(reviews.c.version_id == version_id)
+        .where(reviews.c.version_id.in_(version_ids))
         .order_by(reviews.c.create_time, reviews.c.reviewer_id)
     )
-    return [
-        Review(row.reviewer_id, row.reviewer_name, Verdict(row.verdict), row.comment, row.create_time)
-        for row in await connection.execute(query)
-    ]
+    found: dict[str, list[Review]] = defaultdict(list)
+    for row in await connection.execute(query):
+        verdict = Verdict(row.verdict)
+        review = Review(row.reviewer_id, row.reviewer_name, verdict, row.comment, row.create_time)
+        found[row.version_id].append(review)
+    return found
 
 
 def _policy(row: Any) -> Policy:

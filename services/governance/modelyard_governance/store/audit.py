@@ -8,8 +8,10 @@ from dataclasses import asdict
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_governance.fields import AUDIT
 from modelyard_governance.models import Entry
 from modelyard_governance.tables import audit, audit_head
+from modelyard_kit.filters import Asked, fetch
 
 _columns = (
     audit.c.sequence,
@@ -51,11 +53,16 @@ async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
     await connection.execute(update(audit_head).values(sequence=entries[-1].sequence, hash=entries[-1].hash))
 
 
-async def entries(
-    connection: AsyncConnection, *, after: int, limit: int, resource_id: str = ""
-) -> list[Entry]:
-    """Return entries in order, from the one after sequence `after`; of one resource if it is named."""
+async def entries(connection: AsyncConnection, *, after: int, limit: int) -> list[Entry]:
+    """Return entries in order, from the one after sequence `after`."""
     query = select(*_columns).where(audit.c.sequence > after).order_by(audit.c.sequence).limit(limit)
+    return [Entry(*row) for row in await connection.execute(query)]
+
+
+async def page(connection: AsyncConnection, asked: Asked, resource_id: str) -> tuple[list[Entry], str]:
+    """Return a page of entries, of one resource if it is named, and the token of the next."""
+    query = select(*_columns)
     if resource_id:
         query = query.where(audit.c.resource_id == resource_id)
-    return [Entry(*row) for row in await connection.execute(query)]
+    rows, token = await fetch(connection, query, asked, AUDIT, scope=resource_id)
+    return [Entry(*(row[column] for column in _columns)) for row in rows], token

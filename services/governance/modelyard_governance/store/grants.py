@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import RowMapping, delete, func, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_governance.fields import GRANTS
 from modelyard_governance.models import Grant, HeldGrants
 from modelyard_governance.tables import grants, permissions, principals
 from modelyard_kit.access import Effect, Link, Privilege, ResourceGrant, ResourceType
+from modelyard_kit.filters import Asked, fetch
 
 _columns = (
     grants.c.id,
@@ -48,7 +50,7 @@ async def like(
 ) -> Grant | None:
     """Return the grant with this content."""
     query = _grants.where(*_content(principal_id, resource_id, privilege, effect))
-    row = (await connection.execute(query)).one_or_none()
+    row = (await connection.execute(query)).mappings().one_or_none()
     return _grant(row) if row else None
 
 
@@ -79,14 +81,11 @@ async def remove_other_owners(connection: AsyncConnection, resource_id: str, own
     return list((await connection.execute(statement.returning(grants.c.principal_id))).scalars())
 
 
-async def list_on(
-    connection: AsyncConnection, resource_id: str, *, after: str | None, limit: int
-) -> list[Grant]:
-    """Return the grants on a resource in the order they were made, from the one after `after`."""
-    query = _grants.where(grants.c.resource_id == resource_id).order_by(grants.c.id).limit(limit)
-    if after is not None:
-        query = query.where(grants.c.id > after)
-    return [_grant(row) for row in await connection.execute(query)]
+async def page_on(connection: AsyncConnection, resource_id: str, asked: Asked) -> tuple[list[Grant], str]:
+    """Return a page of the grants on a resource and the token of the next."""
+    query = _grants.where(grants.c.resource_id == resource_id)
+    rows, token = await fetch(connection, query, asked, GRANTS, scope=resource_id)
+    return [_grant(row) for row in rows], token
 
 
 async def mark_changed(connection: AsyncConnection, principal_ids: Iterable[str], *, revision: int) -> None:
@@ -128,13 +127,13 @@ def _held(resource_id: str, privilege: str, effect: str) -> ResourceGrant:
     return ResourceGrant(resource_id, Privilege(privilege), Effect(effect))
 
 
-def _grant(row: Any) -> Grant:
+def _grant(row: RowMapping) -> Grant:
     return Grant(
-        id=row.id,
-        principal_id=row.principal_id,
-        principal=row.name,
-        privilege=Privilege(row.privilege),
-        effect=Effect(row.effect),
-        resource=Link(ResourceType(row.resource_type), row.resource_id, row.resource_name),
-        create_time=row.create_time,
+        id=row["id"],
+        principal_id=row["principal_id"],
+        principal=row["name"],
+        privilege=Privilege(row["privilege"]),
+        effect=Effect(row["effect"]),
+        resource=Link(ResourceType(row["resource_type"]), row["resource_id"], row["resource_name"]),
+        create_time=row["create_time"],
     )

@@ -9,8 +9,10 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_governance.fields import PRINCIPALS, TOKENS
 from modelyard_governance.models import Account, ApiToken, StoredSecret
 from modelyard_governance.tables import permissions, principals, tokens
+from modelyard_kit.filters import Asked, fetch
 
 CHANNEL = "modelyard_permissions"
 """What PostgreSQL notifies of every new revision."""
@@ -73,12 +75,10 @@ async def _one_account(connection: AsyncConnection, condition: Any) -> Account |
     return Account(*row) if row else None
 
 
-async def list_accounts(connection: AsyncConnection, *, after: str | None, limit: int) -> list[Account]:
-    """Return principals by name, from the one after `after`."""
-    query = select(*_account_columns).order_by(principals.c.name).limit(limit)
-    if after is not None:
-        query = query.where(principals.c.name > after)
-    return [Account(*row) for row in await connection.execute(query)]
+async def page_of_accounts(connection: AsyncConnection, asked: Asked) -> tuple[list[Account], str]:
+    """Return a page of principals and the token of the next."""
+    rows, token = await fetch(connection, select(*_account_columns), asked, PRINCIPALS)
+    return [Account(**{column.name: row[column] for column in _account_columns}) for row in rows], token
 
 
 async def insert_token(
@@ -120,14 +120,13 @@ async def token_by_id(connection: AsyncConnection, token_id: str) -> ApiToken | 
     return ApiToken(*row) if row else None
 
 
-async def list_tokens(
-    connection: AsyncConnection, principal_id: str, *, after: str | None, limit: int
-) -> list[ApiToken]:
-    """Return the tokens of a principal in the order they were made, from the one after `after`."""
-    query = _tokens.where(tokens.c.principal_id == principal_id).order_by(tokens.c.id).limit(limit)
-    if after is not None:
-        query = query.where(tokens.c.id > after)
-    return [ApiToken(*row) for row in await connection.execute(query)]
+async def page_of_tokens(
+    connection: AsyncConnection, principal_id: str, asked: Asked
+) -> tuple[list[ApiToken], str]:
+    """Return a page of the tokens of a principal and the token of the next page."""
+    query = _tokens.where(tokens.c.principal_id == principal_id)
+    rows, following = await fetch(connection, query, asked, TOKENS, scope=principal_id)
+    return [ApiToken(*(row[column] for column in _token_columns)) for row in rows], following
 
 
 async def secret(connection: AsyncConnection, lookup: str) -> StoredSecret | None:

@@ -19,7 +19,8 @@ class Field:
 
     Attributes:
         type: what it holds; not TEXT_SET.
-        expression: the value in SQL. REAL is double precision, TIMESTAMP has a time zone, ENUM is text, ID is a uuid.
+        expression: the value in SQL. REAL is double precision, TIMESTAMP has a time zone, ENUM is text, ID is a uuid, PRINCIPAL is
+            the id of a principal as text.
         values: of an ENUM, every value.
         required: never NULL. Then an order by it keeps no place for NULL, so that an index can serve it.
     """
@@ -61,12 +62,18 @@ class MapField:
         values: of an ENUM, every value.
         holds: a condition that is true where a key has a value, and false or NULL anywhere else: where it only matters which
             rows are chosen, it stands for the comparison, so that an index and its statistics can serve it.
+        known: what the keys can be, for a map that cannot have any; each is a key, or with `<key>` at its end the start of one.
     """
 
     type: FieldType
     lookup: Callable[[str], ColumnElement[Any]]
     values: tuple[str, ...] = ()
     holds: Callable[[str, Value], ColumnElement[bool]] | None = None
+    known: tuple[str, ...] = ()
+
+    def takes(self, key: str) -> bool:
+        """Return whether a row can have the key."""
+        return not self.known or any(_is_one_of(key, known) for known in self.known)
 
 
 AnyField: TypeAlias = Field | SetField | MapField
@@ -80,11 +87,13 @@ class ListFields:
         fields: by name. A name may have one dot (`provenance.commit`) unless a map has the part before it.
         unique: a required field that no two rows share; it completes every order.
         default_order: the order_by when none is asked for; "" is by `unique` alone.
+        orders: for a list whose order lies in what it is, the fields that an order_by may name; () is all that have an order.
     """
 
     fields: Mapping[str, AnyField]
     unique: str
     default_order: str = ""
+    orders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.fields:
@@ -101,7 +110,7 @@ class ListFields:
         """Return the field that a name stands for.
 
         Raises:
-            InvalidField: there is none, or it is a map and the key is missing.
+            InvalidField: there is none, or it is a map and the key is missing or cannot be there.
         """
         whole = token.value if token.key is None else f"{token.value}.{token.key}"
         field = self.fields.get(whole)
@@ -113,6 +122,9 @@ class ListFields:
                 example = f"{token.value}.key or {token.value}.'two words'"
                 problem = f"{token.value} is a map: expected a key as well, such as {example}"
                 raise mistake(source, token.column, problem)
+            if not field.takes(token.key):
+                keys = ", ".join(f"{token.value}.{key}" for key in field.known)
+                raise mistake(source, token.column, f"unknown field {shown(whole)}; known: {keys}")
             return Reference(token.value, token.key, field.type)
         if field is not None:
             raise mistake(source, token.column, f"{token.value} is {field.type} and has no keys")
@@ -158,6 +170,11 @@ class ListFields:
         names = [f"{known}.<key>" if isinstance(of, MapField) else known for known, of in self.fields.items()]
         asked = name.lower()
         return sorted(names, key=lambda known: -SequenceMatcher(None, asked, known.split(".<")[0]).ratio())
+
+
+def _is_one_of(key: str, known: str) -> bool:
+    start = known.removesuffix("<key>")
+    return key == known if start == known else key.startswith(start) and key != start
 
 
 def json_text(column: Column[Any], key: str) -> ColumnElement[str]:

@@ -1,8 +1,7 @@
 """A page of a list: filter, order and page token of a request, applied to a query.
 
-listing = read_listing(request.filter, request.order_by, request.page_token, FIELDS, scope=schema_id)
-rows = (await connection.execute(listing.apply(query, size))).mappings().all()
-rows, next_page_token = listing.page(rows, size)
+asked = Asked.of(request)
+rows, next_page_token = await fetch(connection, query, asked, FIELDS, scope=schema_id)
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_
+from sqlalchemy import ColumnElement, RowMapping, Select, and_
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit import paging
 from modelyard_kit.errors import InvalidField
@@ -23,13 +23,37 @@ from modelyard_kit.filters.nodes import FieldType, Value
 from modelyard_kit.filters.ordering import Ordering, parse_order
 from modelyard_kit.filters.parser import parse_filter
 from modelyard_kit.filters.sql import chosen
-from modelyard_kit.filters.values import INTEGERS, parse_id, parse_time
+from modelyard_kit.filters.values import INTEGERS, PrincipalIds, nobody, parse_id, parse_time
 
 R = TypeVar("R", bound=Mapping[Any, Any])
 
 # Between the values of a token; text in PostgreSQL never has it.
 _SEPARATOR = "\0"
 _PRESENT = "="
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the request of a list asks for: `size` rows of `filter` in the order of `order_by`, from where `page_token` says."""
+
+    size: int
+    filter: str = ""
+    order_by: str = ""
+    page_token: str = ""
+
+    @classmethod
+    def of(cls, request: Any) -> Asked:
+        """Return what the fields of these names in a request ask for.
+
+        Raises:
+            InvalidField: the page size is below zero.
+        """
+        return cls(
+            size=paging.page_size(request.page_size),
+            filter=request.filter,
+            order_by=request.order_by,
+            page_token=request.page_token,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +112,7 @@ def read_listing(
     fields: ListFields,
     *,
     scope: str = "",
+    principals: PrincipalIds = nobody,
 ) -> Listing:
     """Return what a list request asks for.
 
@@ -97,17 +122,35 @@ def read_listing(
         page_token: of the page before; "" is the first page.
         fields: what the list can be filtered and ordered by.
         scope: anything else that decides the rows, such as the id of their parent.
+        principals: finds the id of a principal by name, for fields of the type PRINCIPAL.
 
     Raises:
         InvalidField: of "filter", "order_by" or "page_token".
         LimitExceeded: filter or order_by is too large.
     """
-    node = parse_filter(filter, fields)
+    node = parse_filter(filter, fields, principals)
     ordering = parse_order(order_by, fields)
     asked = _SEPARATOR.join(("" if node is None else str(node), str(ordering), scope))
     fingerprint = hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()[:16]
     where = None if node is None else chosen(node, fields)
     return Listing(where, ordering, _start(page_token, ordering, fingerprint), fingerprint)
+
+
+async def fetch(
+    connection: AsyncConnection,
+    query: Select[Any],
+    asked: Asked,
+    fields: ListFields,
+    *,
+    scope: str = "",
+    principals: PrincipalIds = nobody,
+) -> tuple[Sequence[RowMapping], str]:
+    """Return a page of a query and the token of the next one; arguments and errors as `read_listing`."""
+    listing = read_listing(
+        asked.filter, asked.order_by, asked.page_token, fields, scope=scope, principals=principals
+    )
+    rows = (await connection.execute(listing.apply(query, asked.size))).mappings().all()
+    return listing.page(rows, asked.size)
 
 
 def _both(first: ColumnElement[bool] | None, second: ColumnElement[bool]) -> ColumnElement[bool]:

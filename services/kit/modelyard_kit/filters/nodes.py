@@ -25,6 +25,7 @@ class FieldType(StrEnum):
     ENUM = "ENUM"
     ID = "ID"
     TEXT_SET = "TEXT_SET"
+    PRINCIPAL = "PRINCIPAL"
 
 
 class Comparison(StrEnum):

@@ -19,6 +19,7 @@ from modelyard_kit.filters.nodes import FieldType, Reference, Value
 from modelyard_kit.filters.sql import bound, ordered
 
 _SOURCE = "order_by"
+_UNORDERED = (FieldType.TEXT_SET, FieldType.PRINCIPAL)
 
 KeyValues: TypeAlias = Sequence[Value | None]
 
@@ -172,7 +173,11 @@ def _field(token: Token, fields: ListFields) -> Reference:
     if token.kind is not Kind.NAME or token.keyword:
         raise mistake(_SOURCE, token.column, f"found {token}, expected a field")
     reference = fields.resolve(token, _SOURCE)
-    if reference.type is FieldType.TEXT_SET:
+    if fields.orders and reference.name not in fields.orders:
+        orders = " or ".join(fields.orders)
+        problem = f"found {token}, expected {orders}: this list has no other order"
+        raise mistake(_SOURCE, token.column, problem)
+    if reference.type in _UNORDERED:
         raise mistake(_SOURCE, token.column, f"{reference} is {reference.type}, which has no order")
     return reference
 

@@ -22,7 +22,7 @@ from modelyard_kit.filters.nodes import (
     Reference,
     Value,
 )
-from modelyard_kit.filters.values import read_value
+from modelyard_kit.filters.values import PrincipalIds, nobody, principal_id, read_value
 
 _SOURCE = "filter"
 _EQUALITY = ("=", "!=", "IN", "NOT IN")
@@ -39,26 +39,33 @@ OPERATORS: Mapping[FieldType, tuple[str, ...]] = {
     FieldType.ENUM: _EQUALITY + _NULL,
     FieldType.ID: _EQUALITY + _NULL,
     FieldType.TEXT_SET: _EQUALITY + _PATTERN + _NULL,
+    FieldType.PRINCIPAL: _EQUALITY + _NULL,
 }
 
 
-def parse_filter(text: str, fields: ListFields) -> Node | None:
+def parse_filter(text: str, fields: ListFields, principals: PrincipalIds = nobody) -> Node | None:
     """Return what a filter means, or None if it is empty, which every row fulfils.
+
+    Args:
+        text: as it was sent.
+        fields: of the list.
+        principals: finds the id of a principal by name, for fields of the type PRINCIPAL.
 
     Raises:
         InvalidField: of "filter", with the column of the first mistake and what was expected there.
         LimitExceeded: it is too long, too deep, or has too many comparisons.
     """
     limits.check("filter_length", len(text))
-    return _Parser(text, fields).filter()
+    return _Parser(text, fields, principals).filter()
 
 
 class _Parser:
     """Reads one word ahead; `depth` is the number of parentheses and NOTs around what is read."""
 
-    def __init__(self, text: str, fields: ListFields) -> None:
+    def __init__(self, text: str, fields: ListFields, principals: PrincipalIds) -> None:
         self._tokens = tokens(text, _SOURCE)
         self._fields = fields
+        self._principals = principals
         self._comparisons = 0
         self._token = next(self._tokens)
 
@@ -151,6 +158,8 @@ class _Parser:
 
     def _value(self, reference: Reference) -> Value:
         value = read_value(self._token, reference, self._fields.values_of(reference), _SOURCE)
+        if reference.type is FieldType.PRINCIPAL:
+            value = principal_id(self._token, reference, self._principals, _SOURCE)
         self._advance()
         return value
 

@@ -52,6 +52,7 @@ _TYPES: Mapping[FieldType, TypeEngine[Any]] = {
     FieldType.TEXT: Text(),
     FieldType.ENUM: Text(),
     FieldType.TEXT_SET: Text(),
+    FieldType.PRINCIPAL: Text(),
     FieldType.INTEGER: BigInteger(),
     FieldType.REAL: Double(),
     FieldType.BOOLEAN: Boolean(),

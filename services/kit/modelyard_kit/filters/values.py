@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
-from modelyard_kit.filters.lexer import Kind, Token, mistake
+from modelyard_kit.filters.lexer import Kind, Token, mistake, shown
 from modelyard_kit.filters.nodes import FieldType, Reference, Value, quoted
 
 # Bounds of PostgreSQL's bigint.
@@ -20,9 +20,13 @@ _RFC3339 = re.compile(
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
+PrincipalIds = Callable[[str], str | None]
+"""Returns the id of the principal with a name, or None if there is none."""
+
 _EXAMPLES: Mapping[FieldType, str] = {
     FieldType.TEXT: "text in quotes, such as 'iris'",
     FieldType.TEXT_SET: "text in quotes, such as 'iris'",
+    FieldType.PRINCIPAL: "the name or the id of a principal in quotes, such as 'ada'",
     FieldType.INTEGER: "an integer of 64 bits, such as 42",
     FieldType.REAL: "a number, such as 0.95",
     FieldType.BOOLEAN: "TRUE or FALSE",
@@ -49,6 +53,25 @@ def read_value(token: Token, reference: Reference, values: tuple[str, ...], sour
     takes = f"one of {', '.join(map(quoted, values))}" if values else _EXAMPLES[reference.type]
     problem = f"found {token}, expected a value: {reference} is {reference.type} and takes {takes}"
     raise mistake(source, token.column, problem + _hint(token, reference))
+
+
+def nobody(name: str) -> None:
+    """Know no principal: for lists without fields of the type PRINCIPAL."""
+
+
+def principal_id(token: Token, reference: Reference, principals: PrincipalIds, source: str) -> str:
+    """Return the id of the principal that a word names; what has the form of an id is one.
+
+    Raises:
+        InvalidField: nobody has that name.
+    """
+    found = parse_id(token.value) or principals(token.value)
+    if found is None:
+        problem = (
+            f"there is no principal called {shown(token.value)}: {reference} takes the name or the id of one"
+        )
+        raise mistake(source, token.column, problem)
+    return found
 
 
 def parse_time(text: str) -> datetime | None:
@@ -114,6 +137,7 @@ def _enum(token: Token, values: tuple[str, ...]) -> str | None:
 _READERS: Mapping[FieldType, Callable[[Token], Value | None]] = {
     FieldType.TEXT: _text,
     FieldType.TEXT_SET: _text,
+    FieldType.PRINCIPAL: _text,
     FieldType.INTEGER: _integer,
     FieldType.REAL: _real,
     FieldType.BOOLEAN: _boolean,

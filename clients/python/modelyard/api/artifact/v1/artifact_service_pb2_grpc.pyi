@@ -76,8 +76,9 @@ class ArtifactServiceStub:
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ListFiles: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.ListFilesRequest, _artifact_service_pb2.ListFilesResponse]
-    """ListFiles reads the manifest of a version's artifact. Needs READ_ARTIFACT on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+    """ListFiles reads the manifest of a version's artifact; a `page_token` counts only with the filter, order and version it came with.
+    Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
     ReadFile: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.ReadFileRequest, _artifact_service_pb2.ReadFileResponse]
     """ReadFile streams a file of a version's artifact, whole or a range. Needs READ_ARTIFACT on the model.
@@ -193,8 +194,9 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ListFiles: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.ListFilesRequest, _artifact_service_pb2.ListFilesResponse]  # type: ignore[assignment]
-    """ListFiles reads the manifest of a version's artifact. Needs READ_ARTIFACT on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+    """ListFiles reads the manifest of a version's artifact; a `page_token` counts only with the filter, order and version it came with.
+    Needs READ_ARTIFACT on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
     ReadFile: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.ReadFileRequest, _artifact_service_pb2.ReadFileResponse]  # type: ignore[assignment]
     """ReadFile streams a file of a version's artifact, whole or a range. Needs READ_ARTIFACT on the model.
@@ -361,8 +363,9 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _artifact_service_pb2.ListFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.ListFilesResponse, _abc.Awaitable[_artifact_service_pb2.ListFilesResponse]]:
-        """ListFiles reads the manifest of a version's artifact. Needs READ_ARTIFACT on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, PEER_UNAVAILABLE.
+        """ListFiles reads the manifest of a version's artifact; a `page_token` counts only with the filter, order and version it came with.
+        Needs READ_ARTIFACT on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, INVALID_STATE, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

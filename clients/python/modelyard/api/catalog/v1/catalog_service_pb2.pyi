@@ -171,10 +171,7 @@ class ListCatalogsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     filter: _builtins.str
-    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `name`, `owner_id` and `description` (text; empty
-    is ''), `tags.<key>` (text), `id`, `create_time`, `update_time`, `delete_time` (times; NULL if not deleted). At most 8,192
-    characters with 100 comparisons.
-    """
+    """Rows wanted, in the language of docs/filters.md, whose table has the fields; empty means all."""
     order_by: _builtins.str
     """Order by fields of `filter`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
@@ -342,10 +339,7 @@ class ListSchemasRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     filter: _builtins.str
-    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `name` (its last part, `ml` of `prod.ml`), `owner_id`
-    and `description` (text; empty is ''), `tags.<key>` (text), `id`, `create_time`, `update_time`, `delete_time` (times; NULL
-    if not deleted). At most 8,192 characters with 100 comparisons.
-    """
+    """Rows wanted, in the language of docs/filters.md, whose table has the fields; empty means all."""
     order_by: _builtins.str
     """Order by fields of `filter`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
@@ -519,10 +513,7 @@ class ListModelsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     filter: _builtins.str
-    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `name` (its last part, `iris` of `prod.ml.iris`), `owner_id`
-    and `description` (text; empty is ''), `tags.<key>` (text), `id`, `create_time`, `update_time`, `delete_time` (times; NULL
-    if not deleted); `latest_version`; `alias` (the set of its aliases). At most 8,192 characters with 100 comparisons.
-    """
+    """Rows wanted, in the language of docs/filters.md, whose table has the fields; empty means all."""
     order_by: _builtins.str
     """Order by fields of `filter` but `alias`, for example `create_time desc, name`; empty means order of creation. At most 8 fields."""
     show_deleted: _builtins.bool
@@ -881,14 +872,7 @@ class ListModelVersionsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     filter: _builtins.str
-    """Rows wanted, in the language of docs/filters.md; empty means all. Fields: `number` and `id`; `state` (PENDING, READY,
-    FAILED); `label`, `description`, `state_message`, `runtime`, `artifact_digest`, `author_id`, `author_name`, `copied_from`,
-    `copied_from_id` (text; empty is ''); `alias` (the set of those that point at it); `tags.<key>` (text); `metrics.<name>` (a
-    number; NULL if the metric is none); `metadata.use_case`, `.framework`, `.framework_version`, `.algorithm` and
-    `metadata.custom.<key>` (text; NULL if not given); `provenance.git_repository`, `.git_branch`, `.git_commit`, `.source`,
-    `.python_version` (text; NULL without a provenance); `create_time`, `update_time`, `delete_time` (times; NULL if not
-    deleted). At most 8,192 characters with 100 comparisons.
-    """
+    """Rows wanted, in the language of docs/filters.md, whose table has the fields; empty means all."""
     order_by: _builtins.str
     """Order by fields of `filter` but `alias`, for example `metrics.accuracy desc`; empty means the newest first. At most 8 fields."""
     show_deleted: _builtins.bool
@@ -943,6 +927,77 @@ class ListModelVersionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelVersionsResponse: _TypeAlias = ListModelVersionsResponse  # noqa: Y015
+
+@_typing.final
+class ApprovalStateChange(_message.Message):
+    """ApprovalStateChange is where one version stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    model_version_id: _builtins.str
+    """Required. Id of the version."""
+    state: _model_pb2.ModelVersion.ApprovalState.ValueType
+    """Required. Where it stands."""
+    sequence: _builtins.int
+    """Required. Grows with every change of this version, from 1."""
+    def __init__(
+        self,
+        *,
+        model_version_id: _builtins.str = ...,
+        state: _model_pb2.ModelVersion.ApprovalState.ValueType = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version_id", b"model_version_id", "sequence", b"sequence", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalStateChange: _TypeAlias = ApprovalStateChange  # noqa: Y015
+
+@_typing.final
+class SetApprovalStatesRequest(_message.Message):
+    """SetApprovalStatesRequest carries changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalStateChange]:
+        """At most 1,000, each version once."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___ApprovalStateChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetApprovalStatesRequest: _TypeAlias = SetApprovalStatesRequest  # noqa: Y015
+
+@_typing.final
+class SetApprovalStatesResponse(_message.Message):
+    """SetApprovalStatesResponse is empty: everything sent is stored, or older than what is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetApprovalStatesResponse: _TypeAlias = SetApprovalStatesResponse  # noqa: Y015
 
 @_typing.final
 class AliasChange(_message.Message):
@@ -1899,6 +1954,7 @@ class ListAliasHistoryRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. Full name of the model."""
     alias: _builtins.str
@@ -1907,6 +1963,8 @@ class ListAliasHistoryRequest(_message.Message):
     """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
+    filter: _builtins.str
+    """Rows wanted, in the language of docs/filters.md, whose table has the fields; empty means all."""
     def __init__(
         self,
         *,
@@ -1914,10 +1972,11 @@ class ListAliasHistoryRequest(_message.Message):
         alias: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "filter", b"filter", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -35,7 +35,7 @@ class CatalogServiceStub(object):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    Every list takes a `filter` and, where its order is not given, an `order_by` in the language of docs/filters.md
     (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
     default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
     parent it came with.
@@ -217,6 +217,11 @@ class CatalogServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageResponse.FromString,
                 _registered_method=True)
+        self.SetApprovalStates = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/SetApprovalStates',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesResponse.FromString,
+                _registered_method=True)
         self.WatchEvents = channel.unary_stream(
                 '/modelyard.api.catalog.v1.CatalogService/WatchEvents',
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.WatchEventsRequest.SerializeToString,
@@ -249,7 +254,7 @@ class CatalogServiceServicer(object):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    Every list takes a `filter` and, where its order is not given, an `order_by` in the language of docs/filters.md
     (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
     default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
     parent it came with.
@@ -487,8 +492,9 @@ class CatalogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListAliasHistory(self, request, context):
-        """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """ListAliasHistory reads every move of the aliases of a model, newest first: a history has no other order. Needs READ_METADATA on
+        the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -546,6 +552,16 @@ class CatalogServiceServicer(object):
         their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
         A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetApprovalStates(self, request, context):
+        """SetApprovalStates notes where versions stand with governance, for lists to find them by; nothing is decided by it. Of each version
+        only a sequence higher than the last one counts, so late and repeated calls are harmless; an unknown version is passed over.
+        For services only.
+        Errors: INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -761,6 +777,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageResponse.SerializeToString,
             ),
+            'SetApprovalStates': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetApprovalStates,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesResponse.SerializeToString,
+            ),
             'WatchEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchEvents,
                     request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.WatchEventsRequest.FromString,
@@ -799,7 +820,7 @@ class CatalogService(object):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    Every list takes a `filter` and, where its order is not given, an `order_by` in the language of docs/filters.md
     (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
     default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
     parent it came with.
@@ -1713,6 +1734,33 @@ class CatalogService(object):
             '/modelyard.api.catalog.v1.CatalogService/QueryLineage',
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageRequest.SerializeToString,
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.QueryLineageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetApprovalStates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/SetApprovalStates',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

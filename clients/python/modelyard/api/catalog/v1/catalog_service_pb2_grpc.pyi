@@ -36,7 +36,7 @@ class CatalogServiceStub:
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    Every list takes a `filter` and, where its order is not given, an `order_by` in the language of docs/filters.md
     (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
     default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
     parent it came with.
@@ -170,8 +170,9 @@ class CatalogServiceStub:
     LIMIT_EXCEEDED.
     """
     ListAliasHistory: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAliasHistoryRequest, _catalog_service_pb2.ListAliasHistoryResponse]
-    """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """ListAliasHistory reads every move of the aliases of a model, newest first: a history has no other order. Needs READ_METADATA on
+    the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     GetAliasAt: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetAliasAtRequest, _catalog_service_pb2.GetAliasAtResponse]
     """GetAliasAt tells where an alias pointed at a time. Needs READ_METADATA on the model.
@@ -206,6 +207,12 @@ class CatalogServiceStub:
     A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
+    SetApprovalStates: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.SetApprovalStatesRequest, _catalog_service_pb2.SetApprovalStatesResponse]
+    """SetApprovalStates notes where versions stand with governance, for lists to find them by; nothing is decided by it. Of each version
+    only a sequence higher than the last one counts, so late and repeated calls are harmless; an unknown version is passed over.
+    For services only.
+    Errors: INVALID_FIELD.
+    """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
     events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
@@ -238,7 +245,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    Every list takes a `filter` and, where its order is not given, an `order_by` in the language of docs/filters.md
     (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
     default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
     parent it came with.
@@ -369,8 +376,9 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     LIMIT_EXCEEDED.
     """
     ListAliasHistory: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListAliasHistoryRequest, _catalog_service_pb2.ListAliasHistoryResponse]  # type: ignore[assignment]
-    """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """ListAliasHistory reads every move of the aliases of a model, newest first: a history has no other order. Needs READ_METADATA on
+    the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     GetAliasAt: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetAliasAtRequest, _catalog_service_pb2.GetAliasAtResponse]  # type: ignore[assignment]
     """GetAliasAt tells where an alias pointed at a time. Needs READ_METADATA on the model.
@@ -405,6 +413,12 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
+    SetApprovalStates: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.SetApprovalStatesRequest, _catalog_service_pb2.SetApprovalStatesResponse]  # type: ignore[assignment]
+    """SetApprovalStates notes where versions stand with governance, for lists to find them by; nothing is decided by it. Of each version
+    only a sequence higher than the last one counts, so late and repeated calls are harmless; an unknown version is passed over.
+    For services only.
+    Errors: INVALID_FIELD.
+    """
     WatchEvents: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
     events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
@@ -436,7 +450,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every create takes a `request_id` (at most 64 characters, chosen by the caller): the same id with the same content
     returns the first answer, with other content it is refused (REQUEST_ID_REUSED).
-    The lists of catalogs, schemas, models and versions take a `filter` and an `order_by` in the language of docs/filters.md
+    Every list takes a `filter` and, where its order is not given, an `order_by` in the language of docs/filters.md
     (INVALID_FIELD with the column of a mistake, LIMIT_EXCEEDED). Every list answers in creation order by default, 50 rows by
     default and 1,000 at most, only rows the caller may see, complete. A `page_token` counts only with the filter, order and
     parent it came with.
@@ -733,8 +747,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ListAliasHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListAliasHistoryResponse, _abc.Awaitable[_catalog_service_pb2.ListAliasHistoryResponse]]:
-        """ListAliasHistory reads every move of the aliases of a model, newest first. Needs READ_METADATA on the model.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """ListAliasHistory reads every move of the aliases of a model, newest first: a history has no other order. Needs READ_METADATA on
+        the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -804,6 +819,18 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         their names. Needs READ_METADATA on the model of a version, or on the deployment, to begin there.
         A deployment is looked up at the inference service by its name; while that does not answer, by the name last recorded.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def SetApprovalStates(
+        self,
+        request: _catalog_service_pb2.SetApprovalStatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.SetApprovalStatesResponse, _abc.Awaitable[_catalog_service_pb2.SetApprovalStatesResponse]]:
+        """SetApprovalStates notes where versions stand with governance, for lists to find them by; nothing is decided by it. Of each version
+        only a sequence higher than the last one counts, so late and repeated calls are harmless; an unknown version is passed over.
+        For services only.
+        Errors: INVALID_FIELD.
         """
 
     @_abc_1.abstractmethod

@@ -282,6 +282,37 @@ class ModelVersion(_message.Message):
     STATE_FAILED: ModelVersion.State.ValueType  # 3
     """Given up; `state_message` says why."""
 
+    class _ApprovalState:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ApprovalStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelVersion._ApprovalState.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        APPROVAL_STATE_UNSPECIFIED: ModelVersion._ApprovalState.ValueType  # 0
+        """Never sent."""
+        APPROVAL_STATE_NONE: ModelVersion._ApprovalState.ValueType  # 1
+        """Nobody reviewed it."""
+        APPROVAL_STATE_PENDING: ModelVersion._ApprovalState.ValueType  # 2
+        """Not enough approvals yet."""
+        APPROVAL_STATE_APPROVED: ModelVersion._ApprovalState.ValueType  # 3
+        """Enough approvals and no rejection."""
+        APPROVAL_STATE_REJECTED: ModelVersion._ApprovalState.ValueType  # 4
+        """Somebody rejected it."""
+
+    class ApprovalState(_ApprovalState, metaclass=_ApprovalStateEnumTypeWrapper):
+        """ApprovalState is where a version stands with the reviewers of governance."""
+
+    APPROVAL_STATE_UNSPECIFIED: ModelVersion.ApprovalState.ValueType  # 0
+    """Never sent."""
+    APPROVAL_STATE_NONE: ModelVersion.ApprovalState.ValueType  # 1
+    """Nobody reviewed it."""
+    APPROVAL_STATE_PENDING: ModelVersion.ApprovalState.ValueType  # 2
+    """Not enough approvals yet."""
+    APPROVAL_STATE_APPROVED: ModelVersion.ApprovalState.ValueType  # 3
+    """Enough approvals and no rejection."""
+    APPROVAL_STATE_REJECTED: ModelVersion.ApprovalState.ValueType  # 4
+    """Somebody rejected it."""
+
     @_typing.final
     class TagsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
@@ -349,6 +380,7 @@ class ModelVersion(_message.Message):
     COPIED_FROM_ID_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
+    APPROVAL_STATE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -383,6 +415,10 @@ class ModelVersion(_message.Message):
     """Output only. Reference of the version that this one is a copy of, as it was called then; empty if it is none."""
     copied_from_id: _builtins.str
     """Output only. Id of that version."""
+    approval_state: Global___ModelVersion.ApprovalState.ValueType
+    """Output only. Where it stood with governance a moment ago; GetApproval of governance is exact, and gates ask there. No change
+    of the version: `etag` and `update_time` stay. A copy begins with NONE.
+    """
     @_builtins.property
     def signature(self) -> _signature_pb2.Signature:
         """What it takes and gives."""
@@ -452,10 +488,11 @@ class ModelVersion(_message.Message):
         copied_from_id: _builtins.str = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
+        approval_state: Global___ModelVersion.ApprovalState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "metadata", b"metadata", "provenance", b"provenance", "purge_time", b"purge_time", "signature", b"signature", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "artifact_digest", b"artifact_digest", "author_id", b"author_id", "author_name", b"author_name", "copied_from", b"copied_from", "copied_from_id", b"copied_from_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "label", b"label", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "model_id", b"model_id", "name", b"name", "number", b"number", "provenance", b"provenance", "purge_time", b"purge_time", "runtime", b"runtime", "signature", b"signature", "state", b"state", "state_message", b"state_message", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "approval_state", b"approval_state", "artifact_digest", b"artifact_digest", "author_id", b"author_id", "author_name", b"author_name", "copied_from", b"copied_from", "copied_from_id", b"copied_from_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "label", b"label", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "model_id", b"model_id", "name", b"name", "number", b"number", "provenance", b"provenance", "purge_time", b"purge_time", "runtime", b"runtime", "signature", b"signature", "state", b"state", "state_message", b"state_message", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

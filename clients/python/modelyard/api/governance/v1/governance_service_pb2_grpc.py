@@ -30,6 +30,10 @@ class GovernanceServiceStub(object):
 
     A call is made with a short-lived JWT (`authorization: Bearer …`), obtained from a long-lived API token by
     ExchangeToken. What nobody granted is denied; a DENY wins over every ALLOW; owners may do everything with what they own.
+
+    Every list takes a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answers 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and resource it came with.
     """
 
     def __init__(self, channel):
@@ -128,6 +132,11 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalResponse.FromString,
                 _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListApprovals',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
         self.EvaluateGate = channel.unary_unary(
                 '/modelyard.api.governance.v1.GovernanceService/EvaluateGate',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateRequest.SerializeToString,
@@ -170,6 +179,10 @@ class GovernanceServiceServicer(object):
 
     A call is made with a short-lived JWT (`authorization: Bearer …`), obtained from a long-lived API token by
     ExchangeToken. What nobody granted is denied; a DENY wins over every ALLOW; owners may do everything with what they own.
+
+    Every list takes a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answers 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and resource it came with.
     """
 
     def ExchangeToken(self, request, context):
@@ -211,8 +224,8 @@ class GovernanceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListPrincipals(self, request, context):
-        """ListPrincipals reads all principals. Any authenticated caller.
-        Errors: INVALID_FIELD.
+        """ListPrincipals reads principals. Any authenticated caller.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,7 +242,7 @@ class GovernanceServiceServicer(object):
 
     def ListTokens(self, request, context):
         """ListTokens reads the API tokens of the caller, or with MANAGE on the system of anybody.
-        Errors: RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,7 +274,7 @@ class GovernanceServiceServicer(object):
 
     def ListGrants(self, request, context):
         """ListGrants reads the grants on a resource. Needs MANAGE on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -315,6 +328,15 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListApprovals(self, request, context):
+        """ListApprovals tells where versions stand that somebody reviewed and that are not deleted: those of models on which the
+        caller has READ_METADATA. Renames, moves, deletions and new policies are in it within seconds; GetApproval is exact.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EvaluateGate(self, request, context):
         """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
@@ -360,7 +382,7 @@ class GovernanceServiceServicer(object):
 
     def ListAuditEntries(self, request, context):
         """ListAuditEntries reads the audit chain in order. Needs MANAGE on the system.
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -466,6 +488,11 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalResponse.SerializeToString,
             ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListApprovalsResponse.SerializeToString,
+            ),
             'EvaluateGate': grpc.unary_unary_rpc_method_handler(
                     servicer.EvaluateGate,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateRequest.FromString,
@@ -514,6 +541,10 @@ class GovernanceService(object):
 
     A call is made with a short-lived JWT (`authorization: Bearer …`), obtained from a long-lived API token by
     ExchangeToken. What nobody granted is denied; a DENY wins over every ALLOW; owners may do everything with what they own.
+
+    Every list takes a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answers 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and resource it came with.
     """
 
     @staticmethod
@@ -992,6 +1023,33 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/GetApproval',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListApprovals',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListApprovalsRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListApprovalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

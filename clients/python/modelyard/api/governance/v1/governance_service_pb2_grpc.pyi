@@ -31,6 +31,10 @@ class GovernanceServiceStub:
 
     A call is made with a short-lived JWT (`authorization: Bearer …`), obtained from a long-lived API token by
     ExchangeToken. What nobody granted is denied; a DENY wins over every ALLOW; owners may do everything with what they own.
+
+    Every list takes a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answers 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and resource it came with.
     """
 
     @_typing.overload
@@ -54,8 +58,8 @@ class GovernanceServiceStub:
     Errors: RESOURCE_NOT_FOUND.
     """
     ListPrincipals: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListPrincipalsRequest, _governance_service_pb2.ListPrincipalsResponse]
-    """ListPrincipals reads all principals. Any authenticated caller.
-    Errors: INVALID_FIELD.
+    """ListPrincipals reads principals. Any authenticated caller.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     CreateToken: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateTokenRequest, _governance_service_pb2.CreateTokenResponse]
     """CreateToken makes an API token: for the caller itself, or with MANAGE on the system for anybody.
@@ -64,7 +68,7 @@ class GovernanceServiceStub:
     """
     ListTokens: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListTokensRequest, _governance_service_pb2.ListTokensResponse]
     """ListTokens reads the API tokens of the caller, or with MANAGE on the system of anybody.
-    Errors: RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
     """
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.RevokeTokenRequest, _governance_service_pb2.RevokeTokenResponse]
     """RevokeToken ends an API token: one's own, or with MANAGE on the system anybody's. Repeating it is harmless.
@@ -80,7 +84,7 @@ class GovernanceServiceStub:
     """
     ListGrants: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListGrantsRequest, _governance_service_pb2.ListGrantsResponse]
     """ListGrants reads the grants on a resource. Needs MANAGE on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
     CheckPermission: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CheckPermissionRequest, _governance_service_pb2.CheckPermissionResponse]
     """CheckPermission decides and explains: for the caller itself, or with MANAGE on the resource for anybody.
@@ -105,6 +109,11 @@ class GovernanceServiceStub:
     GetApproval: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetApprovalRequest, _governance_service_pb2.GetApprovalResponse]
     """GetApproval tells where a version stands. Needs READ_METADATA on its model.
     Errors: RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListApprovals: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListApprovalsRequest, _governance_service_pb2.ListApprovalsResponse]
+    """ListApprovals tells where versions stand that somebody reviewed and that are not deleted: those of models on which the
+    caller has READ_METADATA. Renames, moves, deletions and new policies are in it within seconds; GetApproval is exact.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     EvaluateGate: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.EvaluateGateRequest, _governance_service_pb2.EvaluateGateResponse]
     """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
@@ -131,7 +140,7 @@ class GovernanceServiceStub:
     """
     ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListAuditEntriesRequest, _governance_service_pb2.ListAuditEntriesResponse]
     """ListAuditEntries reads the audit chain in order. Needs MANAGE on the system.
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     VerifyAudit: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.VerifyAuditRequest, _governance_service_pb2.VerifyAuditResponse]
     """VerifyAudit recomputes the whole chain. Needs MANAGE on the system."""
@@ -142,6 +151,10 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
 
     A call is made with a short-lived JWT (`authorization: Bearer …`), obtained from a long-lived API token by
     ExchangeToken. What nobody granted is denied; a DENY wins over every ALLOW; owners may do everything with what they own.
+
+    Every list takes a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answers 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and resource it came with.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -162,8 +175,8 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     Errors: RESOURCE_NOT_FOUND.
     """
     ListPrincipals: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListPrincipalsRequest, _governance_service_pb2.ListPrincipalsResponse]  # type: ignore[assignment]
-    """ListPrincipals reads all principals. Any authenticated caller.
-    Errors: INVALID_FIELD.
+    """ListPrincipals reads principals. Any authenticated caller.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     CreateToken: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateTokenRequest, _governance_service_pb2.CreateTokenResponse]  # type: ignore[assignment]
     """CreateToken makes an API token: for the caller itself, or with MANAGE on the system for anybody.
@@ -172,7 +185,7 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """
     ListTokens: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListTokensRequest, _governance_service_pb2.ListTokensResponse]  # type: ignore[assignment]
     """ListTokens reads the API tokens of the caller, or with MANAGE on the system of anybody.
-    Errors: RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
     """
     RevokeToken: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.RevokeTokenRequest, _governance_service_pb2.RevokeTokenResponse]  # type: ignore[assignment]
     """RevokeToken ends an API token: one's own, or with MANAGE on the system anybody's. Repeating it is harmless.
@@ -188,7 +201,7 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """
     ListGrants: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListGrantsRequest, _governance_service_pb2.ListGrantsResponse]  # type: ignore[assignment]
     """ListGrants reads the grants on a resource. Needs MANAGE on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
     CheckPermission: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CheckPermissionRequest, _governance_service_pb2.CheckPermissionResponse]  # type: ignore[assignment]
     """CheckPermission decides and explains: for the caller itself, or with MANAGE on the resource for anybody.
@@ -213,6 +226,11 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     GetApproval: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetApprovalRequest, _governance_service_pb2.GetApprovalResponse]  # type: ignore[assignment]
     """GetApproval tells where a version stands. Needs READ_METADATA on its model.
     Errors: RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListApprovalsRequest, _governance_service_pb2.ListApprovalsResponse]  # type: ignore[assignment]
+    """ListApprovals tells where versions stand that somebody reviewed and that are not deleted: those of models on which the
+    caller has READ_METADATA. Renames, moves, deletions and new policies are in it within seconds; GetApproval is exact.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     EvaluateGate: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.EvaluateGateRequest, _governance_service_pb2.EvaluateGateResponse]  # type: ignore[assignment]
     """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
@@ -239,7 +257,7 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListAuditEntriesRequest, _governance_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
     """ListAuditEntries reads the audit chain in order. Needs MANAGE on the system.
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     VerifyAudit: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.VerifyAuditRequest, _governance_service_pb2.VerifyAuditResponse]  # type: ignore[assignment]
     """VerifyAudit recomputes the whole chain. Needs MANAGE on the system."""
@@ -249,6 +267,10 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A call is made with a short-lived JWT (`authorization: Bearer …`), obtained from a long-lived API token by
     ExchangeToken. What nobody granted is denied; a DENY wins over every ALLOW; owners may do everything with what they own.
+
+    Every list takes a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answers 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and resource it came with.
     """
 
     @_abc_1.abstractmethod
@@ -303,8 +325,8 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _governance_service_pb2.ListPrincipalsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.ListPrincipalsResponse, _abc.Awaitable[_governance_service_pb2.ListPrincipalsResponse]]:
-        """ListPrincipals reads all principals. Any authenticated caller.
-        Errors: INVALID_FIELD.
+        """ListPrincipals reads principals. Any authenticated caller.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -325,7 +347,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.ListTokensResponse, _abc.Awaitable[_governance_service_pb2.ListTokensResponse]]:
         """ListTokens reads the API tokens of the caller, or with MANAGE on the system of anybody.
-        Errors: RESOURCE_NOT_FOUND, PERMISSION_DENIED.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -365,7 +387,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.ListGrantsResponse, _abc.Awaitable[_governance_service_pb2.ListGrantsResponse]]:
         """ListGrants reads the grants on a resource. Needs MANAGE on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -429,6 +451,17 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _governance_service_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListApprovalsResponse, _abc.Awaitable[_governance_service_pb2.ListApprovalsResponse]]:
+        """ListApprovals tells where versions stand that somebody reviewed and that are not deleted: those of models on which the
+        caller has READ_METADATA. Renames, moves, deletions and new policies are in it within seconds; GetApproval is exact.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
     def EvaluateGate(
         self,
         request: _governance_service_pb2.EvaluateGateRequest,
@@ -488,7 +521,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_governance_service_pb2.ListAuditEntriesResponse]]:
         """ListAuditEntries reads the audit chain in order. Needs MANAGE on the system.
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

@@ -28,7 +28,7 @@ from modelyard.api.inference.v1 import deployment_pb2 as modelyard_dot_api_dot_i
 from modelyard.api.inference.v1 import route_pb2 as modelyard_dot_api_dot_inference_dot_v1_dot_route__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2modelyard/api/inference/v1/inference_service.proto\x12\x1amodelyard.api.inference.v1\x1a google/protobuf/field_mask.proto\x1a&modelyard/api/common/v1/resource.proto\x1a+modelyard/api/inference/v1/deployment.proto\x1a&modelyard/api/inference/v1/route.proto\"i\n\x17\x43reateDeploymentRequest\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"V\n\x18\x43reateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x15GetDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"O\n\x16ListDeploymentsRequest\x12\x0e\n\x06schema\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"o\n\x17ListDeploymentsResponse\x12;\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x17UpdateDeploymentRequest\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"V\n\x18UpdateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"5\n\x17\x44\x65leteDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"V\n\x18\x44\x65leteDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\")\n\x13ListReplicasRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"M\n\x14ListReplicasResponse\x12\x35\n\x08replicas\x18\x01 \x03(\x0b\x32#.modelyard.api.inference.v1.Replica\"2\n\x16ResolveResourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"P\n\x17ResolveResourceResponse\x12\x35\n\x05\x63hain\x18\x01 \x01(\x0b\x32&.modelyard.api.common.v1.ResourceChain\"(\n\x12WatchRoutesRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\"L\n\x13WatchRoutesResponse\x12\x35\n\x05table\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.RouteTable\"d\n\x14\x43onfirmRoutesRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x16\n\x0ehealthy_groups\x18\x03 \x03(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\"\x17\n\x15\x43onfirmRoutesResponse\"3\n\x16\x46indDeploymentsRequest\x12\x19\n\x11model_version_ids\x18\x01 \x03(\t\"Q\n\x17\x46indDeploymentsResponse\x12\x36\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32!.modelyard.api.common.v1.Resource2\xd4\t\n\x10InferenceService\x12}\n\x10\x43reateDeployment\x12\x33.modelyard.api.inference.v1.CreateDeploymentRequest\x1a\x34.modelyard.api.inference.v1.CreateDeploymentResponse\x12t\n\rGetDeployment\x12\x30.modelyard.api.inference.v1.GetDeploymentRequest\x1a\x31.modelyard.api.inference.v1.GetDeploymentResponse\x12z\n\x0fListDeployments\x12\x32.modelyard.api.inference.v1.ListDeploymentsRequest\x1a\x33.modelyard.api.inference.v1.ListDeploymentsResponse\x12}\n\x10UpdateDeployment\x12\x33.modelyard.api.inference.v1.UpdateDeploymentRequest\x1a\x34.modelyard.api.inference.v1.UpdateDeploymentResponse\x12}\n\x10\x44\x65leteDeployment\x12\x33.modelyard.api.inference.v1.DeleteDeploymentRequest\x1a\x34.modelyard.api.inference.v1.DeleteDeploymentResponse\x12q\n\x0cListReplicas\x12/.modelyard.api.inference.v1.ListReplicasRequest\x1a\x30.modelyard.api.inference.v1.ListReplicasResponse\x12z\n\x0fResolveResource\x12\x32.modelyard.api.inference.v1.ResolveResourceRequest\x1a\x33.modelyard.api.inference.v1.ResolveResourceResponse\x12z\n\x0f\x46indDeployments\x12\x32.modelyard.api.inference.v1.FindDeploymentsRequest\x1a\x33.modelyard.api.inference.v1.FindDeploymentsResponse\x12p\n\x0bWatchRoutes\x12..modelyard.api.inference.v1.WatchRoutesRequest\x1a/.modelyard.api.inference.v1.WatchRoutesResponse0\x01\x12t\n\rConfirmRoutes\x12\x30.modelyard.api.inference.v1.ConfirmRoutesRequest\x1a\x31.modelyard.api.inference.v1.ConfirmRoutesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2modelyard/api/inference/v1/inference_service.proto\x12\x1amodelyard.api.inference.v1\x1a google/protobuf/field_mask.proto\x1a&modelyard/api/common/v1/resource.proto\x1a+modelyard/api/inference/v1/deployment.proto\x1a&modelyard/api/inference/v1/route.proto\"i\n\x17\x43reateDeploymentRequest\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"V\n\x18\x43reateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x15GetDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"q\n\x16ListDeploymentsRequest\x12\x0e\n\x06schema\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"o\n\x17ListDeploymentsResponse\x12;\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x17UpdateDeploymentRequest\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"V\n\x18UpdateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"5\n\x17\x44\x65leteDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"V\n\x18\x44\x65leteDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"r\n\x13ListReplicasRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"f\n\x14ListReplicasResponse\x12\x35\n\x08replicas\x18\x01 \x03(\x0b\x32#.modelyard.api.inference.v1.Replica\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x16ResolveResourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"P\n\x17ResolveResourceResponse\x12\x35\n\x05\x63hain\x18\x01 \x01(\x0b\x32&.modelyard.api.common.v1.ResourceChain\"(\n\x12WatchRoutesRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\"L\n\x13WatchRoutesResponse\x12\x35\n\x05table\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.RouteTable\"d\n\x14\x43onfirmRoutesRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x16\n\x0ehealthy_groups\x18\x03 \x03(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\"\x17\n\x15\x43onfirmRoutesResponse\"3\n\x16\x46indDeploymentsRequest\x12\x19\n\x11model_version_ids\x18\x01 \x03(\t\"Q\n\x17\x46indDeploymentsResponse\x12\x36\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32!.modelyard.api.common.v1.Resource2\xd4\t\n\x10InferenceService\x12}\n\x10\x43reateDeployment\x12\x33.modelyard.api.inference.v1.CreateDeploymentRequest\x1a\x34.modelyard.api.inference.v1.CreateDeploymentResponse\x12t\n\rGetDeployment\x12\x30.modelyard.api.inference.v1.GetDeploymentRequest\x1a\x31.modelyard.api.inference.v1.GetDeploymentResponse\x12z\n\x0fListDeployments\x12\x32.modelyard.api.inference.v1.ListDeploymentsRequest\x1a\x33.modelyard.api.inference.v1.ListDeploymentsResponse\x12}\n\x10UpdateDeployment\x12\x33.modelyard.api.inference.v1.UpdateDeploymentRequest\x1a\x34.modelyard.api.inference.v1.UpdateDeploymentResponse\x12}\n\x10\x44\x65leteDeployment\x12\x33.modelyard.api.inference.v1.DeleteDeploymentRequest\x1a\x34.modelyard.api.inference.v1.DeleteDeploymentResponse\x12q\n\x0cListReplicas\x12/.modelyard.api.inference.v1.ListReplicasRequest\x1a\x30.modelyard.api.inference.v1.ListReplicasResponse\x12z\n\x0fResolveResource\x12\x32.modelyard.api.inference.v1.ResolveResourceRequest\x1a\x33.modelyard.api.inference.v1.ResolveResourceResponse\x12z\n\x0f\x46indDeployments\x12\x32.modelyard.api.inference.v1.FindDeploymentsRequest\x1a\x33.modelyard.api.inference.v1.FindDeploymentsResponse\x12p\n\x0bWatchRoutes\x12..modelyard.api.inference.v1.WatchRoutesRequest\x1a/.modelyard.api.inference.v1.WatchRoutesResponse0\x01\x12t\n\rConfirmRoutes\x12\x30.modelyard.api.inference.v1.ConfirmRoutesRequest\x1a\x31.modelyard.api.inference.v1.ConfirmRoutesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,37 +44,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=474
   _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=557
   _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=559
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=638
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=640
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=751
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=754
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=888
-  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_start=890
-  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_end=976
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=978
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1031
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=1033
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=1119
-  _globals['_LISTREPLICASREQUEST']._serialized_start=1121
-  _globals['_LISTREPLICASREQUEST']._serialized_end=1162
-  _globals['_LISTREPLICASRESPONSE']._serialized_start=1164
-  _globals['_LISTREPLICASRESPONSE']._serialized_end=1241
-  _globals['_RESOLVERESOURCEREQUEST']._serialized_start=1243
-  _globals['_RESOLVERESOURCEREQUEST']._serialized_end=1293
-  _globals['_RESOLVERESOURCERESPONSE']._serialized_start=1295
-  _globals['_RESOLVERESOURCERESPONSE']._serialized_end=1375
-  _globals['_WATCHROUTESREQUEST']._serialized_start=1377
-  _globals['_WATCHROUTESREQUEST']._serialized_end=1417
-  _globals['_WATCHROUTESRESPONSE']._serialized_start=1419
-  _globals['_WATCHROUTESRESPONSE']._serialized_end=1495
-  _globals['_CONFIRMROUTESREQUEST']._serialized_start=1497
-  _globals['_CONFIRMROUTESREQUEST']._serialized_end=1597
-  _globals['_CONFIRMROUTESRESPONSE']._serialized_start=1599
-  _globals['_CONFIRMROUTESRESPONSE']._serialized_end=1622
-  _globals['_FINDDEPLOYMENTSREQUEST']._serialized_start=1624
-  _globals['_FINDDEPLOYMENTSREQUEST']._serialized_end=1675
-  _globals['_FINDDEPLOYMENTSRESPONSE']._serialized_start=1677
-  _globals['_FINDDEPLOYMENTSRESPONSE']._serialized_end=1758
-  _globals['_INFERENCESERVICE']._serialized_start=1761
-  _globals['_INFERENCESERVICE']._serialized_end=2997
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=672
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=674
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=785
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=788
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=922
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_start=924
+  _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_end=1010
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=1012
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1065
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=1067
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=1153
+  _globals['_LISTREPLICASREQUEST']._serialized_start=1155
+  _globals['_LISTREPLICASREQUEST']._serialized_end=1269
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=1271
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=1373
+  _globals['_RESOLVERESOURCEREQUEST']._serialized_start=1375
+  _globals['_RESOLVERESOURCEREQUEST']._serialized_end=1425
+  _globals['_RESOLVERESOURCERESPONSE']._serialized_start=1427
+  _globals['_RESOLVERESOURCERESPONSE']._serialized_end=1507
+  _globals['_WATCHROUTESREQUEST']._serialized_start=1509
+  _globals['_WATCHROUTESREQUEST']._serialized_end=1549
+  _globals['_WATCHROUTESRESPONSE']._serialized_start=1551
+  _globals['_WATCHROUTESRESPONSE']._serialized_end=1627
+  _globals['_CONFIRMROUTESREQUEST']._serialized_start=1629
+  _globals['_CONFIRMROUTESREQUEST']._serialized_end=1729
+  _globals['_CONFIRMROUTESRESPONSE']._serialized_start=1731
+  _globals['_CONFIRMROUTESRESPONSE']._serialized_end=1754
+  _globals['_FINDDEPLOYMENTSREQUEST']._serialized_start=1756
+  _globals['_FINDDEPLOYMENTSREQUEST']._serialized_end=1807
+  _globals['_FINDDEPLOYMENTSRESPONSE']._serialized_start=1809
+  _globals['_FINDDEPLOYMENTSRESPONSE']._serialized_end=1890
+  _globals['_INFERENCESERVICE']._serialized_start=1893
+  _globals['_INFERENCESERVICE']._serialized_end=3129
 # @@protoc_insertion_point(module_scope)

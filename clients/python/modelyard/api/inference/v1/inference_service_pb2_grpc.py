@@ -31,6 +31,10 @@ class InferenceServiceStub(object):
 
     Every change is make-before-break: new replicas start, load and warm up; every gateway confirms that they are healthy and
     routed to; only then do the old ones drain and stop.
+
+    Lists take a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answer 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and parent it came with.
     """
 
     def __init__(self, channel):
@@ -97,6 +101,10 @@ class InferenceServiceServicer(object):
 
     Every change is make-before-break: new replicas start, load and warm up; every gateway confirms that they are healthy and
     routed to; only then do the old ones drain and stop.
+
+    Lists take a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answer 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and parent it came with.
     """
 
     def CreateDeployment(self, request, context):
@@ -119,7 +127,7 @@ class InferenceServiceServicer(object):
 
     def ListDeployments(self, request, context):
         """ListDeployments reads the deployments of a schema, or all, on which the caller has READ_METADATA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +153,7 @@ class InferenceServiceServicer(object):
 
     def ListReplicas(self, request, context):
         """ListReplicas reads the replicas of a deployment. Needs READ_METADATA on it.
-        Errors: RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,6 +258,10 @@ class InferenceService(object):
 
     Every change is make-before-break: new replicas start, load and warm up; every gateway confirms that they are healthy and
     routed to; only then do the old ones drain and stop.
+
+    Lists take a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answer 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and parent it came with.
     """
 
     @staticmethod

@@ -32,6 +32,10 @@ class InferenceServiceStub:
 
     Every change is make-before-break: new replicas start, load and warm up; every gateway confirms that they are healthy and
     routed to; only then do the old ones drain and stop.
+
+    Lists take a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answer 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and parent it came with.
     """
 
     @_typing.overload
@@ -50,7 +54,7 @@ class InferenceServiceStub:
     """
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListDeploymentsRequest, _inference_service_pb2.ListDeploymentsResponse]
     """ListDeployments reads the deployments of a schema, or all, on which the caller has READ_METADATA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
     """
     UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.UpdateDeploymentRequest, _inference_service_pb2.UpdateDeploymentResponse]
     """UpdateDeployment changes the fields named in the mask and returns at once; watch its state. Needs DEPLOY on it and on
@@ -64,7 +68,7 @@ class InferenceServiceStub:
     """
     ListReplicas: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListReplicasRequest, _inference_service_pb2.ListReplicasResponse]
     """ListReplicas reads the replicas of a deployment. Needs READ_METADATA on it.
-    Errors: RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     ResolveResource: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ResolveResourceRequest, _inference_service_pb2.ResolveResourceResponse]
     """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
@@ -89,6 +93,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     Every change is make-before-break: new replicas start, load and warm up; every gateway confirms that they are healthy and
     routed to; only then do the old ones drain and stop.
+
+    Lists take a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answer 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and parent it came with.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -104,7 +112,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """
     ListDeployments: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListDeploymentsRequest, _inference_service_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     """ListDeployments reads the deployments of a schema, or all, on which the caller has READ_METADATA.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
     """
     UpdateDeployment: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.UpdateDeploymentRequest, _inference_service_pb2.UpdateDeploymentResponse]  # type: ignore[assignment]
     """UpdateDeployment changes the fields named in the mask and returns at once; watch its state. Needs DEPLOY on it and on
@@ -118,7 +126,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """
     ListReplicas: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListReplicasRequest, _inference_service_pb2.ListReplicasResponse]  # type: ignore[assignment]
     """ListReplicas reads the replicas of a deployment. Needs READ_METADATA on it.
-    Errors: RESOURCE_NOT_FOUND.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     ResolveResource: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ResolveResourceRequest, _inference_service_pb2.ResolveResourceResponse]  # type: ignore[assignment]
     """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
@@ -142,6 +150,10 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every change is make-before-break: new replicas start, load and warm up; every gateway confirms that they are healthy and
     routed to; only then do the old ones drain and stop.
+
+    Lists take a `filter` and an `order_by` in the language of docs/filters.md (INVALID_FIELD with the column of a mistake,
+    LIMIT_EXCEEDED), and answer 50 rows by default and 1,000 at most, only rows the caller may see, complete. A `page_token`
+    counts only with the filter, order and parent it came with.
     """
 
     @_abc_1.abstractmethod
@@ -173,7 +185,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.ListDeploymentsResponse, _abc.Awaitable[_inference_service_pb2.ListDeploymentsResponse]]:
         """ListDeployments reads the deployments of a schema, or all, on which the caller has READ_METADATA.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -205,7 +217,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.ListReplicasResponse, _abc.Awaitable[_inference_service_pb2.ListReplicasResponse]]:
         """ListReplicas reads the replicas of a deployment. Needs READ_METADATA on it.
-        Errors: RESOURCE_NOT_FOUND.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

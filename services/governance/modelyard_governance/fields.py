@@ -1,0 +1,95 @@
+"""What each list of governance can be filtered and ordered by; docs/filters.md has a table of it, made from here."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+
+from modelyard_governance.models import ApprovalState
+from modelyard_governance.tables import audit, grants, principals, reviews, standings, tokens
+from modelyard_kit.access import Effect, Privilege, ResourceType
+from modelyard_kit.filters import AnyField, Field, FieldType, ListFields, SetField
+
+
+def _text(column: object) -> Field:
+    return Field(FieldType.TEXT, column, required=True)  # type: ignore[arg-type]
+
+
+PRINCIPALS = ListFields(
+    {
+        "name": _text(principals.c.name),
+        "id": _text(principals.c.id),
+        "kind": Field(
+            FieldType.ENUM,
+            func.upper(principals.c.kind),
+            ("USER", "SERVICE_ACCOUNT", "SERVICE"),
+            required=True,
+        ),
+        "display_name": _text(principals.c.display_name),
+        "create_time": Field(FieldType.TIMESTAMP, principals.c.create_time, required=True),
+    },
+    unique="name",
+)
+
+TOKENS = ListFields(
+    {
+        "id": _text(tokens.c.id),
+        "description": _text(tokens.c.description),
+        "create_time": Field(FieldType.TIMESTAMP, tokens.c.create_time, required=True),
+        "expire_time": Field(FieldType.TIMESTAMP, tokens.c.expire_time),
+        "revoke_time": Field(FieldType.TIMESTAMP, tokens.c.revoke_time),
+    },
+    unique="id",
+)
+
+GRANTS = ListFields(
+    {
+        "id": _text(grants.c.id),
+        "principal": _text(principals.c.name),
+        "principal_id": _text(grants.c.principal_id),
+        "privilege": Field(FieldType.ENUM, grants.c.privilege, tuple(Privilege), required=True),
+        "effect": Field(FieldType.ENUM, grants.c.effect, tuple(Effect), required=True),
+        "create_time": Field(FieldType.TIMESTAMP, grants.c.create_time, required=True),
+    },
+    unique="id",
+)
+
+APPROVALS = ListFields(
+    {
+        "id": _text(standings.c.version_id),
+        "model_version": _text(standings.c.name),
+        "model": _text(func.split_part(standings.c.name, "/", 1)),
+        "state": Field(FieldType.ENUM, standings.c.state, tuple(ApprovalState), required=True),
+        "approvals": Field(FieldType.INTEGER, standings.c.approvals, required=True),
+        "required_approvals": Field(FieldType.INTEGER, standings.c.required_approvals, required=True),
+        "author_id": _text(standings.c.author_id),
+        "reviewer": SetField(
+            select(reviews.c.reviewer_name).where(reviews.c.version_id == standings.c.version_id)
+        ),
+        "review_time": Field(FieldType.TIMESTAMP, standings.c.review_time, required=True),
+    },
+    unique="id",
+)
+
+_AUDIT: dict[str, AnyField] = {
+    "sequence": Field(FieldType.INTEGER, audit.c.sequence, required=True),
+    "id": _text(audit.c.event_id),
+    "type": _text(audit.c.type),
+    "time": Field(FieldType.TIMESTAMP, audit.c.time, required=True),
+    "actor": _text(audit.c.actor),
+    "actor_id": _text(audit.c.actor_id),
+    "resource": _text(audit.c.resource),
+    "resource_id": _text(audit.c.resource_id),
+    "resource_type": Field(FieldType.ENUM, audit.c.resource_type, tuple(ResourceType), required=True),
+    "request_id": _text(audit.c.request_id),
+}
+# A chain has the order of its links and no other.
+AUDIT = ListFields(_AUDIT, unique="sequence", orders=("sequence",))
+
+LISTS = {
+    "ListPrincipals": PRINCIPALS,
+    "ListTokens": TOKENS,
+    "ListGrants": GRANTS,
+    "ListApprovals": APPROVALS,
+    "ListAuditEntries": AUDIT,
+}
+"""Fields of each list, by its RPC."""

@@ -1,0 +1,77 @@
+"""Every list of the client and of the command line takes `filter` and `order_by`, and sends them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from modelyard import Client, contexts
+from modelyard.contexts import Context
+
+from .fake import MODULES, Fake
+from .test_cli import modelyard
+
+MODEL, VERSION = "prod.ml.iris", "prod.ml.iris/1"
+LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    "ListCatalogs": (lambda c, **asked: c.catalogs.list(**asked).collect(), ("catalogs", "list")),
+    "ListSchemas": (
+        lambda c, **asked: c.schemas.list("prod", **asked).collect(),
+        ("schemas", "list", "prod"),
+    ),
+    "ListModels": (
+        lambda c, **asked: c.models.list("prod.ml", **asked).collect(),
+        ("models", "list", "prod.ml"),
+    ),
+    "ListModelVersions": (
+        lambda c, **asked: c.versions.list(MODEL, **asked).collect(),
+        ("versions", "list", MODEL),
+    ),
+    "ListAliasHistory": (
+        lambda c, **asked: c.aliases.history(MODEL, **asked).collect(),
+        ("aliases", "history", MODEL),
+    ),
+    "ListFiles": (
+        lambda c, **asked: c.artifacts.list_files(VERSION, **asked).collect(),
+        ("artifacts", "list", VERSION),
+    ),
+    "ListPrincipals": (lambda c, **asked: c.principals.list(**asked).collect(), ("principals", "list")),
+    "ListTokens": (lambda c, **asked: c.tokens.list(**asked).collect(), ("tokens", "list")),
+    "ListGrants": (lambda c, **asked: c.grants.list("prod", **asked).collect(), ("grants", "list", "prod")),
+    "ListApprovals": (lambda c, **asked: c.approvals.list(**asked).collect(), ("approvals", "list")),
+    "ListAuditEntries": (lambda c, **asked: c.audit.list(**asked).collect(), ("audit", "list")),
+    "ListDeployments": (lambda c, **asked: c.deployments.list(**asked).collect(), ("deployments", "list")),
+    "ListReplicas": (
+        lambda c, **asked: c.deployments.replicas(MODEL, **asked),
+        ("deployments", "replicas", MODEL),
+    ),
+}
+FIXED_ORDER = {"ListAliasHistory"}
+EACH_LIST = pytest.mark.parametrize("rpc", sorted(LISTS))
+
+
+def test_these_are_all_lists() -> None:
+    services = (service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values())
+    methods = (method.name for service in services for method in service.methods)
+    assert {name for name in methods if name.startswith("List")} == set(LISTS)
+
+
+def asked(rpc: str) -> dict[str, str]:
+    return {"filter": "a = 'b'"} | ({} if rpc in FIXED_ORDER else {"order_by": "a desc"})
+
+
+@EACH_LIST
+def test_the_client_sends_filter_and_order(rpc: str, fake: Fake, client: Client) -> None:
+    LISTS[rpc][0](client, **asked(rpc))
+    (request,) = fake.requests(rpc)
+    assert {name: getattr(request, name) for name in asked(rpc)} == asked(rpc)
+
+
+@EACH_LIST
+def test_the_command_line_sends_filter_and_order(rpc: str, fake: Fake) -> None:
+    contexts.save("test", Context(fake.target, "secret"))
+    options = [text for name, value in asked(rpc).items() for text in (f"--{name.replace('_', '-')}", value)]
+    assert modelyard(*LISTS[rpc][1], *options).exit_code == 0
+    (request,) = fake.requests(rpc)
+    assert {name: getattr(request, name) for name in asked(rpc)} == asked(rpc)
