@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
+import signal
 from collections.abc import Callable
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -48,6 +49,8 @@ WORK = Path(".work/bench")
 def main() -> None:
     """Run the benchmark, print what it found, and keep it."""
     arguments = _arguments()
+    # Whoever ends it gets what Ctrl-C gets: every server is stopped.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     # A process of its own asks: what it does must not be done by the event loop that supervises the servers.
     with multiprocessing.get_context("spawn").Pool(1) as pool, Progress(*columns) as progress:
