@@ -121,6 +121,8 @@ async def mlflow(
     command = [
         *(str(python), "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1"),
         *("--port", str(port), "--workers", str(WORKERS), "--default-artifact-root", str(here.home.cache)),
+        # A worker that takes more than five seconds to start, as on a busy machine, would be killed and started again for ever.
+        *("--uvicorn-opts", "--timeout-worker-healthcheck 120"),
     ]
     environment = {
         **os.environ,

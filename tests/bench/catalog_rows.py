@@ -273,8 +273,16 @@ def _aliases() -> dict[str, tuple[dict[str, str], str]]:
 def _lineage() -> dict[str, tuple[dict[str, str], str]]:
     """Every tenth version was trained on one of a thousand data sets."""
     node = "md5('dataset ' || g / 10 % 1000)::uuid"
-    nodes = {"id": "id", "kind": "kind", "name": "name", "version": "''", "digest": "''"}
-    nodes |= dict.fromkeys(("owner_id", "schema_id", "delete_time"), "NULL")
+    nodes = {
+        "id": "id",
+        "kind": "kind",
+        "name": "name",
+        "version": "''",
+        "digest": "''",
+        "owner_id": "NULL",
+        "schema_id": "NULL",
+        "delete_time": "NULL",
+    }
     sources = """(
         SELECT md5('dataset ' || n)::uuid AS id, 'DATASET' AS kind, 'dataset-' || n AS name
         FROM generate_series(0, 999) n
@@ -285,7 +293,8 @@ def _lineage() -> dict[str, tuple[dict[str, str], str]]:
         "target_id": "id",
         "relation": "'trained_on'",
         "target_kind": "'MODEL_VERSION'",
-        **dict.fromkeys(("anchor_type", "anchor_id"), "NULL"),
+        "anchor_type": "NULL",
+        "anchor_id": "NULL",
         **_ACTOR,
         "create_time": "at",
     }

@@ -413,6 +413,9 @@ async def test_migration_notes_what_answers_already(rig: Rig) -> None:
         for group in groups:
             await rig.store.insert_group(connection, group)
         await connection.execute(sa.text("DROP TABLE lineage_notes"))
+        later = "deployments_order, deployments_order_in_schema, deployments_name, replicas_order"
+        await connection.execute(sa.text(f"DROP INDEX {later}"))
+        await connection.execute(sa.text("CREATE INDEX deployments_page ON deployments (schema_id, id)"))
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
 
     await rig.db.in_tx(as_before)
