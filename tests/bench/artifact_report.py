@@ -45,11 +45,11 @@ class Results:
         return statistics.median(found) if found else None
 
     def ratio(self, theirs: str, ours: str) -> float | None:
-        """How many times faster ours is, round by round, as a median."""
+        """How many times faster ours is, round by round, as a median; MLflow has the first round only."""
         first, second = self.seconds.get(theirs), self.seconds.get(ours)
         if not first or not second:
             return None
-        return statistics.median(one / other for one, other in zip(first, second, strict=True))
+        return statistics.median(one / other for one, other in zip(first, second, strict=False))
 
 
 @dataclass(frozen=True)
