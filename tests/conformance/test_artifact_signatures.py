@@ -52,8 +52,8 @@ def trust(service: ArtifactService, key: Key) -> None:
 
 
 async def listed(service: ArtifactService, digest: str) -> list[Any]:
-    request = pb.ListSignaturesRequest(digest=digest, model=MODEL)
-    return list((await service.client().call("ListSignatures", request)).signatures)
+    request = pb.CheckSignaturesRequest(digest=digest, model=MODEL)
+    return list((await service.client().call("CheckSignatures", request)).signatures)
 
 
 async def add(service: ArtifactService, digest: str, bundle: str, model: str = MODEL) -> Any:
@@ -142,3 +142,12 @@ async def test_at_most_so_many(service: ArtifactService, key: Key) -> None:
         await add(service, digest, signed(key))  # each has other random numbers inside
     with pytest.raises(LimitExceeded):
         await add(service, digest, signed(key))
+
+
+async def test_at_most_so_large(service: ArtifactService) -> None:
+    digest = await service.client().upload(FILES)
+    most = LIMITS["signature_bytes"].maximum
+    with pytest.raises(SignatureInvalid):  # looked at, and none
+        await add(service, digest, "x" * most)
+    with pytest.raises(LimitExceeded):
+        await add(service, digest, "x" * (most + 1))

@@ -47,7 +47,7 @@ async def create(caller: Any, name: str, pem: str, **where: Any) -> TrustRoot:
 
 
 async def names(caller: Any, **where: Any) -> list[str]:
-    return [root.name for root in (await caller("ListTrustRoots", **where)).trust_roots]
+    return [root.name for root in (await caller("FindTrustRoots", **where)).trust_roots]
 
 
 async def test_they_count_on_everything_inside(running_stack: Stack, key: Key, tmp_path: Path) -> None:

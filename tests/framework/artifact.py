@@ -119,11 +119,11 @@ class FakeGovernance:
     def __init__(self) -> None:
         self.trust_roots: list[TrustRoot] = []
 
-    async def ListTrustRoots(
-        self, request: governance_pb.ListTrustRootsRequest
-    ) -> governance_pb.ListTrustRootsResponse:
+    async def FindTrustRoots(
+        self, request: governance_pb.FindTrustRootsRequest
+    ) -> governance_pb.FindTrustRootsResponse:
         """Answer them."""
-        return governance_pb.ListTrustRootsResponse(trust_roots=self.trust_roots)
+        return governance_pb.FindTrustRootsResponse(trust_roots=self.trust_roots)
 
 
 class FakePeers:

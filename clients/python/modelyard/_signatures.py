@@ -66,6 +66,6 @@ class AsyncSignatures(Namespace):
         """The signatures of a version's artifact, oldest first, with whether they are trusted now."""
         name = version_reference(reference)
         digest = await AsyncArtifacts(self._connection).digest_of(name)
-        request = pb.ListSignaturesRequest(digest=digest, model=parse_version_reference(name).model)
-        answer = await self._connection.call(self._connection.artifact.ListSignatures, request, timeout=60.0)
+        request = pb.CheckSignaturesRequest(digest=digest, model=parse_version_reference(name).model)
+        answer = await self._connection.call(self._connection.artifact.CheckSignatures, request, timeout=60.0)
         return tuple(rows(ArtifactSignature, answer.signatures))

@@ -49,8 +49,8 @@ class AsyncTrustRoots(Namespace):
 
     async def list(self, resource: str = "") -> tuple[TrustRoot, ...]:
         """The trust roots that count for a resource: its own first, then those of what contains it."""
-        request = pb.ListTrustRootsRequest(resource_type=_kind(resource), resource=resource)
-        answer = await self._connection.call(self._connection.governance.ListTrustRoots, request)
+        request = pb.FindTrustRootsRequest(resource_type=_kind(resource), resource=resource)
+        answer = await self._connection.call(self._connection.governance.FindTrustRoots, request)
         return tuple(rows(TrustRoot, answer.trust_roots))
 
 

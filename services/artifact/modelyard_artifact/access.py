@@ -42,7 +42,7 @@ def access_table(catalog: CatalogPeer) -> AccessTable:
         "GetInspection": Requires(Privilege.READ_METADATA, model),
         "InspectArtifact": Requires(Privilege.EDIT, model),
         "AddSignature": Requires(Privilege.CREATE_VERSION, model),
-        "ListSignatures": Requires(Privilege.READ_METADATA, model),
+        "CheckSignatures": Requires(Privilege.READ_METADATA, model),
         "GetSbom": Requires(Privilege.READ_ARTIFACT, version),
         "GetStorageStatistics": Requires(Privilege.MANAGE, system),
         "VerifyBlobs": Requires(Privilege.MANAGE, system),

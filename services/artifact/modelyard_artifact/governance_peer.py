@@ -26,9 +26,9 @@ class GovernancePeer:
             NotFound: there is no such model.
             PeerUnavailable: governance does not answer.
         """
-        request = governance_service_pb2.ListTrustRootsRequest(
+        request = governance_service_pb2.FindTrustRootsRequest(
             resource_type=resource_type_to_proto(ResourceType.MODEL), resource=model
         )
-        answer = await self._peers.call(self._peers.governance.ListTrustRoots, request)
+        answer = await self._peers.call(self._peers.governance.FindTrustRoots, request)
         certificate = trust_pb2.TrustRoot.KIND_CERTIFICATE
         return [Root(root.name, root.pem, root.kind == certificate) for root in answer.trust_roots]

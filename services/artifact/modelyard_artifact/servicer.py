@@ -150,12 +150,12 @@ class ArtifactServicer(ArtifactServiceServicer):
         signature = await self._signatures.add(current_call(), command)
         return pb.AddSignatureResponse(signature=signature_messages.signature_to_proto(signature))
 
-    async def ListSignatures(
-        self, request: pb.ListSignaturesRequest, context: Any
-    ) -> pb.ListSignaturesResponse:
+    async def CheckSignatures(
+        self, request: pb.CheckSignaturesRequest, context: Any
+    ) -> pb.CheckSignaturesResponse:
         digest, model = messages.parse_digest(request.digest), messages.parse_model(request.model)
         found = await self._signatures.of_artifact(digest, model)
-        return pb.ListSignaturesResponse(signatures=map(signature_messages.signature_to_proto, found))
+        return pb.CheckSignaturesResponse(signatures=map(signature_messages.signature_to_proto, found))
 
     async def GetSbom(self, request: pb.GetSbomRequest, context: Any) -> pb.GetSbomResponse:
         document = await self._artifacts.sbom(messages.parse_version(request.model_version))

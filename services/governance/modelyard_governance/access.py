@@ -62,7 +62,7 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "EvaluateGate": SERVICES,
         "CreateTrustRoot": Requires(Privilege.MANAGE, trusted),
         "DeleteTrustRoot": Requires(Privilege.MANAGE, trusted),
-        "ListTrustRoots": Requires(Privilege.READ_METADATA, trusted),
+        "FindTrustRoots": Requires(Privilege.READ_METADATA, trusted),
         "RecordEvents": SERVICES,
         "ListAuditEntries": Requires(Privilege.MANAGE, system),
         "VerifyAudit": Requires(Privilege.MANAGE, system),

@@ -179,7 +179,7 @@ _OnGrantable = (
     pb.CreateGrantRequest | pb.DeleteGrantRequest | pb.ListGrantsRequest | pb.CheckPermissionRequest
 )
 _OnPoliced = pb.SetApprovalPolicyRequest | pb.GetApprovalPolicyRequest
-_OnTrusted = pb.CreateTrustRootRequest | pb.DeleteTrustRootRequest | pb.ListTrustRootsRequest
+_OnTrusted = pb.CreateTrustRootRequest | pb.DeleteTrustRootRequest | pb.FindTrustRootsRequest
 
 
 def parse_grantable(request: _OnGrantable) -> tuple[ResourceType, str]:

@@ -149,11 +149,11 @@ class GovernanceServicer(GovernanceServiceServicer):
         deleted = await self._trust_roots.delete(current_call(), *messages.parse_trusted(request), name)
         return pb.DeleteTrustRootResponse(deleted=deleted)
 
-    async def ListTrustRoots(
-        self, request: pb.ListTrustRootsRequest, context: Any
-    ) -> pb.ListTrustRootsResponse:
+    async def FindTrustRoots(
+        self, request: pb.FindTrustRootsRequest, context: Any
+    ) -> pb.FindTrustRootsResponse:
         found = await self._trust_roots.applying(*messages.parse_trusted(request))
-        return pb.ListTrustRootsResponse(trust_roots=map(answers.trust_root_out, found))
+        return pb.FindTrustRootsResponse(trust_roots=map(answers.trust_root_out, found))
 
     async def RecordEvents(self, request: pb.RecordEventsRequest, context: Any) -> pb.RecordEventsResponse:
         await self._audit.record(messages.parse_events(request))

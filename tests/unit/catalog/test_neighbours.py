@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.api.artifact.v1.artifact_service_pb2 import GetArtifactRequest, GetArtifactResponse
+from modelyard.api.artifact.v1.artifact_service_pb2 import AcquireReferenceRequest, AcquireReferenceResponse
 from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest, EvaluateGateResponse
 from modelyard.api.inference.v1.inference_service_pb2 import (
     FindDeploymentsRequest,
@@ -26,6 +26,7 @@ from modelyard_kit.errors import DomainError, InvalidField, NotFound, PeerUnavai
 from modelyard_kit.protos import chain_to_proto
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+IRIS = Link(ResourceType.MODEL, "model", "prod.ml.iris", "owner")
 VERSION = ModelVersion(
     id="version",
     name="prod.ml.iris/2",
@@ -35,7 +36,7 @@ VERSION = ModelVersion(
     revision=1,
     create_time=NOW,
     update_time=NOW,
-    parents=(Link(ResourceType.MODEL, "model", "prod.ml.iris", "owner"), SYSTEM),
+    parents=(IRIS, SYSTEM),
     number=2,
     state=VersionState.READY,
     state_message="",
@@ -56,7 +57,7 @@ class FakePeers:
     def __init__(self, answer: object) -> None:
         self.answer = answer
         self.asked: list[Any] = []
-        self.artifact = SimpleNamespace(GetArtifact="GetArtifact")
+        self.artifact = SimpleNamespace(AcquireReference="AcquireReference")
         self.governance = SimpleNamespace(EvaluateGate="EvaluateGate")
         self.inference = SimpleNamespace(
             FindDeployments="FindDeployments",
@@ -77,15 +78,18 @@ def build(kind: Callable[[Any], Any], answer: object) -> tuple[Any, FakePeers]:
 
 
 async def test_committed_artifact_is_accepted() -> None:
-    service, peers = build(ArtifactService, GetArtifactResponse())
-    await service.require("sha256:ab", "prod.ml.iris")
-    assert peers.asked == [("GetArtifact", GetArtifactRequest(digest="sha256:ab", model="prod.ml.iris"))]
+    service, peers = build(ArtifactService, AcquireReferenceResponse())
+    await service.acquire("sha256:ab", IRIS, "v", source_model_id="m")
+    asked = AcquireReferenceRequest(
+        digest="sha256:ab", model_id="model", model_version_id="v", source_model_id="m"
+    )
+    assert peers.asked == [("AcquireReference", asked)]
 
 
 async def test_unknown_artifact_is_a_mistake_in_the_request() -> None:
     service, _ = build(ArtifactService, NotFound("artifact", "sha256:ab"))
     with pytest.raises(InvalidField, match="commit an upload for this model first") as caught:
-        await service.require("sha256:ab", "prod.ml.iris")
+        await service.acquire("sha256:ab", IRIS, "v")
     assert caught.value.metadata == {"field": "artifact_digest"}
 
 

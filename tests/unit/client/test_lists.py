@@ -34,7 +34,11 @@ LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     ),
     "ListFiles": (
         lambda c, **asked: c.artifacts.list_files(VERSION, **asked).collect(),
-        ("artifacts", "list", VERSION),
+        ("artifacts", "files", VERSION),
+    ),
+    "ListArtifacts": (
+        lambda c, **asked: c.artifacts.list(MODEL, **asked).collect(),
+        ("artifacts", "list", MODEL),
     ),
     "ListPrincipals": (lambda c, **asked: c.principals.list(**asked).collect(), ("principals", "list")),
     "ListTokens": (lambda c, **asked: c.tokens.list(**asked).collect(), ("tokens", "list")),

@@ -998,8 +998,8 @@ class AddSignatureResponse(_message.Message):
 Global___AddSignatureResponse: _TypeAlias = AddSignatureResponse  # noqa: Y015
 
 @_typing.final
-class ListSignaturesRequest(_message.Message):
-    """ListSignaturesRequest names an artifact and a model it belongs to."""
+class CheckSignaturesRequest(_message.Message):
+    """CheckSignaturesRequest names an artifact and a model it belongs to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1021,11 +1021,11 @@ class ListSignaturesRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListSignaturesRequest: _TypeAlias = ListSignaturesRequest  # noqa: Y015
+Global___CheckSignaturesRequest: _TypeAlias = CheckSignaturesRequest  # noqa: Y015
 
 @_typing.final
-class ListSignaturesResponse(_message.Message):
-    """ListSignaturesResponse holds the signatures."""
+class CheckSignaturesResponse(_message.Message):
+    """CheckSignaturesResponse holds the signatures."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1045,7 +1045,7 @@ class ListSignaturesResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListSignaturesResponse: _TypeAlias = ListSignaturesResponse  # noqa: Y015
+Global___CheckSignaturesResponse: _TypeAlias = CheckSignaturesResponse  # noqa: Y015
 
 @_typing.final
 class GetSbomRequest(_message.Message):

@@ -123,10 +123,10 @@ class ArtifactServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureResponse.FromString,
                 _registered_method=True)
-        self.ListSignatures = channel.unary_unary(
-                '/modelyard.api.artifact.v1.ArtifactService/ListSignatures',
-                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesRequest.SerializeToString,
-                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesResponse.FromString,
+        self.CheckSignatures = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/CheckSignatures',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CheckSignaturesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CheckSignaturesResponse.FromString,
                 _registered_method=True)
         self.GetSbom = channel.unary_unary(
                 '/modelyard.api.artifact.v1.ArtifactService/GetSbom',
@@ -311,8 +311,8 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListSignatures(self, request, context):
-        """ListSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
+    def CheckSignatures(self, request, context):
+        """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
         Needs READ_METADATA on the model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
@@ -451,10 +451,10 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureResponse.SerializeToString,
             ),
-            'ListSignatures': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListSignatures,
-                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesRequest.FromString,
-                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesResponse.SerializeToString,
+            'CheckSignatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckSignatures,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CheckSignaturesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CheckSignaturesResponse.SerializeToString,
             ),
             'GetSbom': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSbom,
@@ -956,7 +956,7 @@ class ArtifactService(object):
             _registered_method=True)
 
     @staticmethod
-    def ListSignatures(request,
+    def CheckSignatures(request,
             target,
             options=(),
             channel_credentials=None,
@@ -969,9 +969,9 @@ class ArtifactService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelyard.api.artifact.v1.ArtifactService/ListSignatures',
-            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesRequest.SerializeToString,
-            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.ListSignaturesResponse.FromString,
+            '/modelyard.api.artifact.v1.ArtifactService/CheckSignatures',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CheckSignaturesRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CheckSignaturesResponse.FromString,
             options,
             channel_credentials,
             insecure,

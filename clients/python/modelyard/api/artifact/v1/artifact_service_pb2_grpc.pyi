@@ -118,8 +118,8 @@ class ArtifactServiceStub:
     Needs CREATE_VERSION on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, SIGNATURE_INVALID, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
-    ListSignatures: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.ListSignaturesRequest, _artifact_service_pb2.ListSignaturesResponse]
-    """ListSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
+    CheckSignatures: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CheckSignaturesRequest, _artifact_service_pb2.CheckSignaturesResponse]
+    """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
     Needs READ_METADATA on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
@@ -236,8 +236,8 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     Needs CREATE_VERSION on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, SIGNATURE_INVALID, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
-    ListSignatures: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.ListSignaturesRequest, _artifact_service_pb2.ListSignaturesResponse]  # type: ignore[assignment]
-    """ListSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
+    CheckSignatures: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CheckSignaturesRequest, _artifact_service_pb2.CheckSignaturesResponse]  # type: ignore[assignment]
+    """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
     Needs READ_METADATA on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
@@ -455,12 +455,12 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ListSignatures(
+    def CheckSignatures(
         self,
-        request: _artifact_service_pb2.ListSignaturesRequest,
+        request: _artifact_service_pb2.CheckSignaturesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_artifact_service_pb2.ListSignaturesResponse, _abc.Awaitable[_artifact_service_pb2.ListSignaturesResponse]]:
-        """ListSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
+    ) -> _typing.Union[_artifact_service_pb2.CheckSignaturesResponse, _abc.Awaitable[_artifact_service_pb2.CheckSignaturesResponse]]:
+        """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
         Needs READ_METADATA on the model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """

@@ -1418,8 +1418,8 @@ class DeleteTrustRootResponse(_message.Message):
 Global___DeleteTrustRootResponse: _TypeAlias = DeleteTrustRootResponse  # noqa: Y015
 
 @_typing.final
-class ListTrustRootsRequest(_message.Message):
-    """ListTrustRootsRequest names a resource."""
+class FindTrustRootsRequest(_message.Message):
+    """FindTrustRootsRequest names a resource."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1441,11 +1441,11 @@ class ListTrustRootsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListTrustRootsRequest: _TypeAlias = ListTrustRootsRequest  # noqa: Y015
+Global___FindTrustRootsRequest: _TypeAlias = FindTrustRootsRequest  # noqa: Y015
 
 @_typing.final
-class ListTrustRootsResponse(_message.Message):
-    """ListTrustRootsResponse holds trust roots."""
+class FindTrustRootsResponse(_message.Message):
+    """FindTrustRootsResponse holds trust roots."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1465,4 +1465,4 @@ class ListTrustRootsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListTrustRootsResponse: _TypeAlias = ListTrustRootsResponse  # noqa: Y015
+Global___FindTrustRootsResponse: _TypeAlias = FindTrustRootsResponse  # noqa: Y015

@@ -152,10 +152,10 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootResponse.FromString,
                 _registered_method=True)
-        self.ListTrustRoots = channel.unary_unary(
-                '/modelyard.api.governance.v1.GovernanceService/ListTrustRoots',
-                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsRequest.SerializeToString,
-                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsResponse.FromString,
+        self.FindTrustRoots = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/FindTrustRoots',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.FindTrustRootsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.FindTrustRootsResponse.FromString,
                 _registered_method=True)
         self.RecordEvents = channel.unary_unary(
                 '/modelyard.api.governance.v1.GovernanceService/RecordEvents',
@@ -363,8 +363,8 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListTrustRoots(self, request, context):
-        """ListTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
+    def FindTrustRoots(self, request, context):
+        """FindTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
         Needs READ_METADATA on it.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
@@ -508,10 +508,10 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteTrustRootResponse.SerializeToString,
             ),
-            'ListTrustRoots': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListTrustRoots,
-                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsRequest.FromString,
-                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsResponse.SerializeToString,
+            'FindTrustRoots': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindTrustRoots,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.FindTrustRootsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.FindTrustRootsResponse.SerializeToString,
             ),
             'RecordEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordEvents,
@@ -1142,7 +1142,7 @@ class GovernanceService(object):
             _registered_method=True)
 
     @staticmethod
-    def ListTrustRoots(request,
+    def FindTrustRoots(request,
             target,
             options=(),
             channel_credentials=None,
@@ -1155,9 +1155,9 @@ class GovernanceService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelyard.api.governance.v1.GovernanceService/ListTrustRoots',
-            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsRequest.SerializeToString,
-            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListTrustRootsResponse.FromString,
+            '/modelyard.api.governance.v1.GovernanceService/FindTrustRoots',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.FindTrustRootsRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.FindTrustRootsResponse.FromString,
             options,
             channel_credentials,
             insecure,

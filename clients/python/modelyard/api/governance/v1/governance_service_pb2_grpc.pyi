@@ -129,8 +129,8 @@ class GovernanceServiceStub:
     Needs MANAGE on the resource.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
-    ListTrustRoots: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListTrustRootsRequest, _governance_service_pb2.ListTrustRootsResponse]
-    """ListTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
+    FindTrustRoots: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.FindTrustRootsRequest, _governance_service_pb2.FindTrustRootsResponse]
+    """FindTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
     Needs READ_METADATA on it.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
@@ -246,8 +246,8 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     Needs MANAGE on the resource.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
-    ListTrustRoots: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListTrustRootsRequest, _governance_service_pb2.ListTrustRootsResponse]  # type: ignore[assignment]
-    """ListTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
+    FindTrustRoots: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.FindTrustRootsRequest, _governance_service_pb2.FindTrustRootsResponse]  # type: ignore[assignment]
+    """FindTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
     Needs READ_METADATA on it.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
@@ -494,12 +494,12 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ListTrustRoots(
+    def FindTrustRoots(
         self,
-        request: _governance_service_pb2.ListTrustRootsRequest,
+        request: _governance_service_pb2.FindTrustRootsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_governance_service_pb2.ListTrustRootsResponse, _abc.Awaitable[_governance_service_pb2.ListTrustRootsResponse]]:
-        """ListTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
+    ) -> _typing.Union[_governance_service_pb2.FindTrustRootsResponse, _abc.Awaitable[_governance_service_pb2.FindTrustRootsResponse]]:
+        """FindTrustRoots reads the trust roots that count for a resource: its own and those of what contains it.
         Needs READ_METADATA on it.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
