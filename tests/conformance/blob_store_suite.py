@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 from abc import ABC, abstractmethod
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -182,6 +183,48 @@ class BlobStoreSuite(ABC):
             *(send(store, f"u{number}", blob, data, piece=CHUNK_BYTES) for number in range(4))
         )
         assert await read(store, blob) == data
+
+    @pytest.mark.parametrize("count", [1, 3, 20])
+    async def test_small_blobs_come_together(self, store: BlobStore, count: int) -> None:
+        contents = {blob: data for data, blob in (content(size, seed=size) for size in range(count))}
+        await store.put_whole("u1", contents)
+        await store.put_whole("u2", contents)  # what is there already is harmless
+        for blob, data in contents.items():
+            assert await store.size(blob.sha256) == blob.size
+            assert await read(store, blob) == data
+        assert await store.received("u1") == {}
+
+    async def test_a_group_leaves_the_partials_alone(self, store: BlobStore) -> None:
+        data, blob = content(2 * PIECE)
+        partial = await store.resume("u1", blob)
+        await partial.append(data[:PIECE])
+        await store.put_whole("u1", {blob: data})
+        await partial.append(data[PIECE:])
+        await partial.finish()
+        await partial.close()
+        assert await read(store, blob) == data
+
+    async def test_what_is_stored_is_listed(self, store: BlobStore) -> None:
+        before = datetime.now(UTC) - timedelta(days=1)
+        contents = {blob: data for data, blob in (content(size, seed=size) for size in range(5))}
+        await store.put_whole("u1", contents)
+        data, blob = content(PIECE, seed=99)
+        await send(store, "u1", blob, data)
+        await begin(store, "u1", content(PIECE, seed=98)[1], b"x")
+        later = datetime.now(UTC) + timedelta(minutes=5)
+        assert [each async for each in store.stored(before)] == []
+        expected = sorted([*contents, blob], key=lambda each: each.sha256)
+        assert [each async for each in store.stored(later)] == expected
+
+    async def test_owners_are_known_until_they_are_discarded(self, store: BlobStore) -> None:
+        data, blob = content(PIECE)
+        await begin(store, "u1", blob, data[:10])
+        await begin(store, "u2", blob, data[:10])
+        assert set(await store.owners()) == {"u1", "u2"}
+        await store.discard("u1")
+        await store.tidy(datetime.now(UTC) - timedelta(days=1))
+        assert set(await store.owners()) == {"u2"}
+        assert await store.received("u2") == {blob.sha256: 10}
 
     async def test_owners_do_not_see_each_other(self, store: BlobStore) -> None:
         data, blob = content(PIECE)

@@ -299,8 +299,14 @@ async def all_rights(grants: Grants) -> None:
 
 
 @asynccontextmanager
-async def artifact_service(dsn: str, blobs: Path) -> AsyncIterator[ArtifactService]:
-    """Run the service on a database and a folder; both survive it, so running it again is a restart."""
+async def artifact_service(dsn: str, blobs: Path | str, **others: object) -> AsyncIterator[ArtifactService]:
+    """Run the service on a database and a blob store; both survive it, so running it again is a restart.
+
+    Args:
+        dsn: the database.
+        blobs: a folder, or the setting `blobs`.
+        others: more settings.
+    """
     database = Database.connect(dsn)
     catalog = FakeCatalog()
     grants = Grants(bound=3600)
@@ -310,9 +316,10 @@ async def artifact_service(dsn: str, blobs: Path) -> AsyncIterator[ArtifactServi
             listen=f"unix:{folder}/s",
             database=dsn,
             token_file=Path(folder) / "token",
-            blobs=f"file://{blobs}",
+            blobs=blobs if isinstance(blobs, str) else f"file://{blobs}",
             storage_reserve_bytes=0,
             drain_seconds=1,
+            **cast("Any", others),
         )
         governance = FakeGovernance()
         peers = cast("Peers", FakePeers(catalog, governance))

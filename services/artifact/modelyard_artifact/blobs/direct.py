@@ -285,7 +285,7 @@ class DirectTransfers:
     async def _sign_part(self, owner: str, blob: Blob, upload_id: str, number: int, length: int) -> SignedUrl:
         where: dict[str, Any] = {"Bucket": self._bucket, "Key": self._key(owner, blob), "UploadId": upload_id}
         where |= {"PartNumber": number, "ContentLength": length}
-        return await self._sign("upload_part", "PUT", where, {"content-length": str(length)})
+        return await self._sign("upload_part", "PUT", where, {})
 
     async def _sign(
         self, call: str, method: str, parameters: Mapping[str, Any], headers: Mapping[str, str]

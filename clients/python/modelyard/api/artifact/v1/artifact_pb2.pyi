@@ -106,7 +106,7 @@ class MissingBlob(_message.Message):
     size: _builtins.int
     """Size in bytes."""
     offset: _builtins.int
-    """Bytes already received; continue here."""
+    """Bytes already received by UploadBlobs; continue there. Parts that were sent directly are told by SignUploadUrls."""
     def __init__(
         self,
         *,
@@ -236,7 +236,7 @@ class SignedUrl(_message.Message):
     """`PUT` or `GET`."""
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Headers that must be sent exactly so."""
+        """Headers that must be sent exactly so, beside the length of the body."""
 
     def __init__(
         self,
