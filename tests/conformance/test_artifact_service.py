@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
+import zipfile
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -420,6 +422,58 @@ async def test_abandoned_uploads_expire(service: ArtifactService, blobs: Path) -
     again = await client.begin({"m": data}, request_id="r1")
     assert again.id != old.id
     assert (await client.begin({"m": data}, request_id="r1")).id == again.id
+
+
+async def test_a_cancelled_upload_is_gone(service: ArtifactService, blobs: Path) -> None:
+    client = service.client()
+    data = FILES["model.bin"]
+    upload = await client.begin({"m": data})
+    await client.send([header(upload.id, data), *list(chunks(data))[:2]])
+    cancel = pb.CancelUploadRequest(upload_id=upload.id)
+    with pytest.raises(NotFound):
+        await service.client(BOB).call("CancelUpload", cancel)
+    await client.call("CancelUpload", cancel)
+    assert list((blobs / "partial").rglob("*")) == []
+    for again in (client.get(upload.id), client.call("CancelUpload", cancel), client.commit(upload.id)):
+        with pytest.raises(NotFound):
+            await again
+    with pytest.raises(NotFound):
+        await client.send([header(upload.id, data)])
+    done = await client.begin({"m": b"abc"})
+    await client.send(missing_pieces(done, [b"abc"]))
+    await client.commit(done.id)
+    with pytest.raises(InvalidState):
+        await client.call("CancelUpload", pb.CancelUploadRequest(upload_id=done.id))
+
+
+async def test_an_upload_tells_when_it_expires(service: ArtifactService) -> None:
+    client = service.client()
+    upload = await client.begin({"m": b"abc"})
+    assert upload.expire_time.ToDatetime() - upload.create_time.ToDatetime() == timedelta(days=7)
+    await client.send([header(upload.id, b"abc")])
+    assert (await client.get(upload.id)).expire_time.ToNanoseconds() > upload.expire_time.ToNanoseconds()
+    await client.send(missing_pieces(upload, [b"abc"]))
+    await client.commit(upload.id)
+    assert not (await client.get(upload.id)).HasField("expire_time")
+
+
+async def test_all_files_as_one_zip(service: ArtifactService) -> None:
+    client = service.client()
+    files = FILES | {f"many/{number}.txt": b"x" * number for number in range(1_100)}
+    files |= {"große/Übersicht.txt": b"umlauts"}
+    service.catalog.ready(VERSION, await client.upload(files))
+    request = pb.ReadArchiveRequest(model_version=VERSION)
+    pieces = [answer.chunk for answer in await client.call_stream("ReadArchive", request)]
+    assert all(0 < len(piece) <= 1 << 20 for piece in pieces)
+    again = [answer.chunk for answer in await client.call_stream("ReadArchive", request)]
+    assert b"".join(again) == b"".join(pieces)
+    with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == files
+    with pytest.raises(PermissionDenied):
+        await service.client(BOB).call_stream("ReadArchive", request)
+    with pytest.raises(NotFound):
+        await client.call_stream("ReadArchive", pb.ReadArchiveRequest(model_version=f"{MODEL}/9"))
 
 
 async def test_many_files(service: ArtifactService) -> None:

@@ -6,27 +6,34 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
 from sqlalchemy import text
 
+from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.artifact.v1.artifact_pb2 import Upload
+from modelyard_artifact.artifacts import Artifacts
 from modelyard_artifact.blobs.local import LocalBlobStore
 from modelyard_kit import faults
 from modelyard_kit.channels import open_channel
+from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import DomainError
 from tests.framework.artifact import (
     ADA,
     MODEL,
+    OTHER_MODEL,
     ArtifactClient,
     ArtifactService,
     artifact_service,
@@ -66,7 +73,7 @@ def no_failpoints() -> Iterator[None]:
 
 @asynccontextmanager
 async def process(
-    dsn: str, blobs: Path, failpoints: str
+    dsn: str, blobs: Path | str, failpoints: str, *, file_bytes: int = 0, **settings: object
 ) -> AsyncIterator[tuple[ArtifactClient, asyncio.subprocess.Process]]:
     """Run the service as a process; killed at the end if it still lives."""
     with tempfile.TemporaryDirectory(
@@ -78,6 +85,8 @@ async def process(
             "tests.faults.artifact_process",
             dsn,
             str(blobs),
+            json.dumps(settings),
+            str(file_bytes),
             cwd=ROOT,
             env={**os.environ, "MODELYARD_FAILPOINTS": failpoints, "TMPDIR": folder},
             stdout=asyncio.subprocess.PIPE,
@@ -219,6 +228,78 @@ async def test_full_disk_is_said_and_the_upload_continues_later(
 
 class _Full:
     free = 0
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["chunks", "whole"])
+async def test_a_file_that_the_disk_does_not_take(dsn: str, blobs: Path, whole: bool) -> None:
+    """A limit on the size of files stands for a disk that is full only when it is written to."""
+    data = DATA[: 900 << 10] if whole else DATA
+    async with process(dsn, blobs, "", file_bytes=500 << 10) as (client, _):
+        upload = await client.begin({"m": data})
+        pieces = [_whole(upload.id, [data])] if whole else missing_pieces(upload, [data])
+        with pytest.raises(DomainError) as error:
+            await client.send(pieces)
+        assert error.value.reason == "STORAGE_FULL"
+        assert (await client.get(upload.id)).missing[0].offset <= 500 << 10
+    await assert_nothing_half(dsn, blobs)
+    async with artifact_service(dsn, blobs) as service:
+        await service.client().resume(upload.id, [data])
+        await service.client().commit(upload.id)
+    assert set(stored(blobs)) == {hashlib.sha256(data).hexdigest()}
+    assert list((blobs / "partial").rglob("*")) == []
+
+
+GROUP_STEPS = UPLOAD_STEPS[1:]
+
+
+@pytest.mark.parametrize("step", GROUP_STEPS)
+@pytest.mark.parametrize("count", [3, 40])
+async def test_crash_while_a_group_is_stored(dsn: str, blobs: Path, step: str, count: int) -> None:
+    contents = [bytes([number]) * (number + 1) for number in range(count)]
+    files = {f"f{number}": data for number, data in enumerate(contents)}
+    async with process(dsn, blobs, f"{step}=crash") as (client, child):
+        upload = await client.begin(files)
+        with pytest.raises((DomainError, grpc.aio.AioRpcError)):
+            await client.send([_whole(upload.id, contents)])
+        assert await child.wait() == faults.CRASH_EXIT_CODE
+    await assert_nothing_half(dsn, blobs)
+    async with artifact_service(dsn, blobs) as service:
+        client = service.client()
+        missing = (await client.get(upload.id)).missing
+        assert len(missing) == (0 if step.endswith("after_record") else count)
+        if missing:
+            assert await client.send([_whole(upload.id, contents)]) == count
+        service.catalog.ready(VERSION, (await client.commit(upload.id)).digest)
+        assert await client.read(VERSION, f"f{count - 1}") == contents[-1]
+    assert set(stored(blobs)) == await recorded(dsn)
+    assert list((blobs / "partial").rglob("*")) == []
+
+
+@pytest.mark.parametrize("step", ["artifact.cancel.after_transaction", "artifact.commit.after_transaction"])
+async def test_what_a_crash_leaves_of_an_upload_goes(dsn: str, blobs: Path, step: str) -> None:
+    async with process(dsn, blobs, f"{step}=crash") as (client, child):
+        upload = await client.begin({"m": DATA, "n": b"n"})
+        await client.send([header(upload.id, DATA), *list(chunks(DATA))[:2]])
+        # Another upload brings the content; this one has its own half of it still there.
+        other = await client.begin({"m": DATA, "n": b"n"}, model=OTHER_MODEL)
+        await client.send(missing_pieces(other, [DATA, b"n"]))
+        cancel = client.call("CancelUpload", pb.CancelUploadRequest(upload_id=upload.id))
+        with pytest.raises((DomainError, grpc.aio.AioRpcError)):
+            await (cancel if step.startswith("artifact.cancel") else client.commit(upload.id))
+        cancel.close()
+        assert await child.wait() == faults.CRASH_EXIT_CODE
+    assert (blobs / "partial" / upload.id).exists()
+    async with artifact_service(dsn, blobs) as service:
+        unused: Any = None
+        store = LocalBlobStore(blobs, reserve=0)
+        artifacts = Artifacts(service.database, store, unused, unused, utc_now)
+        assert await artifacts.expire(timedelta(hours=1)) == 0
+        await store.close()
+    assert [path.name for path in (blobs / "partial").rglob("*")] == [other.id]
+
+
+def _whole(upload_id: str, contents: list[bytes]) -> pb.UploadBlobsRequest:
+    return pb.UploadBlobsRequest(blobs=pb.WholeBlobs(upload_id=upload_id, contents=contents))
 
 
 async def test_leftovers_of_a_crash_do_not_stop_the_next_start(tmp_path: Path) -> None:

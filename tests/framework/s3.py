@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 KEY = "modelyardtestkey"
 SECRET = "modelyardtestsecret"
@@ -70,17 +71,21 @@ def _running(command: list[str], port: int, folder: Path) -> Iterator[S3Server]:
 
 
 def _make_bucket(endpoint: str) -> None:
+    client = _client(endpoint)
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+
+
+def _client(endpoint: str) -> Any:
     import boto3
 
-    client = boto3.client(
+    return boto3.client(
         "s3",
         endpoint_url=endpoint,
         region_name="us-east-1",
         aws_access_key_id=KEY,
         aws_secret_access_key=SECRET,
     )
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
 
 
 def _script(name: str) -> Path:
@@ -101,3 +106,27 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def leftovers(endpoint: str, prefix: str) -> list[str]:
+    """Return every key below a prefix that is no blob, and every multipart upload that was not completed."""
+    client = _client(endpoint)
+    answer = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+    keys = [item["Key"] for item in answer.get("Contents", ())]
+    try:
+        uploads = client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads", ())
+    except client.exceptions.NoSuchUpload:  # how rclone says that there are none
+        uploads = ()
+    client.close()
+    keys += [f"{each['Key']}?uploads" for each in uploads if each["Key"].startswith(prefix)]
+    return [key for key in keys if not key.startswith(f"{prefix}blobs/") or key.endswith("?uploads")]
+
+
+def blobs(endpoint: str, prefix: str) -> dict[str, bytes]:
+    """Return the content of every blob below a prefix by its name."""
+    client = _client(endpoint)
+    answer = client.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}blobs/")
+    keys = [item["Key"] for item in answer.get("Contents", ())]
+    found = {key.rpartition("/")[2]: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+    client.close()
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ class S3Proxy:
         url = URL(self.upstream + where, encoded=True)
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(request.method, url, headers=headers, data=body) as answer,
+            session.request(request.method, url, headers=headers, data=io.BytesIO(body)) as answer,
         ):
             content = await answer.read()
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}

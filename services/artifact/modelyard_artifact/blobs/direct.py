@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from modelyard_artifact.blobs.s3_calls import found, guarded, read_object
+from modelyard_artifact.blobs.s3_calls import found, guarded, read_object, unfinished
 from modelyard_artifact.errors import BlobLost, DigestMismatch, UploadIncomplete
 from modelyard_artifact.models import BlobUrls, PartUrl, SignedUrl
 from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from modelyard_artifact.models import Blob
@@ -138,8 +138,9 @@ class DirectTransfers:
     async def discard(self, owner: str) -> None:
         """Removes everything that was sent for an upload."""
         prefix = f"{self._prefix}{owner}/"
-        async for key, upload_id in self.multiparts(prefix):
-            await found(self._s3.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id))
+        for each in await unfinished(self._s3, self._bucket, prefix):
+            where = {"Bucket": self._bucket, "Key": each["Key"], "UploadId": each["UploadId"]}
+            await found(self._s3.abort_multipart_upload(**where))
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
         async for page in pages:
             for item in page.get("Contents", ()):
@@ -151,18 +152,8 @@ class DirectTransfers:
         listing = self._s3.get_paginator("list_objects_v2")
         async for page in listing.paginate(Bucket=self._bucket, Prefix=self._prefix):
             owners |= {self._owner(item["Key"]) for item in page.get("Contents", ())}
-        async for key, _ in self.multiparts(self._prefix):
-            owners.add(self._owner(key))
-        return owners
-
-    async def multiparts(self, prefix: str) -> AsyncIterator[tuple[str, str]]:
-        """Yields (key, upload id) of unfinished multipart uploads."""
-        # Listed whole first: aborting while listing would move the pages.
-        pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
-        uploads = [each async for page in pages for each in page.get("Uploads", ())]
-        for each in uploads:
-            if each["Key"].startswith(prefix):
-                yield each["Key"], each["UploadId"]
+        uploads = await unfinished(self._s3, self._bucket, self._prefix)
+        return owners | {self._owner(each["Key"]) for each in uploads}
 
     def _in_one(self, blob: Blob) -> bool:
         return self.checks_puts and blob.size <= SINGLE_PUT_BYTES
@@ -184,11 +175,9 @@ class DirectTransfers:
 
     async def _multipart(self, owner: str, blob: Blob) -> str | None:
         key = self._key(owner, blob)
+        uploads = await unfinished(self._s3, self._bucket, key)
         # The smallest of several, so that two calls at once agree in the end.
-        return min(
-            [upload_id async for found_key, upload_id in self.multiparts(key) if found_key == key],
-            default=None,
-        )
+        return min((str(each["UploadId"]) for each in uploads if each["Key"] == key), default=None)
 
     async def _parts(self, owner: str, blob: Blob, upload_id: str) -> dict[int, tuple[str, int]]:
         """Number -> (ETag, size in bytes) of the parts that the server has."""
@@ -221,6 +210,8 @@ class DirectTransfers:
     async def _prove(self, owner: str, blob: Blob) -> None:
         key = self._key(owner, blob)
         size = await self._staged_size(owner, blob)
+        if size is None:  # another call finished it just now
+            raise UploadIncomplete(owner, missing=1)
         actual = f"{size} bytes"
         if size == blob.size:
             if self._in_one(blob) and await self._kept_checksum(key) == _base64(blob.sha256):
@@ -246,27 +237,39 @@ class DirectTransfers:
         return digest.hexdigest()
 
     async def _copy(self, source: str, blob: Blob) -> None:
-        where = {"Bucket": self._bucket, "Key": self._final_key(blob.sha256)}
+        final = {"Bucket": self._bucket, "Key": self._final_key(blob.sha256)}
         origin = {"Bucket": self._bucket, "Key": source}
-        if blob.size <= _COPY_BYTES:
-            await guarded(self._s3.copy_object(**where, CopySource=origin))
-            return
-        upload_id = (await guarded(self._s3.create_multipart_upload(**where)))["UploadId"]
+        whole = blob.size <= _COPY_BYTES or not await self._copy_parts(origin, final, blob)
+        if whole and await found(self._s3.copy_object(**final, CopySource=origin)) is None:
+            raise UploadIncomplete(owner_of(source), missing=1)
+        head = await found(self._s3.head_object(**final))
+        if head is None or int(head["ContentLength"]) != blob.size:
+            raise BlobLost(blob.sha256, "did not become whole when the object store copied it")
+
+    async def _copy_parts(self, origin: Mapping[str, str], final: Mapping[str, str], blob: Blob) -> bool:
+        """Copies more than S3 copies in one piece; False where the server cannot, which then has no such bound."""
+        upload_id = (await guarded(self._s3.create_multipart_upload(**final)))["UploadId"]
         parts = []
         try:
             for number, start in enumerate(range(0, blob.size, _COPY_PART_BYTES), start=1):
                 span = f"bytes={start}-{min(start + _COPY_PART_BYTES, blob.size) - 1}"
-                copied = self._s3.upload_part_copy(
-                    **where, UploadId=upload_id, PartNumber=number, CopySource=origin, CopySourceRange=span
-                )
-                parts.append(
-                    {"PartNumber": number, "ETag": (await guarded(copied))["CopyPartResult"]["ETag"]}
-                )
+                part = {
+                    "UploadId": upload_id,
+                    "PartNumber": number,
+                    "CopySource": origin,
+                    "CopySourceRange": span,
+                }
+                answer = await guarded(self._s3.upload_part_copy(**final, **part))
+                if "ETag" not in answer.get("CopyPartResult", {}):  # taken for an ordinary, empty part
+                    await guarded(self._s3.abort_multipart_upload(**final, UploadId=upload_id))
+                    return False
+                parts.append({"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]})
             complete = {"UploadId": upload_id, "MultipartUpload": {"Parts": parts}}
-            await guarded(self._s3.complete_multipart_upload(**where, **complete))
+            await guarded(self._s3.complete_multipart_upload(**final, **complete))
         except BaseException:
-            await asyncio.shield(found(self._s3.abort_multipart_upload(**where, UploadId=upload_id)))
+            await asyncio.shield(found(self._s3.abort_multipart_upload(**final, UploadId=upload_id)))
             raise
+        return True
 
     async def _staged_size(self, owner: str, blob: Blob) -> int | None:
         head = await found(self._s3.head_object(Bucket=self._bucket, Key=self._key(owner, blob)))

@@ -23,7 +23,7 @@ from modelyard_artifact.blobs import BlobStore
 from modelyard_artifact.blobs.direct import DirectTransfers
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE
 from modelyard_artifact.blobs.partials import Disk, Partials, make_folder
-from modelyard_artifact.blobs.s3_calls import config, found, guarded, read_object, region
+from modelyard_artifact.blobs.s3_calls import config, found, guarded, read_object, region, unfinished
 from modelyard_artifact.models import Blob
 from modelyard_kit.clock import Clock, utc_now
 from modelyard_kit.errors import DomainError
@@ -167,15 +167,9 @@ class S3BlobStore(BlobStore):
 
     async def tidy(self, older_than: datetime) -> None:
         """Aborts multipart uploads that a crash left under the names of blobs."""
-        pages = self._s3.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self._bucket, Prefix=f"{self._prefix}blobs/"
-        )
-        async for page in pages:
-            for each in page.get("Uploads", ()):
-                if each["Initiated"] < older_than:
-                    await self._abort(
-                        {"Bucket": self._bucket, "Key": each["Key"], "UploadId": each["UploadId"]}
-                    )
+        for each in await unfinished(self._s3, self._bucket, f"{self._prefix}blobs/"):
+            if each["Initiated"] < older_than:
+                await self._abort({"Bucket": self._bucket, "Key": each["Key"], "UploadId": each["UploadId"]})
 
     async def stored(self, older_than: datetime) -> AsyncIterator[Blob]:
         """See BlobStore."""

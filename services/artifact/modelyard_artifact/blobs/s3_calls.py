@@ -60,6 +60,20 @@ async def found(call: Coroutine[Any, Any, T]) -> T | None:
         raise
 
 
+async def unfinished(s3: Any, bucket: str, prefix: str) -> list[dict[str, Any]]:
+    """The multipart uploads below a prefix that are not complete, as S3 lists them. Raises what `guarded` does."""
+
+    async def listed() -> list[dict[str, Any]]:
+        pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+        # Not every server heeds the prefix.
+        return [
+            each async for page in pages for each in page.get("Uploads", ()) if each["Key"].startswith(prefix)
+        ]
+
+    # A server that says "no such upload" to a question for all of them has none.
+    return await found(listed()) or []
+
+
 async def read_object(
     s3: Any, bucket: str, key: str, blob: Blob, offset: int, length: int
 ) -> AsyncIterator[bytes]:
