@@ -103,10 +103,12 @@ class S3BlobStore(BlobStore):
             RuntimeError: the bucket cannot be used; says which setting to look at.
         """
         await self._disk.run(make_folder, self._staging)
-        self._s3 = await self._client(self._endpoint)
+        signer = self._s3 = await self._client(self._endpoint)
+        if self._public_endpoint != self._endpoint:
+            signer = await self._client(self._public_endpoint)
         direct = DirectTransfers(
             self._s3,
-            await self._client(self._public_endpoint),
+            signer,
             self._bucket,
             self._prefix,
             part_bytes=self._part_bytes,
