@@ -159,6 +159,20 @@ async def test_nothing_goes_while_the_catalog_is_away(life: Life) -> None:
     assert life.content()
 
 
+async def test_content_that_was_never_recorded_goes(life: Life) -> None:
+    lost, announced = Blob(sha(b"lost"), 4), Blob(sha(b"announced"), 9)
+    await life.blobs.put_whole("u1", {lost: b"lost", announced: b"announced"})
+    upload = await life.client.begin({"m": b"announced"})
+    life.collector._listed = life.now
+    assert (await life.collect(timedelta(hours=1))).blobs == 0
+    assert lost.sha256 in life.content()
+    assert (await life.collect(timedelta(hours=25))).blobs == 1  # old enough by then
+    assert lost.sha256 not in life.content()
+    assert announced.sha256 in life.content()  # an open upload names it
+    assert await life.client.send(missing_pieces(upload, [b"announced"])) == 1
+    await life.client.commit(upload.id)
+
+
 async def test_an_open_upload_keeps_what_it_reuses(life: Life) -> None:
     await life.client.upload(FILES)
     upload = await life.client.begin(OTHERS)

@@ -14,7 +14,7 @@ Three steps, each of which may be cut anywhere and is taken up again by the next
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain as joined
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,7 +25,6 @@ from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 BATCH = 500
 UNSETTLED = timedelta(hours=48)
 """Age up to which a reference counts although no version has the artifact: twice the longest deadline of a call."""
+LISTING_PERIOD = timedelta(days=1)
+"""How often the blob store is asked for all it has, and the age from which content without a row counts as left over."""
 CHECK_PERIOD = timedelta(hours=6)
 """How often the catalog is asked about an artifact."""
 
@@ -87,6 +88,7 @@ class Collector:
         self._clock = clock
         self._grace = grace
         self._unsettled = unsettled
+        self._listed = datetime.min.replace(tzinfo=UTC)
 
     async def sweep(self, call: Call) -> Collected:
         """Collects what is due; asks the catalog only about artifacts not checked for a while.
@@ -122,6 +124,7 @@ class Collector:
         await self._check(checked_before)
         artifacts = await self._remove_artifacts(call)
         await self._condemn()
+        await self._condemn_unrecorded()
         blobs, size = await self._delete_condemned()
         return Collected(artifacts, blobs, size)
 
@@ -188,6 +191,28 @@ class Collector:
 
             await failpoint("artifact.collect.before_condemn")
             await self._database.in_tx(work, isolation="READ COMMITTED")
+
+    async def _condemn_unrecorded(self) -> None:
+        """Finds content without a row, which a crash between storing and recording leaves. A listing, so once a day."""
+        now = self._clock()
+        if now - self._listed < LISTING_PERIOD:
+            return
+        batch: list[Blob] = []
+        async for blob in self._blobs.stored(now - LISTING_PERIOD):
+            batch.append(blob)
+            if len(batch) == BATCH:
+                await self._condemn_those(batch)
+                batch = []
+        if batch:
+            await self._condemn_those(batch)
+        self._listed = now
+
+    async def _condemn_those(self, stored: Sequence[Blob]) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await store.lock_manifests(connection, removing=True)
+            await life_store.condemn_unrecorded(connection, stored)
+
+        await self._database.in_tx(work, isolation="READ COMMITTED")
 
     async def _delete_condemned(self) -> tuple[int, int]:
         count, size = 0, 0

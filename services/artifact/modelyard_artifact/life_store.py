@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, func, select, text, update
-from sqlalchemy.dialects.postgresql import ARRAY, TEXT, insert
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, TEXT, insert
 
 from modelyard_artifact.models import Blob
 from modelyard_artifact.store import remove_manifest
@@ -32,6 +32,12 @@ _CONDEMN = text(
     " (SELECT FROM manifest_files WHERE manifest_files.sha256 = blobs.sha256) RETURNING sha256, size)"
     " INSERT INTO condemned_blobs (sha256, size) SELECT sha256, size FROM gone ON CONFLICT DO NOTHING"
 ).bindparams(bindparam("hashes", type_=ARRAY(TEXT)))
+
+_CONDEMN_UNRECORDED = text(
+    "INSERT INTO condemned_blobs (sha256, size) SELECT sha256, size FROM unnest(:hashes, :sizes) AS stored(sha256, size)"
+    " WHERE NOT EXISTS (SELECT FROM blobs WHERE blobs.sha256 = stored.sha256)"
+    " AND NOT EXISTS (SELECT FROM manifest_files WHERE manifest_files.sha256 = stored.sha256) ON CONFLICT DO NOTHING"
+).bindparams(bindparam("hashes", type_=ARRAY(TEXT)), bindparam("sizes", type_=ARRAY(BIGINT)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,12 @@ async def unnamed_blobs(
 async def condemn(connection: AsyncConnection, hashes: Sequence[str]) -> None:
     """Takes those blobs out that no manifest names; under `lock_manifests`."""
     await connection.execute(_CONDEMN, {"hashes": list(hashes)})
+
+
+async def condemn_unrecorded(connection: AsyncConnection, stored: Sequence[Blob]) -> None:
+    """Takes those out of stored blobs that have no row and that no manifest names; under `lock_manifests`."""
+    rows = {"hashes": [blob.sha256 for blob in stored], "sizes": [blob.size for blob in stored]}
+    await connection.execute(_CONDEMN_UNRECORDED, rows)
 
 
 async def condemned(connection: AsyncConnection, limit: int) -> list[Blob]:
