@@ -125,6 +125,7 @@ class LocalBlobStore(BlobStore):
 
     async def _publish(self, source: Path, blob: Blob) -> None:
         target = self._path(blob.sha256)
+        await self._disk.run(_seal, source)
         await failpoint("artifact.blob.before_rename")
         await self._disk.run(_move_all, {source: target})
         await failpoint("artifact.blob.after_rename")
@@ -158,11 +159,15 @@ class LocalBlobStore(BlobStore):
 
 def _move_all(targets: Mapping[Path, Path]) -> None:
     # Content decides the name, so replacing a blob that is there already changes nothing a reader could see.
+    for folder in {target.parent for target in targets.values()}:
+        make_folder(folder)
     for source, target in targets.items():
-        make_folder(target.parent)
-        source.chmod(0o400)
-        os.utime(source)  # since when it is a blob
         source.replace(target)
+
+
+def _seal(path: Path) -> None:
+    path.chmod(0o400)
+    os.utime(path)  # since when it is a blob
 
 
 def _sorted(folder: Path) -> list[Path]:

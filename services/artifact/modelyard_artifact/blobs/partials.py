@@ -359,8 +359,8 @@ def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Writes a file that is not there yet, only for this user."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """Writes a file that is not there yet and that nobody writes again, only for this user."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
     try:
         _write_all(descriptor, data, 0)
     finally:
