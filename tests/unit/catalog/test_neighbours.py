@@ -135,6 +135,6 @@ async def test_silence_is_not_an_answer(error: DomainError) -> None:
     artifacts, _ = build(ArtifactService, error)
     gates, _ = build(GovernanceService, error)
     with pytest.raises(PeerUnavailable):
-        await artifacts.require("sha256:ab", "prod.ml.iris")
+        await artifacts.acquire("sha256:ab", IRIS, "v")
     with pytest.raises(PeerUnavailable):
         await gates.require_alias_move(VERSION, ["champion"])
