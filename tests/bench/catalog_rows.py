@@ -226,6 +226,8 @@ def _versions() -> tuple[dict[str, str], str]:
         "label": "CASE number % 5 WHEN 0 THEN (number / 500 + 1) || '.' || number / 5 % 100 || '.0' ELSE '' END",
         "copied_from": "''",
         "copied_from_id": "''",
+        "approval_state": "CASE noise % 20 WHEN 7 THEN 'APPROVED' ELSE 'NONE' END",
+        "approval_sequence": "CASE noise % 20 WHEN 7 THEN g ELSE 0 END",
     }
     return columns, "planned"
 
