@@ -71,7 +71,7 @@ test-conformance: $(READY) ## Stores and runtimes against their suites, on real 
 test-behaviour: $(READY) ## Users' stories through the public client, on real processes and real Envoy.
 	$(PYTEST) tests/behaviour
 test-faults: $(READY) ## Kill, cut and fail at the durable steps, then check what must hold.
-	$(PYTEST) tests/faults
+	$(PYTEST) $(PARALLEL) tests/faults
 test-install: $(READY) ## The wheel in clean environments.
 	$(PYTEST) tests/install
 
