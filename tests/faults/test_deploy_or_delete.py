@@ -25,6 +25,7 @@ from modelyard_inference.commands import ListDeployments
 from modelyard_inference.models import Deployment, DeploymentState, Version
 from modelyard_kit.access import ResourceType
 from modelyard_kit.errors import Contention, DomainError, NotFound, ResourceInUse
+from modelyard_kit.filters import Asked
 from tests.conformance.catalog_stack import ADA, IRIS, CatalogStack
 from tests.framework.inference import FakeUpstream, Inference, call, creation, site
 
@@ -70,10 +71,9 @@ class RealDeployments:
         return [link.name for link in await self.inference.deployments.using(version_ids)]
 
     async def inside(self, schema: str) -> list[str]:
-        page = await self.inference.deployments.page(
-            call(), ListDeployments(schema=schema, after="", limit=1_000)
-        )
-        return [deployment.name for deployment in page.deployments]
+        asked = ListDeployments(schema, Asked(size=1_000))
+        found, _ = await self.inference.deployments.page(call(), asked)
+        return [deployment.name for deployment in found]
 
 
 @dataclass
