@@ -112,7 +112,8 @@ class Namespaces:
             LimitExceeded: filter or order_by is too large.
         """
         container = known or await self._located(kind, parent)
-        rows, token = await self._db.query(
+        # In a transaction, without which the setting of the planner would not hold: see search.py.
+        rows, token = await self._db.read(
             lambda connection: search.page(
                 connection,
                 kind,

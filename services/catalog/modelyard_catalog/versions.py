@@ -153,7 +153,8 @@ class Versions:
             LimitExceeded: filter or order_by is too large.
         """
         link = known or await self._located(model)
-        rows, token = await self._db.query(
+        # In a transaction, without which the setting of the planner would not hold: see search.py.
+        rows, token = await self._db.read(
             lambda connection: search.page(
                 connection,
                 ModelVersion,
