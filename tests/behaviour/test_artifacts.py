@@ -18,6 +18,7 @@ from modelyard.aio import AsyncClient
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.types import FileEntry, UploadState
 from tests.framework.stack import Stack
+from tests.framework.waiting import eventually
 
 MIB = 1024 * 1024
 
@@ -121,7 +122,7 @@ async def test_an_upload_cut_in_the_middle_continues_where_it_was(
     async def half_arrived() -> bool:
         return (await admin.artifacts.get_upload(upload.id)).missing[0].offset == 3 * MIB
 
-    await stack.until(half_arrived)
+    await eventually(half_arrived)
     cut.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await cut
@@ -307,7 +308,7 @@ async def test_reading_bytes_needs_more_than_reading_metadata(
                 return await read(user.client, version) == content
             return False
 
-        await stack.until(told)
+        await eventually(told)
         for attempt in (
             lambda: read(user.client, version),
             lambda: user.client.artifacts.list_files(version).collect(),
@@ -318,7 +319,7 @@ async def test_reading_bytes_needs_more_than_reading_metadata(
             assert caught.value.privilege == "READ_ARTIFACT"
         assert not (tmp_path / "down").exists()
         await admin.grants.create(user.name, "READ_ARTIFACT", model, resource_type="MODEL")
-        await stack.until(readable)
+        await eventually(readable)
 
 
 async def test_a_part_of_a_file_is_read(admin: AsyncClient, model: str, tmp_path: Path) -> None:

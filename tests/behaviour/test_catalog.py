@@ -13,6 +13,7 @@ from modelyard import errors
 from modelyard.aio import AsyncClient
 from modelyard.types import ModelVersion
 from tests.framework.stack import Stack
+from tests.framework.waiting import eventually
 
 
 @pytest.fixture
@@ -141,14 +142,12 @@ async def test_lists_show_what_one_may_see_in_pages(stack: Stack, admin: AsyncCl
         for privilege in ("USE_CATALOG", "USE_SCHEMA"):
             await admin.grants.create(user.name, privilege, catalog)
         await admin.grants.create(user.name, "READ_METADATA", f"{schema}.m3", resource_type="MODEL")
-        await stack.until(lambda: _sees(user.client, schema, [f"{schema}.m3"]))
+        await eventually(lambda: _sees(user.client, schema, [f"{schema}.m3"]))
         await admin.grants.create(user.name, "READ_METADATA", catalog)
         await admin.grants.create(
             user.name, "READ_METADATA", f"{schema}.m1", resource_type="MODEL", effect="DENY"
         )
-        await stack.until(
-            lambda: _sees(user.client, schema, [f"{schema}.m{index}" for index in (0, 2, 3, 4)])
-        )
+        await eventually(lambda: _sees(user.client, schema, [f"{schema}.m{index}" for index in (0, 2, 3, 4)]))
 
 
 async def _sees(client: AsyncClient, schema: str, names: list[str]) -> bool:

@@ -10,6 +10,7 @@ from modelyard import errors
 from modelyard.aio import AsyncClient
 from modelyard_suite.supervisor import is_alive
 from tests.framework.stack import Processes, Stack
+from tests.framework.waiting import eventually
 
 
 async def test_a_watch_tells_of_changes_and_goes_on_by_its_token(admin: AsyncClient, schema: str) -> None:
@@ -69,7 +70,7 @@ async def test_a_watch_survives_the_death_of_the_catalog(processes: Processes) -
             now = processes.process("catalog")
             return now.pid != before.pid and is_alive(now)
 
-        await processes.until(back, timeout=60)
+        await eventually(back, seconds=60)
 
         async def created() -> bool:
             try:
@@ -80,7 +81,7 @@ async def test_a_watch_survives_the_death_of_the_catalog(processes: Processes) -
                 return True
             return True
 
-        await processes.until(created, timeout=60)
+        await eventually(created, seconds=60)
         event = await anext(watch)
         while event.resource.name == name:
             event = await anext(watch)  # seen before: once at least

@@ -25,6 +25,7 @@ from modelyard import errors
 from modelyard.aio import AsyncClient
 from modelyard.types import ApprovalState, ModelVersion, VersionApproval
 from tests.framework.stack import Stack, User
+from tests.framework.waiting import eventually
 
 SERVICES = {"governance", "catalog", "artifact", "inference"}
 NO_DIGEST = "sha256:" + "0" * 64
@@ -74,7 +75,7 @@ async def let_read(stack: Stack, client: AsyncClient, schema: str, services: set
     async def settled() -> bool:
         return await services_that_let_read(client, schema) == services
 
-    await stack.until(settled)
+    await eventually(settled)
 
 
 @asynccontextmanager
@@ -144,7 +145,7 @@ async def test_an_expired_token_is_refused(stack: Stack, admin: AsyncClient) -> 
                 return True
             return False
 
-        await stack.until(expired)  # so does what it was exchanged for, although the client holds that
+        await eventually(expired)  # so does what it was exchanged for, although the client holds that
 
 
 @pytest.mark.parametrize("token", ["mya_" + "0" * 32 + "_" + "x" * 43, "mya_", "secret", "ey.ey.ey", "ü"])
@@ -281,12 +282,12 @@ async def test_a_denial_wins_wherever_it_stands(
         await admin.grants.create(user.name, "USE_CATALOG", on[1])
         await admin.grants.create(user.name, "USE_SCHEMA", on[2])
         await admin.grants.create(user.name, "READ_METADATA", on[allow_on], resource_type=kinds[allow_on])
-        await stack.until(readable)
+        await eventually(readable)
         denial = (user.name, "READ_METADATA", on[deny_on])
         await admin.grants.create(*denial, resource_type=kinds[deny_on], effect="DENY")
-        await stack.until(unreadable)
+        await eventually(unreadable)
         await admin.grants.delete(*denial, resource_type=kinds[deny_on], effect="DENY")
-        await stack.until(readable)
+        await eventually(readable)
 
 
 async def test_a_check_says_what_really_happens_and_why(stack: Stack, admin: AsyncClient, model: str) -> None:
@@ -313,7 +314,7 @@ async def test_a_check_says_what_really_happens_and_why(stack: Stack, admin: Asy
                 return await really() == set(expected)
 
             with contextlib.suppress(TimeoutError):
-                await stack.until(settled, timeout=10.0)
+                await eventually(settled, seconds=10.0)
             assert (await really(), await allowed_by_check()) == (set(expected), set(expected))
 
         async def why(privilege: str) -> str:
@@ -379,13 +380,13 @@ async def test_owners_keep_their_rights(stack: Stack, admin: AsyncClient) -> Non
     name = f"own{uuid.uuid4().hex[:10]}"
     async with stack.user("owner") as owner, stack.user("friend") as friend:
         await admin.grants.create(owner.name, "CREATE_CATALOG")
-        await stack.until(lambda: may(owner.client.catalogs.create(name)))
+        await eventually(lambda: may(owner.client.catalogs.create(name)))
         await admin.grants.delete(owner.name, "CREATE_CATALOG")
 
         async def refused() -> bool:
             return not await may(owner.client.catalogs.create(f"{name}_2"))
 
-        await stack.until(refused)
+        await eventually(refused)
         # What one made is one's own at once, and in every service, without any grant.
         await owner.client.schemas.create(f"{name}.ml")
         await owner.client.models.create(f"{name}.ml.iris")
@@ -402,9 +403,9 @@ async def test_owners_keep_their_rights(stack: Stack, admin: AsyncClient) -> Non
 
         # A denial binds owners too; but as they manage what they own, they can lift it.
         await admin.grants.create(owner.name, "APPLY_TAG", name, effect="DENY")
-        await stack.until(not_tagged)
+        await eventually(not_tagged)
         await owner.client.grants.delete(owner.name, "APPLY_TAG", name, effect="DENY")
-        await stack.until(tagged)
+        await eventually(tagged)
 
 
 async def test_nobody_locks_the_owner_of_the_system_out(admin: AsyncClient, schema: str) -> None:
@@ -540,7 +541,7 @@ async def test_everything_that_somebody_changed_is_in_the_audit_once(
     model = f"{name}.ml.iris"
     async with stack.user("ada") as ada, stack.user("bob") as bob:
         await admin.grants.create(ada.name, "CREATE_CATALOG")
-        await stack.until(lambda: may(ada.client.catalogs.create(name)))
+        await eventually(lambda: may(ada.client.catalogs.create(name)))
         secret = await _live(ada.client, bob.name, model, tmp_path)
         expected = Counter(
             {
@@ -566,7 +567,7 @@ async def test_everything_that_somebody_changed_is_in_the_audit_once(
             entries = await admin.audit.list(page_size=1000).collect()
             return Counter(one.event.type for one in entries if one.event.actor_name == ada.name) >= expected
 
-        await stack.until(told)
+        await eventually(told)
         entries = await admin.audit.list(page_size=1000).collect()
         mine = [one.event for one in entries if one.event.actor_name == ada.name]
         assert Counter(event.type for event in mine) == expected
@@ -706,7 +707,7 @@ async def test_approvals_are_found_in_the_catalog(
             row.number for row in await admin.versions.list(model, filter="approval = 'APPROVED'").collect()
         ] == [1]
 
-    await stack.until(approved)
+    await eventually(approved)
     assert (await admin.versions.get(f"{model}/1")).approval_state is VersionApproval.APPROVED
     mine = f"model = '{model}' AND state = 'APPROVED'"
     assert [row.model_version.name for row in await admin.approvals.list(filter=mine).collect()] == [
@@ -720,20 +721,20 @@ async def test_approvals_are_found_in_the_catalog(
     async def pending_again() -> bool:
         return (await admin.versions.get(f"{model}/1")).approval_state is VersionApproval.PENDING
 
-    await stack.until(pending_again)
+    await eventually(pending_again)
     renamed = await admin.models.rename(model, "flowers")
 
     async def listed_by_its_new_name() -> bool:
         asked = f"model = '{renamed.name}' AND state = 'PENDING'"
         return bool(await admin.approvals.list(filter=asked).collect())
 
-    await stack.until(listed_by_its_new_name)
+    await eventually(listed_by_its_new_name)
     await admin.models.delete(renamed.name, force=True)
 
     async def gone() -> bool:
         return not await admin.approvals.list(filter=f"model = '{renamed.name}'").collect()
 
-    await stack.until(gone)
+    await eventually(gone)
 
 
 async def test_owners_are_given_and_found_by_name(stack: Stack, admin: AsyncClient, schema: str) -> None:
@@ -749,7 +750,7 @@ async def test_owners_are_given_and_found_by_name(stack: Stack, admin: AsyncClie
                 return True
             return False
 
-        await stack.until(given)
+        await eventually(given)
         found = await admin.models.list(schema, filter=f"owner = '{ada.name}'").collect()
         assert [row.name for row in found] == [f"{schema}.iris"]
     with pytest.raises(errors.InvalidArgument, match="column 9: there is no principal called 'nobody'"):

@@ -11,6 +11,7 @@ from modelyard import errors
 from modelyard.aio import AsyncClient
 from tests.framework.deployed import ROWS, deployed, load, predictor
 from tests.framework.stack import Processes, Stack
+from tests.framework.waiting import eventually
 
 
 async def test_a_copy_is_downloaded_and_finalized_like_any_version(
@@ -151,4 +152,4 @@ async def test_a_deleted_schema_shows_what_it_holds_only_to_those_who_may_use_it
             except errors.PermissionDenied:
                 return False
 
-        await stack.until(seen)
+        await eventually(seen)

@@ -14,6 +14,7 @@ from tests.framework.cli import Cli
 from tests.framework.deployed import deployed
 from tests.framework.gateway import some_gateway
 from tests.framework.stack import Processes, Stack
+from tests.framework.waiting import eventually
 
 RAW = LineageNode.dataset("s3://lake/raw", version="1")
 JOB = LineageNode.batch_job("airflow://scoring/nightly", run="2026-01-01", digest="sha256:aa")
@@ -35,7 +36,7 @@ async def test_a_deployment_knows_what_it_came_of_and_outlives_itself_in_the_gra
                 edge = (f"{one.name}/{version}", "deployed_as", one.name)
                 return edge in shown(await admin.lineage.upstream(node))
 
-            await stack.until(lambda: answers(1), timeout=60)
+            await eventually(lambda: answers(1), seconds=60)
             found = await admin.lineage.upstream(node)
             assert ("s3://lake/iris", "trained_on", f"{one.name}/1") in shown(found)
             (own,) = [edge for edge in found.edges if edge.relation == "deployed_as"]
@@ -46,7 +47,7 @@ async def test_a_deployment_knows_what_it_came_of_and_outlives_itself_in_the_gra
             )
             assert found.node.id == (await admin.deployments.get(one.name)).id
             await admin.aliases.set(one.name, {"champion": 2})
-            await stack.until(lambda: answers(2), timeout=60)
+            await eventually(lambda: answers(2), seconds=60)
             down = await admin.lineage.downstream(f"{one.name}@champion")
             assert shown(down) == {(f"{one.name}/2", "deployed_as", one.name)}
             # A version trained on what the others answered is no circle.
@@ -64,7 +65,7 @@ async def test_a_deployment_knows_what_it_came_of_and_outlives_itself_in_the_gra
                     except errors.PermissionDenied:
                         return False
 
-                await stack.until(may_read)
+                await eventually(may_read)
                 seen = await user.client.lineage.downstream(f"{one.name}/1", depth=1)
                 assert shown(seen) == {(f"{one.name}/1", "deployed_as", "")}
                 with pytest.raises(errors.PermissionDenied):
@@ -74,7 +75,7 @@ async def test_a_deployment_knows_what_it_came_of_and_outlives_itself_in_the_gra
             lineage = await admin.lineage.query(LineageNode.deployment(id=found.node.id))
             return lineage.node.delete_time is not None
 
-        await stack.until(gone, timeout=60)
+        await eventually(gone, seconds=60)
         after = await admin.lineage.downstream(f"{one.name}/1", depth=1)
         assert [(edge.target.name, edge.target.delete_time is not None) for edge in after.edges] == [
             (one.name, True)
@@ -111,7 +112,7 @@ async def test_editors_of_a_model_record_and_remove_its_lineage(
                 return False
             return True
 
-        await stack.until(may_edit)
+        await eventually(may_edit)
         await user.client.lineage.record(*edges)
         assert shown(await user.client.lineage.downstream(RAW)) == {
             ("s3://lake/raw", "read_by", "train-42"),
@@ -144,7 +145,7 @@ async def test_editors_of_a_model_record_and_remove_its_lineage(
         entries = await admin.audit.list(resource_id=made.id).collect(100)
         return "catalog.lineage.deleted" in {entry.event.type for entry in entries}
 
-    await stack.until(audited)
+    await eventually(audited)
 
 
 async def test_the_command_line_records_shows_and_removes(

@@ -23,6 +23,7 @@ from modelyard_kit.auth import Principal
 from tests.framework.deployed import ROWS, Deployed, deployed, deployed_for_module, load, predictor
 from tests.framework.stack import Processes
 from tests.framework.tokens import Issuer
+from tests.framework.waiting import eventually
 
 LIMIT = 64 * 2**20
 
@@ -229,11 +230,11 @@ async def test_execute_decides_who_may_predict_within_a_moment(
         for privilege in ("USE_CATALOG", "USE_SCHEMA"):
             await admin.grants.create(user.name, privilege, catalog)
         await admin.grants.create(user.name, "EXECUTE", name, resource_type="DEPLOYMENT")
-        await processes.until(lambda: may(user.client))
+        await eventually(lambda: may(user.client))
         with pytest.raises(errors.PermissionDenied):
             await user.client.versions.get(name)  # may predict, may not look inside
         await admin.grants.create(user.name, "EXECUTE", catalog, effect="DENY")
-        await processes.until(lambda: may_not(user.client))
+        await eventually(lambda: may_not(user.client))
 
 
 async def test_a_moved_alias_switches_the_answers_and_fails_none(

@@ -10,6 +10,7 @@ from modelyard_suite import plan, suite
 from modelyard_suite.home import Home
 from tests.framework.deployed import ROWS, deployed
 from tests.framework.stack import Processes, short_folder
+from tests.framework.waiting import eventually
 
 
 def answers(client: AsyncClient, name: str) -> Callable[[], Awaitable[bool]]:
@@ -29,10 +30,10 @@ async def test_deployments_come_back_with_the_suite() -> None:
         suite.start_in_background(stack.home, options)
         try:
             async with stack.admin() as admin, deployed(stack) as endpoint:
-                await stack.until(answers(admin, endpoint.name))
+                await eventually(answers(admin, endpoint.name))
                 suite.stop(stack.home)
                 assert suite.processes_of(stack.home) == []
                 suite.start_in_background(stack.home, options)
-                await stack.until(answers(admin, endpoint.name), timeout=60)
+                await eventually(answers(admin, endpoint.name), seconds=60)
         finally:
             suite.stop(stack.home)

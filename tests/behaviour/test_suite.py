@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from modelyard_suite import plan, suite
 from modelyard_suite.home import Home, Running
 from modelyard_suite.supervisor import end_leftover, is_alive
 from tests.framework.cli import PROGRAM, Cli
+from tests.framework.waiting import wait_until
 
 PROCESSES = ["supervisor", "postgres", "governance", "catalog", "artifact", "inference", "gateway", "envoy"]
 
@@ -43,14 +43,6 @@ def listen() -> str:
 
 def home_of(cli: Cli) -> Home:
     return Home(cli.home / "suite")
-
-
-def until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    """Wait for something that happens by itself."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
 
 
 def running(cli: Cli, name: str) -> Running:
@@ -119,8 +111,8 @@ def test_a_killed_process_is_started_again(cli: Cli, listen: str) -> None:
     for name in ("catalog", "envoy", "postgres"):
         before = running(cli, name)
         os.kill(before.pid, signal.SIGKILL)
-        until(lambda name=name, before=before: running(cli, name) != before)  # type: ignore[misc]
-        until(lambda: cli.run("catalogs", "show", "kept").code == 0)
+        wait_until(lambda name=name, before=before: running(cli, name) != before)  # type: ignore[misc]
+        wait_until(lambda: cli.run("catalogs", "show", "kept").code == 0)
     rows = by_name(cli)
     assert {name for name, row in rows.items() if row["restarts"]} == {"catalog", "envoy", "postgres"}
     assert {row["state"] for row in rows.values()} == {"running"}
@@ -133,7 +125,7 @@ def test_what_a_killed_supervisor_leaves_behind_is_cleaned_up(cli: Cli, listen: 
     cli.ok("catalogs", "create", "kept")
     left = by_name(cli)
     os.kill(left["supervisor"]["pid"], signal.SIGKILL)
-    until(lambda: cli.run("status", "--output", "json").json == {"running": False})
+    wait_until(lambda: cli.run("status", "--output", "json").json == {"running": False})
     assert suite.processes_of(home_of(cli))  # the services go on, without anybody to watch them
 
     command = [str(PROGRAM), "up", "--listen", listen]

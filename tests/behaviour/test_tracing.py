@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from tests.framework.deployed import ROWS, deployed
 from tests.framework.otlp import Collector, Span, collector
 from tests.framework.stack import Processes
+from tests.framework.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ async def test_a_catalog_call_is_one_trace_down_to_its_sql(traced: Processes, co
                 for span in statements
             )
 
-        await traced.until(arrived)
+        await eventually(arrived)
 
 
 async def test_a_prediction_is_one_trace_down_to_the_replica(
@@ -74,4 +75,4 @@ async def test_a_prediction_is_one_trace_down_to_the_replica(
             services = {span.service.removeprefix("modelyard-") for span in collecting.trace(trace_id)}
             return {"gateway", "replica"} <= services
 
-        await traced.until(arrived)
+        await eventually(arrived)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from modelyard_kit.access import SYSTEM, Link, ResourceType
 from modelyard_kit.auth import Principal
 from tests.conformance.fake_replica import FakeReplica
 from tests.framework.tokens import ISSUER, Issuer
+from tests.framework.waiting import eventually
 
 ADA = Principal("0198-ada", "ada", "user")
 BOB = Principal("0198-bob", "bob", "user")
@@ -53,16 +53,6 @@ def _jwk(issuer: Issuer) -> str:
     from jwt.algorithms import ECAlgorithm
 
     return str(ECAlgorithm.to_jwk(issuer.key.public_key()))
-
-
-async def eventually(holds: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Wait until it holds; fails after 20 s."""
-    async with asyncio.timeout(20):
-        while True:
-            answer = holds()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.02)
 
 
 def start_program(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

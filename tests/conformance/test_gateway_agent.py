@@ -33,12 +33,12 @@ from tests.conformance.gateway_stack import (
     ADA,
     BOB,
     GatewayStack,
-    eventually,
     gateway_stack,
     route,
     start_program,
 )
 from tests.framework.tokens import Issuer
+from tests.framework.waiting import eventually
 
 IRIS = "prod.ml.iris"
 

@@ -23,7 +23,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 from modelyard import _status, errors
 from modelyard.api.oip.v2 import grpc_inference_pb2 as oip
-from tests.conformance.gateway_stack import ADA, BOB, INFER, GatewayStack, eventually, gateway_stack, route
+from tests.conformance.gateway_stack import ADA, BOB, INFER, GatewayStack, gateway_stack, route
+from tests.framework.waiting import eventually
 
 IRIS = "prod.ml.iris"
 TRACE = "0af7651916cd43dd8448eb211c80319c"

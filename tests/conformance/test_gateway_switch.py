@@ -21,11 +21,11 @@ from tests.conformance.gateway_stack import (
     ADA,
     BOB,
     GatewayStack,
-    eventually,
     gateway_stack,
     route,
     start_program,
 )
+from tests.framework.waiting import eventually
 
 IRIS = "prod.ml.iris"
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.filters import Asked
 from tests.framework.plans import read_from_end_to_end
+from tests.framework.waiting import eventually
 
 from .governance_stack import IRIS, IRIS_1, ML, PROD, Caller, Stack, stack
 
@@ -36,12 +36,6 @@ APPROVE, REJECT = approval_pb2.Review.DECISION_APPROVE, approval_pb2.Review.DECI
 async def running_stack(fresh_database: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Stack]:
     async with stack(fresh_database("modelyard_governance"), tmp_path) as started:
         yield started
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def names(caller: Caller, **asked: Any) -> list[str]:
@@ -103,7 +97,7 @@ class TestLists:
         ada = await running_stack.user("ada", admin)
         before = datetime.now(UTC)
         made = (await ada("CreateToken", description="ci")).token
-        await until(lambda: self._is_audited(admin, made.id))
+        await eventually(lambda: self._is_audited(admin, made.id))
         asked = (
             "actor = 'ada' AND type = 'governance.token.created' AND resource_type = 'token' "
             f"AND time >= '{(before - timedelta(minutes=1)).isoformat()}' AND resource_id = '{made.id}'"
@@ -153,14 +147,14 @@ class TestApprovals:
         await self.review(bob)
         found = (await bob("ListApprovals", filter="state = 'approved' AND reviewer = 'bob'")).approvals
         assert list(found) == [(await bob("GetApproval", model_version=IRIS_1.name)).approval]
-        await until(lambda: holds(told[-1:] == [(IRIS_1.id, "APPROVED", 1)]))
+        await eventually(lambda: holds(told[-1:] == [(IRIS_1.id, "APPROVED", 1)]))
 
         await admin("SetApprovalPolicy", policy={"required_approvals": 2}, **ON_PROD)
-        await until(lambda: holds(told[-1] == (IRIS_1.id, "PENDING", 2)))
+        await eventually(lambda: holds(told[-1] == (IRIS_1.id, "PENDING", 2)))
         pending = (await bob("ListApprovals", filter="state = 'PENDING' AND approvals < 2")).approvals
         assert list(pending) == [(await bob("GetApproval", model_version=IRIS_1.name)).approval]
         await self.review(bob, REJECT)
-        await until(lambda: holds(told[-1] == (IRIS_1.id, "REJECTED", 3)))
+        await eventually(lambda: holds(told[-1] == (IRIS_1.id, "REJECTED", 3)))
         assert [sequence for _, _, sequence in told] == sorted(sequence for _, _, sequence in told)
 
     async def test_only_to_who_may_read_the_model(self, running_stack: Stack) -> None:
@@ -189,13 +183,13 @@ class TestApprovals:
         catalog.chains[-1] = (renamed, replace(IRIS, name="prod.ml.flowers"), ML, PROD, SYSTEM)
         catalog.called = renamed.name
         await service("RecordEvents", events=[event("updated", {"after": {"name": "prod.ml.flowers"}})])
-        await until(lambda: self.listed(admin, "model = 'prod.ml.flowers'", [renamed.name]))
+        await eventually(lambda: self.listed(admin, "model = 'prod.ml.flowers'", [renamed.name]))
         gone = catalog.chains.pop()
         await service("RecordEvents", events=[event("deleted")])
-        await until(lambda: self.listed(admin, "", []))
+        await eventually(lambda: self.listed(admin, "", []))
         catalog.chains.append(gone)
         await service("RecordEvents", events=[event("undeleted")])
-        await until(lambda: self.listed(admin, "", [renamed.name]))
+        await eventually(lambda: self.listed(admin, "", [renamed.name]))
 
     async def listed(self, admin: Caller, asked: str, expected: list[str]) -> bool:
         found = (await admin("ListApprovals", filter=asked)).approvals
@@ -207,7 +201,7 @@ class TestApprovals:
         await self.review(await self.reviewer(running_stack, "bob", admin))
         assert not catalog.told
         catalog.deaf = False
-        await until(lambda: holds(catalog.told == [(IRIS_1.id, "APPROVED", 1)]))
+        await eventually(lambda: holds(catalog.told == [(IRIS_1.id, "APPROVED", 1)]))
 
 
 def event(verb: str, data: dict[str, Any] | None = None) -> event_pb2.Event:

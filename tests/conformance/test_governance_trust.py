@@ -22,6 +22,7 @@ from modelyard_kit.errors import (
 from modelyard_kit.limits import LIMITS
 from tests.conformance.governance_stack import Stack, stack
 from tests.framework.keys import Key, certificate
+from tests.framework.waiting import eventually
 
 ON_SYSTEM = {"resource_type": resource_pb2.RESOURCE_TYPE_SYSTEM}
 ON_PROD = {"resource_type": resource_pb2.RESOURCE_TYPE_CATALOG, "resource": "prod"}
@@ -63,9 +64,13 @@ async def test_they_count_on_everything_inside(running_stack: Stack, key: Key, t
     assert (await admin("DeleteTrustRoot", name="company", **ON_PROD)).deleted
     assert not (await admin("DeleteTrustRoot", name="company", **ON_PROD)).deleted
     assert await names(admin, **ON_MODEL) == ["team", "everywhere"]
-    log = (await admin("ListAuditEntries", page_size=1000)).entries
-    done = [entry.event.type for entry in log if "trust_root" in entry.event.type]
-    assert sorted(done) == ["governance.trust_root.created"] * 3 + ["governance.trust_root.deleted"]
+    expected = ["governance.trust_root.created"] * 3 + ["governance.trust_root.deleted"]
+
+    async def audited() -> bool:
+        log = (await admin("ListAuditEntries", page_size=1000)).entries
+        return sorted(entry.event.type for entry in log if "trust_root" in entry.event.type) == expected
+
+    await eventually(audited)
 
 
 async def test_created_once(running_stack: Stack, key: Key, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from modelyard_inference.runtimes.datatypes import DATATYPES, cast, from_raw, to
 from modelyard_inference.runtimes.signature import MethodSignature, Signature, TensorSpec
 from tests.conformance import odd_runtime
 from tests.conformance.replicas import DEPLOYMENT, iris_config, iris_model, iris_rows, write_iris
+from tests.framework.waiting import eventually
 
 FRONTS: dict[str, MakeFront] = {"grpc.aio": GrpcFront}
 
@@ -514,7 +515,7 @@ class TestModelFaults:
                 )
                 for value in (1, -1, 2, 13, 3)
             ]
-            await until(lambda: odd.lifecycle.in_flight == 6)
+            await eventually(lambda: odd.lifecycle.in_flight == 6)
             (odd.config.model_directory / "release").touch()
             answers = await asyncio.gather(*calls, return_exceptions=True)
             await busy
@@ -543,7 +544,7 @@ class TestModelFaults:
             busy = asyncio.ensure_future(stub.ModelInfer(wait(1)))
             await exists(odd.config.model_directory / "started")
             first, second = (asyncio.ensure_future(stub.ModelInfer(wait(4))) for _ in range(2))
-            await until(lambda: odd.lifecycle.in_flight == 3)
+            await eventually(lambda: odd.lifecycle.in_flight == 3)
             error = await refused(stub.ModelInfer(wait(3)))
             assert (error.code(), reason_of(error).reason) == (
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -551,7 +552,7 @@ class TestModelFaults:
             )
             assert reason_of(error).metadata["maximum"] == "10"
             second.cancel()
-            await until(lambda: odd.lifecycle.in_flight == 2)
+            await eventually(lambda: odd.lifecycle.in_flight == 2)
             # The cancelled rows make room.
             third = asyncio.ensure_future(stub.ModelInfer(wait(3)))
             error = await refused(stub.ModelInfer(wait(1), timeout=0.05))
@@ -646,7 +647,7 @@ class TestLife:
             )
             await exists(odd.config.model_directory / "started")
             draining = asyncio.ensure_future(odd.drain())
-            await until(lambda: not odd.lifecycle.ready)
+            await eventually(lambda: not odd.lifecycle.ready)
             assert await health(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
             error = await refused(stub.ModelInfer(request_of(("x", "FP32", np.ones(1)), method="picky")))
             assert (error.code(), reason_of(error).reason) == (
@@ -863,10 +864,4 @@ async def health(channel: Any, service: str = "") -> int:
 
 
 async def exists(path: Path) -> None:
-    await until(path.exists)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
+    await eventually(path.exists)

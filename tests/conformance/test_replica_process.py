@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStu
 from modelyard_inference.replica.config import ReplicaConfig, read_status
 from tests.conformance import odd_runtime
 from tests.conformance.replicas import DEPLOYMENT, iris_config, iris_model, iris_rows, write_iris
+from tests.framework.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 REPLICA = [sys.executable, "-m", "modelyard_inference.replica"]
@@ -61,13 +61,6 @@ def running(command: list[str], config: ReplicaConfig, path: Path) -> Iterator[s
         process.communicate()
 
 
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited for a minute"
-        time.sleep(0.01)
-
-
 def ready(path: Path) -> bool:
     state = read_status(path).get("state")
     assert state != "failed", read_status(path)
@@ -83,7 +76,7 @@ def iris_request() -> pb.ModelInferRequest:
 def test_serves_and_stops(folder: Path) -> None:
     config, path = iris_config(write_iris(folder / "model"), folder / "s"), folder / "replica.json"
     with running(REPLICA, config, path) as process:
-        until(lambda: ready(path))
+        wait_until(lambda: ready(path))
         assert read_status(path)["process_id"] == process.pid
         with grpc.insecure_channel(config.listen) as channel:
             response = GRPCInferenceServiceStub(channel).ModelInfer(iris_request(), timeout=30)
@@ -106,14 +99,14 @@ def test_a_request_in_flight_is_finished(folder: Path) -> None:
     request.inputs.add(name="x", datatype="FP32", shape=[2])
     request.parameters["method"].string_param = "wait"
     with running(ODD_REPLICA, config, path) as process, grpc.insecure_channel(config.listen) as channel:
-        until(lambda: ready(path))
+        wait_until(lambda: ready(path))
         stub, health = GRPCInferenceServiceStub(channel), health_pb2_grpc.HealthStub(channel)
         in_flight = stub.ModelInfer.future(request, timeout=60)
-        until((folder / "started").exists)
+        wait_until((folder / "started").exists)
         process.send_signal(signal.SIGTERM)
-        until(lambda: read_status(path)["state"] == "draining")
+        wait_until(lambda: read_status(path)["state"] == "draining")
         not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
-        until(lambda: health.Check(health_pb2.HealthCheckRequest(), timeout=30).status == not_serving)
+        wait_until(lambda: health.Check(health_pb2.HealthCheckRequest(), timeout=30).status == not_serving)
         with pytest.raises(grpc.RpcError) as caught:
             stub.ModelInfer(request, timeout=30)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -134,9 +127,9 @@ def test_a_stuck_model_does_not_keep_the_process(folder: Path) -> None:
     request.inputs.add(name="x", datatype="FP32", shape=[2])
     request.parameters["method"].string_param = "wait"
     with running(ODD_REPLICA, config, path) as process, grpc.insecure_channel(config.listen) as channel:
-        until(lambda: ready(path))
+        wait_until(lambda: ready(path))
         in_flight = GRPCInferenceServiceStub(channel).ModelInfer.future(request, timeout=60)
-        until((folder / "started").exists)
+        wait_until((folder / "started").exists)
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=60)
         assert process.returncode == 0
@@ -196,7 +189,7 @@ def test_predictions_go_on_without_the_parent(folder: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", program, *REPLICA, "--config", str(path)], cwd=ROOT)
     replica = None
     try:
-        until(lambda: ready(path))
+        wait_until(lambda: ready(path))
         replica = psutil.Process(read_status(path)["process_id"])
         parent.kill()
         parent.wait(timeout=30)
@@ -206,7 +199,7 @@ def test_predictions_go_on_without_the_parent(folder: Path) -> None:
         assert len(response.raw_output_contents[0]) == 150 * 8
         # Its log goes nowhere now; it still stops in order.
         replica.terminate()
-        until(lambda: not _alive(replica))
+        wait_until(lambda: not _alive(replica))
         assert read_status(path)["state"] == "draining"
     finally:
         parent.kill()

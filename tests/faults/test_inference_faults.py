@@ -15,7 +15,8 @@ from modelyard_inference.models import DeploymentState, ReplicaState
 from modelyard_inference.steps import replicas as replica_steps
 from modelyard_kit import faults
 from modelyard_kit.filters import Asked
-from tests.framework.inference import ADA, Inference, Site, call, creation, eventually, site, spec
+from tests.framework.inference import ADA, Inference, Site, call, creation, site, spec
+from tests.framework.waiting import eventually
 
 REPLICAS = ListReplicas("prod.ml.iris", Asked(size=50))
 MODULES = (steps, replica_steps, artifacts)

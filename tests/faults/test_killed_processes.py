@@ -12,6 +12,7 @@ from modelyard.aio import AsyncClient
 from modelyard_suite.supervisor import is_alive
 from tests.framework.deployed import deployed, load, predictor
 from tests.framework.stack import Processes
+from tests.framework.waiting import eventually
 
 
 async def replica_pids(admin: AsyncClient, name: str) -> set[int]:
@@ -39,7 +40,7 @@ async def test_a_killed_replica_costs_no_prediction_and_is_started_again(process
             now = await replica_pids(admin, endpoint.name)
             return len(now) == 2 and victim not in now
 
-        await processes.until(replaced, timeout=60)
+        await eventually(replaced, seconds=60)
         await seen.more(50)
     assert seen.failures == []
 
@@ -62,7 +63,7 @@ async def test_predictions_go_on_while_the_control_plane_is_killed(
             now = processes.process(service)
             return now.pid != before.pid and is_alive(now)
 
-        await processes.until(back, timeout=60)
+        await eventually(back, seconds=60)
         await seen.more(50)
         assert seen.failures == []
 
@@ -74,7 +75,7 @@ async def test_predictions_go_on_while_the_control_plane_is_killed(
             except (errors.Unavailable, errors.InternalError, errors.DeadlineExceeded):
                 return False
 
-        await processes.until(answers, timeout=60)
+        await eventually(answers, seconds=60)
 
 
 async def test_lineage_arrives_though_catalog_and_inference_are_killed(processes: Processes) -> None:
@@ -94,7 +95,7 @@ async def test_lineage_arrives_though_catalog_and_inference_are_killed(processes
                 return False
             return {edge.source.name for edge in found.edges} == {f"{endpoint.name}/1", f"{endpoint.name}/2"}
 
-        await processes.until(told, timeout=120)
+        await eventually(told, seconds=120)
 
 
 async def test_a_killed_envoy_comes_back_and_serves_the_same_routes(processes: Processes) -> None:
@@ -109,4 +110,4 @@ async def test_a_killed_envoy_comes_back_and_serves_the_same_routes(processes: P
             except (errors.Unavailable, errors.NotFound):
                 return False
 
-        await processes.until(answers, timeout=60)
+        await eventually(answers, seconds=60)

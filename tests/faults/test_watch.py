@@ -13,6 +13,7 @@ from modelyard import errors
 from modelyard.aio import AsyncClient
 from modelyard_suite.supervisor import is_alive
 from tests.framework.stack import Processes
+from tests.framework.waiting import eventually
 
 CHANGES = 30
 KILLED_AFTER = (8, 18)
@@ -31,7 +32,7 @@ async def write(processes: Processes, admin: AsyncClient, models: list[str], kil
                 now = processes.process(killed)
                 return now.pid != pid and is_alive(now)
 
-            await processes.until(back, timeout=60)
+            await eventually(back, seconds=60)
 
 
 async def written(admin: AsyncClient, name: str, number: int) -> None:

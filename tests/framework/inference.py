@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -49,6 +49,7 @@ from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidState, NotFound, PeerUnavailable, PolicyUnmet
+from tests.framework.waiting import eventually
 
 TINY_REPLICA = Path(__file__).with_name("tiny_replica.py")
 ADA = Principal("u-ada", "ada", "user")
@@ -317,13 +318,6 @@ class Inference:
     async def _quiet(self) -> bool:
         world = await self.db.read(self.store.world)
         return all(group.state == "SERVING" for group in world.groups)
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(60):
-        while not await condition():
-            await asyncio.sleep(0.05)
 
 
 @dataclass

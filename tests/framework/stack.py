@@ -8,7 +8,7 @@ import tempfile
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -46,17 +46,6 @@ class Stack(ABC):
     @abstractmethod
     def client(self, token: str) -> AsyncClient:
         """Return a client that logs in with an API token."""
-
-    @staticmethod
-    async def until(condition: Callable[[], Awaitable[bool]], *, timeout: float = 30.0) -> None:
-        """Wait until something that happens by itself has happened.
-
-        Raises:
-            TimeoutError: it did not.
-        """
-        async with asyncio.timeout(timeout):
-            while not await condition():
-                await asyncio.sleep(0.05)
 
     @property
     def admin_token(self) -> str:

@@ -43,8 +43,12 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        data = self.rfile.read(length)
         self.server.seen.append((self.path, dict(self.headers)))
+        if len(data) < length:  # the client went away: no store keeps half an object
+            self.close_connection = True
+            return
         if self.fails():
             return
         self.server.objects[self.path] = data
