@@ -7,6 +7,8 @@ asked for. Written in the transaction of the create.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, func, insert, select
@@ -45,15 +47,18 @@ def fingerprint(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-async def claim(
-    connection: AsyncConnection,
-    *,
-    principal_id: str,
-    method: str,
-    request_id: str,
-    fingerprint: str,
-    resource_id: str,
-) -> str | None:
+@dataclass(frozen=True)
+class Claim:
+    """That a request makes a resource: who asks, by which method, which request with which content, and the id it gives."""
+
+    principal_id: str
+    method: str
+    request_id: str
+    fingerprint: str
+    resource_id: str
+
+
+async def claim(connection: AsyncConnection, claim: Claim) -> str | None:
     """Note that this request makes a resource, or return the id of the one that it made before.
 
     Like `replay` and `remember` in one statement, for work that comes before everything else and knows the id that it will give.
@@ -63,14 +68,27 @@ async def claim(
         RequestIdReused: it was used with other content.
         LimitExceeded: it is longer than the limit `request_id_length`.
     """
-    if not request_id:
+    if await claim_all(connection, [claim]):
         return None
-    limits.check("request_id_length", len(request_id))
-    key = {"principal_id": principal_id, "method": method, "request_id": request_id}
-    new = key | {"fingerprint": fingerprint, "resource_id": resource_id}
-    if (await connection.execute(_CLAIM, new)).one_or_none() is not None:
-        return None
-    return await replay(connection, **key, fingerprint=fingerprint)
+    return await replay(
+        connection,
+        principal_id=claim.principal_id,
+        method=claim.method,
+        request_id=claim.request_id,
+        fingerprint=claim.fingerprint,
+    )
+
+
+async def claim_all(connection: AsyncConnection, claims: Sequence[Claim]) -> bool:
+    """Note that these requests make resources; False if one of them came before, or comes twice among them.
+
+    Raises:
+        LimitExceeded: a request id is longer than the limit `request_id_length`.
+    """
+    rows = [asdict(claim) for claim in claims if claim.request_id]
+    for row in rows:
+        limits.check("request_id_length", len(row["request_id"]))
+    return not rows or len((await connection.execute(_CLAIM, rows)).all()) == len(rows)
 
 
 async def replay(

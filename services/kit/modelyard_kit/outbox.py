@@ -189,7 +189,23 @@ async def append(
         scope: for a sequenced outbox, ids (or SQL that finds them) of the resource and its containers, innermost first,
             without the system; by them watchers are matched and permitted.
     """
-    values: dict[str, Any] = {
+    if scope is None:
+        await connection.execute(_APPEND, _row(event))
+    elif isinstance(scope, ColumnElement):
+        await connection.execute(insert(_sequenced).values(_row(event) | {"scope": scope}))
+    else:
+        await connection.execute(_APPEND_SEQUENCED, _row(event) | {"scope": scope})
+    notify_after_commit(connection, CHANNEL)
+
+
+async def append_each(connection: AsyncConnection, events: Sequence[tuple[Event, Sequence[str]]]) -> None:
+    """Write events, each with its scope, in the transaction of their changes; their positions rise in this order."""
+    await connection.execute(_APPEND_SEQUENCED, [_row(event) | {"scope": scope} for event, scope in events])
+    notify_after_commit(connection, CHANNEL)
+
+
+def _row(event: Event) -> dict[str, Any]:
+    return {
         "id": event.id,
         "type": event.type,
         "resource_type": event.resource.type,
@@ -203,13 +219,6 @@ async def append(
         "time": event.time,
         "data": dict(event.data),
     }
-    if scope is None:
-        await connection.execute(_APPEND, values)
-    elif isinstance(scope, ColumnElement):
-        await connection.execute(insert(_sequenced).values(values | {"scope": scope}))
-    else:
-        await connection.execute(_APPEND_SEQUENCED, values | {"scope": scope})
-    notify_after_commit(connection, CHANNEL)
 
 
 async def extent(connection: AsyncConnection) -> Extent:
