@@ -183,13 +183,16 @@ async def test_several_are_claimed_together_or_not_at_all(database: Database) ->
     one, two = (idempotency.Claim("1", "CreateThing", request, "same", "1") for request in ("r", "s"))
     nothing = replace(one, request_id="")
 
-    async def claim(*claims: idempotency.Claim) -> bool:
-        return await database.in_tx(lambda connection: idempotency.claim_all(connection, claims))
+    async def claim(*claims: idempotency.Claim) -> None:
+        await database.in_tx(lambda connection: idempotency.claim_all(connection, claims))
 
-    assert await claim(one, two, nothing)
-    assert not await claim(two, replace(one, request_id="t"))
-    assert not await claim(replace(one, request_id="u"), replace(one, request_id="u"))
-    assert await claim(nothing, nothing)
+    await claim(one, two, nothing)
+    await claim(nothing, nothing)
+    another = replace(one, request_id="t")
+    for repeated in ([two, another], [another, another]):
+        with pytest.raises(idempotency.Repeated):
+            await claim(*repeated)
+    await claim(another)  # nothing was left of it
 
 
 async def test_a_claim_ends_with_its_transaction(database: Database) -> None:

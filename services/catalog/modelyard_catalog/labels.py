@@ -44,7 +44,8 @@ async def add_versions(
     """
     for version in versions:
         await require_free_label(connection, store, version.model, version.label)
-    refused = await store.insert_versions(connection, versions)
-    if refused is not None:
-        # Given meanwhile to a version that exists, which does not wait for the row of the model; or to another of these.
-        raise AlreadyExists(refused.kind, f"{refused.model.name}@{refused.label}")
+    if not await store.insert_versions(connection, versions):
+        # Given meanwhile to a version that exists, which does not wait for the row of the model; or to another of these. Whose label
+        # it was does not matter if they are several: then they are added one by one.
+        labelled = next(version for version in versions if version.label)
+        raise AlreadyExists(labelled.kind, f"{labelled.model.name}@{labelled.label}")

@@ -16,11 +16,11 @@ from sqlalchemy import (
     delete,
     insert,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import lookups
@@ -175,22 +175,21 @@ class CatalogStore:
         rows = await connection.execute(lookups.LOCKED, lookups.names(paths))
         return _placed(rows, len(paths), lambda row: (row.latest_version, read_model_chain(row)))
 
-    async def insert_versions(
-        self, connection: AsyncConnection, versions: Sequence[ModelVersion]
-    ) -> ModelVersion | None:
+    async def insert_versions(self, connection: AsyncConnection, versions: Sequence[ModelVersion]) -> bool:
         """Insert versions with their metrics, and count them on their models, which this transaction has locked.
 
         Returns:
-            One that was not inserted, because another version of its model has its label; None if all were.
+            False if one has the label of another version of its model; then the transaction is of no use any more.
         """
         await connection.execute(_COUNT, _counts(versions))
-        inserted = await connection.execute(_INSERT_VERSION, [_version_row(version) for version in versions])
-        ids = set(inserted.scalars())
-        for version in versions:
-            if version.id not in ids:
-                return version
+        try:
+            await connection.execute(_INSERT_VERSION, [_version_row(version) for version in versions])
+        except IntegrityError as error:
+            if _LIVE_LABEL in str(error.orig):
+                return False
+            raise
         await self._write_metrics(connection, [(version, version.metrics) for version in versions])
-        return None
+        return True
 
     async def set_state(
         self,
@@ -388,13 +387,8 @@ _COUNT = (
         update_time=bindparam("time"),
     )
 )
-_INSERT_VERSION = (
-    upsert(model_versions)
-    .on_conflict_do_nothing(
-        index_elements=["model_id", "label"], index_where=text("label <> '' AND delete_time IS NULL")
-    )
-    .returning(model_versions.c.id)
-)
+_INSERT_VERSION = insert(model_versions)
+_LIVE_LABEL = "model_versions_live_label"  # the index
 _METRIC = upsert(metrics)
 _WRITE_METRIC = _METRIC.on_conflict_do_update(
     index_elements=["version_id", "name"],

@@ -46,7 +46,7 @@ from modelyard_catalog.store import CatalogStore
 from modelyard_kit import idempotency, limits, outbox
 from modelyard_kit.access import Chain, Link, ResourceType
 from modelyard_kit.auth import Call
-from modelyard_kit.batching import Batches, Separately
+from modelyard_kit.batching import Batches
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import Contention, InvalidState, NotFound
@@ -115,8 +115,7 @@ class Versions:
             if len(creates) == 1:
                 return [await self._create_or_find(connection, creates[0])]
             claims = [claim_of(each.call, _CREATE, each.command.once, each.made) for each in creates]
-            if not await idempotency.claim_all(connection, claims):
-                raise Separately  # the answer to one is a version that was made before
+            await idempotency.claim_all(connection, claims)
             return await self._insert(connection, creates)
 
         turns = {model_turn(each.command.model) for each in creates}

@@ -19,10 +19,6 @@ MOST = 64
 """What one batch holds at most."""
 
 
-class Separately(Exception):
-    """Raised by the work on several things that finds out that they cannot be done together."""
-
-
 @dataclass(frozen=True, eq=False)
 class _Waiting(Generic[A, R]):
     asked: A

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit import limits
@@ -34,6 +35,7 @@ def requests_table(metadata: MetaData) -> Table:
 
 
 _requests = requests_table(MetaData())
+_CLAIM_ALL = insert(_requests)
 _CLAIM = upsert(_requests).on_conflict_do_nothing().returning(_requests.c.resource_id)
 
 
@@ -45,6 +47,10 @@ def create(operations: Any) -> None:
 def fingerprint(content: bytes) -> str:
     """Return what identifies the content of a request: give it everything but the `request_id`."""
     return hashlib.sha256(content).hexdigest()
+
+
+class Repeated(Exception):
+    """One of several requests has an answer already, so they cannot be answered together."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,10 @@ async def claim(connection: AsyncConnection, claim: Claim) -> str | None:
         RequestIdReused: it was used with other content.
         LimitExceeded: it is longer than the limit `request_id_length`.
     """
-    if await claim_all(connection, [claim]):
+    if not claim.request_id:
+        return None
+    limits.check("request_id_length", len(claim.request_id))
+    if (await connection.execute(_CLAIM, asdict(claim))).one_or_none() is not None:
         return None
     return await replay(
         connection,
@@ -79,16 +88,22 @@ async def claim(connection: AsyncConnection, claim: Claim) -> str | None:
     )
 
 
-async def claim_all(connection: AsyncConnection, claims: Sequence[Claim]) -> bool:
-    """Note that these requests make resources; False if one of them came before, or comes twice among them.
+async def claim_all(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+    """Note that these requests make resources.
 
     Raises:
+        Repeated: one of them came before, or comes twice among them; the transaction is of no use any more.
         LimitExceeded: a request id is longer than the limit `request_id_length`.
     """
     rows = [asdict(claim) for claim in claims if claim.request_id]
     for row in rows:
         limits.check("request_id_length", len(row["request_id"]))
-    return not rows or len((await connection.execute(_CLAIM, rows)).all()) == len(rows)
+    if not rows:
+        return
+    try:
+        await connection.execute(_CLAIM_ALL, rows)
+    except IntegrityError as error:
+        raise Repeated from error
 
 
 async def replay(

@@ -63,6 +63,8 @@ from modelyard_kit.ids import new_id
 CHANNEL = "modelyard_outbox"
 BATCH = 500
 POLL_SECONDS = 1.0
+# Between two deliveries. What comes meanwhile travels together: every delivery costs a call, and transactions on both sides.
+REST_SECONDS = 0.05
 
 _log = structlog.get_logger()
 
@@ -323,6 +325,7 @@ class Relay:
                 pause = min(pause * 2, 30.0)
                 continue
             if delivered < BATCH:
+                await asyncio.sleep(REST_SECONDS if delivered else 0)
                 await self._wait()
 
     async def _wait(self) -> None:
