@@ -190,7 +190,7 @@ class Aliases:
         call.confirm(model.chain)
         last = await alias_log.last(connection, model.id, command.alias)
         if last is None:
-            raise NotFound(ResourceType.MODEL_VERSION, _alias_name(command))
+            raise NotFound("alias", _alias_name(command))
         return last
 
     async def _model(self, connection: AsyncConnection, path: Path) -> Model:
