@@ -83,6 +83,7 @@ from modelyard.types._serving import (
     Replica,
     ReplicaState,
     ServerInfo,
+    SignatureState,
     TargetStatus,
     TrafficTarget,
 )
@@ -151,6 +152,7 @@ __all__ = [
     "ServerInfo",
     "Severity",
     "Signature",
+    "SignatureState",
     "SignatureTrust",
     "SignedUrl",
     "SigningKey",
