@@ -13,13 +13,13 @@ from modelyard_artifact.models import CHUNK_BYTES, FilePage
 from modelyard_kit.errors import InvalidState, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from modelyard_artifact.blobs import BlobStore
     from modelyard_artifact.lookup import Catalog
-    from modelyard_artifact.models import Artifact, Blob, FileEntry
+    from modelyard_artifact.models import Artifact, FileEntry
     from modelyard_kit.auth import Call
     from modelyard_kit.db import Database
     from modelyard_kit.filters import Asked
@@ -140,16 +140,8 @@ class Reading:
         for path in command.paths:
             if path not in found:
                 raise NotFound("file", path)
-        for batch in _batches([found[path].blob for path in command.paths]):
-            if len(batch) == 1:
-                index, blob = batch[0]
-                async for piece in self._blobs.read(blob, 0, blob.size):
-                    yield [(index, piece)]
-                if not blob.size:
-                    yield [(index, b"")]
-            else:
-                contents = await self._blobs.read_whole([blob for _, blob in batch])
-                yield [(index, data) for (index, _), data in zip(batch, contents, strict=True)]
+        async for pieces in self._blobs.read_each([found[path].blob for path in command.paths]):
+            yield pieces
 
     async def sbom(self, reference: str) -> str:
         """Makes the bill of materials of a version, CycloneDX JSON.
@@ -178,17 +170,3 @@ class Reading:
                 pieces = [piece async for piece in self._blobs.read(file.blob, 0, file.size)]
                 return b"".join(pieces).decode(errors="replace").splitlines()
         return []
-
-
-def _batches(blobs: Sequence[Blob]) -> Iterator[list[tuple[int, Blob]]]:
-    """Consecutive blobs, each with its place, that fit into one message together; a larger one stands alone."""
-    batch: list[tuple[int, Blob]] = []
-    size = 0
-    for index, blob in enumerate(blobs):
-        if batch and size + blob.size > CHUNK_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append((index, blob))
-        size += blob.size
-    if batch:
-        yield batch
