@@ -57,6 +57,14 @@ MESSAGES: dict[str, type[Any]] = {
     },
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Principal, types.ApiToken, types.Grant)},
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ApprovalPolicy, types.Review, types.Approval)},
+    **{
+        f"{_API}.governance.v1.{c.__name__}": c
+        for c in (types.Membership, types.Issuer, types.EffectivePrivilege)
+    },
+    **{
+        f"{_API}.governance.v1.{c.__name__}": c
+        for c in (types.Condition, types.ConditionResult, types.GateOverride, types.GateExplanation)
+    },
     f"{_API}.governance.v1.JsonWebKey": types.SigningKey,
     f"{_API}.governance.v1.GetJwksResponse": types.SigningKeys,
     f"{_API}.governance.v1.CheckPermissionResponse": types.PermissionDecision,
@@ -88,6 +96,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.governance.v1.Effect": types.Effect,
     f"{_API}.governance.v1.Review.Decision": types.ReviewDecision,
     f"{_API}.governance.v1.Approval.State": types.ApprovalState,
+    f"{_API}.governance.v1.GatedAction": types.GatedAction,
     f"{_API}.inference.v1.Deployment.State": types.DeploymentState,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
 }

@@ -65,7 +65,14 @@ class PermissionFeed:
             revision, changed = await self._database.read(self._read)
             for held in changed:
                 self._held[held.principal_id] = (revision, held)
-                self._grants.replace(held.principal_id, held.principal, held.grants)
+                self._grants.replace(
+                    held.principal_id,
+                    held.principal,
+                    held.grants,
+                    groups=held.groups,
+                    disabled=held.disabled,
+                    is_group=held.is_group,
+                )
             self._confirmed = asked
             await self._grants.mark_fresh(revision)
             if revision != self._revision:
@@ -129,7 +136,7 @@ def _steps(revision: int, changed: Iterable[HeldGrants]) -> Iterator[PermissionS
     part: list[HeldGrants] = []
     size = 0
     for held in changed:
-        weight = 1 + len(held.grants)
+        weight = 1 + len(held.grants) + len(held.groups)
         if part and size + weight > GRANTS_PER_STEP:
             yield PermissionStep(revision, tuple(part), complete=False)
             part, size = [], 0

@@ -10,6 +10,7 @@ from modelyard_kit.access import (
     Chain,
     Effect,
     Grants,
+    Holder,
     Link,
     Missing,
     Privilege,
@@ -87,12 +88,12 @@ USE = allow("c", Privilege.USE_CATALOG, Privilege.USE_SCHEMA)
     ],
 )
 def test_decide(principal: str, grants: list[ResourceGrant], allowed: bool, says: str) -> None:
-    decision = decide(principal, grants, Privilege.EDIT, CHAIN)
+    decision = decide(Holder.alone(principal, grants), Privilege.EDIT, CHAIN)
     assert (decision.allowed, says in decision.explanation) == (allowed, True), decision
 
 
 def test_nobody_owns_what_has_no_owner() -> None:
-    assert not decide("", [], Privilege.USE_SCHEMA, (SCHEMA, SYSTEM)).allowed
+    assert not decide(Holder.alone("", []), Privilege.USE_SCHEMA, (SCHEMA, SYSTEM)).allowed
 
 
 @pytest.mark.parametrize(
@@ -101,14 +102,15 @@ def test_nobody_owns_what_has_no_owner() -> None:
 )
 def test_making_something_in_a_container_is_reaching_into_it(privilege: Privilege, allowed: bool) -> None:
     grants = allow("c", Privilege.USE_CATALOG) + allow("s", privilege)
-    assert decide("ada", grants, privilege, (SCHEMA, CATALOG, SYSTEM)).allowed is allowed
-    assert decide(
-        "ada", grants + allow("s", Privilege.USE_SCHEMA), privilege, (SCHEMA, CATALOG, SYSTEM)
-    ).allowed
+    assert decide(Holder.alone("ada", grants), privilege, (SCHEMA, CATALOG, SYSTEM)).allowed is allowed
+    reaching = Holder.alone("ada", grants + allow("s", Privilege.USE_SCHEMA))
+    assert decide(reaching, privilege, (SCHEMA, CATALOG, SYSTEM)).allowed
 
 
 def test_seeing_a_container_needs_its_use_privilege_only_once() -> None:
-    assert decide("ada", allow("c", Privilege.USE_CATALOG), Privilege.USE_CATALOG, (CATALOG, SYSTEM)).allowed
+    assert decide(
+        Holder.alone("ada", allow("c", Privilege.USE_CATALOG)), Privilege.USE_CATALOG, (CATALOG, SYSTEM)
+    ).allowed
 
 
 async def test_grants_fail_closed_when_they_grow_old() -> None:
