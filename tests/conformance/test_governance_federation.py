@@ -19,12 +19,14 @@ from modelyard_governance import oidc
 from modelyard_kit.errors import (
     AlreadyExists,
     InvalidField,
+    LimitExceeded,
     NotFound,
     PeerUnavailable,
     PermissionDenied,
     TokenExpired,
     TokenInvalid,
 )
+from modelyard_kit.limits import LIMITS
 from tests.framework.oidc import CLIENT_ID, Provider, provider
 
 from .governance_stack import Caller, Stack, stack
@@ -176,6 +178,13 @@ class TestIssuers:
                 await admin("CreateIssuer", issuer=other)
         assert [issuer.name for issuer in (await admin("ListIssuers")).issuers] == ["corp"]
 
+    async def test_there_are_so_many_issuers_and_not_one_more(self, running_stack: Stack) -> None:
+        admin = await running_stack.admin()
+        for number in range(LIMITS["issuers"].maximum):
+            await trust(admin, f"https://{number}.example.com", name=f"i{number}")
+        with pytest.raises(LimitExceeded, match="issuers"):
+            await trust(admin, "https://more.example.com", name="more")
+
 
 class Issuer:
     """An issuer of the test's making: what it publishes and signs is the test's to say."""
@@ -305,5 +314,18 @@ class TestKeysOfIssuers:
         nobody = Caller(running_stack.stub)
         with pytest.raises(InvalidField, match="not both"):
             await nobody("ExchangeToken", api_token="mya_1", id_token="eyJ")
+        longest = LIMITS["id_token_length"].maximum
+        with pytest.raises(TokenInvalid):
+            await nobody("ExchangeToken", id_token="x" * longest)
         with pytest.raises(InvalidField, match="characters"):
-            await nobody("ExchangeToken", id_token="x" * 20_000)
+            await nobody("ExchangeToken", id_token="x" * (longest + 1))
+
+    async def test_a_token_names_so_many_groups_and_not_one_more(self, running_stack: Stack) -> None:
+        most = LIMITS["groups_per_token"].maximum
+        async with running_issuer() as issuer:
+            await trust(await running_stack.admin(), issuer.url, groups_claim="groups")
+            await enter(running_stack, issuer.token(groups=[str(number) for number in range(most)]))
+            with pytest.raises(LimitExceeded, match="groups_per_token"):
+                await enter(running_stack, issuer.token(groups=[str(number) for number in range(most + 1)]))
+            with pytest.raises(TokenInvalid, match="not a list"):
+                await enter(running_stack, issuer.token(groups="ml"))

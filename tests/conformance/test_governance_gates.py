@@ -94,7 +94,8 @@ class TestApprovers:
         async def known() -> bool:
             (row,) = (await admin("ListApprovals")).approvals
             listed = approval_pb2.Approval.State.Name(row.state) == state
-            return listed and running_stack.catalog.told[-1][1] == state.removeprefix("STATE_")
+            told = running_stack.catalog.told
+            return listed and bool(told) and told[-1][1] == state.removeprefix("STATE_")
 
         await eventually(known)
 
@@ -178,7 +179,7 @@ class TestEvidence:
         free = await explain(ada, MOVE, "challenger")
         assert (free.allowed, free.gated, list(free.conditions)) == (True, False, [])
 
-    @pytest.mark.parametrize("expression", ["1 +", "nothing.here", ""])
+    @pytest.mark.parametrize("expression", ["1 +", "nothing.here", "", "'\0' == ''"])
     async def test_bad_expressions_are_refused_when_the_policy_is_set(
         self, running_stack: Stack, expression: str
     ) -> None:

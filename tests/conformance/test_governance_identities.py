@@ -146,6 +146,26 @@ class TestGroups:
         with pytest.raises(LimitExceeded, match="groups_per_principal"):
             await admin("AddGroupMember", group="g1", member="ada")
 
+    async def test_a_group_has_so_many_members_and_not_one_more(self, running_stack: Stack) -> None:
+        admin = await running_stack.admin()
+        await group(admin, "team")
+        maximum = LIMITS["members_per_group"].maximum
+        connection = await asyncpg.connect(running_stack.settings.database)
+        await connection.execute(
+            "INSERT INTO principals (id, name, kind, display_name, create_time, revision) "
+            "SELECT 'u' || n, 'u' || n, 'user', '', now(), 0 FROM generate_series(0, $1) n",
+            maximum,
+        )
+        await connection.execute(
+            "INSERT INTO memberships (group_id, member_id, create_time) SELECT p.id, 'u' || n, now() "
+            "FROM generate_series(2, $1) n, principals p WHERE p.name = 'team'",
+            maximum,
+        )
+        await connection.close()
+        await admin("AddGroupMember", group="team", member="u0")
+        with pytest.raises(LimitExceeded, match="members_per_group"):
+            await admin("AddGroupMember", group="team", member="u1")
+
     async def test_watchers_learn_of_groups_and_decide_as_governance_does(self, running_stack: Stack) -> None:
         admin = await running_stack.admin()
         ada = await running_stack.user("ada", admin)
@@ -328,17 +348,15 @@ class TestGrantsTold:
         ada = await running_stack.user("ada", admin)
         await group(admin, "team", "ada")
         await see(admin, "team", "EDIT")
-        rows = (await ada("ListEffectivePrivileges", **ON_MODEL)).privileges
+        rows = (await ada("ExplainPrivileges", **ON_MODEL)).privileges
         told = {access_pb2.Privilege.Name(row.privilege).removeprefix("PRIVILEGE_"): row for row in rows}
         assert set(told) == {str(privilege) for privilege in Privilege} - {"OWNERSHIP"}
         assert {name for name, row in told.items() if row.allowed} == {"USE_CATALOG", "USE_SCHEMA", "EDIT"}
         assert told["EDIT"].explanation == "EDIT is granted on catalog 'prod' to group 'team'"
         assert told["EXECUTE"].explanation == "nobody granted EXECUTE on model 'prod.ml.iris' or above"
-        assert list((await admin("ListEffectivePrivileges", principal="ada", **ON_MODEL)).privileges) == list(
-            rows
-        )
+        assert list((await admin("ExplainPrivileges", principal="ada", **ON_MODEL)).privileges) == list(rows)
         with pytest.raises(PermissionDenied):
-            await ada("ListEffectivePrivileges", principal="admin", **ON_MODEL)
+            await ada("ExplainPrivileges", principal="admin", **ON_MODEL)
 
     async def test_what_somebody_was_given_is_listed_wherever_it_stands(self, running_stack: Stack) -> None:
         admin = await running_stack.admin()

@@ -313,12 +313,12 @@ class AsyncGrants(Namespace):
         self, resource: str = "", *, resource_type: ResourceType | str | None = None, principal: str = ""
     ) -> Sequence[EffectivePrivilege]:
         """Every privilege on a resource: whether a principal (by default you) has it, and which grant decided."""
-        request = pb.ListEffectivePrivilegesRequest(
+        request = pb.ExplainPrivilegesRequest(
             principal=principal,
             resource_type=resource_type_number(_namespace.resource_type(resource, resource_type)),
             resource=resource,
         )
-        answer = await self._connection.call(self._connection.governance.ListEffectivePrivileges, request)
+        answer = await self._connection.call(self._connection.governance.ExplainPrivileges, request)
         return rows(EffectivePrivilege, answer.privileges)
 
     async def check(

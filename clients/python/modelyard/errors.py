@@ -99,8 +99,7 @@ class ModelyardError(Exception):
         self.code = code or self.default_code
         self.metadata = dict(metadata or {})
         self.request_id = request_id
-        self.violations = tuple(violations)
-        self.unmet = tuple(unmet)
+        self.violations, self.unmet = tuple(violations), tuple(unmet)
 
     def __str__(self) -> str:
         return self.message

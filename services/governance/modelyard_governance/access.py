@@ -63,7 +63,7 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "ListGrants": Requires(Privilege.MANAGE, grantable),
         "ListPrincipalGrants": AUTHENTICATED,
         "CheckPermission": AUTHENTICATED,
-        "ListEffectivePrivileges": AUTHENTICATED,
+        "ExplainPrivileges": AUTHENTICATED,
         "WatchPermissions": SERVICES,
         "SetApprovalPolicy": Requires(Privilege.MANAGE, policed),
         "GetApprovalPolicy": Requires(Privilege.READ_METADATA, policed),

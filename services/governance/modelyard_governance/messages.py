@@ -157,7 +157,7 @@ def parse_grant(request: pb.CreateGrantRequest | pb.DeleteGrantRequest) -> Grant
     )
 
 
-def parse_effective(request: pb.ListEffectivePrivilegesRequest) -> tuple[str, ResourceType, str]:
+def parse_effective(request: pb.ExplainPrivilegesRequest) -> tuple[str, ResourceType, str]:
     """Return whom and which resource it is about; an empty principal means the caller."""
     return _optional_name(request.principal), *parse_grantable(request)
 
@@ -179,7 +179,7 @@ _OnGrantable = (
     | pb.DeleteGrantRequest
     | pb.ListGrantsRequest
     | pb.CheckPermissionRequest
-    | pb.ListEffectivePrivilegesRequest
+    | pb.ExplainPrivilegesRequest
 )
 _OnPoliced = pb.SetApprovalPolicyRequest | pb.GetApprovalPolicyRequest
 _OnTrusted = pb.CreateTrustRootRequest | pb.DeleteTrustRootRequest | pb.FindTrustRootsRequest
@@ -271,7 +271,10 @@ def _conditions(policy: approval_pb2.ApprovalPolicy) -> tuple[Condition, ...]:
         field = f"policy.conditions[{position}]"
         limits.check("condition_length", len(given.expression))
         name = _text(_required(given.name, f"{field}.name"), f"{field}.name")
-        condition = Condition(name, _required(given.expression, f"{field}.expression"))
+        if not given.expression.strip():
+            raise InvalidField(f"{field}.expression", "is required: an expression in CEL of type bool")
+        expression = _text(given.expression, f"{field}.expression", maximum=len(given.expression))
+        condition = Condition(name, expression)
         conditions.check(condition, f"{field}.expression")
         found.append(condition)
     return tuple(found)

@@ -60,6 +60,10 @@ class _Known:
     keys: Mapping[str, jwt.PyJWK]
     asked: float
 
+    def key(self, kid: str) -> jwt.PyJWK | None:
+        """Return the key of that id; a token may leave the id out where the issuer has one key alone."""
+        return next(iter(self.keys.values())) if not kid and len(self.keys) == 1 else self.keys.get(kid)
+
 
 class IssuerKeys:
     """The public keys of issuers, each set kept for ten minutes and asked for again when a key is missing."""
@@ -98,10 +102,10 @@ class IssuerKeys:
         async with self._lock:
             known = self._known.get(url)
             now = asyncio.get_running_loop().time()
-            wait = KEEP_SECONDS if known and kid in known.keys else ASK_AGAIN_SECONDS
+            wait = KEEP_SECONDS if known and known.key(kid) else ASK_AGAIN_SECONDS
             if known is None or now - known.asked > wait:
                 known = self._known[url] = _Known(await _ask(url), now)
-        key = known.keys.get(kid)
+        key = known.key(kid)
         if key is None:
             raise TokenInvalid("it was signed with a key that its issuer does not have")
         return key

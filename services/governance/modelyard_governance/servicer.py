@@ -167,12 +167,12 @@ class GovernanceServicer(GovernanceServiceServicer):
         rows, token = await self._grants.list_of(current_call(), owner, Asked.of(request))
         return pb.ListPrincipalGrantsResponse(grants=map(answers.grant_out, rows), next_page_token=token)
 
-    async def ListEffectivePrivileges(
-        self, request: pb.ListEffectivePrivilegesRequest, context: Any
-    ) -> pb.ListEffectivePrivilegesResponse:
+    async def ExplainPrivileges(
+        self, request: pb.ExplainPrivilegesRequest, context: Any
+    ) -> pb.ExplainPrivilegesResponse:
         decisions = await self._grants.effective(current_call(), *messages.parse_effective(request))
         privileges = [answers.effective_out(*decision) for decision in decisions]
-        return pb.ListEffectivePrivilegesResponse(privileges=privileges)
+        return pb.ExplainPrivilegesResponse(privileges=privileges)
 
     async def CheckPermission(
         self, request: pb.CheckPermissionRequest, context: Any

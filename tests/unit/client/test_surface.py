@@ -111,7 +111,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ListIssuers": lambda c: c.issuers.list().collect(),
     "RotateSigningKey": lambda c: c.tokens.rotate_signing_key(),
     "ListPrincipalGrants": lambda c: c.grants.held_by("ada").collect(),
-    "ListEffectivePrivileges": lambda c: c.grants.effective("prod.ml"),
+    "ExplainPrivileges": lambda c: c.grants.effective("prod.ml"),
     "ListPolicies": lambda c: c.policies.list().collect(),
     "ExplainGate": lambda c: c.policies.explain(VERSION, "move_alias", aliases=["champion"]),
     "OverrideGate": lambda c: c.policies.override(VERSION, "the old one fails"),

@@ -1286,8 +1286,8 @@ class ListPrincipalGrantsResponse(_message.Message):
 Global___ListPrincipalGrantsResponse: _TypeAlias = ListPrincipalGrantsResponse  # noqa: Y015
 
 @_typing.final
-class ListEffectivePrivilegesRequest(_message.Message):
-    """ListEffectivePrivilegesRequest asks for decisions."""
+class ExplainPrivilegesRequest(_message.Message):
+    """ExplainPrivilegesRequest asks for decisions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1313,11 +1313,11 @@ class ListEffectivePrivilegesRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListEffectivePrivilegesRequest: _TypeAlias = ListEffectivePrivilegesRequest  # noqa: Y015
+Global___ExplainPrivilegesRequest: _TypeAlias = ExplainPrivilegesRequest  # noqa: Y015
 
 @_typing.final
-class ListEffectivePrivilegesResponse(_message.Message):
-    """ListEffectivePrivilegesResponse holds the decisions."""
+class ExplainPrivilegesResponse(_message.Message):
+    """ExplainPrivilegesResponse holds the decisions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1337,7 +1337,7 @@ class ListEffectivePrivilegesResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListEffectivePrivilegesResponse: _TypeAlias = ListEffectivePrivilegesResponse  # noqa: Y015
+Global___ExplainPrivilegesResponse: _TypeAlias = ExplainPrivilegesResponse  # noqa: Y015
 
 @_typing.final
 class WatchPermissionsRequest(_message.Message):

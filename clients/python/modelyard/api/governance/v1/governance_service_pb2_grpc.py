@@ -157,10 +157,10 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsResponse.FromString,
                 _registered_method=True)
-        self.ListEffectivePrivileges = channel.unary_unary(
-                '/modelyard.api.governance.v1.GovernanceService/ListEffectivePrivileges',
-                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListEffectivePrivilegesRequest.SerializeToString,
-                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListEffectivePrivilegesResponse.FromString,
+        self.ExplainPrivileges = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ExplainPrivileges',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesResponse.FromString,
                 _registered_method=True)
         self.WatchPermissions = channel.unary_stream(
                 '/modelyard.api.governance.v1.GovernanceService/WatchPermissions',
@@ -444,8 +444,8 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListEffectivePrivileges(self, request, context):
-        """ListEffectivePrivileges decides every privilege on a resource and explains each: for the caller itself, or with MANAGE
+    def ExplainPrivileges(self, request, context):
+        """ExplainPrivileges decides every privilege on a resource and tells why: for the caller itself, or with MANAGE
         on the resource for anybody.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
         """
@@ -704,10 +704,10 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsResponse.SerializeToString,
             ),
-            'ListEffectivePrivileges': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListEffectivePrivileges,
-                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListEffectivePrivilegesRequest.FromString,
-                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListEffectivePrivilegesResponse.SerializeToString,
+            'ExplainPrivileges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainPrivileges,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesResponse.SerializeToString,
             ),
             'WatchPermissions': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchPermissions,
@@ -1430,7 +1430,7 @@ class GovernanceService(object):
             _registered_method=True)
 
     @staticmethod
-    def ListEffectivePrivileges(request,
+    def ExplainPrivileges(request,
             target,
             options=(),
             channel_credentials=None,
@@ -1443,9 +1443,9 @@ class GovernanceService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelyard.api.governance.v1.GovernanceService/ListEffectivePrivileges',
-            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListEffectivePrivilegesRequest.SerializeToString,
-            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListEffectivePrivilegesResponse.FromString,
+            '/modelyard.api.governance.v1.GovernanceService/ExplainPrivileges',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesResponse.FromString,
             options,
             channel_credentials,
             insecure,

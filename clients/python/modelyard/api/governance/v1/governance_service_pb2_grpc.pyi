@@ -136,8 +136,8 @@ class GovernanceServiceStub:
     system anybody. What it has through groups stands on these.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
     """
-    ListEffectivePrivileges: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListEffectivePrivilegesRequest, _governance_service_pb2.ListEffectivePrivilegesResponse]
-    """ListEffectivePrivileges decides every privilege on a resource and explains each: for the caller itself, or with MANAGE
+    ExplainPrivileges: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ExplainPrivilegesRequest, _governance_service_pb2.ExplainPrivilegesResponse]
+    """ExplainPrivileges decides every privilege on a resource and tells why: for the caller itself, or with MANAGE
     on the resource for anybody.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
@@ -318,8 +318,8 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     system anybody. What it has through groups stands on these.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
     """
-    ListEffectivePrivileges: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListEffectivePrivilegesRequest, _governance_service_pb2.ListEffectivePrivilegesResponse]  # type: ignore[assignment]
-    """ListEffectivePrivileges decides every privilege on a resource and explains each: for the caller itself, or with MANAGE
+    ExplainPrivileges: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ExplainPrivilegesRequest, _governance_service_pb2.ExplainPrivilegesResponse]  # type: ignore[assignment]
+    """ExplainPrivileges decides every privilege on a resource and tells why: for the caller itself, or with MANAGE
     on the resource for anybody.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
@@ -637,12 +637,12 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ListEffectivePrivileges(
+    def ExplainPrivileges(
         self,
-        request: _governance_service_pb2.ListEffectivePrivilegesRequest,
+        request: _governance_service_pb2.ExplainPrivilegesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_governance_service_pb2.ListEffectivePrivilegesResponse, _abc.Awaitable[_governance_service_pb2.ListEffectivePrivilegesResponse]]:
-        """ListEffectivePrivileges decides every privilege on a resource and explains each: for the caller itself, or with MANAGE
+    ) -> _typing.Union[_governance_service_pb2.ExplainPrivilegesResponse, _abc.Awaitable[_governance_service_pb2.ExplainPrivilegesResponse]]:
+        """ExplainPrivileges decides every privilege on a resource and tells why: for the caller itself, or with MANAGE
         on the resource for anybody.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
         """
