@@ -110,16 +110,23 @@ class PermissionFeed:
             return
 
     async def watch(self) -> AsyncIterator[PermissionStep]:
-        """Yield everything, then each change, and a step without changes every second, for ever."""
+        """Yield everything, then each change, and a step without changes every second, for ever.
+
+        Nothing while the database does not answer: what was read before would pass for confirmed, also with a watcher that
+        comes back because it heard nothing.
+        """
         sent = -1
         while True:
+            if self._monotonic() - self._confirmed >= FRESH_SECONDS:
+                await asyncio.sleep(POLL_SECONDS)
+                continue
             if self._revision != sent:
                 revision = self._revision
                 changed = [held for at, held in self._held.values() if at > sent]
                 for step in _steps(revision, changed):
                     yield step
                 sent = revision
-            elif self._monotonic() - self._confirmed < FRESH_SECONDS:
+            else:
                 yield PermissionStep(sent, (), complete=True)
             await self._wait_for_news(sent)
 
