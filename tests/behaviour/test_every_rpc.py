@@ -5,6 +5,7 @@ Requests are made up from the contracts, so that a new RPC is tried without a ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -24,9 +25,11 @@ from tests.framework.tokens import Issuer
 from tests.framework.waiting import eventually
 
 DIGEST = "sha256:" + "0" * 64
+ID = "01980000-0000-7000-8000-000000000000"
 # A name of everything that has one, with the type of resource that it is.
 NAMES = [("", 1), ("p", 2), ("p.q", 3), ("p.q.r", 4), ("p.q.r", 6), ("p.q.r/1", 5)]
 WATCH_SECONDS = 20.0
+_OPTIONAL = re.compile(r"^(filter|order_by|page_token|.*_id)$")
 
 
 class Door:
@@ -89,8 +92,9 @@ def _fill(message: Any, name: str, kind: int) -> None:
             setattr(message, field.name, kind)
         elif field.enum_type is not None:
             setattr(message, field.name, 1)
-        elif field.type == field.TYPE_STRING and field.name not in ("filter", "order_by", "page_token"):
-            setattr(message, field.name, DIGEST if "digest" in field.name else name)
+        elif field.type == field.TYPE_STRING and not _OPTIONAL.search(field.name):
+            text = {"id": ID}.get(field.name, DIGEST if "digest" in field.name else name)
+            setattr(message, field.name, text)
         elif field.message_type is not None and field.message_type.file.package.startswith("modelyard."):
             _fill(getattr(message, field.name), name, kind)
 
