@@ -296,6 +296,9 @@ class TestKeysOfIssuers:
             issuer.discovery = discovery
             with pytest.raises(PeerUnavailable):
                 await enter(running_stack, issuer.token())
+            issuer.discovery = {}
+            with pytest.raises(PeerUnavailable):  # asked just before
+                await enter(running_stack, issuer.token())
             assert issuer.asked == 0
 
     async def test_an_issuer_that_answers_too_much_or_not_at_all_is_unavailable(

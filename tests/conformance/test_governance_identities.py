@@ -316,13 +316,21 @@ class TestKeys:
             before = await first.admin()
             await before("RotateSigningKey")
             old = set(await self.published(first))
-        (tmp_path / "secrets" / "signing_key.pem").unlink()
+        file = tmp_path / "secrets" / "signing_key.pem"
+        kept = file.read_bytes()
+        file.unlink()
         async with stack(dsn, tmp_path) as second:
             assert len(await self.published(second)) == 1
             assert old.isdisjoint(await self.published(second))
             with pytest.raises(TokenInvalid):
                 await Caller(second.stub, before.token)("GetCaller")
             await (await second.admin())("GetCaller")
+            newer = set(await self.published(second))
+        file.write_bytes(kept)  # and back again
+        async with stack(dsn, tmp_path) as third:
+            (again,) = await self.published(third)
+            assert again in old - newer
+            await (await third.admin())("GetCaller")
 
     async def test_so_many_keys_overlap_and_not_one_more(self, running_stack: Stack) -> None:
         admin = await running_stack.admin()

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance import oidc
+from modelyard_governance.groups import mark_standings
 from modelyard_governance.identity import principal_created
 from modelyard_governance.identity_models import CreateIssuer, Issuer
 from modelyard_governance.models import PRINCIPAL_NAME, Account
@@ -97,6 +98,7 @@ class Federation:
             revision = await identity_rows.next_revision(connection)
             members = await group_rows.remove_of_issuer(connection, issuer_id)
             await grant_rows.mark_changed(connection, members, revision=revision)
+            await mark_standings(connection)
             await append(connection, _event("issuer.deleted", issuer_id, name, call, {}))
             return True
 
@@ -118,6 +120,7 @@ class Federation:
 
         Raises:
             TokenInvalid: its issuer is not trusted, it is not a good token, or nobody here is meant by it.
+            LimitExceeded: it names too many groups.
             TokenExpired: its time is over.
             PeerUnavailable: the issuer cannot be asked for its keys.
         """
@@ -199,8 +202,12 @@ class Federation:
         ]
         if not joined and before <= wanted:
             return False
+        for group_id in joined[:1]:
+            _, groups = await group_rows.counts(connection, group_id, account.id)
+            limits.check("groups_per_principal", groups)
         revision = await identity_rows.next_revision(connection)
         await grant_rows.mark_changed(connection, [account.id], revision=revision)
+        await mark_standings(connection)
         link = Link(ResourceType.PRINCIPAL, account.id, account.name)
         data = {"issuer": issuer.name, "joined": joined, "left": sorted(before - wanted)}
         call = _call(account)

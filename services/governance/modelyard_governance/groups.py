@@ -52,7 +52,7 @@ class Groups:
                 limits.check("members_per_group", members)
                 limits.check("groups_per_principal", groups)
                 await grant_rows.mark_changed(connection, [part.id], revision=revision)
-                await _mark_standings(connection)
+                await mark_standings(connection)
                 await append(connection, _event("member_added", whole, part, call))
             return await rows.get(connection, whole.id, part.id)
 
@@ -74,7 +74,7 @@ class Groups:
             if not await rows.remove(connection, whole.id, part.id):
                 return False
             await grant_rows.mark_changed(connection, [part.id], revision=revision)
-            await _mark_standings(connection)
+            await mark_standings(connection)
             await append(connection, _event("member_removed", whole, part, call))
             return True
 
@@ -102,7 +102,7 @@ async def _both(connection: AsyncConnection, group: str, member: str) -> tuple[A
     return whole, part
 
 
-async def _mark_standings(connection: AsyncConnection) -> None:
+async def mark_standings(connection: AsyncConnection) -> None:
     """Let standings be looked at again where approvals count by membership."""
     policed = await policed_by_groups(connection)
     if policed:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance.identity_models import StoredKey
-from modelyard_governance.signing import Signer, SigningKey
+from modelyard_governance.signing import Signer, SigningKey, UnusableKeyError
 from modelyard_governance.store import keys as rows
 from modelyard_kit import limits
 from modelyard_kit.access import Link, ResourceType
@@ -68,15 +68,20 @@ class KeyRing:
     async def load(self) -> None:
         """Make the key of the file known, and take every key there is; once, before anything is signed.
 
-        A file that the database does not know is a new one: what the old one encrypted is lost, so those keys are withdrawn.
+        Another file than the one before is a new beginning: what that one encrypted is lost, so its keys are withdrawn.
         """
         own = SigningKey.of(self._root, self._clock())
 
         async def work(connection: AsyncConnection) -> None:
             stored = await rows.every(connection)
-            if own.public.kid not in {key.kid for key in stored}:
-                await rows.withdraw(connection, [key.kid for key in stored], own.sign_time)
-                await rows.add(connection, StoredKey(own.public.kid, None, own.sign_time, None))
+            others = [key.kid for key in stored if key.kid != own.public.kid]
+            foreign = any(
+                key.sealed is None and key.kid in others and not _is_over(key, own.sign_time)
+                for key in stored
+            )
+            if foreign or len(others) == len(stored):
+                await rows.withdraw(connection, others, own.sign_time)
+                await rows.put(connection, StoredKey(own.public.kid, None, own.sign_time, None))
 
         await self._database.in_tx(work)
         await self.refresh()
@@ -118,7 +123,7 @@ class KeyRing:
                 limits.check("signing_keys", len(older) + 1)
             await rows.withdraw(connection, [key.kid for key in older], withdraw_time)
             await rows.forget(connection, now)
-            await rows.add(connection, StoredKey(made.public.kid, self._seal(made), sign_time, None))
+            await rows.put(connection, StoredKey(made.public.kid, self._seal(made), sign_time, None))
             link = Link(ResourceType.SIGNING_KEY, made.public.kid, made.public.kid)
             data = {"sign_time": sign_time.isoformat(), "withdrawn": [key.kid for key in older]}
             data["withdraw_time"] = withdraw_time.isoformat()
@@ -141,7 +146,12 @@ class KeyRing:
 
         Raises:
             InvalidTag: it was encrypted with another key file, or changed.
+            UnusableKeyError: another process has put its key file in the place of this one's.
         """
+        if key.sealed is None and key.kid != SigningKey.of(self._root, key.sign_time).public.kid:
+            raise UnusableKeyError(
+                "another process of this installation was started with another signing key file"
+            )
         if key.sealed is None:
             return SigningKey.of(self._root, key.sign_time, key.withdraw_time)
         nonce, sealed = key.sealed[:_NONCE_BYTES], key.sealed[_NONCE_BYTES:]

@@ -70,7 +70,8 @@ class IssuerKeys:
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
-        self._lock = asyncio.Lock()
+        self._failed: dict[str, float] = {}
+        self._locks: dict[str, asyncio.Lock] = {}  # a slow issuer holds up nobody else's users
 
     async def claims(self, issuer: Issuer, token: str) -> Mapping[str, Any]:
         """Check a token and return what it says.
@@ -99,20 +100,25 @@ class IssuerKeys:
         return claims
 
     async def _key(self, url: str, kid: str) -> jwt.PyJWK:
-        async with self._lock:
+        async with self._locks.setdefault(url, asyncio.Lock()):
             known = self._known.get(url)
             now = asyncio.get_running_loop().time()
             wait = KEEP_SECONDS if known and known.key(kid) else ASK_AGAIN_SECONDS
             if known is None or now - known.asked > wait:
-                known = self._known[url] = _Known(await _ask(url), now)
+                known = self._known[url] = _Known(await self._ask(url, now), now)
         key = known.key(kid)
         if key is None:
             raise TokenInvalid("it was signed with a key that its issuer does not have")
         return key
 
-    def forget(self, url: str) -> None:
-        """Forget the keys of an issuer."""
-        self._known.pop(url, None)
+    async def _ask(self, url: str, now: float) -> Mapping[str, jwt.PyJWK]:
+        if now - self._failed.get(url, float("-inf")) <= ASK_AGAIN_SECONDS:
+            raise PeerUnavailable(url)
+        try:
+            return await _ask(url)
+        except PeerUnavailable:
+            self._failed[url] = now
+            raise
 
 
 async def _ask(url: str) -> Mapping[str, jwt.PyJWK]:

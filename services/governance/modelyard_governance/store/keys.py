@@ -22,9 +22,11 @@ async def every(connection: AsyncConnection) -> list[StoredKey]:
     return [StoredKey(*row) for row in await connection.execute(query.order_by(_keys.sign_time.desc()))]
 
 
-async def add(connection: AsyncConnection, key: StoredKey) -> None:
-    """Insert a key; one that is there stays as it is."""
-    await connection.execute(insert(signing_keys).values(**asdict(key)).on_conflict_do_nothing())
+async def put(connection: AsyncConnection, key: StoredKey) -> None:
+    """Insert a key, or let one that was withdrawn begin again."""
+    statement = insert(signing_keys).values(**asdict(key))
+    times = {"sign_time": key.sign_time, "withdraw_time": key.withdraw_time}
+    await connection.execute(statement.on_conflict_do_update(index_elements=[_keys.kid], set_=times))
 
 
 async def withdraw(connection: AsyncConnection, kids: Iterable[str], at: datetime) -> None:

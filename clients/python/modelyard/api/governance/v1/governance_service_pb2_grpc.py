@@ -258,7 +258,7 @@ class GovernanceServiceServicer(object):
     def ExchangeToken(self, request, context):
         """ExchangeToken turns an API token, or the token of an issuer that was made known by CreateIssuer, into a JWT (ES256).
         Needs no JWT.
-        Errors: INVALID_FIELD, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -398,6 +398,7 @@ class GovernanceServiceServicer(object):
         """RotateSigningKey makes a new key for JWTs. It is published at once and signs once every service and Envoy know it;
         the old one is withdrawn when the last token that it signed has expired. With `withdraw_now` all of that happens
         now, and every JWT must be exchanged anew. Needs MANAGE on the system.
+        Errors: LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -463,7 +464,7 @@ class GovernanceServiceServicer(object):
 
     def SetApprovalPolicy(self, request, context):
         """SetApprovalPolicy puts a policy on a catalog, schema or model, or replaces it. Needs MANAGE on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

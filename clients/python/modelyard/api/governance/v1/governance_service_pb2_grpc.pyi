@@ -44,7 +44,7 @@ class GovernanceServiceStub:
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ExchangeTokenRequest, _governance_service_pb2.ExchangeTokenResponse]
     """ExchangeToken turns an API token, or the token of an issuer that was made known by CreateIssuer, into a JWT (ES256).
     Needs no JWT.
-    Errors: INVALID_FIELD, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
     """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetJwksRequest, _governance_service_pb2.GetJwksResponse]
     """GetJwks reads the public keys that verify JWTs. Needs no JWT."""
@@ -114,6 +114,7 @@ class GovernanceServiceStub:
     """RotateSigningKey makes a new key for JWTs. It is published at once and signs once every service and Envoy know it;
     the old one is withdrawn when the last token that it signed has expired. With `withdraw_now` all of that happens
     now, and every JWT must be exchanged anew. Needs MANAGE on the system.
+    Errors: LIMIT_EXCEEDED.
     """
     CreateGrant: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateGrantRequest, _governance_service_pb2.CreateGrantResponse]
     """CreateGrant gives or denies a privilege; the same grant twice is one. Needs MANAGE on the resource.
@@ -147,7 +148,7 @@ class GovernanceServiceStub:
     """
     SetApprovalPolicy: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.SetApprovalPolicyRequest, _governance_service_pb2.SetApprovalPolicyResponse]
     """SetApprovalPolicy puts a policy on a catalog, schema or model, or replaces it. Needs MANAGE on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
     GetApprovalPolicy: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetApprovalPolicyRequest, _governance_service_pb2.GetApprovalPolicyResponse]
     """GetApprovalPolicy reads the policy that applies to a catalog, schema or model. Needs READ_METADATA on it.
@@ -226,7 +227,7 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ExchangeTokenRequest, _governance_service_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
     """ExchangeToken turns an API token, or the token of an issuer that was made known by CreateIssuer, into a JWT (ES256).
     Needs no JWT.
-    Errors: INVALID_FIELD, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetJwksRequest, _governance_service_pb2.GetJwksResponse]  # type: ignore[assignment]
     """GetJwks reads the public keys that verify JWTs. Needs no JWT."""
@@ -296,6 +297,7 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """RotateSigningKey makes a new key for JWTs. It is published at once and signs once every service and Envoy know it;
     the old one is withdrawn when the last token that it signed has expired. With `withdraw_now` all of that happens
     now, and every JWT must be exchanged anew. Needs MANAGE on the system.
+    Errors: LIMIT_EXCEEDED.
     """
     CreateGrant: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateGrantRequest, _governance_service_pb2.CreateGrantResponse]  # type: ignore[assignment]
     """CreateGrant gives or denies a privilege; the same grant twice is one. Needs MANAGE on the resource.
@@ -329,7 +331,7 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """
     SetApprovalPolicy: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.SetApprovalPolicyRequest, _governance_service_pb2.SetApprovalPolicyResponse]  # type: ignore[assignment]
     """SetApprovalPolicy puts a policy on a catalog, schema or model, or replaces it. Needs MANAGE on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
     GetApprovalPolicy: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetApprovalPolicyRequest, _governance_service_pb2.GetApprovalPolicyResponse]  # type: ignore[assignment]
     """GetApprovalPolicy reads the policy that applies to a catalog, schema or model. Needs READ_METADATA on it.
@@ -411,7 +413,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_governance_service_pb2.ExchangeTokenResponse, _abc.Awaitable[_governance_service_pb2.ExchangeTokenResponse]]:
         """ExchangeToken turns an API token, or the token of an issuer that was made known by CreateIssuer, into a JWT (ES256).
         Needs no JWT.
-        Errors: INVALID_FIELD, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -583,6 +585,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """RotateSigningKey makes a new key for JWTs. It is published at once and signs once every service and Envoy know it;
         the old one is withdrawn when the last token that it signed has expired. With `withdraw_now` all of that happens
         now, and every JWT must be exchanged anew. Needs MANAGE on the system.
+        Errors: LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -664,7 +667,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.SetApprovalPolicyResponse, _abc.Awaitable[_governance_service_pb2.SetApprovalPolicyResponse]]:
         """SetApprovalPolicy puts a policy on a catalog, schema or model, or replaces it. Needs MANAGE on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
