@@ -16,6 +16,7 @@ from modelyard.cli import (
     contexts,
     deployments,
     events,
+    identities,
     inspections,
     labels,
     limits,
@@ -81,12 +82,17 @@ app.add_typer(trust.trust, name="trust")
 app.add_typer(cache.cache, name="cache")
 app.add_typer(deployments.deployments, name="deployments")
 app.add_typer(access.principals, name="principals")
+app.add_typer(identities.groups, name="groups")
+app.add_typer(identities.issuers, name="issuers")
 app.add_typer(access.tokens, name="tokens")
 app.add_typer(access.grants, name="grants")
 app.add_typer(approvals.approvals, name="approvals")
 app.add_typer(approvals.policies, name="policies")
 app.add_typer(approvals.audit, name="audit")
 app.add_typer(events.events, name="events")
+identities.add_to(access.tokens)
+app.command("grant", help="Same as `grants create`.")(access.create_grant)
+app.command("revoke", help="Same as `grants delete`.")(access.delete_grant)
 artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)
 trust.add_to(artifacts.artifacts)
