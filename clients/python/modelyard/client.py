@@ -254,6 +254,8 @@ class Deployments(Blocking[_deployments.AsyncDeployments]):
     get = blocking(_deployments.AsyncDeployments.get)
     list = paging(_deployments.AsyncDeployments.list)
     update = blocking(_deployments.AsyncDeployments.update)
+    activate = blocking(_deployments.AsyncDeployments.activate)
+    deactivate = blocking(_deployments.AsyncDeployments.deactivate)
     delete = blocking(_deployments.AsyncDeployments.delete)
     replicas = blocking(_deployments.AsyncDeployments.replicas)
     wait = blocking(_deployments.AsyncDeployments.wait)

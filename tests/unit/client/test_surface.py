@@ -130,6 +130,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "GetDeployment": lambda c: c.deployments.get(MODEL),
     "ListDeployments": lambda c: c.deployments.list().collect(),
     "UpdateDeployment": lambda c: c.deployments.update(MODEL, replicas=2),
+    "ActivateDeployment": lambda c: c.deployments.activate(MODEL),
+    "DeactivateDeployment": lambda c: c.deployments.deactivate(MODEL),
     "DeleteDeployment": lambda c: c.deployments.delete(MODEL),
     "ListReplicas": lambda c: c.deployments.replicas(MODEL),
     "ServerLive": lambda c: c.endpoints.server_live(),
