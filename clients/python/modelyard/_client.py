@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from modelyard import contexts
 from modelyard._approvals import AsyncApprovals, AsyncPolicies
 from modelyard._artifacts import AsyncArtifacts
+from modelyard._audit import AsyncAudit
 from modelyard._catalog import AsyncCatalogs, AsyncModels, AsyncSchemas
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
 from modelyard._connection import Connection
@@ -15,7 +16,6 @@ from modelyard._deployments import AsyncDeployments
 from modelyard._endpoints import AsyncEndpoints
 from modelyard._events import AsyncEvents
 from modelyard._governance import (
-    AsyncAudit,
     AsyncGrants,
     AsyncPrincipals,
     AsyncTokens,

@@ -62,6 +62,7 @@ MESSAGES: dict[str, type[Any]] = {
     f"{_API}.governance.v1.CheckPermissionResponse": types.PermissionDecision,
     f"{_API}.governance.v1.AuditEntry": types.AuditEntry,
     f"{_API}.governance.v1.VerifyAuditResponse": types.AuditVerification,
+    **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.AuditCheckpoint, types.Activity)},
     f"{_API}.common.v1.Event": types.Event,
     f"{_API}.common.v1.Resource": types.Resource,
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},
@@ -88,6 +89,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.governance.v1.Effect": types.Effect,
     f"{_API}.governance.v1.Review.Decision": types.ReviewDecision,
     f"{_API}.governance.v1.Approval.State": types.ApprovalState,
+    f"{_API}.governance.v1.AuditCheckpoint.Purpose": types.CheckpointPurpose,
     f"{_API}.inference.v1.Deployment.State": types.DeploymentState,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 from modelyard import (
     _approvals,
     _artifacts,
+    _audit,
     _catalog,
     _deployments,
     _endpoints,
@@ -215,11 +216,16 @@ class Approvals(Blocking[_approvals.AsyncApprovals]):
     list = paging(_approvals.AsyncApprovals.list)
 
 
-class Audit(Blocking[_governance.AsyncAudit]):
-    """`client.audit`: everything that was changed, in a chain of hashes."""
+class Audit(Blocking[_audit.AsyncAudit]):
+    """`client.audit`: everything that was changed, and everything that was refused, in a chain of hashes."""
 
-    list = paging(_governance.AsyncAudit.list)
-    verify = blocking(_governance.AsyncAudit.verify)
+    list = paging(_audit.AsyncAudit.list)
+    follow = streaming(_audit.AsyncAudit.follow)
+    activity = paging(_audit.AsyncAudit.activity)
+    verify = blocking(_audit.AsyncAudit.verify)
+    checkpoint = blocking(_audit.AsyncAudit.checkpoint)
+    keys = blocking(_audit.AsyncAudit.keys)
+    export = blocking(_audit.AsyncAudit.export)
 
 
 class Deployments(Blocking[_deployments.AsyncDeployments]):

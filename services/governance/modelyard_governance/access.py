@@ -66,4 +66,8 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "RecordEvents": SERVICES,
         "ListAuditEntries": Requires(Privilege.MANAGE, system),
         "VerifyAudit": Requires(Privilege.MANAGE, system),
+        "CheckpointAudit": Requires(Privilege.MANAGE, system),
+        "GetAuditKeys": AUTHENTICATED,
+        "ExportAudit": Requires(Privilege.MANAGE, system),
+        "ListActivity": Requires(Privilege.READ_METADATA, model),
     }

@@ -14,11 +14,14 @@ from modelyard_governance import messages
 from modelyard_governance.access import access_table
 from modelyard_governance.approvals import Approvals
 from modelyard_governance.audit import Audit
+from modelyard_governance.audit_key import load_or_create_audit_key
 from modelyard_governance.bootstrap import UnusableBootstrapError, bootstrap
+from modelyard_governance.checkpoints import Checkpoints
 from modelyard_governance.directory import PeerDirectory
 from modelyard_governance.grants import GrantRules
 from modelyard_governance.identity import Identity
 from modelyard_governance.permissions import PermissionFeed
+from modelyard_governance.secret_files import UnusableSecretError
 from modelyard_governance.servicer import GovernanceServicer
 from modelyard_governance.signing import Signer, UnusableKeyError, load_or_create_key
 from modelyard_governance.standings import Standings
@@ -41,6 +44,16 @@ class GovernanceSettings(Settings):
     bootstrap_directory: Path | None = Field(
         None, description="Folder with admin.token and <service>.token of the installation."
     )
+    audit_key_file: Path | None = Field(
+        None,
+        description="Ed25519 private key (PEM) that signs the audit chain; made if missing, by default beside the other.",
+    )
+    audit_checkpoint_seconds: int = Field(
+        3_600, ge=1, description="Time between checkpoints of the audit chain."
+    )
+    audit_retention_days: int = Field(
+        0, ge=0, description="Days that audit entries are kept at least; 0 keeps them for ever."
+    )
     token_lifetime_seconds: int = Field(900, ge=30, le=86_400, description="Life of a JWT.")
 
 
@@ -51,9 +64,12 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     database, clock = chassis.db, chassis.clock
     try:
         key = load_or_create_key(settings.signing_key_file)
+        audit_key = load_or_create_audit_key(
+            settings.audit_key_file or settings.signing_key_file.with_name("audit_key.pem")
+        )
         if settings.bootstrap_directory is not None:
             await bootstrap(database, settings.bootstrap_directory, clock=clock)
-    except (UnusableKeyError, UnusableBootstrapError) as error:
+    except (UnusableKeyError, UnusableBootstrapError, UnusableSecretError) as error:
         raise SystemExit(str(error)) from error
     signer = Signer(key, issuer=settings.issuer, lifetime=timedelta(seconds=settings.token_lifetime_seconds))
     await _sign_own_calls(chassis, signer)
@@ -61,7 +77,21 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     await feed.refresh()
     directory = PeerDirectory(chassis.peers)
     standings = Standings(database=database, directory=directory, catalog=directory)
-    audit = Audit(database=database, feed=feed, clock=clock, wake=standings.wake)
+    audit = Audit(
+        database=database,
+        feed=feed,
+        clock=clock,
+        wake=standings.wake,
+        signed=audit_key.problem,
+        directory=directory,
+    )
+    checkpoints = Checkpoints(
+        database=database,
+        key=audit_key,
+        clock=clock,
+        interval=timedelta(seconds=settings.audit_checkpoint_seconds),
+        retention=timedelta(days=settings.audit_retention_days) or None,
+    )
     servicer = GovernanceServicer(
         identity=Identity(database=database, grants=chassis.grants, feed=feed, signer=signer, clock=clock),
         grants=GrantRules(
@@ -73,6 +103,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         ),
         trust_roots=TrustRoots(database=database, directory=directory, clock=clock),
         audit=audit,
+        checkpoints=checkpoints,
     )
 
     async def record_own_events(events: Sequence[Event]) -> None:
@@ -83,7 +114,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         full_name=FULL_NAME,
         register=lambda server: add_GovernanceServiceServicer_to_server(servicer, server),
         access=access_table(directory),
-        background=(feed.run, standings.run),
+        background=(feed.run, standings.run, checkpoints.run),
         verifier=TokenVerifier(settings.issuer, signer.keys),
         event_sink=record_own_events,
     )

@@ -91,5 +91,6 @@ LISTS = {
     "ListGrants": GRANTS,
     "ListApprovals": APPROVALS,
     "ListAuditEntries": AUDIT,
+    "ListActivity": AUDIT,
 }
 """Fields of each list, by its RPC."""

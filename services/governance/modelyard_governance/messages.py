@@ -273,7 +273,9 @@ def parse_review(request: pb.ReviewVersionRequest) -> ReviewVersion:
     return ReviewVersion(parse_reference(request), verdict, comment)
 
 
-def parse_reference(request: pb.ReviewVersionRequest | pb.GetApprovalRequest) -> str:
+def parse_reference(
+    request: pb.ReviewVersionRequest | pb.GetApprovalRequest | pb.ListActivityRequest,
+) -> str:
     """Return the version reference."""
     return _required(request.model_version, "model_version")
 

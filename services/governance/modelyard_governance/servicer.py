@@ -8,9 +8,10 @@ from typing import Any
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceServicer
 from modelyard.api.governance.v1.identity_pb2 import JsonWebKey
-from modelyard_governance import answers, messages
+from modelyard_governance import answers, audit_messages, messages
 from modelyard_governance.approvals import Approvals
 from modelyard_governance.audit import Audit
+from modelyard_governance.checkpoints import Checkpoints
 from modelyard_governance.grants import GrantRules
 from modelyard_governance.identity import Identity
 from modelyard_governance.permissions import PermissionFeed
@@ -32,6 +33,7 @@ class GovernanceServicer(GovernanceServiceServicer):
         approvals: Approvals,
         trust_roots: TrustRoots,
         audit: Audit,
+        checkpoints: Checkpoints,
     ) -> None:
         self._identity = identity
         self._grants = grants
@@ -39,6 +41,7 @@ class GovernanceServicer(GovernanceServiceServicer):
         self._approvals = approvals
         self._trust_roots = trust_roots
         self._audit = audit
+        self._checkpoints = checkpoints
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Any) -> pb.ExchangeTokenResponse:
         token, expire_time = await self._identity.exchange(messages.parse_api_token(request))
@@ -166,11 +169,25 @@ class GovernanceServicer(GovernanceServiceServicer):
         return pb.ListAuditEntriesResponse(entries=map(answers.entry_out, rows), next_page_token=token)
 
     async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Any) -> pb.VerifyAuditResponse:
-        outcome = await self._audit.verify()
-        return pb.VerifyAuditResponse(
-            valid=outcome.valid,
-            entries=outcome.entries,
-            head_hash=outcome.head_hash.hex(),
-            broken_sequence=outcome.broken_sequence,
-            problem=outcome.problem,
+        return audit_messages.verification_out(await self._audit.verify())
+
+    async def CheckpointAudit(
+        self, request: pb.CheckpointAuditRequest, context: Any
+    ) -> pb.CheckpointAuditResponse:
+        made = await self._checkpoints.make()
+        return pb.CheckpointAuditResponse(checkpoint=audit_messages.checkpoint_out(made))
+
+    async def GetAuditKeys(self, request: pb.GetAuditKeysRequest, context: Any) -> pb.GetAuditKeysResponse:
+        return pb.GetAuditKeysResponse(keys=self._checkpoints.keys)
+
+    async def ExportAudit(
+        self, request: pb.ExportAuditRequest, context: Any
+    ) -> AsyncIterator[pb.ExportAuditResponse]:
+        async for lines in self._checkpoints.export(audit_messages.parse_after(request)):
+            yield pb.ExportAuditResponse(lines=lines)
+
+    async def ListActivity(self, request: pb.ListActivityRequest, context: Any) -> pb.ListActivityResponse:
+        rows, token = await self._audit.activity(messages.parse_reference(request), Asked.of(request))
+        return pb.ListActivityResponse(
+            activities=map(audit_messages.activity_out, rows), next_page_token=token
         )

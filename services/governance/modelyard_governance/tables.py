@@ -49,6 +49,8 @@ def _of_event() -> list[Column[Any]]:
         *(Column(name, Text, Computed(sql, persisted=True), nullable=False) for name, sql in texts.items()),
         Column("resource_type", Text, Computed(kind, persisted=True), nullable=False),
         Column("time", DateTime(timezone=True), Computed(time, persisted=True)),
+        # Ids of the versions an event is about, and names of those it tells of by name alone.
+        Column("subjects", ARRAY(Text), Computed("audit_subjects(canonical_event::jsonb)", persisted=True)),
     ]
 
 
@@ -214,6 +216,7 @@ audit = Table(
     Index("audit_type", "type", "sequence"),
     Index("audit_actor", "actor", "sequence"),
     Index("audit_time", "time"),
+    Index("audit_subjects", "subjects", postgresql_using="gin"),
 )
 
 # One row: where the chain ends, so that a cut-off end is noticed. Its lock puts appends in one order.
@@ -223,5 +226,22 @@ audit_head = Table(
     Column("singleton", Boolean, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    # The entry before the first that is kept; 0 and zeros until retention drops some.
+    Column("anchor_sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column(
+        "anchor_hash", LargeBinary, nullable=False, server_default=text("decode(repeat('00', 32), 'hex')")
+    ),
     CheckConstraint("singleton", name="audit_head_one_row"),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("anchor_sequence", BigInteger, nullable=False),
+    Column("anchor_hash", LargeBinary, nullable=False),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("signature", Text, nullable=False),
 )

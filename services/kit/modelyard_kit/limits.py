@@ -68,6 +68,18 @@ _TABLE = (
     Limit("required_approvals", 20, "approvals", "approvals that a policy can require"),
     Limit("trust_roots_per_resource", 100, "trust roots", "trust roots that stand on one resource"),
     Limit("trust_root_bytes", 65_536, "bytes", "PEM of a trust root"),
+    Limit(
+        "denials_per_principal",
+        50,
+        "attempts",
+        "different refused attempts of one principal that the audit chain tells apart, in a minute",
+    ),
+    Limit(
+        "denials_per_minute",
+        1_000,
+        "attempts",
+        "different refused attempts that one process tells the audit chain of, in a minute",
+    ),
     Limit("filter_length", 8_192, "characters", "filter of a list"),
     Limit("filter_terms", 100, "comparisons", "comparisons of a filter"),
     Limit("filter_depth", 32, "levels", "parentheses and NOTs of a filter, one inside the other"),

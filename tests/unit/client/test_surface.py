@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,6 +113,10 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ListApprovals": lambda c: c.approvals.list().collect(),
     "ListAuditEntries": lambda c: c.audit.list().collect(),
     "VerifyAudit": lambda c: c.audit.verify(),
+    "CheckpointAudit": lambda c: c.audit.checkpoint(),
+    "GetAuditKeys": lambda c: c.audit.keys(),
+    "ExportAudit": lambda c: c.audit.export(Path(tempfile.mkdtemp()) / "audit.jsonl"),
+    "ListActivity": lambda c: c.audit.activity(VERSION).collect(),
     "CreateDeployment": lambda c: c.deployments.create(MODEL, {"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}),
     "GetDeployment": lambda c: c.deployments.get(MODEL),
     "ListDeployments": lambda c: c.deployments.list().collect(),

@@ -11,6 +11,7 @@ from modelyard.cli import (
     access,
     approvals,
     artifacts,
+    audit,
     cache,
     catalog,
     contexts,
@@ -85,7 +86,7 @@ app.add_typer(access.tokens, name="tokens")
 app.add_typer(access.grants, name="grants")
 app.add_typer(approvals.approvals, name="approvals")
 app.add_typer(approvals.policies, name="policies")
-app.add_typer(approvals.audit, name="audit")
+app.add_typer(audit.audit, name="audit")
 app.add_typer(events.events, name="events")
 artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)

@@ -46,12 +46,15 @@ from modelyard.types._common import (
     ResourceType,
 )
 from modelyard.types._governance import (
+    Activity,
     ApiToken,
     Approval,
     ApprovalPolicy,
     ApprovalState,
+    AuditCheckpoint,
     AuditEntry,
     AuditVerification,
+    CheckpointPurpose,
     Effect,
     Grant,
     NewToken,
@@ -90,6 +93,7 @@ from modelyard.types._storage import Collected, DamagedBlob, StorageStatistics, 
 from modelyard.types._trust import ArtifactSignature, SignatureTrust, TrustRoot, TrustRootKind
 
 __all__ = [
+    "Activity",
     "AliasMove",
     "ApiToken",
     "Approval",
@@ -97,10 +101,12 @@ __all__ = [
     "ApprovalState",
     "Artifact",
     "ArtifactSignature",
+    "AuditCheckpoint",
     "AuditEntry",
     "AuditVerification",
     "BlobUrls",
     "Catalog",
+    "CheckpointPurpose",
     "Collected",
     "CustomMetadata",
     "DamagedBlob",

@@ -143,7 +143,23 @@ class GovernanceServiceStub:
     Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     VerifyAudit: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.VerifyAuditRequest, _governance_service_pb2.VerifyAuditResponse]
-    """VerifyAudit recomputes the whole chain. Needs MANAGE on the system."""
+    """VerifyAudit recomputes the whole chain and checks every checkpoint. Needs MANAGE on the system."""
+    CheckpointAudit: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CheckpointAuditRequest, _governance_service_pb2.CheckpointAuditResponse]
+    """CheckpointAudit signs where the chain is; nothing new since the last checkpoint answers that one. Needs MANAGE on the
+    system.
+    """
+    GetAuditKeys: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetAuditKeysRequest, _governance_service_pb2.GetAuditKeysResponse]
+    """GetAuditKeys reads the public keys of checkpoints and exports. Any authenticated caller."""
+    ExportAudit: _grpc.UnaryStreamMultiCallable[_governance_service_pb2.ExportAuditRequest, _governance_service_pb2.ExportAuditResponse]
+    """ExportAudit streams the chain as JSON Lines that prove themselves (docs/audit.md), the last one signed. Needs MANAGE on the
+    system.
+    Errors: INVALID_FIELD, CONTENTION.
+    """
+    ListActivity: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListActivityRequest, _governance_service_pb2.ListActivityResponse]
+    """ListActivity reads what happened to a version: changes, reviews, aliases that came and went, deployments. Needs
+    READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class GovernanceServiceAsyncStub(GovernanceServiceStub):
@@ -260,7 +276,23 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     VerifyAudit: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.VerifyAuditRequest, _governance_service_pb2.VerifyAuditResponse]  # type: ignore[assignment]
-    """VerifyAudit recomputes the whole chain. Needs MANAGE on the system."""
+    """VerifyAudit recomputes the whole chain and checks every checkpoint. Needs MANAGE on the system."""
+    CheckpointAudit: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CheckpointAuditRequest, _governance_service_pb2.CheckpointAuditResponse]  # type: ignore[assignment]
+    """CheckpointAudit signs where the chain is; nothing new since the last checkpoint answers that one. Needs MANAGE on the
+    system.
+    """
+    GetAuditKeys: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetAuditKeysRequest, _governance_service_pb2.GetAuditKeysResponse]  # type: ignore[assignment]
+    """GetAuditKeys reads the public keys of checkpoints and exports. Any authenticated caller."""
+    ExportAudit: _aio.UnaryStreamMultiCallable[_governance_service_pb2.ExportAuditRequest, _governance_service_pb2.ExportAuditResponse]  # type: ignore[assignment]
+    """ExportAudit streams the chain as JSON Lines that prove themselves (docs/audit.md), the last one signed. Needs MANAGE on the
+    system.
+    Errors: INVALID_FIELD, CONTENTION.
+    """
+    ListActivity: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListActivityRequest, _governance_service_pb2.ListActivityResponse]  # type: ignore[assignment]
+    """ListActivity reads what happened to a version: changes, reviews, aliases that came and went, deployments. Needs
+    READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
 
 class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
     """GovernanceService decides and remembers: principals, tokens, grants, approvals, audit.
@@ -530,6 +562,46 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _governance_service_pb2.VerifyAuditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.VerifyAuditResponse, _abc.Awaitable[_governance_service_pb2.VerifyAuditResponse]]:
-        """VerifyAudit recomputes the whole chain. Needs MANAGE on the system."""
+        """VerifyAudit recomputes the whole chain and checks every checkpoint. Needs MANAGE on the system."""
+
+    @_abc_1.abstractmethod
+    def CheckpointAudit(
+        self,
+        request: _governance_service_pb2.CheckpointAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.CheckpointAuditResponse, _abc.Awaitable[_governance_service_pb2.CheckpointAuditResponse]]:
+        """CheckpointAudit signs where the chain is; nothing new since the last checkpoint answers that one. Needs MANAGE on the
+        system.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAuditKeys(
+        self,
+        request: _governance_service_pb2.GetAuditKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.GetAuditKeysResponse, _abc.Awaitable[_governance_service_pb2.GetAuditKeysResponse]]:
+        """GetAuditKeys reads the public keys of checkpoints and exports. Any authenticated caller."""
+
+    @_abc_1.abstractmethod
+    def ExportAudit(
+        self,
+        request: _governance_service_pb2.ExportAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_governance_service_pb2.ExportAuditResponse], _abc.AsyncIterator[_governance_service_pb2.ExportAuditResponse]]:
+        """ExportAudit streams the chain as JSON Lines that prove themselves (docs/audit.md), the last one signed. Needs MANAGE on the
+        system.
+        Errors: INVALID_FIELD, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListActivity(
+        self,
+        request: _governance_service_pb2.ListActivityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListActivityResponse, _abc.Awaitable[_governance_service_pb2.ListActivityResponse]]:
+        """ListActivity reads what happened to a version: changes, reviews, aliases that came and went, deployments. Needs
+        READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
 
 def add_GovernanceServiceServicer_to_server(servicer: GovernanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
