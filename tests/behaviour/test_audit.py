@@ -84,7 +84,7 @@ def test_an_export_is_proved_without_the_service(admin: Cli, model: str, tmp_pat
     changed = stranger.run(*checked)
     assert changed.code == 1
     assert "was changed" in changed.out
-    assert "--key" in stranger.refused("audit", "verify", str(export))
+    assert "--key" in stranger.refused("audit", "verify", str(export), code=2)
     assert admin.json("audit", "verify")["valid"]
 
 

@@ -8,6 +8,7 @@ from modelyard import contexts
 from modelyard._approvals import AsyncApprovals, AsyncPolicies
 from modelyard._artifacts import AsyncArtifacts
 from modelyard._audit import AsyncAudit
+from modelyard._cards import AsyncCards
 from modelyard._catalog import AsyncCatalogs, AsyncModels, AsyncSchemas
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
 from modelyard._connection import Connection
@@ -75,6 +76,7 @@ class AsyncClient:
         policies: What a version needs before it may be used.
         approvals: Reviews of versions.
         audit: Everything that was changed.
+        cards: Model cards of versions.
         deployments: Names that answer predictions.
         endpoints: Deployments as those who predict see them.
         events: Every change, as it happens.
@@ -134,6 +136,7 @@ class AsyncClient:
         self.policies = AsyncPolicies(self._connection)
         self.approvals = AsyncApprovals(self._connection)
         self.audit = AsyncAudit(self._connection)
+        self.cards = AsyncCards(self._connection)
         self.deployments = AsyncDeployments(self._connection)
         self.endpoints = AsyncEndpoints(self._connection)
         self.events = AsyncEvents(self._connection)

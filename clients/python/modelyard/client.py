@@ -8,6 +8,7 @@ from modelyard import (
     _approvals,
     _artifacts,
     _audit,
+    _cards,
     _catalog,
     _deployments,
     _endpoints,
@@ -228,6 +229,17 @@ class Audit(Blocking[_audit.AsyncAudit]):
     export = blocking(_audit.AsyncAudit.export)
 
 
+class Cards(Blocking[_cards.AsyncCards]):
+    """`client.cards`: cards of versions in the format of SageMaker's model cards, as revisions."""
+
+    draft = blocking(_cards.AsyncCards.draft)
+    set = blocking(_cards.AsyncCards.set)
+    get = blocking(_cards.AsyncCards.get)
+    revisions = paging(_cards.AsyncCards.revisions)
+    diff = blocking(_cards.AsyncCards.diff)
+    render = blocking(_cards.AsyncCards.render)
+
+
 class Deployments(Blocking[_deployments.AsyncDeployments]):
     """`client.deployments`: names that answer predictions."""
 
@@ -308,6 +320,7 @@ class Client(Blocking[AsyncClient]):
         self.policies = Policies(self._async.policies)
         self.approvals = Approvals(self._async.approvals)
         self.audit = Audit(self._async.audit)
+        self.cards = Cards(self._async.cards)
         self.deployments = Deployments(self._async.deployments)
         self.endpoints = Endpoints(self._async.endpoints)
         self.events = Events(self._async.events)

@@ -70,4 +70,10 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "GetAuditKeys": AUTHENTICATED,
         "ExportAudit": Requires(Privilege.MANAGE, system),
         "ListActivity": Requires(Privilege.READ_METADATA, model),
+        "DraftModelCard": Requires(Privilege.READ_METADATA, model),
+        "SetModelCard": Requires(Privilege.EDIT, model),
+        "GetModelCard": Requires(Privilege.READ_METADATA, model),
+        "ListModelCardRevisions": Requires(Privilege.READ_METADATA, model),
+        "DiffModelCards": Requires(Privilege.READ_METADATA, model),
+        "RenderModelCard": Requires(Privilege.READ_METADATA, model),
     }

@@ -16,6 +16,8 @@ from modelyard_governance.approvals import Approvals
 from modelyard_governance.audit import Audit
 from modelyard_governance.audit_key import load_or_create_audit_key
 from modelyard_governance.bootstrap import UnusableBootstrapError, bootstrap
+from modelyard_governance.cards.facts import CatalogFacts
+from modelyard_governance.cards.rules import Cards
 from modelyard_governance.checkpoints import Checkpoints
 from modelyard_governance.directory import PeerDirectory
 from modelyard_governance.grants import GrantRules
@@ -104,6 +106,12 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         trust_roots=TrustRoots(database=database, directory=directory, clock=clock),
         audit=audit,
         checkpoints=checkpoints,
+        cards=Cards(
+            database=database,
+            directory=directory,
+            facts=CatalogFacts(chassis.peers, chassis.grants, directory),
+            clock=clock,
+        ),
     )
 
     async def record_own_events(events: Sequence[Event]) -> None:

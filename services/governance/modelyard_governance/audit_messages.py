@@ -71,7 +71,7 @@ def activity_out(entry: Entry) -> audit_pb2.Activity:
     return made
 
 
-def _sides(data: Mapping[str, Any]) -> tuple[Struct, Struct, Struct]:
+def _sides(data: Mapping[str, Any]) -> tuple[Struct | None, Struct | None, Struct | None]:
     """Part the data of an event, whose `before` and `after` may be there in whole or for single fields."""
     whole = {side: data[side] for side in ("before", "after") if isinstance(data.get(side), Mapping)}
     before, after = dict(whole.get("before", {})), dict(whole.get("after", {}))
@@ -87,5 +87,5 @@ def _sides(data: Mapping[str, Any]) -> tuple[Struct, Struct, Struct]:
     return _struct(before), _struct(after), _struct(details)
 
 
-def _struct(values: Mapping[str, Any]) -> Struct:
-    return json_format.ParseDict(dict(values), Struct())
+def _struct(values: Mapping[str, Any]) -> Struct | None:
+    return json_format.ParseDict(dict(values), Struct()) if values else None

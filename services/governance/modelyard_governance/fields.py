@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, select
 
 from modelyard_governance.models import ApprovalState
-from modelyard_governance.tables import audit, grants, principals, reviews, standings, tokens
+from modelyard_governance.tables import audit, cards, grants, principals, reviews, standings, tokens
 from modelyard_kit.access import Effect, Privilege, ResourceType
 from modelyard_kit.filters import AnyField, Field, FieldType, ListFields, SetField
 
@@ -85,6 +85,17 @@ _AUDIT: dict[str, AnyField] = {
 # A chain has the order of its links and no other.
 AUDIT = ListFields(_AUDIT, unique="sequence", orders=("sequence",))
 
+CARDS = ListFields(
+    {
+        "revision": Field(FieldType.INTEGER, cards.c.revision, required=True),
+        "author": _text(cards.c.author_name),
+        "author_id": _text(cards.c.author_id),
+        "comment": _text(cards.c.comment),
+        "create_time": Field(FieldType.TIMESTAMP, cards.c.create_time, required=True),
+    },
+    unique="revision",
+)
+
 LISTS = {
     "ListPrincipals": PRINCIPALS,
     "ListTokens": TOKENS,
@@ -92,5 +103,6 @@ LISTS = {
     "ListApprovals": APPROVALS,
     "ListAuditEntries": AUDIT,
     "ListActivity": AUDIT,
+    "ListModelCardRevisions": CARDS,
 }
 """Fields of each list, by its RPC."""

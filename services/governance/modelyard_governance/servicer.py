@@ -11,6 +11,8 @@ from modelyard.api.governance.v1.identity_pb2 import JsonWebKey
 from modelyard_governance import answers, audit_messages, messages
 from modelyard_governance.approvals import Approvals
 from modelyard_governance.audit import Audit
+from modelyard_governance.cards import messages as card_messages
+from modelyard_governance.cards.rules import Cards
 from modelyard_governance.checkpoints import Checkpoints
 from modelyard_governance.grants import GrantRules
 from modelyard_governance.identity import Identity
@@ -34,6 +36,7 @@ class GovernanceServicer(GovernanceServiceServicer):
         trust_roots: TrustRoots,
         audit: Audit,
         checkpoints: Checkpoints,
+        cards: Cards,
     ) -> None:
         self._identity = identity
         self._grants = grants
@@ -42,6 +45,7 @@ class GovernanceServicer(GovernanceServiceServicer):
         self._trust_roots = trust_roots
         self._audit = audit
         self._checkpoints = checkpoints
+        self._cards = cards
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Any) -> pb.ExchangeTokenResponse:
         token, expire_time = await self._identity.exchange(messages.parse_api_token(request))
@@ -191,3 +195,47 @@ class GovernanceServicer(GovernanceServiceServicer):
         return pb.ListActivityResponse(
             activities=map(audit_messages.activity_out, rows), next_page_token=token
         )
+
+    async def DraftModelCard(
+        self, request: pb.DraftModelCardRequest, context: Any
+    ) -> pb.DraftModelCardResponse:
+        card = await self._cards.draft(current_call(), messages.parse_reference(request))
+        return pb.DraftModelCardResponse(card=card_messages.card_out(card))
+
+    async def SetModelCard(self, request: pb.SetModelCardRequest, context: Any) -> pb.SetModelCardResponse:
+        command = card_messages.parse_set(request, messages.parse_reference(request))
+        card = await self._cards.set(current_call(), command)
+        return pb.SetModelCardResponse(card=card_messages.card_out(card))
+
+    async def GetModelCard(self, request: pb.GetModelCardRequest, context: Any) -> pb.GetModelCardResponse:
+        revision = card_messages.parse_revision(request.revision)
+        card = await self._cards.get(messages.parse_reference(request), revision)
+        return pb.GetModelCardResponse(card=card_messages.card_out(card))
+
+    async def ListModelCardRevisions(
+        self, request: pb.ListModelCardRevisionsRequest, context: Any
+    ) -> pb.ListModelCardRevisionsResponse:
+        rows, token = await self._cards.page(messages.parse_reference(request), Asked.of(request))
+        return pb.ListModelCardRevisionsResponse(
+            cards=map(card_messages.revision_out, rows), next_page_token=token
+        )
+
+    async def DiffModelCards(
+        self, request: pb.DiffModelCardsRequest, context: Any
+    ) -> pb.DiffModelCardsResponse:
+        before = card_messages.parse_revision(request.from_revision, "from_revision")
+        after = card_messages.parse_revision(request.to_revision, "to_revision")
+        old, new, changes = await self._cards.compare(messages.parse_reference(request), before, after)
+        return pb.DiffModelCardsResponse(
+            changes=map(card_messages.change_out, changes),
+            from_revision=old.revision,
+            to_revision=new.revision,
+        )
+
+    async def RenderModelCard(
+        self, request: pb.RenderModelCardRequest, context: Any
+    ) -> pb.RenderModelCardResponse:
+        revision = card_messages.parse_revision(request.revision)
+        wanted = card_messages.parse_format(request)
+        painted = await self._cards.paint(messages.parse_reference(request), revision, wanted)
+        return pb.RenderModelCardResponse(document=painted.content, media_type=painted.media_type)

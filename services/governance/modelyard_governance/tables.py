@@ -245,3 +245,16 @@ audit_checkpoints = Table(
     Column("key_id", Text, nullable=False),
     Column("signature", Text, nullable=False),
 )
+
+cards = Table(
+    "cards",
+    metadata,
+    Column("version_id", Text, primary_key=True),
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    # As `cards.content.dump` writes it.
+    Column("content", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("author_id", Text, nullable=False),
+    Column("author_name", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+)

@@ -48,6 +48,10 @@ LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         lambda c, **asked: c.audit.activity("prod.ml.iris/1", **asked).collect(),
         ("audit", "activity", "prod.ml.iris/1"),
     ),
+    "ListModelCardRevisions": (
+        lambda c, **asked: c.cards.revisions("prod.ml.iris/1", **asked).collect(),
+        ("cards", "revisions", "prod.ml.iris/1"),
+    ),
     "ListAuditEntries": (lambda c, **asked: c.audit.list(**asked).collect(), ("audit", "list")),
     "ListDeployments": (lambda c, **asked: c.deployments.list(**asked).collect(), ("deployments", "list")),
     "ListReplicas": (

@@ -13,6 +13,7 @@ from modelyard.cli import (
     artifacts,
     audit,
     cache,
+    cards,
     catalog,
     contexts,
     deployments,
@@ -87,6 +88,7 @@ app.add_typer(access.grants, name="grants")
 app.add_typer(approvals.approvals, name="approvals")
 app.add_typer(approvals.policies, name="policies")
 app.add_typer(audit.audit, name="audit")
+app.add_typer(cards.cards, name="cards")
 app.add_typer(events.events, name="events")
 artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)

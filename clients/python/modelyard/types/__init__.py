@@ -24,6 +24,7 @@ from modelyard.types._artifacts import (
     Upload,
     UploadState,
 )
+from modelyard.types._cards import CardChange, CardFormat, ModelCard
 from modelyard.types._catalog import (
     AliasMove,
     Catalog,
@@ -105,6 +106,8 @@ __all__ = [
     "AuditEntry",
     "AuditVerification",
     "BlobUrls",
+    "CardChange",
+    "CardFormat",
     "Catalog",
     "CheckpointPurpose",
     "Collected",
@@ -136,6 +139,7 @@ __all__ = [
     "MethodSignature",
     "MissingBlob",
     "Model",
+    "ModelCard",
     "ModelMetadata",
     "ModelVersion",
     "NewToken",

@@ -13,6 +13,7 @@ from modelyard.api.common.v1 import resource_pb2 as _resource_pb2
 from modelyard.api.governance.v1 import access_pb2 as _access_pb2
 from modelyard.api.governance.v1 import approval_pb2 as _approval_pb2
 from modelyard.api.governance.v1 import audit_pb2 as _audit_pb2
+from modelyard.api.governance.v1 import card_pb2 as _card_pb2
 from modelyard.api.governance.v1 import identity_pb2 as _identity_pb2
 from modelyard.api.governance.v1 import trust_pb2 as _trust_pb2
 import builtins as _builtins
@@ -1674,3 +1675,343 @@ class FindTrustRootsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindTrustRootsResponse: _TypeAlias = FindTrustRootsResponse  # noqa: Y015
+
+@_typing.final
+class DraftModelCardRequest(_message.Message):
+    """DraftModelCardRequest names a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. Version reference."""
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DraftModelCardRequest: _TypeAlias = DraftModelCardRequest  # noqa: Y015
+
+@_typing.final
+class DraftModelCardResponse(_message.Message):
+    """DraftModelCardResponse holds the draft."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def card(self) -> _card_pb2.ModelCard:
+        """With the `etag` of the newest revision, if there is one."""
+
+    def __init__(
+        self,
+        *,
+        card: _card_pb2.ModelCard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DraftModelCardResponse: _TypeAlias = DraftModelCardResponse  # noqa: Y015
+
+@_typing.final
+class SetModelCardRequest(_message.Message):
+    """SetModelCardRequest carries a card."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. Version reference."""
+    content: _builtins.str
+    """Required. The card as JSON, at most 100,000 characters: the content itself, or as SageMaker's API wraps it
+    (`Content` or `ModelCardContent`, and `ModelCardStatus`).
+    """
+    etag: _builtins.str
+    """`etag` of the revision that was read; empty writes in any case."""
+    comment: _builtins.str
+    """What the revision is for, at most 1,024 characters."""
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        content: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "content", b"content", "etag", b"etag", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetModelCardRequest: _TypeAlias = SetModelCardRequest  # noqa: Y015
+
+@_typing.final
+class SetModelCardResponse(_message.Message):
+    """SetModelCardResponse holds the revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def card(self) -> _card_pb2.ModelCard:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        card: _card_pb2.ModelCard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetModelCardResponse: _TypeAlias = SetModelCardResponse  # noqa: Y015
+
+@_typing.final
+class GetModelCardRequest(_message.Message):
+    """GetModelCardRequest names a revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. Version reference."""
+    revision: _builtins.int
+    """0 means the newest."""
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelCardRequest: _TypeAlias = GetModelCardRequest  # noqa: Y015
+
+@_typing.final
+class GetModelCardResponse(_message.Message):
+    """GetModelCardResponse holds the revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def card(self) -> _card_pb2.ModelCard:
+        """The card."""
+
+    def __init__(
+        self,
+        *,
+        card: _card_pb2.ModelCard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelCardResponse: _TypeAlias = GetModelCardResponse  # noqa: Y015
+
+@_typing.final
+class ListModelCardRevisionsRequest(_message.Message):
+    """ListModelCardRevisionsRequest asks for a page of revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. Version reference."""
+    page_size: _builtins.int
+    """Rows wanted; 0 means 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first."""
+    filter: _builtins.str
+    """Rows wanted, in the language of docs/filters.md, whose table has the fields; empty means all."""
+    order_by: _builtins.str
+    """Order by fields of `filter`, for example `revision desc`; empty means by `revision`. At most 8 fields."""
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "model_version", b"model_version", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelCardRevisionsRequest: _TypeAlias = ListModelCardRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListModelCardRevisionsResponse(_message.Message):
+    """ListModelCardRevisionsResponse is a page of revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[_card_pb2.ModelCard]:
+        """The revisions without their `content`, `completeness` and `missing`."""
+
+    def __init__(
+        self,
+        *,
+        cards: _abc.Iterable[_card_pb2.ModelCard] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListModelCardRevisionsResponse: _TypeAlias = ListModelCardRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class DiffModelCardsRequest(_message.Message):
+    """DiffModelCardsRequest names two revisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. Version reference."""
+    from_revision: _builtins.int
+    """0 means the one before `to_revision`; before the first there is an empty card."""
+    to_revision: _builtins.int
+    """0 means the newest."""
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        from_revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "model_version", b"model_version", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffModelCardsRequest: _TypeAlias = DiffModelCardsRequest  # noqa: Y015
+
+@_typing.final
+class DiffModelCardsResponse(_message.Message):
+    """DiffModelCardsResponse holds what differs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    from_revision: _builtins.int
+    """The revision compared from; 0 for the empty card before the first."""
+    to_revision: _builtins.int
+    """The revision compared to."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_card_pb2.CardChange]:
+        """In the order of their paths."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[_card_pb2.CardChange] | None = ...,
+        from_revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "from_revision", b"from_revision", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffModelCardsResponse: _TypeAlias = DiffModelCardsResponse  # noqa: Y015
+
+@_typing.final
+class RenderModelCardRequest(_message.Message):
+    """RenderModelCardRequest names a revision and a format."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. Version reference."""
+    revision: _builtins.int
+    """0 means the newest."""
+    format: _card_pb2.ModelCard.Format.ValueType
+    """Required. Format."""
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        format: _card_pb2.ModelCard.Format.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "model_version", b"model_version", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderModelCardRequest: _TypeAlias = RenderModelCardRequest  # noqa: Y015
+
+@_typing.final
+class RenderModelCardResponse(_message.Message):
+    """RenderModelCardResponse holds the document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    document: _builtins.bytes
+    """Its bytes."""
+    media_type: _builtins.str
+    """`text/html; charset=utf-8` or `application/pdf`."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.bytes = ...,
+        media_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "media_type", b"media_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderModelCardResponse: _TypeAlias = RenderModelCardResponse  # noqa: Y015

@@ -192,6 +192,36 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityResponse.FromString,
                 _registered_method=True)
+        self.DraftModelCard = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DraftModelCard',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardResponse.FromString,
+                _registered_method=True)
+        self.SetModelCard = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/SetModelCard',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardResponse.FromString,
+                _registered_method=True)
+        self.GetModelCard = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/GetModelCard',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardResponse.FromString,
+                _registered_method=True)
+        self.ListModelCardRevisions = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListModelCardRevisions',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsResponse.FromString,
+                _registered_method=True)
+        self.DiffModelCards = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DiffModelCards',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsResponse.FromString,
+                _registered_method=True)
+        self.RenderModelCard = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/RenderModelCard',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardResponse.FromString,
+                _registered_method=True)
 
 
 class GovernanceServiceServicer(object):
@@ -448,6 +478,55 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DraftModelCard(self, request, context):
+        """DraftModelCard answers a card with all that the catalog knows of a version, under what its card says already. It is stored
+        nowhere: complete it, then SetModelCard. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetModelCard(self, request, context):
+        """SetModelCard writes the next revision of a version's card; the same content again is no new one. Needs EDIT on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelCard(self, request, context):
+        """GetModelCard reads a revision of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelCardRevisions(self, request, context):
+        """ListModelCardRevisions reads the revisions of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffModelCards(self, request, context):
+        """DiffModelCards compares two revisions of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderModelCard(self, request, context):
+        """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GovernanceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -600,6 +679,36 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.ListActivity,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityResponse.SerializeToString,
+            ),
+            'DraftModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.DraftModelCard,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardResponse.SerializeToString,
+            ),
+            'SetModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetModelCard,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardResponse.SerializeToString,
+            ),
+            'GetModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelCard,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardResponse.SerializeToString,
+            ),
+            'ListModelCardRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelCardRevisions,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsResponse.SerializeToString,
+            ),
+            'DiffModelCards': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffModelCards,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsResponse.SerializeToString,
+            ),
+            'RenderModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderModelCard,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1420,6 +1529,168 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/ListActivity',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DraftModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DraftModelCard',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/SetModelCard',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/GetModelCard',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelCardRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListModelCardRevisions',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffModelCards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DiffModelCards',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/RenderModelCard',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -160,6 +160,31 @@ class GovernanceServiceStub:
     READ_METADATA on its model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
+    DraftModelCard: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DraftModelCardRequest, _governance_service_pb2.DraftModelCardResponse]
+    """DraftModelCard answers a card with all that the catalog knows of a version, under what its card says already. It is stored
+    nowhere: complete it, then SetModelCard. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    SetModelCard: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.SetModelCardRequest, _governance_service_pb2.SetModelCardResponse]
+    """SetModelCard writes the next revision of a version's card; the same content again is no new one. Needs EDIT on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    GetModelCard: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetModelCardRequest, _governance_service_pb2.GetModelCardResponse]
+    """GetModelCard reads a revision of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListModelCardRevisions: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListModelCardRevisionsRequest, _governance_service_pb2.ListModelCardRevisionsResponse]
+    """ListModelCardRevisions reads the revisions of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DiffModelCards: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DiffModelCardsRequest, _governance_service_pb2.DiffModelCardsResponse]
+    """DiffModelCards compares two revisions of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    RenderModelCard: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.RenderModelCardRequest, _governance_service_pb2.RenderModelCardResponse]
+    """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class GovernanceServiceAsyncStub(GovernanceServiceStub):
@@ -292,6 +317,31 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """ListActivity reads what happened to a version: changes, reviews, aliases that came and went, deployments. Needs
     READ_METADATA on its model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DraftModelCard: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DraftModelCardRequest, _governance_service_pb2.DraftModelCardResponse]  # type: ignore[assignment]
+    """DraftModelCard answers a card with all that the catalog knows of a version, under what its card says already. It is stored
+    nowhere: complete it, then SetModelCard. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    SetModelCard: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.SetModelCardRequest, _governance_service_pb2.SetModelCardResponse]  # type: ignore[assignment]
+    """SetModelCard writes the next revision of a version's card; the same content again is no new one. Needs EDIT on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    GetModelCard: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetModelCardRequest, _governance_service_pb2.GetModelCardResponse]  # type: ignore[assignment]
+    """GetModelCard reads a revision of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListModelCardRevisions: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListModelCardRevisionsRequest, _governance_service_pb2.ListModelCardRevisionsResponse]  # type: ignore[assignment]
+    """ListModelCardRevisions reads the revisions of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DiffModelCards: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DiffModelCardsRequest, _governance_service_pb2.DiffModelCardsResponse]  # type: ignore[assignment]
+    """DiffModelCards compares two revisions of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    RenderModelCard: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.RenderModelCardRequest, _governance_service_pb2.RenderModelCardResponse]  # type: ignore[assignment]
+    """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
 
 class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -602,6 +652,67 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListActivity reads what happened to a version: changes, reviews, aliases that came and went, deployments. Needs
         READ_METADATA on its model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DraftModelCard(
+        self,
+        request: _governance_service_pb2.DraftModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DraftModelCardResponse, _abc.Awaitable[_governance_service_pb2.DraftModelCardResponse]]:
+        """DraftModelCard answers a card with all that the catalog knows of a version, under what its card says already. It is stored
+        nowhere: complete it, then SetModelCard. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def SetModelCard(
+        self,
+        request: _governance_service_pb2.SetModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.SetModelCardResponse, _abc.Awaitable[_governance_service_pb2.SetModelCardResponse]]:
+        """SetModelCard writes the next revision of a version's card; the same content again is no new one. Needs EDIT on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelCard(
+        self,
+        request: _governance_service_pb2.GetModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.GetModelCardResponse, _abc.Awaitable[_governance_service_pb2.GetModelCardResponse]]:
+        """GetModelCard reads a revision of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListModelCardRevisions(
+        self,
+        request: _governance_service_pb2.ListModelCardRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListModelCardRevisionsResponse, _abc.Awaitable[_governance_service_pb2.ListModelCardRevisionsResponse]]:
+        """ListModelCardRevisions reads the revisions of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DiffModelCards(
+        self,
+        request: _governance_service_pb2.DiffModelCardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DiffModelCardsResponse, _abc.Awaitable[_governance_service_pb2.DiffModelCardsResponse]]:
+        """DiffModelCards compares two revisions of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RenderModelCard(
+        self,
+        request: _governance_service_pb2.RenderModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.RenderModelCardResponse, _abc.Awaitable[_governance_service_pb2.RenderModelCardResponse]]:
+        """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
 
 def add_GovernanceServiceServicer_to_server(servicer: GovernanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
