@@ -29,6 +29,7 @@ from modelyard._signatures import AsyncSignatures
 from modelyard._storage import AsyncStorage
 from modelyard._trust import AsyncTrustRoots
 from modelyard._versions import AsyncVersions
+from modelyard._webhooks import AsyncWebhooks
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.types import Limit
 
@@ -77,6 +78,7 @@ class AsyncClient:
         approvals: Reviews of versions.
         audit: Everything that was changed.
         cards: Model cards of versions.
+        webhooks: Addresses that are told of events.
         deployments: Names that answer predictions.
         endpoints: Deployments as those who predict see them.
         events: Every change, as it happens.
@@ -137,6 +139,7 @@ class AsyncClient:
         self.approvals = AsyncApprovals(self._connection)
         self.audit = AsyncAudit(self._connection)
         self.cards = AsyncCards(self._connection)
+        self.webhooks = AsyncWebhooks(self._connection)
         self.deployments = AsyncDeployments(self._connection)
         self.endpoints = AsyncEndpoints(self._connection)
         self.events = AsyncEvents(self._connection)

@@ -21,6 +21,7 @@ from modelyard import (
     _storage,
     _trust,
     _versions,
+    _webhooks,
     contexts,
 )
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
@@ -240,6 +241,19 @@ class Cards(Blocking[_cards.AsyncCards]):
     render = blocking(_cards.AsyncCards.render)
 
 
+class Webhooks(Blocking[_webhooks.AsyncWebhooks]):
+    """`client.webhooks`: events as signed CloudEvents by HTTP, at least once."""
+
+    create = blocking(_webhooks.AsyncWebhooks.create)
+    get = blocking(_webhooks.AsyncWebhooks.get)
+    list = paging(_webhooks.AsyncWebhooks.list)
+    pause = blocking(_webhooks.AsyncWebhooks.pause)
+    resume = blocking(_webhooks.AsyncWebhooks.resume)
+    delete = blocking(_webhooks.AsyncWebhooks.delete)
+    deliveries = paging(_webhooks.AsyncWebhooks.deliveries)
+    replay = blocking(_webhooks.AsyncWebhooks.replay)
+
+
 class Deployments(Blocking[_deployments.AsyncDeployments]):
     """`client.deployments`: names that answer predictions."""
 
@@ -321,6 +335,7 @@ class Client(Blocking[AsyncClient]):
         self.approvals = Approvals(self._async.approvals)
         self.audit = Audit(self._async.audit)
         self.cards = Cards(self._async.cards)
+        self.webhooks = Webhooks(self._async.webhooks)
         self.deployments = Deployments(self._async.deployments)
         self.endpoints = Endpoints(self._async.endpoints)
         self.events = Events(self._async.events)

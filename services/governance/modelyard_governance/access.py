@@ -76,4 +76,12 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "ListModelCardRevisions": Requires(Privilege.READ_METADATA, model),
         "DiffModelCards": Requires(Privilege.READ_METADATA, model),
         "RenderModelCard": Requires(Privilege.READ_METADATA, model),
+        "CreateWebhook": Requires(Privilege.MANAGE, system),
+        "GetWebhook": Requires(Privilege.MANAGE, system),
+        "ListWebhooks": Requires(Privilege.MANAGE, system),
+        "PauseWebhook": Requires(Privilege.MANAGE, system),
+        "ResumeWebhook": Requires(Privilege.MANAGE, system),
+        "DeleteWebhook": Requires(Privilege.MANAGE, system),
+        "ListWebhookDeliveries": Requires(Privilege.MANAGE, system),
+        "ReplayWebhookDeliveries": Requires(Privilege.MANAGE, system),
     }

@@ -76,19 +76,20 @@ class Checkpoints:
     async def make(self) -> AuditCheckpoint:
         """Sign where the chain is now; if nothing came since the last checkpoint, return that one."""
 
-        async def work(connection: AsyncConnection) -> AuditCheckpoint:
+        async def work(connection: AsyncConnection) -> tuple[AuditCheckpoint, bool]:
             ends = await rows.ends(connection, lock=True)
             last = await rows.newest_checkpoint(connection)
             if last is not None and last.sequence == ends.head[0]:
-                return last
+                return last, False
             made = self._sign(CheckpointPurpose.CHECKPOINT, ends)
             if made.sequence:
                 await rows.add_checkpoint(connection, made)
-            return made
+            return made, bool(made.sequence)
 
-        checkpoint = await self._database.in_tx(work, isolation="READ COMMITTED")
-        # In the log too: what is kept elsewhere cannot be rewritten together with the database.
-        _log.info("audit_checkpoint", **auditing.checkpoint_to_json(checkpoint))
+        checkpoint, new = await self._database.in_tx(work, isolation="READ COMMITTED")
+        if new:
+            # In the log too: what is kept elsewhere cannot be rewritten together with the database.
+            _log.info("audit_checkpoint", **auditing.checkpoint_to_json(checkpoint))
         return checkpoint
 
     async def drop_old(self) -> int:

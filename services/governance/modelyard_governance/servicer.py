@@ -18,6 +18,9 @@ from modelyard_governance.grants import GrantRules
 from modelyard_governance.identity import Identity
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.trust import TrustRoots
+from modelyard_governance.webhooks import messages as webhook_messages
+from modelyard_governance.webhooks.models import State as WebhookState
+from modelyard_governance.webhooks.rules import Webhooks
 from modelyard_kit.auth import ALGORITHM, current_call
 from modelyard_kit.filters import Asked
 from modelyard_kit.protos import timestamp
@@ -37,6 +40,7 @@ class GovernanceServicer(GovernanceServiceServicer):
         audit: Audit,
         checkpoints: Checkpoints,
         cards: Cards,
+        webhooks: Webhooks,
     ) -> None:
         self._identity = identity
         self._grants = grants
@@ -46,6 +50,7 @@ class GovernanceServicer(GovernanceServiceServicer):
         self._audit = audit
         self._checkpoints = checkpoints
         self._cards = cards
+        self._webhooks = webhooks
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Any) -> pb.ExchangeTokenResponse:
         token, expire_time = await self._identity.exchange(messages.parse_api_token(request))
@@ -239,3 +244,46 @@ class GovernanceServicer(GovernanceServiceServicer):
         wanted = card_messages.parse_format(request)
         painted = await self._cards.paint(messages.parse_reference(request), revision, wanted)
         return pb.RenderModelCardResponse(document=painted.content, media_type=painted.media_type)
+
+    async def CreateWebhook(self, request: pb.CreateWebhookRequest, context: Any) -> pb.CreateWebhookResponse:
+        webhook, secret = await self._webhooks.create(current_call(), webhook_messages.parse_create(request))
+        return pb.CreateWebhookResponse(webhook=webhook_messages.webhook_out(webhook), secret=secret)
+
+    async def GetWebhook(self, request: pb.GetWebhookRequest, context: Any) -> pb.GetWebhookResponse:
+        webhook = await self._webhooks.get(webhook_messages.parse_name(request))
+        return pb.GetWebhookResponse(webhook=webhook_messages.webhook_out(webhook))
+
+    async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Any) -> pb.ListWebhooksResponse:
+        rows, token = await self._webhooks.page(Asked.of(request))
+        return pb.ListWebhooksResponse(
+            webhooks=map(webhook_messages.webhook_out, rows), next_page_token=token
+        )
+
+    async def PauseWebhook(self, request: pb.PauseWebhookRequest, context: Any) -> pb.PauseWebhookResponse:
+        name = webhook_messages.parse_name(request)
+        webhook = await self._webhooks.set_state(current_call(), name, WebhookState.PAUSED)
+        return pb.PauseWebhookResponse(webhook=webhook_messages.webhook_out(webhook))
+
+    async def ResumeWebhook(self, request: pb.ResumeWebhookRequest, context: Any) -> pb.ResumeWebhookResponse:
+        name = webhook_messages.parse_name(request)
+        webhook = await self._webhooks.set_state(current_call(), name, WebhookState.ENABLED)
+        return pb.ResumeWebhookResponse(webhook=webhook_messages.webhook_out(webhook))
+
+    async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, context: Any) -> pb.DeleteWebhookResponse:
+        deleted = await self._webhooks.delete(current_call(), webhook_messages.parse_name(request))
+        return pb.DeleteWebhookResponse(deleted=deleted)
+
+    async def ListWebhookDeliveries(
+        self, request: pb.ListWebhookDeliveriesRequest, context: Any
+    ) -> pb.ListWebhookDeliveriesResponse:
+        name = webhook_messages.parse_log(request)
+        rows, token = await self._webhooks.deliveries(name, Asked.of(request))
+        return pb.ListWebhookDeliveriesResponse(
+            deliveries=map(webhook_messages.delivery_out, rows), next_page_token=token
+        )
+
+    async def ReplayWebhookDeliveries(
+        self, request: pb.ReplayWebhookDeliveriesRequest, context: Any
+    ) -> pb.ReplayWebhookDeliveriesResponse:
+        count = await self._webhooks.replay(current_call(), webhook_messages.parse_replay(request))
+        return pb.ReplayWebhookDeliveriesResponse(deliveries=count)

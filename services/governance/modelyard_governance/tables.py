@@ -258,3 +258,47 @@ cards = Table(
     Column("author_name", Text, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
 )
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("types", ARRAY(Text), nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("pause_reason", Text, nullable=False),
+    # Attempts that failed since one did not, and until when it is left alone for that.
+    Column("failures", Integer, nullable=False),
+    Column("quiet_until", DateTime(timezone=True)),
+    Column("creator", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    # The last entry of the audit chain that was looked at for it.
+    Column("cursor", BigInteger, nullable=False),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    CheckConstraint("state IN ('ENABLED', 'PAUSED')", name="webhooks_state"),
+    _ordered("webhooks_order", "name"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id"), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("status_code", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    # When it is due; while it is being tried, the end of the lease.
+    Column("next_time", DateTime(timezone=True)),
+    Column("deliver_time", DateTime(timezone=True)),
+    CheckConstraint("state IN ('PENDING', 'DELIVERED', 'FAILED')", name="webhook_deliveries_state"),
+    UniqueConstraint("webhook_id", "sequence", name="webhook_deliveries_once"),
+    Index("webhook_deliveries_due", "webhook_id", "sequence", postgresql_where=text("state = 'PENDING'")),
+    Index("webhook_deliveries_done", "create_time", postgresql_where=text("state <> 'PENDING'")),
+)

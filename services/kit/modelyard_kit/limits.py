@@ -68,6 +68,14 @@ _TABLE = (
     Limit("required_approvals", 20, "approvals", "approvals that a policy can require"),
     Limit("trust_roots_per_resource", 100, "trust roots", "trust roots that stand on one resource"),
     Limit("trust_root_bytes", 65_536, "bytes", "PEM of a trust root"),
+    Limit("webhooks", 100, "webhooks", "webhooks of an installation"),
+    Limit("webhook_types", 100, "types", "types of events of a webhook"),
+    Limit(
+        "webhook_backlog",
+        10_000,
+        "deliveries",
+        "deliveries in the queue of a webhook; what is more waits in the audit chain",
+    ),
     Limit("card_length", 100_000, "characters", "model card as JSON"),
     Limit("card_revisions", 1_000, "revisions", "revisions of the model card of a version"),
     Limit(

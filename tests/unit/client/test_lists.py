@@ -52,6 +52,11 @@ LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         lambda c, **asked: c.cards.revisions("prod.ml.iris/1", **asked).collect(),
         ("cards", "revisions", "prod.ml.iris/1"),
     ),
+    "ListWebhooks": (lambda c, **asked: c.webhooks.list(**asked).collect(), ("webhooks", "list")),
+    "ListWebhookDeliveries": (
+        lambda c, **asked: c.webhooks.deliveries("ops", **asked).collect(),
+        ("webhooks", "deliveries", "ops"),
+    ),
     "ListAuditEntries": (lambda c, **asked: c.audit.list(**asked).collect(), ("audit", "list")),
     "ListDeployments": (lambda c, **asked: c.deployments.list(**asked).collect(), ("deployments", "list")),
     "ListReplicas": (

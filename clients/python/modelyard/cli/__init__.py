@@ -27,6 +27,7 @@ from modelyard.cli import (
     storage,
     trust,
     versions,
+    webhooks,
 )
 from modelyard.cli._root import RootGroup
 from modelyard.cli._session import select_context
@@ -89,6 +90,7 @@ app.add_typer(approvals.approvals, name="approvals")
 app.add_typer(approvals.policies, name="policies")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(cards.cards, name="cards")
+app.add_typer(webhooks.webhooks, name="webhooks")
 app.add_typer(events.events, name="events")
 artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)

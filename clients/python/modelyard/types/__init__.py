@@ -92,6 +92,13 @@ from modelyard.types._serving import (
 )
 from modelyard.types._storage import Collected, DamagedBlob, StorageStatistics, VerifyProgress
 from modelyard.types._trust import ArtifactSignature, SignatureTrust, TrustRoot, TrustRootKind
+from modelyard.types._webhooks import (
+    NewWebhook,
+    Webhook,
+    WebhookDelivery,
+    WebhookDeliveryState,
+    WebhookState,
+)
 
 __all__ = [
     "Activity",
@@ -143,6 +150,7 @@ __all__ = [
     "ModelMetadata",
     "ModelVersion",
     "NewToken",
+    "NewWebhook",
     "PartUrl",
     "PermissionDecision",
     "Prediction",
@@ -177,4 +185,8 @@ __all__ = [
     "VerifyProgress",
     "VersionApproval",
     "VersionState",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDeliveryState",
+    "WebhookState",
 ]

@@ -222,6 +222,46 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardResponse.FromString,
                 _registered_method=True)
+        self.CreateWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/CreateWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookResponse.FromString,
+                _registered_method=True)
+        self.GetWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/GetWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListWebhooks',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.PauseWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/PauseWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookResponse.FromString,
+                _registered_method=True)
+        self.ResumeWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ResumeWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookResponse.FromString,
+                _registered_method=True)
+        self.DeleteWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DeleteWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListWebhookDeliveries = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListWebhookDeliveries',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.ReplayWebhookDeliveries = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ReplayWebhookDeliveries',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesResponse.FromString,
+                _registered_method=True)
 
 
 class GovernanceServiceServicer(object):
@@ -527,6 +567,71 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateWebhook(self, request, context):
+        """CreateWebhook sends events to an address from now on. Needs MANAGE on the system.
+        The answer is the only place where the secret is ever shown; a replayed `request_id` answers without it.
+        Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWebhook(self, request, context):
+        """GetWebhook reads a webhook. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """ListWebhooks reads webhooks. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseWebhook(self, request, context):
+        """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeWebhook(self, request, context):
+        """ResumeWebhook sends again, at once, and what happened meanwhile first. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWebhook(self, request, context):
+        """DeleteWebhook takes a webhook away with its log. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhookDeliveries(self, request, context):
+        """ListWebhookDeliveries reads the delivery log of a webhook, which keeps what is done for 30 days. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayWebhookDeliveries(self, request, context):
+        """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GovernanceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -709,6 +814,46 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.RenderModelCard,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardResponse.SerializeToString,
+            ),
+            'CreateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookResponse.SerializeToString,
+            ),
+            'GetWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookResponse.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'PauseWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookResponse.SerializeToString,
+            ),
+            'ResumeWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookResponse.SerializeToString,
+            ),
+            'DeleteWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookResponse.SerializeToString,
+            ),
+            'ListWebhookDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhookDeliveries,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesResponse.SerializeToString,
+            ),
+            'ReplayWebhookDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayWebhookDeliveries,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1691,6 +1836,222 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/RenderModelCard',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/CreateWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/GetWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListWebhooks',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/PauseWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ResumeWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DeleteWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhookDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListWebhookDeliveries',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayWebhookDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ReplayWebhookDeliveries',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

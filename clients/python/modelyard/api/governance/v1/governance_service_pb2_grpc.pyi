@@ -185,6 +185,39 @@ class GovernanceServiceStub:
     """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
+    CreateWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateWebhookRequest, _governance_service_pb2.CreateWebhookResponse]
+    """CreateWebhook sends events to an address from now on. Needs MANAGE on the system.
+    The answer is the only place where the secret is ever shown; a replayed `request_id` answers without it.
+    Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+    """
+    GetWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetWebhookRequest, _governance_service_pb2.GetWebhookResponse]
+    """GetWebhook reads a webhook. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ListWebhooks: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListWebhooksRequest, _governance_service_pb2.ListWebhooksResponse]
+    """ListWebhooks reads webhooks. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    PauseWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]
+    """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ResumeWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ResumeWebhookRequest, _governance_service_pb2.ResumeWebhookResponse]
+    """ResumeWebhook sends again, at once, and what happened meanwhile first. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteWebhookRequest, _governance_service_pb2.DeleteWebhookResponse]
+    """DeleteWebhook takes a webhook away with its log. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD.
+    """
+    ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListWebhookDeliveriesRequest, _governance_service_pb2.ListWebhookDeliveriesResponse]
+    """ListWebhookDeliveries reads the delivery log of a webhook, which keeps what is done for 30 days. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+    """
+    ReplayWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ReplayWebhookDeliveriesRequest, _governance_service_pb2.ReplayWebhookDeliveriesResponse]
+    """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class GovernanceServiceAsyncStub(GovernanceServiceStub):
@@ -342,6 +375,39 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     RenderModelCard: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.RenderModelCardRequest, _governance_service_pb2.RenderModelCardResponse]  # type: ignore[assignment]
     """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    CreateWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateWebhookRequest, _governance_service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
+    """CreateWebhook sends events to an address from now on. Needs MANAGE on the system.
+    The answer is the only place where the secret is ever shown; a replayed `request_id` answers without it.
+    Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+    """
+    GetWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetWebhookRequest, _governance_service_pb2.GetWebhookResponse]  # type: ignore[assignment]
+    """GetWebhook reads a webhook. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ListWebhooks: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListWebhooksRequest, _governance_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
+    """ListWebhooks reads webhooks. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    PauseWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]  # type: ignore[assignment]
+    """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ResumeWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ResumeWebhookRequest, _governance_service_pb2.ResumeWebhookResponse]  # type: ignore[assignment]
+    """ResumeWebhook sends again, at once, and what happened meanwhile first. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    DeleteWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteWebhookRequest, _governance_service_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
+    """DeleteWebhook takes a webhook away with its log. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD.
+    """
+    ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListWebhookDeliveriesRequest, _governance_service_pb2.ListWebhookDeliveriesResponse]  # type: ignore[assignment]
+    """ListWebhookDeliveries reads the delivery log of a webhook, which keeps what is done for 30 days. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+    """
+    ReplayWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ReplayWebhookDeliveriesRequest, _governance_service_pb2.ReplayWebhookDeliveriesResponse]  # type: ignore[assignment]
+    """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
 
 class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -713,6 +779,87 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_governance_service_pb2.RenderModelCardResponse, _abc.Awaitable[_governance_service_pb2.RenderModelCardResponse]]:
         """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateWebhook(
+        self,
+        request: _governance_service_pb2.CreateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.CreateWebhookResponse, _abc.Awaitable[_governance_service_pb2.CreateWebhookResponse]]:
+        """CreateWebhook sends events to an address from now on. Needs MANAGE on the system.
+        The answer is the only place where the secret is ever shown; a replayed `request_id` answers without it.
+        Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWebhook(
+        self,
+        request: _governance_service_pb2.GetWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.GetWebhookResponse, _abc.Awaitable[_governance_service_pb2.GetWebhookResponse]]:
+        """GetWebhook reads a webhook. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWebhooks(
+        self,
+        request: _governance_service_pb2.ListWebhooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListWebhooksResponse, _abc.Awaitable[_governance_service_pb2.ListWebhooksResponse]]:
+        """ListWebhooks reads webhooks. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseWebhook(
+        self,
+        request: _governance_service_pb2.PauseWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.PauseWebhookResponse, _abc.Awaitable[_governance_service_pb2.PauseWebhookResponse]]:
+        """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeWebhook(
+        self,
+        request: _governance_service_pb2.ResumeWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ResumeWebhookResponse, _abc.Awaitable[_governance_service_pb2.ResumeWebhookResponse]]:
+        """ResumeWebhook sends again, at once, and what happened meanwhile first. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteWebhook(
+        self,
+        request: _governance_service_pb2.DeleteWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DeleteWebhookResponse, _abc.Awaitable[_governance_service_pb2.DeleteWebhookResponse]]:
+        """DeleteWebhook takes a webhook away with its log. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWebhookDeliveries(
+        self,
+        request: _governance_service_pb2.ListWebhookDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListWebhookDeliveriesResponse, _abc.Awaitable[_governance_service_pb2.ListWebhookDeliveriesResponse]]:
+        """ListWebhookDeliveries reads the delivery log of a webhook, which keeps what is done for 30 days. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayWebhookDeliveries(
+        self,
+        request: _governance_service_pb2.ReplayWebhookDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ReplayWebhookDeliveriesResponse, _abc.Awaitable[_governance_service_pb2.ReplayWebhookDeliveriesResponse]]:
+        """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
 
 def add_GovernanceServiceServicer_to_server(servicer: GovernanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
