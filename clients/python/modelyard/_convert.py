@@ -57,6 +57,8 @@ MESSAGES: dict[str, type[Any]] = {
     },
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Principal, types.ApiToken, types.Grant)},
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ApprovalPolicy, types.Review, types.Approval)},
+    f"{_API}.artifact.v1.Signature": types.ArtifactSignature,
+    f"{_API}.governance.v1.TrustRoot": types.TrustRoot,
     f"{_API}.governance.v1.JsonWebKey": types.SigningKey,
     f"{_API}.governance.v1.GetJwksResponse": types.SigningKeys,
     f"{_API}.governance.v1.CheckPermissionResponse": types.PermissionDecision,
@@ -86,6 +88,8 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.artifact.v1.Finding.Severity": types.Severity,
     f"{_API}.artifact.v1.Inspection.State": types.InspectionState,
     f"{_API}.artifact.v1.Inspection.Scan": types.ScanResult,
+    f"{_API}.artifact.v1.Signature.Trust": types.SignatureTrust,
+    f"{_API}.governance.v1.TrustRoot.Kind": types.TrustRootKind,
     f"{_API}.governance.v1.Principal.Kind": types.PrincipalKind,
     f"{_API}.governance.v1.Privilege": types.Privilege,
     f"{_API}.governance.v1.Effect": types.Effect,
@@ -97,6 +101,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.governance.v1.WebhookDelivery.State": types.WebhookDeliveryState,
     f"{_API}.inference.v1.Deployment.State": types.DeploymentState,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
+    f"{_API}.inference.v1.SignatureState": types.SignatureState,
 }
 
 

@@ -40,6 +40,7 @@ class AsyncDeployments(Namespace):
         description: str = "",
         max_request_bytes: int = 0,
         timeout: float | None = None,
+        require_signature: bool = False,
         request_id: str = "",
     ) -> Deployment:
         """Make an endpoint and return at once; `wait` for it.
@@ -51,6 +52,7 @@ class AsyncDeployments(Namespace):
             description: Free text.
             max_request_bytes: Largest request; 0 means 64 MiB.
             timeout: Longest time a prediction may take in seconds; by default 60.
+            require_signature: Load only what a trust root vouches for.
             request_id: Makes a repetition safe.
         """
         wanted = Deployment(
@@ -60,6 +62,7 @@ class AsyncDeployments(Namespace):
             description=description,
             max_request_bytes=max_request_bytes,
             timeout=None if timeout is None else timedelta(seconds=timeout),
+            require_signature=require_signature,
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted), request_id=request_id or new_request_id()
@@ -108,6 +111,7 @@ class AsyncDeployments(Namespace):
         description: str | None = None,
         max_request_bytes: int | None = None,
         timeout: float | None = None,
+        require_signature: bool | None = None,
         etag: str = "",
     ) -> Deployment:
         """Change what is given and return at once; with `etag` only if nobody changed it since.
@@ -121,6 +125,7 @@ class AsyncDeployments(Namespace):
             description=description or "",
             max_request_bytes=max_request_bytes or 0,
             timeout=None if timeout is None else timedelta(seconds=timeout),
+            require_signature=bool(require_signature),
             etag=etag,
         )
         given = {
@@ -129,6 +134,7 @@ class AsyncDeployments(Namespace):
             "description": description,
             "max_request_bytes": max_request_bytes,
             "timeout": timeout,
+            "require_signature": require_signature,
         }
         request = pb.UpdateDeploymentRequest(deployment=to_proto(deployment_pb2.Deployment, wanted))
         request.update_mask.paths.extend(field for field, value in given.items() if value is not None)

@@ -169,6 +169,8 @@ class Deployments:
             await self._store.update_deployment(connection, after)
             if command.targets is not None:
                 await self._store.replace_targets(connection, after.id, after.targets)
+            if after.state is not before.state:
+                await self._store.try_again(connection, after.id)
             if (after.max_request_bytes, after.timeout_ms) != (before.max_request_bytes, before.timeout_ms):
                 await self._store.limits_changed(connection, after.id)
             data = {"before": _content(before), "after": _content(after)}
@@ -347,6 +349,7 @@ class Deployments:
             revision=1,
             create_time=now,
             update_time=now,
+            require_signature=command.require_signature,
             targets=tuple(targets),
         )
 
@@ -355,7 +358,7 @@ class Deployments:
     ) -> Deployment:
         given = {
             name: value
-            for name in ("description", "replicas", "max_request_bytes", "timeout_ms")
+            for name in ("description", "replicas", "max_request_bytes", "timeout_ms", "require_signature")
             if (value := getattr(command, name)) is not None
         }
         if command.targets is not None:
@@ -409,6 +412,7 @@ def _content(deployment: Deployment) -> dict[str, object]:
         "replicas": deployment.replicas,
         "max_request_bytes": deployment.max_request_bytes,
         "timeout_ms": deployment.timeout_ms,
+        "require_signature": deployment.require_signature,
     }
 
 

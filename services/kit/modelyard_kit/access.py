@@ -204,6 +204,10 @@ class Grants:
         """Return the id of the principal with this name, or None if there is none."""
         return self._ids.get(name)
 
+    def name_of(self, principal_id: str) -> str:
+        """Return what a principal is called now; nothing if there is none with this id."""
+        return self._principals.get(principal_id, ("", ()))[0]
+
     def replace(self, principal_id: str, name: str, grants: Iterable[ResourceGrant]) -> None:
         """Set everything that is granted to one principal."""
         entry = (name, tuple(grants))

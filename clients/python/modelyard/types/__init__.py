@@ -87,6 +87,7 @@ from modelyard.types._serving import (
     Replica,
     ReplicaState,
     ServerInfo,
+    SignatureState,
     TargetStatus,
     TrafficTarget,
 )
@@ -169,6 +170,7 @@ __all__ = [
     "ServerInfo",
     "Severity",
     "Signature",
+    "SignatureState",
     "SignatureTrust",
     "SignedUrl",
     "SigningKey",

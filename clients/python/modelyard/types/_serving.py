@@ -33,6 +33,14 @@ class ReplicaState(StrEnum):
     STOPPED = "STOPPED"
 
 
+class SignatureState(StrEnum):
+    """What a replica found about the signatures of its artifact when it loaded it."""
+
+    UNSIGNED = "UNSIGNED"
+    UNKNOWN_KEY = "UNKNOWN_KEY"
+    TRUSTED = "TRUSTED"
+
+
 @dataclass(frozen=True)
 class TrafficTarget:
     """Sends a share of the predictions to a version; a reference with an alias follows the alias."""
@@ -51,6 +59,8 @@ class TargetStatus:
     weight: int = 0
     ready_replicas: int = 0
     next_model_version: str = ""
+    signature_state: SignatureState | None = None
+    signer: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +81,7 @@ class Deployment:
     create_time: datetime | None = None
     update_time: datetime | None = None
     etag: str = ""
+    require_signature: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +97,9 @@ class Replica:
     process_id: int = 0
     restarts: int = 0
     create_time: datetime | None = None
+    signature_state: SignatureState | None = None
+    signer: str = ""
+    trust_root: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

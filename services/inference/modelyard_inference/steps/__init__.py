@@ -26,6 +26,7 @@ from modelyard_inference.models import (
     ReplicaState,
     Target,
 )
+from modelyard_inference.planner import key_of
 from modelyard_inference.planner.observed import Observed
 from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, StepParts, Verb
 from modelyard_kit import outbox
@@ -103,6 +104,7 @@ class Steps:
             weight=0,
             table_version=0,
             create_time=self._parts.clock(),
+            require_signature=action.require_signature,
         )
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]
 
@@ -299,10 +301,7 @@ def _snake(kind: type[a.Action]) -> str:
 
 
 def _wanted(deployment: Deployment) -> list[tuple[GroupKey, int]]:
-    return [
-        (GroupKey(target.wanted.id, deployment.max_request_bytes), target.spec.weight)
-        for target in deployment.targets
-    ]
+    return [(key_of(deployment, target), target.spec.weight) for target in deployment.targets]
 
 
 def _now_serving(target: Target) -> Target:

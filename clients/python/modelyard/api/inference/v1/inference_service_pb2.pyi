@@ -200,7 +200,9 @@ class UpdateDeploymentRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. Fields to change: `description`, `targets`, `replicas`, `max_request_bytes`, `timeout`."""
+        """Required. Fields to change: `description`, `targets`, `replicas`, `max_request_bytes`, `timeout`,
+        `require_signature`.
+        """
 
     def __init__(
         self,
