@@ -365,7 +365,9 @@ class Grants:
         """
         decision = self.decide(principal.id, privilege, chain)
         if not decision.allowed:
-            raise PermissionDenied(privilege, chain[0].type, chain[0].name, decision.explanation)
+            error = PermissionDenied(privilege, chain[0].type, chain[0].name, decision.explanation)
+            error.resource_id = chain[0].id
+            raise error
 
     def scope(self, principal_id: str, privilege: Privilege) -> Scope:
         """Return what a list under `privilege` may show to a principal.

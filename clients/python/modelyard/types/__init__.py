@@ -24,6 +24,7 @@ from modelyard.types._artifacts import (
     Upload,
     UploadState,
 )
+from modelyard.types._cards import CardChange, CardFormat, ModelCard
 from modelyard.types._catalog import (
     AliasMove,
     Catalog,
@@ -46,12 +47,15 @@ from modelyard.types._common import (
     ResourceType,
 )
 from modelyard.types._governance import (
+    Activity,
     ApiToken,
     Approval,
     ApprovalPolicy,
     ApprovalState,
+    AuditCheckpoint,
     AuditEntry,
     AuditVerification,
+    CheckpointPurpose,
     Condition,
     ConditionResult,
     Effect,
@@ -97,8 +101,16 @@ from modelyard.types._serving import (
 )
 from modelyard.types._storage import Collected, DamagedBlob, StorageStatistics, VerifyProgress
 from modelyard.types._trust import ArtifactSignature, SignatureTrust, TrustRoot, TrustRootKind
+from modelyard.types._webhooks import (
+    NewWebhook,
+    Webhook,
+    WebhookDelivery,
+    WebhookDeliveryState,
+    WebhookState,
+)
 
 __all__ = [
+    "Activity",
     "AliasMove",
     "ApiToken",
     "Approval",
@@ -106,10 +118,14 @@ __all__ = [
     "ApprovalState",
     "Artifact",
     "ArtifactSignature",
+    "AuditCheckpoint",
     "AuditEntry",
     "AuditVerification",
     "BlobUrls",
+    "CardChange",
+    "CardFormat",
     "Catalog",
+    "CheckpointPurpose",
     "Collected",
     "Condition",
     "ConditionResult",
@@ -147,9 +163,11 @@ __all__ = [
     "MethodSignature",
     "MissingBlob",
     "Model",
+    "ModelCard",
     "ModelMetadata",
     "ModelVersion",
     "NewToken",
+    "NewWebhook",
     "PartUrl",
     "PermissionDecision",
     "Prediction",
@@ -185,4 +203,8 @@ __all__ = [
     "VerifyProgress",
     "VersionApproval",
     "VersionState",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDeliveryState",
+    "WebhookState",
 ]
