@@ -19,6 +19,7 @@ from modelyard_kit.protos import chain_to_proto
 from tests.framework.waiting import eventually
 
 from .governance_stack import IRIS, IRIS_1, ML, PROD, Caller, Stack, stack
+from .test_governance_cards import card
 from .test_governance_identities import group
 from .test_governance_service import ON_PROD, audited, see
 
@@ -31,6 +32,7 @@ EVIDENCE = {
     "signed by the lab": "signatures.exists(s, s.trusted && s.trust_root == 'lab')",
     "known data": "lineage.present && 's3://lake/iris' in lineage.datasets",
     "gold": "'stage' in tags && tags.stage == 'gold'",
+    "described": "card.present && card.completeness > 0.0",
 }
 
 
@@ -148,6 +150,8 @@ class TestEvidence:
         )
         trusted = Signature(signer="CN=lab", trust=Signature.TRUST_TRUSTED, trust_root="lab")
         running_stack.artifact.signatures = [trusted]
+        assert [text.partition(":")[0] for text in (await ask(running_stack)).unmet] == ["described"]
+        await admin("SetModelCard", model_version=VERSION, content=card(risk_rating="Low"))
         assert (await ask(running_stack)).allowed
         assert (await ask(running_stack, MOVE, "champion")).allowed
         trusted.trust = Signature.TRUST_NO_LONGER

@@ -234,7 +234,11 @@ class FixedDirectory:
 
 
 @given(world=worlds())
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_what_is_stored_is_what_checks_and_watchers_decide_by(
     fresh_database: Callable[[str], str], world: World
 ) -> None:

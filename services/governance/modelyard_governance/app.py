@@ -129,6 +129,12 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         directory=directory,
     )
     checkpoints = _checkpoints(chassis, audit_key)
+    cards = Cards(
+        database=database,
+        directory=directory,
+        facts=CatalogFacts(chassis.peers, chassis.grants, directory),
+        clock=clock,
+    )
     servicer = GovernanceServicer(
         identity=Identity(database=database, grants=chassis.grants, feed=feed, signer=signer, clock=clock),
         grants=GrantRules(
@@ -146,15 +152,11 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             directory=directory,
             approvals=approvals,
             evidence=PeerEvidence(chassis.peers),
+            cards=cards,
             clock=clock,
         ),
         checkpoints=checkpoints,
-        cards=Cards(
-            database=database,
-            directory=directory,
-            facts=CatalogFacts(chassis.peers, chassis.grants, directory),
-            clock=clock,
-        ),
+        cards=cards,
         webhooks=Webhooks(
             database=database,
             sealer=sealer,

@@ -19,7 +19,7 @@ LOOPS = 2
 LIST_LENGTH = 100
 """Elements of any list among the facts."""
 NAMES = frozenset(
-    ("version", "metrics", "tags", "tests", "scan", "signatures", "lineage", "approvals", "now")
+    ("version", "metrics", "tags", "tests", "scan", "signatures", "lineage", "card", "approvals", "now")
 )
 """What an expression can name."""
 _LOOP = re.compile(r"\.\s*(all|exists|exists_one|map|filter)\s*\(")

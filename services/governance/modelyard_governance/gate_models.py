@@ -26,6 +26,13 @@ class Evidence(Protocol):
         """
 
 
+class CardEvidence(Protocol):
+    """Knows the model cards."""
+
+    async def evidence(self, version: Link) -> Facts:
+        """Return what is known of the card of a version at the moment."""
+
+
 @dataclass(frozen=True)
 class ConditionResult:
     """What came of one condition: whether it is met, and if not why."""

@@ -9,7 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_governance import conditions
 from modelyard_governance import policy as policies
 from modelyard_governance.approvals import Approvals
-from modelyard_governance.gate_models import Evidence, Explanation, Facts, Override, OverrideGate
+from modelyard_governance.gate_models import (
+    CardEvidence,
+    Evidence,
+    Explanation,
+    Facts,
+    Override,
+    OverrideGate,
+)
 from modelyard_governance.models import Approval, Directory, Gate, GatedAction, GateQuestion, Version
 from modelyard_governance.store import overrides as rows
 from modelyard_kit import limits
@@ -31,6 +38,7 @@ class Gates:
         directory: finds versions.
         approvals: knows policies and where versions stand.
         evidence: collects facts, for policies that ask for them.
+        cards: knows the model cards, for the same.
         clock: the time.
     """
 
@@ -41,12 +49,14 @@ class Gates:
         directory: Directory,
         approvals: Approvals,
         evidence: Evidence,
+        cards: CardEvidence,
         clock: Clock,
     ) -> None:
         self._database = database
         self._directory = directory
         self._approvals = approvals
         self._evidence = evidence
+        self._cards = cards
         self._clock = clock
 
     async def decide(self, call: Call, question: GateQuestion) -> Gate:
@@ -120,6 +130,7 @@ class Gates:
         if policy.conditions:
             facts = {
                 **await self._evidence.facts(version),
+                "card": await self._cards.evidence(version.chain[0]),
                 "approvals": _approvals(approval),
                 "now": self._clock(),
             }
