@@ -100,6 +100,25 @@ class BlobStoreSuite(ABC):
             await read(store, blob)
         await store.delete(blob.sha256)
 
+    async def test_many_are_read_one_after_the_other(self, store: BlobStore) -> None:
+        sizes = [10, 0, CHUNK_BYTES - 5, 4, 2, self.large, 7, 0]
+        contents = [content(size) for size in sizes]
+        for data, blob in contents:
+            await send(store, "u1", blob, data)
+        came: list[tuple[int, bytes]] = []
+        async for pieces in store.read_each([blob for _, blob in contents]):
+            assert sum(len(data) for _, data in pieces) <= CHUNK_BYTES
+            came += pieces
+        places = [place for place, _ in came]
+        assert places == sorted(places)
+        assert set(places) == set(range(len(sizes)))
+        read_back = [b"".join(data for place, data in came if place == index) for index in range(len(sizes))]
+        assert read_back == [data for data, _ in contents]
+        await store.delete(contents[0][1].sha256)
+        with pytest.raises(BlobLost):
+            async for _ in store.read_each([blob for _, blob in contents]):
+                pass
+
     async def test_delete(self, store: BlobStore) -> None:
         data, blob = content(10)
         await send(store, "u1", blob, data)

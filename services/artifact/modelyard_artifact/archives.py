@@ -11,7 +11,7 @@ from modelyard_artifact.zips import ZipWriter
 from modelyard_kit.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -50,15 +50,22 @@ class Archives:
 
     async def _pieces(self, digest: str) -> AsyncIterator[bytes]:
         writer = ZipWriter()
-        async for file in self._files(digest):
-            yield writer.begin(file.path, file.size)
-            async for piece in self._blobs.read(file.blob, 0, file.size):
-                writer.add(piece)
-                yield piece
-            yield writer.end()
+        async for files in self._pages(digest):
+            begun = -1
+            async for pieces in self._blobs.read_each([file.blob for file in files]):
+                for place, piece in pieces:
+                    if place != begun:
+                        if begun >= 0:
+                            yield writer.end()
+                        yield writer.begin(files[place].path, files[place].size)
+                        begun = place
+                    writer.add(piece)
+                    yield piece
+            if files:
+                yield writer.end()
         yield writer.close()
 
-    async def _files(self, digest: str) -> AsyncIterator[FileEntry]:
+    async def _pages(self, digest: str) -> AsyncIterator[Sequence[FileEntry]]:
         after = ""
         while True:
 
@@ -68,8 +75,7 @@ class Archives:
                 return await store.list_files(connection, digest, after, _FILES_AT_ONCE)
 
             files = await self._database.read(work)
-            for file in files:
-                yield file
+            yield files
             if len(files) < _FILES_AT_ONCE:
                 return
             after = files[-1].path
