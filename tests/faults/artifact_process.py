@@ -1,14 +1,11 @@
-"""The artifact service as a process of its own, for tests that crash it.
-
-Arguments: DSN, blob folder or setting `blobs`, more settings as JSON, most bytes of a file (0: any).
-"""
+"""The artifact service as a process of its own, for tests that crash it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import resource
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import structlog
@@ -16,17 +13,25 @@ import structlog
 from tests.framework.artifact import artifact_service
 
 
-async def serve(dsn: str, blobs: Path | str, settings: dict[str, object]) -> None:
-    """Serve until killed; the first line of output is the address."""
-    async with artifact_service(dsn, blobs, **settings) as service:
-        sys.stdout.write(f"{service.address}\n")
-        sys.stdout.flush()
-        await asyncio.Event().wait()
+def serve(
+    said: Connection, dsn: str, blobs: Path | str, settings: dict[str, object], file_bytes: int
+) -> None:
+    """Serve until killed; the first thing it says is its address.
 
-
-if __name__ == "__main__":
+    Args:
+        said: where it says so.
+        dsn: the database.
+        blobs: a folder, or the setting `blobs`.
+        settings: more settings.
+        file_bytes: most bytes of a file; 0: any.
+    """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    if file_bytes := int(sys.argv[4]):
+    if file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-    place = sys.argv[2] if "://" in sys.argv[2] else Path(sys.argv[2])
-    asyncio.run(serve(sys.argv[1], place, json.loads(sys.argv[3])))
+    asyncio.run(_serve(said, dsn, blobs, settings))
+
+
+async def _serve(said: Connection, dsn: str, blobs: Path | str, settings: dict[str, object]) -> None:
+    async with artifact_service(dsn, blobs, **settings) as service:
+        said.send(service.address)
+        await asyncio.Event().wait()

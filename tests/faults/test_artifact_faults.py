@@ -4,12 +4,8 @@ nothing else is visible; what GetUpload acknowledged need not be sent again.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import json
-import os
 import random
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -30,6 +26,8 @@ from modelyard_kit.channels import open_channel
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import DomainError
+from tests.faults.artifact_process import serve
+from tests.faults.forked import Forked
 from tests.framework.artifact import (
     ADA,
     MODEL,
@@ -42,7 +40,6 @@ from tests.framework.artifact import (
     missing_pieces,
 )
 
-ROOT = Path(__file__).parents[2]
 VERSION = f"{MODEL}/1"
 DATA = random.Random(7).randbytes((2 << 20) + 3)
 UPLOAD_STEPS = [
@@ -74,32 +71,17 @@ def no_failpoints() -> Iterator[None]:
 @asynccontextmanager
 async def process(
     dsn: str, blobs: Path | str, failpoints: str, *, file_bytes: int = 0, **settings: object
-) -> AsyncIterator[tuple[ArtifactClient, asyncio.subprocess.Process]]:
+) -> AsyncIterator[tuple[ArtifactClient, Forked]]:
     """Run the service as a process; killed at the end if it still lives."""
-    with tempfile.TemporaryDirectory(
-        prefix="my-art-"
-    ) as folder:  # holds the socket, which a crash leaves behind
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.faults.artifact_process",
-            dsn,
-            str(blobs),
-            json.dumps(settings),
-            str(file_bytes),
-            cwd=ROOT,
-            env={**os.environ, "MODELYARD_FAILPOINTS": failpoints, "TMPDIR": folder},
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert child.stdout
+    # The folder holds the socket, which a crash leaves behind.
+    with tempfile.TemporaryDirectory(prefix="my-art-") as folder:
+        child = Forked(serve, dsn, blobs, settings, file_bytes, failpoints=failpoints, folder=Path(folder))
         try:
-            address = (await child.stdout.readline()).decode().strip()
-            channel = open_channel(address)
+            channel = open_channel(await child.line())
             yield ArtifactClient(channel, ADA), child
             await channel.close()
         finally:
-            if child.returncode is None:
-                child.kill()
+            child.kill()
             await child.wait()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -21,9 +20,10 @@ from modelyard_artifact.inspections import InspectionWorker
 from modelyard_artifact.inspector import Inspector
 from modelyard_kit import faults
 from modelyard_kit.clock import utc_now
+from tests.faults.forked import Forked
+from tests.faults.inspection_process import work
 from tests.framework.artifact import MODEL, ArtifactService, artifact_service
 
-ROOT = Path(__file__).parents[2]
 REAL = "modelyard_artifact.inspection"
 
 
@@ -41,21 +41,6 @@ def dsn(fresh_database: Callable[[str], str]) -> str:
 async def service(dsn: str, blobs: Path) -> AsyncIterator[ArtifactService]:
     async with artifact_service(dsn, blobs) as running:
         yield running
-
-
-async def start(
-    dsn: str, blobs: Path, *, module: str = REAL, failpoints: str = ""
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.faults.inspection_process",
-        dsn,
-        str(blobs),
-        module,
-        cwd=ROOT,
-        env={**os.environ, "MODELYARD_FAILPOINTS": failpoints},
-    )
 
 
 async def inspection(service: ArtifactService, digest: str) -> Inspection:
@@ -82,7 +67,7 @@ async def finish(service: ArtifactService, blobs: Path, digest: str) -> None:
 @pytest.mark.parametrize("step", ["artifact.inspection.before_start", "artifact.inspection.before_finish"])
 async def test_crash_of_the_service(service: ArtifactService, dsn: str, blobs: Path, step: str) -> None:
     digest = await service.client().upload({"f": b"content"})
-    child = await start(dsn, blobs, failpoints=f"{step}=crash")
+    child = Forked(work, dsn, blobs, REAL, failpoints=f"{step}=crash")
     assert await child.wait() == faults.CRASH_EXIT_CODE
     assert (await inspection(service, digest)).state == Inspection.STATE_PENDING
     await finish(service, blobs, digest)
@@ -93,7 +78,7 @@ async def test_the_process_of_an_inspection_ends_with_its_service(
     service: ArtifactService, dsn: str, blobs: Path
 ) -> None:
     digest = await service.client().upload({"f": b"content"})
-    child = await start(dsn, blobs, failpoints="artifact.inspection.before_finish=sleep:60")
+    child = Forked(work, dsn, blobs, REAL, failpoints="artifact.inspection.before_finish=sleep:60")
     running: list[psutil.Process] = []
     while not running:
         running = [one for one in psutil.Process(child.pid).children() if REAL in " ".join(one.cmdline())]

@@ -46,6 +46,7 @@ from modelyard_kit.protos import chain_to_proto
 
 MODEL = "prod.ml.iris"
 OTHER_MODEL = "prod.ml.wine"
+_SMALL_BYTES, _SMALL_FILES = 1024, 500
 ADA = Principal("id-ada", "ada", "user")
 BOB = Principal("id-bob", "bob", "user")
 NOBODY_KNOWN = Principal("id-eve", "eve", "user")
@@ -235,7 +236,10 @@ class ArtifactClient:
     async def upload(self, files: Mapping[str, bytes], *, model: str = MODEL) -> str:
         """Do all of it and return the digest."""
         upload = await self.begin(files, model=model)
-        await self.send(missing_pieces(upload, files.values()))
+        by_hash = {sha(data): data for data in files.values()}
+        small = [by_hash[blob.sha256] for blob in upload.missing if blob.size <= _SMALL_BYTES]
+        large = Upload(id=upload.id, missing=[blob for blob in upload.missing if blob.size > _SMALL_BYTES])
+        await self.send([*whole_pieces(upload.id, small), *missing_pieces(large, files.values())])
         return str((await self.commit(upload.id)).digest)
 
     async def read(self, version: str, path: str, offset: int = 0, length: int = 0) -> bytes:
@@ -278,6 +282,13 @@ def missing_pieces(upload: Upload, contents: Iterable[bytes]) -> Iterator[pb.Upl
         data = by_hash[blob.sha256]
         yield header(upload.id, data, blob.offset)
         yield from chunks(data[blob.offset :])
+
+
+def whole_pieces(upload_id: str, contents: Sequence[bytes]) -> Iterator[pb.UploadBlobsRequest]:
+    """Yield small contents in groups."""
+    for start in range(0, len(contents), _SMALL_FILES):
+        some = contents[start : start + _SMALL_FILES]
+        yield pb.UploadBlobsRequest(blobs=pb.WholeBlobs(upload_id=upload_id, contents=some))
 
 
 def refusal(error: grpc.aio.AioRpcError) -> DomainError:
