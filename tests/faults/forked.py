@@ -17,7 +17,9 @@ from pathlib import Path
 from modelyard_kit import faults
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.faults.artifact_process", "tests.faults.inspection_process"])
+_CONTEXT.set_forkserver_preload(
+    ["tests.faults.artifact_process", "tests.faults.inspection_process", "modelyard_artifact.blobs.s3"]
+)
 
 Work = Callable[..., None]
 """What a process does: gets the end of a pipe, then the arguments."""
