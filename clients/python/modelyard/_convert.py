@@ -59,11 +59,22 @@ MESSAGES: dict[str, type[Any]] = {
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ApprovalPolicy, types.Review, types.Approval)},
     f"{_API}.artifact.v1.Signature": types.ArtifactSignature,
     f"{_API}.governance.v1.TrustRoot": types.TrustRoot,
+    **{
+        f"{_API}.governance.v1.{c.__name__}": c
+        for c in (types.Membership, types.Issuer, types.EffectivePrivilege)
+    },
+    **{
+        f"{_API}.governance.v1.{c.__name__}": c
+        for c in (types.Condition, types.ConditionResult, types.GateOverride, types.GateExplanation)
+    },
     f"{_API}.governance.v1.JsonWebKey": types.SigningKey,
     f"{_API}.governance.v1.GetJwksResponse": types.SigningKeys,
     f"{_API}.governance.v1.CheckPermissionResponse": types.PermissionDecision,
     f"{_API}.governance.v1.AuditEntry": types.AuditEntry,
     f"{_API}.governance.v1.VerifyAuditResponse": types.AuditVerification,
+    **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.AuditCheckpoint, types.Activity)},
+    **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ModelCard, types.CardChange)},
+    **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Webhook, types.WebhookDelivery)},
     f"{_API}.common.v1.Event": types.Event,
     f"{_API}.common.v1.Resource": types.Resource,
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},
@@ -92,6 +103,11 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.governance.v1.Effect": types.Effect,
     f"{_API}.governance.v1.Review.Decision": types.ReviewDecision,
     f"{_API}.governance.v1.Approval.State": types.ApprovalState,
+    f"{_API}.governance.v1.GatedAction": types.GatedAction,
+    f"{_API}.governance.v1.AuditCheckpoint.Purpose": types.CheckpointPurpose,
+    f"{_API}.governance.v1.ModelCard.Format": types.CardFormat,
+    f"{_API}.governance.v1.Webhook.State": types.WebhookState,
+    f"{_API}.governance.v1.WebhookDelivery.State": types.WebhookDeliveryState,
     f"{_API}.inference.v1.Deployment.State": types.DeploymentState,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
     f"{_API}.inference.v1.SignatureState": types.SignatureState,

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Self
 from modelyard import (
     _approvals,
     _artifacts,
+    _audit,
+    _cards,
     _catalog,
     _deployments,
     _endpoints,
     _events,
     _governance,
+    _identities,
     _inspections,
     _labels,
     _lineage,
@@ -19,6 +22,7 @@ from modelyard import (
     _storage,
     _trust,
     _versions,
+    _webhooks,
     contexts,
 )
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
@@ -178,6 +182,8 @@ class Principals(Blocking[_governance.AsyncPrincipals]):
 
     create = blocking(_governance.AsyncPrincipals.create)
     get = blocking(_governance.AsyncPrincipals.get)
+    disable = blocking(_governance.AsyncPrincipals.disable)
+    enable = blocking(_governance.AsyncPrincipals.enable)
     get_caller = blocking(_governance.AsyncPrincipals.get_caller)
     list = paging(_governance.AsyncPrincipals.list)
 
@@ -189,6 +195,23 @@ class Tokens(Blocking[_governance.AsyncTokens]):
     list = paging(_governance.AsyncTokens.list)
     revoke = blocking(_governance.AsyncTokens.revoke)
     signing_keys = blocking(_governance.AsyncTokens.signing_keys)
+    rotate_signing_key = blocking(_governance.AsyncTokens.rotate_signing_key)
+
+
+class Groups(Blocking[_identities.AsyncGroups]):
+    """`client.groups`: who is in which group; a group itself is made by `client.principals`."""
+
+    add = blocking(_identities.AsyncGroups.add)
+    remove = blocking(_identities.AsyncGroups.remove)
+    list = paging(_identities.AsyncGroups.list)
+
+
+class Issuers(Blocking[_identities.AsyncIssuers]):
+    """`client.issuers`: OpenID Connect providers whose tokens are accepted."""
+
+    create = blocking(_identities.AsyncIssuers.create)
+    delete = blocking(_identities.AsyncIssuers.delete)
+    list = paging(_identities.AsyncIssuers.list)
 
 
 class Grants(Blocking[_governance.AsyncGrants]):
@@ -197,6 +220,8 @@ class Grants(Blocking[_governance.AsyncGrants]):
     create = blocking(_governance.AsyncGrants.create)
     delete = blocking(_governance.AsyncGrants.delete)
     list = paging(_governance.AsyncGrants.list)
+    held_by = paging(_governance.AsyncGrants.held_by)
+    effective = blocking(_governance.AsyncGrants.effective)
     check = blocking(_governance.AsyncGrants.check)
 
 
@@ -205,6 +230,9 @@ class Policies(Blocking[_approvals.AsyncPolicies]):
 
     set = blocking(_approvals.AsyncPolicies.set)
     get = blocking(_approvals.AsyncPolicies.get)
+    list = paging(_approvals.AsyncPolicies.list)
+    explain = blocking(_approvals.AsyncPolicies.explain)
+    override = blocking(_approvals.AsyncPolicies.override)
 
 
 class Approvals(Blocking[_approvals.AsyncApprovals]):
@@ -215,11 +243,40 @@ class Approvals(Blocking[_approvals.AsyncApprovals]):
     list = paging(_approvals.AsyncApprovals.list)
 
 
-class Audit(Blocking[_governance.AsyncAudit]):
-    """`client.audit`: everything that was changed, in a chain of hashes."""
+class Audit(Blocking[_audit.AsyncAudit]):
+    """`client.audit`: everything that was changed, and everything that was refused, in a chain of hashes."""
 
-    list = paging(_governance.AsyncAudit.list)
-    verify = blocking(_governance.AsyncAudit.verify)
+    list = paging(_audit.AsyncAudit.list)
+    follow = streaming(_audit.AsyncAudit.follow)
+    activity = paging(_audit.AsyncAudit.activity)
+    verify = blocking(_audit.AsyncAudit.verify)
+    checkpoint = blocking(_audit.AsyncAudit.checkpoint)
+    keys = blocking(_audit.AsyncAudit.keys)
+    export = blocking(_audit.AsyncAudit.export)
+
+
+class Cards(Blocking[_cards.AsyncCards]):
+    """`client.cards`: cards of versions in the format of SageMaker's model cards, as revisions."""
+
+    draft = blocking(_cards.AsyncCards.draft)
+    set = blocking(_cards.AsyncCards.set)
+    get = blocking(_cards.AsyncCards.get)
+    revisions = paging(_cards.AsyncCards.revisions)
+    diff = blocking(_cards.AsyncCards.diff)
+    render = blocking(_cards.AsyncCards.render)
+
+
+class Webhooks(Blocking[_webhooks.AsyncWebhooks]):
+    """`client.webhooks`: events as signed CloudEvents by HTTP, at least once."""
+
+    create = blocking(_webhooks.AsyncWebhooks.create)
+    get = blocking(_webhooks.AsyncWebhooks.get)
+    list = paging(_webhooks.AsyncWebhooks.list)
+    pause = blocking(_webhooks.AsyncWebhooks.pause)
+    resume = blocking(_webhooks.AsyncWebhooks.resume)
+    delete = blocking(_webhooks.AsyncWebhooks.delete)
+    deliveries = paging(_webhooks.AsyncWebhooks.deliveries)
+    replay = blocking(_webhooks.AsyncWebhooks.replay)
 
 
 class Deployments(Blocking[_deployments.AsyncDeployments]):
@@ -299,11 +356,15 @@ class Client(Blocking[AsyncClient]):
         self.signatures = Signatures(self._async.signatures)
         self.trust_roots = TrustRoots(self._async.trust_roots)
         self.principals = Principals(self._async.principals)
+        self.groups = Groups(self._async.groups)
+        self.issuers = Issuers(self._async.issuers)
         self.tokens = Tokens(self._async.tokens)
         self.grants = Grants(self._async.grants)
         self.policies = Policies(self._async.policies)
         self.approvals = Approvals(self._async.approvals)
         self.audit = Audit(self._async.audit)
+        self.cards = Cards(self._async.cards)
+        self.webhooks = Webhooks(self._async.webhooks)
         self.deployments = Deployments(self._async.deployments)
         self.endpoints = Endpoints(self._async.endpoints)
         self.events = Events(self._async.events)

@@ -5,7 +5,20 @@ from __future__ import annotations
 from sqlalchemy import func, select
 
 from modelyard_governance.models import ApprovalState
-from modelyard_governance.tables import audit, grants, principals, reviews, standings, tokens
+from modelyard_governance.tables import (
+    audit,
+    cards,
+    grants,
+    issuers,
+    memberships,
+    policies,
+    principals,
+    reviews,
+    standings,
+    tokens,
+    webhook_deliveries,
+    webhooks,
+)
 from modelyard_kit.access import Effect, Privilege, ResourceType
 from modelyard_kit.filters import AnyField, Field, FieldType, ListFields, SetField
 
@@ -21,11 +34,34 @@ PRINCIPALS = ListFields(
         "kind": Field(
             FieldType.ENUM,
             func.upper(principals.c.kind),
-            ("USER", "SERVICE_ACCOUNT", "SERVICE"),
+            ("USER", "SERVICE_ACCOUNT", "SERVICE", "GROUP"),
             required=True,
         ),
         "display_name": _text(principals.c.display_name),
         "create_time": Field(FieldType.TIMESTAMP, principals.c.create_time, required=True),
+        "disable_time": Field(FieldType.TIMESTAMP, principals.c.disable_time),
+    },
+    unique="name",
+)
+
+MEMBER = principals.alias("member")
+"""The member of a membership, beside the group."""
+
+MEMBERSHIPS = ListFields(
+    {
+        "group": _text(principals.c.name),
+        "member": _text(MEMBER.c.name),
+        "create_time": Field(FieldType.TIMESTAMP, memberships.c.create_time, required=True),
+        "id": _text(principals.c.name + ":" + MEMBER.c.name),
+    },
+    unique="id",
+)
+
+ISSUERS = ListFields(
+    {
+        "name": _text(issuers.c.name),
+        "url": _text(issuers.c.url),
+        "create_time": Field(FieldType.TIMESTAMP, issuers.c.create_time, required=True),
     },
     unique="name",
 )
@@ -37,6 +73,7 @@ TOKENS = ListFields(
         "create_time": Field(FieldType.TIMESTAMP, tokens.c.create_time, required=True),
         "expire_time": Field(FieldType.TIMESTAMP, tokens.c.expire_time),
         "revoke_time": Field(FieldType.TIMESTAMP, tokens.c.revoke_time),
+        "last_use_time": Field(FieldType.TIMESTAMP, tokens.c.last_use_time),
     },
     unique="id",
 )
@@ -51,6 +88,32 @@ GRANTS = ListFields(
         "create_time": Field(FieldType.TIMESTAMP, grants.c.create_time, required=True),
     },
     unique="id",
+)
+
+PRINCIPAL_GRANTS = ListFields(
+    {
+        "id": _text(grants.c.id),
+        "privilege": Field(FieldType.ENUM, grants.c.privilege, tuple(Privilege), required=True),
+        "effect": Field(FieldType.ENUM, grants.c.effect, tuple(Effect), required=True),
+        "resource": _text(grants.c.resource_name),
+        "resource_type": Field(FieldType.ENUM, grants.c.resource_type, tuple(ResourceType), required=True),
+        "resource_id": _text(grants.c.resource_id),
+        "create_time": Field(FieldType.TIMESTAMP, grants.c.create_time, required=True),
+    },
+    unique="id",
+)
+
+POLICIES = ListFields(
+    {
+        "id": _text(policies.c.id),
+        "resource": _text(policies.c.resource_name),
+        "resource_id": _text(policies.c.resource_id),
+        "resource_type": Field(FieldType.ENUM, policies.c.resource_type, tuple(ResourceType), required=True),
+        "required_approvals": Field(FieldType.INTEGER, policies.c.required_approvals, required=True),
+        "update_time": Field(FieldType.TIMESTAMP, policies.c.update_time, required=True),
+    },
+    unique="id",
+    default_order="resource",
 )
 
 APPROVALS = ListFields(
@@ -85,11 +148,61 @@ _AUDIT: dict[str, AnyField] = {
 # A chain has the order of its links and no other.
 AUDIT = ListFields(_AUDIT, unique="sequence", orders=("sequence",))
 
+CARDS = ListFields(
+    {
+        "revision": Field(FieldType.INTEGER, cards.c.revision, required=True),
+        "author": _text(cards.c.author_name),
+        "author_id": _text(cards.c.author_id),
+        "comment": _text(cards.c.comment),
+        "create_time": Field(FieldType.TIMESTAMP, cards.c.create_time, required=True),
+    },
+    unique="revision",
+)
+
+WEBHOOKS = ListFields(
+    {
+        "name": _text(webhooks.c.name),
+        "id": _text(webhooks.c.id),
+        "url": _text(webhooks.c.url),
+        "resource": _text(webhooks.c.resource),
+        "state": Field(FieldType.ENUM, webhooks.c.state, ("ENABLED", "PAUSED"), required=True),
+        "failures": Field(FieldType.INTEGER, webhooks.c.failures, required=True),
+        "creator": _text(webhooks.c.creator),
+        "create_time": Field(FieldType.TIMESTAMP, webhooks.c.create_time, required=True),
+    },
+    unique="name",
+)
+
+_delivery_states = ("PENDING", "DELIVERED", "FAILED")
+WEBHOOK_DELIVERIES = ListFields(
+    {
+        "sequence": Field(FieldType.INTEGER, webhook_deliveries.c.sequence, required=True),
+        "id": _text(webhook_deliveries.c.id),
+        "event_id": _text(webhook_deliveries.c.event_id),
+        "type": _text(webhook_deliveries.c.type),
+        "state": Field(FieldType.ENUM, webhook_deliveries.c.state, _delivery_states, required=True),
+        "attempts": Field(FieldType.INTEGER, webhook_deliveries.c.attempts, required=True),
+        "status_code": Field(FieldType.INTEGER, webhook_deliveries.c.status_code, required=True),
+        "create_time": Field(FieldType.TIMESTAMP, webhook_deliveries.c.create_time, required=True),
+        "next_attempt_time": Field(FieldType.TIMESTAMP, webhook_deliveries.c.next_time),
+        "deliver_time": Field(FieldType.TIMESTAMP, webhook_deliveries.c.deliver_time),
+    },
+    unique="sequence",
+)
+
 LISTS = {
     "ListPrincipals": PRINCIPALS,
     "ListTokens": TOKENS,
+    "ListMemberships": MEMBERSHIPS,
+    "ListIssuers": ISSUERS,
     "ListGrants": GRANTS,
+    "ListPrincipalGrants": PRINCIPAL_GRANTS,
+    "ListPolicies": POLICIES,
     "ListApprovals": APPROVALS,
     "ListAuditEntries": AUDIT,
+    "ListActivity": AUDIT,
+    "ListModelCardRevisions": CARDS,
+    "ListWebhooks": WEBHOOKS,
+    "ListWebhookDeliveries": WEBHOOK_DELIVERIES,
 }
 """Fields of each list, by its RPC."""

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     Table,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from modelyard_kit import idempotency
 from modelyard_kit.outbox import outbox_table
@@ -49,6 +51,8 @@ def _of_event() -> list[Column[Any]]:
         *(Column(name, Text, Computed(sql, persisted=True), nullable=False) for name, sql in texts.items()),
         Column("resource_type", Text, Computed(kind, persisted=True), nullable=False),
         Column("time", DateTime(timezone=True), Computed(time, persisted=True)),
+        # Ids of the versions an event is about, and names of those it tells of by name alone.
+        Column("subjects", ARRAY(Text), Computed("audit_subjects(canonical_event::jsonb)", persisted=True)),
     ]
 
 
@@ -70,10 +74,15 @@ principals = Table(
     Column("kind", Text, nullable=False),
     Column("display_name", Text, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
-    # Revision of the permissions at which its grants last changed.
+    # Revision of the permissions at which its grants or groups last changed.
     Column("revision", BigInteger, nullable=False),
-    CheckConstraint("kind IN ('user', 'service_account', 'service')", name="principals_kind"),
+    Column("disable_time", DateTime(timezone=True)),
+    # Who it is to an external issuer, if it comes from one.
+    Column("issuer_id", Text),
+    Column("subject", Text),
+    CheckConstraint("kind IN ('user', 'service_account', 'service', 'group')", name="principals_kind"),
     Index("principals_revision", "revision"),
+    Index("principals_subject", "issuer_id", "subject", unique=True),
     _ordered("principals_order", "name"),
 )
 
@@ -91,8 +100,50 @@ tokens = Table(
     Column("create_time", DateTime(timezone=True), nullable=False),
     Column("expire_time", DateTime(timezone=True)),
     Column("revoke_time", DateTime(timezone=True)),
+    # The only privileges that it gives; none means all of its principal.
+    Column("privileges", ARRAY(Text), nullable=False, server_default="{}"),
+    # To the minute.
+    Column("last_use_time", DateTime(timezone=True)),
     Index("tokens_principal", "principal_id", "id"),
     _ordered("tokens_order", "principal_id", "id"),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("group_id", Text, ForeignKey("principals.id"), primary_key=True),
+    Column("member_id", Text, ForeignKey("principals.id"), primary_key=True),
+    # The issuer whose tokens say so; NULL when somebody here did.
+    Column("issuer_id", Text),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    CheckConstraint("group_id <> member_id", name="memberships_not_itself"),
+    Index("memberships_member", "member_id"),
+    Index("memberships_issuer", "issuer_id"),
+)
+
+issuers = Table(
+    "issuers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("url", Text, nullable=False, unique=True),
+    Column("audience", Text, nullable=False),
+    Column("principal_claim", Text, nullable=False),
+    Column("principal_prefix", Text, nullable=False),
+    Column("groups_claim", Text, nullable=False),
+    Column("group_prefix", Text, nullable=False),
+    Column("create_principals", Boolean, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("kid", Text, primary_key=True),
+    # The private key, encrypted under one derived from the key file; NULL for the key in that file itself.
+    Column("sealed", LargeBinary),
+    Column("sign_time", DateTime(timezone=True), nullable=False),
+    Column("withdraw_time", DateTime(timezone=True)),
 )
 
 grants = Table(
@@ -110,6 +161,7 @@ grants = Table(
     UniqueConstraint("principal_id", "resource_id", "privilege", "effect", name="grants_once"),
     CheckConstraint("effect IN ('ALLOW', 'DENY')", name="grants_effect"),
     Index("grants_resource", "resource_id", "id"),
+    _ordered("grants_principal", "principal_id", "id"),
     _ordered("grants_order", "resource_id", "id"),
 )
 
@@ -134,6 +186,11 @@ policies = Table(
     Column("protected_aliases", ARRAY(Text), nullable=False),
     Column("protect_deployments", Boolean, nullable=False),
     Column("update_time", DateTime(timezone=True), nullable=False),
+    Column("approver_group_id", Text, ForeignKey("principals.id")),
+    Column("approval_lifetime", Interval),
+    # [{"name": …, "expression": …}], in their order.
+    Column("conditions", JSONB, nullable=False, server_default="[]"),
+    _ordered("policies_order", "resource_name"),
     CheckConstraint("required_approvals >= 1", name="policies_required_approvals"),
 )
 
@@ -147,6 +204,22 @@ reviews = Table(
     Column("comment", Text, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
     CheckConstraint("verdict IN ('APPROVE', 'REJECT')", name="reviews_verdict"),
+)
+
+gate_overrides = Table(
+    "gate_overrides",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version_id", Text, nullable=False),
+    Column("version_name", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("aliases", ARRAY(Text), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("principal_id", Text, ForeignKey("principals.id"), nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("expire_time", DateTime(timezone=True), nullable=False),
+    Index("gate_overrides_version", "version_id", "expire_time"),
 )
 
 trust_roots = Table(
@@ -182,6 +255,8 @@ standings = Table(
     Column("required_approvals", Integer, nullable=False),
     # Of the last review.
     Column("review_time", DateTime(timezone=True), nullable=False),
+    # When the next of its approvals expires.
+    Column("expire_time", DateTime(timezone=True)),
     # Whether the catalog has it: not while it is deleted.
     Column("listed", Boolean, nullable=False),
     # Changes of `state`, and how many of them the catalog knows.
@@ -196,6 +271,7 @@ standings = Table(
     Index("standings_schema", "schema_id"),
     Index("standings_catalog", "catalog_id"),
     Index("standings_undelivered", "version_id", postgresql_where=text("delivered < sequence")),
+    Index("standings_expire", "expire_time", postgresql_where=text("expire_time IS NOT NULL")),
     Index("standings_marked", "version_id", postgresql_where=text("seen < marks")),
 )
 
@@ -214,6 +290,7 @@ audit = Table(
     Index("audit_type", "type", "sequence"),
     Index("audit_actor", "actor", "sequence"),
     Index("audit_time", "time"),
+    Index("audit_subjects", "subjects", postgresql_using="gin"),
 )
 
 # One row: where the chain ends, so that a cut-off end is noticed. Its lock puts appends in one order.
@@ -223,5 +300,79 @@ audit_head = Table(
     Column("singleton", Boolean, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    # The entry before the first that is kept; 0 and zeros until retention drops some.
+    Column("anchor_sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column(
+        "anchor_hash", LargeBinary, nullable=False, server_default=text("decode(repeat('00', 32), 'hex')")
+    ),
     CheckConstraint("singleton", name="audit_head_one_row"),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("anchor_sequence", BigInteger, nullable=False),
+    Column("anchor_hash", LargeBinary, nullable=False),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("signature", Text, nullable=False),
+)
+
+cards = Table(
+    "cards",
+    metadata,
+    Column("version_id", Text, primary_key=True),
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    # As `cards.content.dump` writes it.
+    Column("content", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("author_id", Text, nullable=False),
+    Column("author_name", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("types", ARRAY(Text), nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("pause_reason", Text, nullable=False),
+    # Attempts that failed since one did not, and until when it is left alone for that.
+    Column("failures", Integer, nullable=False),
+    Column("quiet_until", DateTime(timezone=True)),
+    Column("creator", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    # The last entry of the audit chain that was looked at for it.
+    Column("cursor", BigInteger, nullable=False),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    CheckConstraint("state IN ('ENABLED', 'PAUSED')", name="webhooks_state"),
+    _ordered("webhooks_order", "name"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id"), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("status_code", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    # When it is due; while it is being tried, the end of the lease.
+    Column("next_time", DateTime(timezone=True)),
+    Column("deliver_time", DateTime(timezone=True)),
+    CheckConstraint("state IN ('PENDING', 'DELIVERED', 'FAILED')", name="webhook_deliveries_state"),
+    UniqueConstraint("webhook_id", "sequence", name="webhook_deliveries_once"),
+    Index("webhook_deliveries_due", "webhook_id", "sequence", postgresql_where=text("state = 'PENDING'")),
+    Index("webhook_deliveries_done", "create_time", postgresql_where=text("state <> 'PENDING'")),
 )

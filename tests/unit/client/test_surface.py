@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,6 +102,20 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "CreateToken": lambda c: c.tokens.create(description="ci"),
     "ListTokens": lambda c: c.tokens.list().collect(),
     "RevokeToken": lambda c: c.tokens.revoke("t"),
+    "DisablePrincipal": lambda c: c.principals.disable("ada"),
+    "EnablePrincipal": lambda c: c.principals.enable("ada"),
+    "AddGroupMember": lambda c: c.groups.add("ml", "ada"),
+    "RemoveGroupMember": lambda c: c.groups.remove("ml", "ada"),
+    "ListMemberships": lambda c: c.groups.list(filter="group = 'ml'").collect(),
+    "CreateIssuer": lambda c: c.issuers.create("corp", "https://login.example.com", "modelyard"),
+    "DeleteIssuer": lambda c: c.issuers.delete("corp"),
+    "ListIssuers": lambda c: c.issuers.list().collect(),
+    "RotateSigningKey": lambda c: c.tokens.rotate_signing_key(),
+    "ListPrincipalGrants": lambda c: c.grants.held_by("ada").collect(),
+    "ExplainPrivileges": lambda c: c.grants.effective("prod.ml"),
+    "ListPolicies": lambda c: c.policies.list().collect(),
+    "ExplainGate": lambda c: c.policies.explain(VERSION, "move_alias", aliases=["champion"]),
+    "OverrideGate": lambda c: c.policies.override(VERSION, "the old one fails"),
     "CreateGrant": lambda c: c.grants.create("ada", "execute", MODEL, resource_type="deployment"),
     "DeleteGrant": lambda c: c.grants.delete("ada", "EXECUTE", "prod"),
     "ListGrants": lambda c: c.grants.list("prod.ml").collect(),
@@ -112,6 +127,24 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ListApprovals": lambda c: c.approvals.list().collect(),
     "ListAuditEntries": lambda c: c.audit.list().collect(),
     "VerifyAudit": lambda c: c.audit.verify(),
+    "CheckpointAudit": lambda c: c.audit.checkpoint(),
+    "GetAuditKeys": lambda c: c.audit.keys(),
+    "ExportAudit": lambda c: c.audit.export(Path(tempfile.mkdtemp()) / "audit.jsonl"),
+    "CreateWebhook": lambda c: c.webhooks.create("ops", "https://example.com/hook"),
+    "GetWebhook": lambda c: c.webhooks.get("ops"),
+    "ListWebhooks": lambda c: c.webhooks.list().collect(),
+    "PauseWebhook": lambda c: c.webhooks.pause("ops"),
+    "ResumeWebhook": lambda c: c.webhooks.resume("ops"),
+    "DeleteWebhook": lambda c: c.webhooks.delete("ops"),
+    "ListWebhookDeliveries": lambda c: c.webhooks.deliveries("ops").collect(),
+    "ReplayWebhookDeliveries": lambda c: c.webhooks.replay("ops", since=NOON),
+    "DraftModelCard": lambda c: c.cards.draft(VERSION),
+    "SetModelCard": lambda c: c.cards.set(VERSION, {"model_overview": {"model_name": MODEL}}),
+    "GetModelCard": lambda c: c.cards.get(VERSION),
+    "ListModelCardRevisions": lambda c: c.cards.revisions(VERSION).collect(),
+    "DiffModelCards": lambda c: c.cards.diff(VERSION),
+    "RenderModelCard": lambda c: c.cards.render(VERSION, "pdf"),
+    "ListActivity": lambda c: c.audit.activity(VERSION).collect(),
     "CreateDeployment": lambda c: c.deployments.create(MODEL, {"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}),
     "GetDeployment": lambda c: c.deployments.get(MODEL),
     "ListDeployments": lambda c: c.deployments.list().collect(),

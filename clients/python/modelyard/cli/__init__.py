@@ -11,11 +11,14 @@ from modelyard.cli import (
     access,
     approvals,
     artifacts,
+    audit,
     cache,
+    cards,
     catalog,
     contexts,
     deployments,
     events,
+    identities,
     inspections,
     labels,
     limits,
@@ -25,6 +28,7 @@ from modelyard.cli import (
     storage,
     trust,
     versions,
+    webhooks,
 )
 from modelyard.cli._root import RootGroup
 from modelyard.cli._session import select_context
@@ -81,12 +85,19 @@ app.add_typer(trust.trust, name="trust")
 app.add_typer(cache.cache, name="cache")
 app.add_typer(deployments.deployments, name="deployments")
 app.add_typer(access.principals, name="principals")
+app.add_typer(identities.groups, name="groups")
+app.add_typer(identities.issuers, name="issuers")
 app.add_typer(access.tokens, name="tokens")
 app.add_typer(access.grants, name="grants")
 app.add_typer(approvals.approvals, name="approvals")
 app.add_typer(approvals.policies, name="policies")
-app.add_typer(approvals.audit, name="audit")
+app.add_typer(audit.audit, name="audit")
+app.add_typer(cards.cards, name="cards")
+app.add_typer(webhooks.webhooks, name="webhooks")
 app.add_typer(events.events, name="events")
+identities.add_to(access.tokens)
+app.command("grant", help="Same as `grants create`.")(access.create_grant)
+app.command("revoke", help="Same as `grants delete`.")(access.delete_grant)
 artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)
 trust.add_to(artifacts.artifacts)
