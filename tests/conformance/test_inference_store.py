@@ -436,3 +436,27 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
     )
     after = await rig.rules.get(made.name)
     assert (after.require_signature, after.active) == (False, True)
+
+
+async def test_the_end_of_a_replica_is_noted_once(rig: Rig) -> None:
+    """As of one that was found gone just before its abort noted why."""
+    made = await rig.rules.create(call(), creation())
+    group = Group("g", "g", made.id, made.targets[0].wanted, 1, GroupState.STARTING, 0, 0, utc_now())
+    found = Replica(
+        id="r", group_id="g", deployment_id=made.id, ordinal=0, address="unix:/s/r", state=ReplicaState.STARTING,
+        routed=False, table_version=0, process_id=7, process_started="x", restarts=0, failures=0, message="",
+        create_time=utc_now(),
+    )  # fmt: skip
+    ended = {"state": ReplicaState.STOPPED, "process_id": 0}
+
+    async def twice(connection: sa.ext.asyncio.AsyncConnection) -> list[bool]:
+        await rig.store.insert_group(connection, group)
+        await rig.store.insert_replicas(connection, [found])
+        return [
+            await rig.store.end_replica(connection, found, **ended, message=message)
+            for message in ("not ready within 1 s", "its process ended with exit code 0")
+        ]
+
+    assert await rig.db.in_tx(twice) == [True, False]
+    world = await rig.db.read(rig.store.world)
+    assert [replica.message for replica in world.replicas] == ["not ready within 1 s"]

@@ -260,6 +260,13 @@ class InferenceStore:
         """Write columns of a replica."""
         await connection.execute(sa.update(t.replicas).where(t.replicas.c.id == replica_id).values(**values))
 
+    async def end_replica(self, connection: AsyncConnection, replica: Replica, **values: Any) -> bool:
+        """Write columns of a replica whose process is gone, unless it is not as it was found; return whether it was written."""
+        c = t.replicas.c
+        same = (c.id == replica.id, c.process_id == replica.process_id, c.state == replica.state)
+        result = await connection.execute(sa.update(t.replicas).where(*same).values(**values))
+        return result.rowcount > 0
+
     async def try_again(self, connection: AsyncConnection, deployment_id: str) -> None:
         """Forget how replicas of a deployment ended that are not ready, so that they start at once as if for the first time."""
         c = t.replicas.c

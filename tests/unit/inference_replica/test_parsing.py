@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
@@ -108,6 +108,8 @@ def test_any_bytes(body: bytes) -> None:
             assert error.code in ("INVALID_ARGUMENT", "NOT_FOUND")
 
 
+# How fast requests are made up says how loaded the machine is, nothing about parsing.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.fixed_dictionaries(
         {},

@@ -152,16 +152,20 @@ class ReplicaSteps:
         return True
 
     async def _record_end(self, observed: Observed, action: a.RecordEnd) -> bool:
-        await self._change(
-            action.replica_id,
-            state=ReplicaState.STOPPED,
-            process_id=0,
-            process_started="",
-            message=action.message,
-            failures=action.failures,
-            not_before=action.not_before,
-        )
         replica = observed.replica(action.replica_id)
+        values = {
+            "state": ReplicaState.STOPPED,
+            "process_id": 0,
+            "process_started": "",
+            "message": action.message,
+            "failures": action.failures,
+            "not_before": action.not_before,
+        }
+        written = await self._parts.db.in_tx(
+            lambda connection: self._parts.store.end_replica(connection, replica, **values)
+        )
+        if not written:  # it was found before another step, such as an abort, noted its end and why
+            return True
         self._parts.signers.forget(observed.group(replica.group_id).version.id)
         _log.warning(
             "replica_ended",
