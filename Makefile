@@ -7,6 +7,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
+# Else every process that a target or a test starts compiles all it imports again: 6 s instead of 2 for each service.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The interpreter that `.venv` is made of, for example `make PYTHON=python3.12 test`.
 PYTHON ?= python3
 # More arguments for pytest or a benchmark, for example `make test-unit ARGS="-k alias -x"`.

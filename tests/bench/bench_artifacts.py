@@ -34,7 +34,17 @@ from modelyard._cache import parse_size
 from modelyard._progress import TransferProgress
 from modelyard.aio import AsyncClient
 from tests.bench import artifact_mlflow
-from tests.bench.artifact_files import MIB, floor, many_files, one_file, removed, same, sparse_file
+from tests.bench.artifact_files import (
+    MIB,
+    Place,
+    floor,
+    kept,
+    many_files,
+    one_file,
+    removed,
+    same,
+    sparse_file,
+)
 from tests.bench.artifact_report import Results, report
 from tests.framework.s3 import BUCKET, ENVIRONMENT, KEY, SECRET, S3Server, rclone
 from tests.framework.stack import Processes
@@ -118,15 +128,15 @@ async def _local_rounds(bench: Bench, processes: Processes, mlflow: artifact_mlf
         for number in range(bench.arguments.rounds):
             for kind, make in bench.kinds():
                 bench.say(f"round {number + 1}, {kind}")
-                with removed(bench.folder / "source") as source:
+                folder, place = bench.folder / f"{kind}-{number}", kept if kind == "small" else removed
+                with place(folder / "source") as source:
                     await asyncio.to_thread(make, source)
                     os.sync()
-                    bench.results.add(
-                        f"floor {kind}", await asyncio.to_thread(floor, source, bench.folder / "floor")
-                    )
-                    await _ours(bench, client, kind, source)
+                    seconds = await asyncio.to_thread(floor, source, folder / "floor", place)
+                    bench.results.add(f"floor {kind}", seconds)
+                    await _ours(bench, client, kind, source, place)
                     if mlflow and number == 0:  # once: 10,000 files take it minutes
-                        await asyncio.to_thread(_theirs, bench, mlflow, kind, source)
+                        await asyncio.to_thread(_theirs, bench, mlflow, kind, source, place)
         await _second_version(bench, client)
         if bench.arguments.large:
             await _memory(bench, client, processes)
@@ -138,12 +148,15 @@ async def _prepare(client: AsyncClient) -> None:
     await client.models.create(MODEL)
 
 
-async def _ours(bench: Bench, client: AsyncClient, kind: str, source: Path) -> None:
+async def _ours(bench: Bench, client: AsyncClient, kind: str, source: Path, place: Place) -> None:
     start = time.perf_counter()
     artifact = await client.artifacts.upload(MODEL, source, progress=False)
     bench.results.add(f"upload {kind}", time.perf_counter() - start)
     version = await client.versions.create(MODEL, artifact.digest)
-    with removed(bench.folder / "target") as target, _empty_cache(bench.folder / "cache"):
+    await client.inspections.wait(
+        artifact.digest, model=MODEL
+    )  # it follows every commit, and is no part of either
+    with place(source.parent / "target") as target, _empty_cache(source.parent / "cache", place):
         start = time.perf_counter()
         await client.artifacts.download(version.name, target, progress=False)
         bench.results.add(f"download {kind}", time.perf_counter() - start)
@@ -151,10 +164,10 @@ async def _ours(bench: Bench, client: AsyncClient, kind: str, source: Path) -> N
             sys.exit(f"{kind}: what came back is not what was sent")
 
 
-def _theirs(bench: Bench, mlflow: artifact_mlflow.Mlflow, kind: str, source: Path) -> None:
+def _theirs(bench: Bench, mlflow: artifact_mlflow.Mlflow, kind: str, source: Path, place: Place) -> None:
     seconds, run = mlflow.upload(source)
     bench.results.add(f"MLflow upload {kind}", seconds)
-    with removed(bench.folder / "theirs") as target:
+    with place(source.parent / "theirs") as target:
         bench.results.add(f"MLflow download {kind}", mlflow.download(run, target))
 
 
@@ -238,7 +251,7 @@ async def _s3_rounds(bench: Bench, processes: Processes, server: S3Server) -> No
                 await asyncio.to_thread(one_file, source, bench.arguments.size)
                 os.sync()
                 await asyncio.to_thread(_plain_s3, bench, server, source / "model.bin")
-                await _ours(bench, client, "S3", source)
+                await _ours(bench, client, "S3", source, removed)
 
 
 def _plain_s3(bench: Bench, server: S3Server, path: Path) -> None:
@@ -264,11 +277,11 @@ def _plain_s3(bench: Bench, server: S3Server, path: Path) -> None:
 
 
 @contextmanager
-def _empty_cache(folder: Path) -> Iterator[None]:
+def _empty_cache(folder: Path, place: Place) -> Iterator[None]:
     """Give the client an empty cache of its own, so that a download downloads."""
     os.environ["MODELYARD_CACHE"] = str(folder)
     try:
-        with removed(folder):
+        with place(folder):
             yield
     finally:
         del os.environ["MODELYARD_CACHE"]

@@ -23,7 +23,7 @@ from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
     add_CatalogServiceServicer_to_server,
 )
 from modelyard.api.catalog.v1.lineage_pb2 import LineageEdge, LineageNode
-from modelyard.api.catalog.v1.model_pb2 import ModelVersion
+from modelyard.api.catalog.v1.model_pb2 import Model, ModelVersion
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
 from modelyard.api.inference.v1 import inference_service_pb2 as inference_pb
@@ -69,12 +69,9 @@ class Catalog(CatalogServiceServicer):
     metrics: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     datasets: list[str] = field(default_factory=list)
-
-    async def QueryLineage(self, request: Any, context: Any) -> Any:
-        target = LineageNode(kind=LineageNode.KIND_MODEL_VERSION, name=request.node.name)
-        sources = [LineageNode(kind=LineageNode.KIND_DATASET, name=name) for name in self.datasets]
-        edges = [LineageEdge(source=source, target=target, relation="trained_on") for source in sources]
-        return catalog_pb.QueryLineageResponse(edges=edges)
+    known: ModelVersion = field(default_factory=ModelVersion)
+    edges: list[LineageEdge] = field(default_factory=list)
+    also_versions: dict[str, str] = field(default_factory=dict)
 
     async def SetApprovalStates(self, request: Any, context: Any) -> Any:
         if self.deaf:
@@ -94,6 +91,9 @@ class Catalog(CatalogServiceServicer):
 
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
         self.asked.append(request.name)
+        if request.name in self.also_versions:
+            other = ModelVersion(id=self.also_versions[request.name], name=request.name)
+            return catalog_pb.GetModelVersionResponse(model_version=other)
         if request.name not in (self.called, "prod.ml.iris@champion"):
             return await abort(context, NotFound("model_version", request.name))
         version = ModelVersion(
@@ -108,7 +108,19 @@ class Catalog(CatalogServiceServicer):
         )
         for name, value in self.metrics.items():
             version.metrics[name].number_value = value
+        version.MergeFrom(self.known)
         return catalog_pb.GetModelVersionResponse(model_version=version)
+
+    async def GetModel(self, request: Any, context: Any) -> Any:
+        return catalog_pb.GetModelResponse(
+            model=Model(id=IRIS.id, name=request.name, owner_id=self.author_id)
+        )
+
+    async def QueryLineage(self, request: Any, context: Any) -> Any:
+        target = LineageNode(kind=LineageNode.KIND_MODEL_VERSION, name=request.node.name)
+        sources = [LineageNode(kind=LineageNode.KIND_DATASET, name=name) for name in self.datasets]
+        edges = [LineageEdge(source=source, target=target, relation="trained_on") for source in sources]
+        return catalog_pb.QueryLineageResponse(edges=[*edges, *self.edges])
 
 
 @dataclass

@@ -179,7 +179,7 @@ async def test_rollback_of_an_alias_that_never_pointed_elsewhere_is_refused(
 ) -> None:
     with pytest.raises(NotFound) as missing:
         await roll_back(stack)
-    assert missing.value.metadata == {"resource_type": "model_version", "name": "prod.ml.iris@champion"}
+    assert missing.value.metadata == {"resource_type": "alias", "name": "prod.ml.iris@champion"}
     await move(stack, "champion", 1)
     with pytest.raises(InvalidState, match="where it was set first"):
         await roll_back(stack)

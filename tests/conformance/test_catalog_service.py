@@ -163,10 +163,12 @@ async def test_straight_path(call: Client) -> None:
     found = await call("root", service.GetModelVersionRequest(name=f"models:/{NAME}@champion"))
     assert (found.model_version.name, list(found.model_version.aliases)) == (f"{NAME}/1", ["champion"])
     assert (await call("root", service.GetModelRequest(name=NAME))).model.latest_version == 3
-    assert (await call("root", service.GetCatalogRequest(name="prod"))).catalog.owner_id == PRINCIPALS[
-        "root"
-    ].id
-    assert (await call("root", service.GetSchemaRequest(name="prod.ml"))).schema.name == "prod.ml"
+    catalog = (await call("root", service.GetCatalogRequest(name="prod"))).catalog
+    assert (catalog.owner_id, catalog.owner) == (PRINCIPALS["root"].id, "root")
+    schema = (await call("root", service.GetSchemaRequest(name="prod.ml"))).schema
+    assert (schema.name, schema.owner) == ("prod.ml", "root")
+    models = (await call("root", service.ListModelsRequest(schema="prod.ml"))).models
+    assert [model.owner for model in models] == ["root"]
     tags = service.SetTagsRequest(resource_type=resource_pb2.RESOURCE_TYPE_MODEL, name=NAME, set={"a": "b"})
     assert dict((await call("root", tags)).tags) == {"a": "b"}
     chain = await call(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance import tables
 from modelyard_governance.audit import Audit
+from modelyard_governance.audit_key import AuditKey
 from modelyard_governance.chain import GENESIS
 from modelyard_governance.models import (
     Account,
     ApiToken,
+    Directory,
     Grant,
     Policy,
     RecordedEvent,
@@ -66,7 +70,14 @@ def event(number: int, *, resource: Link = IRIS, kind: str = "catalog.model.upda
 
 @pytest.fixture
 def record(database: Database) -> Audit:
-    return Audit(database=database, feed=PermissionFeed(database, Grants()), clock=utc_now, wake=lambda: None)
+    return Audit(
+        database=database,
+        feed=PermissionFeed(database, Grants()),
+        clock=utc_now,
+        wake=lambda: None,
+        signed=AuditKey(Ed25519PrivateKey.generate()).problem,
+        directory=cast("Directory", None),
+    )
 
 
 async def test_the_migration_makes_the_tables_of_the_store(database: Database) -> None:
@@ -288,7 +299,7 @@ class TestAudit:
         await record.record([event(number) for number in range(5)])
 
         async def tamper(connection: AsyncConnection) -> None:
-            await connection.execute(text("ALTER TABLE audit DISABLE TRIGGER audit_append_only"))
+            await connection.execute(text("ALTER TABLE audit DISABLE TRIGGER USER"))
             for statement in tampering.split(";"):
                 await connection.exec_driver_sql(statement)
 

@@ -277,7 +277,7 @@ class TestLists:
         columns = ", ".join(column.name for column in tables.deployments.c)
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
-            "'ACTIVE', '', 'x', 1, now(), now() FROM generate_series(1, 20000) n"
+            "'ACTIVE', '', 'x', 1, now(), now(), false, true FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -401,7 +401,8 @@ async def test_report_does_not_overwrite_a_callers_change(rig: Rig) -> None:
     assert (await rig.rules.get("prod.ml.iris")).state is DeploymentState.DELETING
 
 
-async def test_migration_notes_what_answers_already(rig: Rig) -> None:
+async def test_migrations_take_what_runs_along(rig: Rig) -> None:
+    """Of a database of the first release: what answers is noted for the lineage graph, and was loaded without a requirement."""
     made = await rig.rules.create(call(), creation())
     version = made.targets[0].wanted
     groups = [
@@ -416,6 +417,12 @@ async def test_migration_notes_what_answers_already(rig: Rig) -> None:
         later = "deployments_order, deployments_order_in_schema, deployments_name, replicas_order"
         await connection.execute(sa.text(f"DROP INDEX {later}"))
         await connection.execute(sa.text("CREATE INDEX deployments_page ON deployments (schema_id, id)"))
+        await connection.execute(sa.text("DROP TABLE signature_evidence"))
+        for table in ("deployments", "replica_groups"):
+            await connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN require_signature"))
+        await connection.execute(sa.text("ALTER TABLE deployments DROP COLUMN active"))
+        for column in ("signature_state", "signer", "trust_root"):
+            await connection.execute(sa.text(f"ALTER TABLE replicas DROP COLUMN {column}"))
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
 
     await rig.db.in_tx(as_before)
@@ -427,3 +434,5 @@ async def test_migration_notes_what_answers_already(rig: Rig) -> None:
         ("v0",),
         None,
     )
+    after = await rig.rules.get(made.name)
+    assert (after.require_signature, after.active) == (False, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import asyncpg
@@ -158,10 +159,10 @@ async def test_a_request_id_is_bound_to_its_content(database: Database, again: s
 
 @pytest.mark.parametrize("isolation", ["SERIALIZABLE", "READ COMMITTED"])
 async def test_the_same_request_at_once_makes_one_resource(database: Database, isolation: Isolation) -> None:
-    key = {"principal_id": "1", "method": "CreateThing", "request_id": "r", "fingerprint": "same"}
+    claim = idempotency.Claim("1", "CreateThing", "r", "same", "")
 
     async def create(connection: AsyncConnection, made: str) -> str:
-        before = await idempotency.claim(connection, **key, resource_id=made)
+        before = await idempotency.claim(connection, replace(claim, resource_id=made))
         if before is None:
             await increment(connection)
         return before or made
@@ -174,20 +175,38 @@ async def test_the_same_request_at_once_makes_one_resource(database: Database, i
     assert await database.read(count) == 1
     with pytest.raises(RequestIdReused):
         await database.in_tx(
-            lambda connection: idempotency.claim(connection, **(key | {"fingerprint": "x"}), resource_id="9")
+            lambda connection: idempotency.claim(connection, replace(claim, fingerprint="x", resource_id="9"))
         )
 
 
+async def test_several_are_claimed_together_or_not_at_all(database: Database) -> None:
+    one, two = (idempotency.Claim("1", "CreateThing", request, "same", "1") for request in ("r", "s"))
+    nothing = replace(one, request_id="")
+
+    async def claim(*claims: idempotency.Claim) -> None:
+        await database.in_tx(lambda connection: idempotency.claim_all(connection, claims))
+
+    await claim(one, two, nothing)
+    await claim(nothing, nothing)
+    another = replace(one, request_id="t")
+    for repeated in ([two, another], [another, another]):
+        with pytest.raises(idempotency.Repeated):
+            await claim(*repeated)
+    await claim(another)  # nothing was left of it
+
+
 async def test_a_claim_ends_with_its_transaction(database: Database) -> None:
-    key = {"principal_id": "1", "method": "CreateThing", "request_id": "r", "fingerprint": "same"}
+    claim = idempotency.Claim("1", "CreateThing", "r", "same", "1")
 
     async def fail(connection: AsyncConnection) -> None:
-        await idempotency.claim(connection, **key, resource_id="1")
+        await idempotency.claim(connection, claim)
         raise LookupError("on purpose")
 
     with pytest.raises(LookupError):
         await database.in_tx(fail)
-    again = await database.in_tx(lambda connection: idempotency.claim(connection, **key, resource_id="2"))
+    again = await database.in_tx(
+        lambda connection: idempotency.claim(connection, replace(claim, resource_id="2"))
+    )
     assert again is None
 
 
@@ -263,7 +282,7 @@ async def test_callers_that_take_turns_never_contend(database: Database) -> None
     other = Database.connect(database.dsn)  # as another process would
     try:
         await asyncio.gather(
-            *(pool.in_tx(slow_increment, turn="counter") for pool in (database, other) for _ in range(20))
+            *(pool.in_tx(slow_increment, turns=["counter"]) for pool in (database, other) for _ in range(20))
         )
     finally:
         await other.close()
@@ -277,5 +296,5 @@ async def test_a_turn_ends_with_a_failing_transaction(database: Database) -> Non
 
     for _ in range(3):
         with pytest.raises(LookupError):
-            await database.in_tx(fail, turn="counter")
-    await asyncio.wait_for(database.in_tx(increment, turn="counter"), 10)
+            await database.in_tx(fail, turns=["counter"])
+    await asyncio.wait_for(database.in_tx(increment, turns=["counter"]), 10)

@@ -23,8 +23,8 @@ from sqlalchemy import text
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.artifact.v1.artifact_pb2 import Upload
-from modelyard_artifact.artifacts import Artifacts
 from modelyard_artifact.blobs.local import LocalBlobStore
+from modelyard_artifact.uploads import Uploads
 from modelyard_kit import faults
 from modelyard_kit.channels import open_channel
 from modelyard_kit.clock import utc_now
@@ -292,8 +292,8 @@ async def test_what_a_crash_leaves_of_an_upload_goes(dsn: str, blobs: Path, step
     async with artifact_service(dsn, blobs) as service:
         unused: Any = None
         store = LocalBlobStore(blobs, reserve=0)
-        artifacts = Artifacts(service.database, store, unused, unused, utc_now)
-        assert await artifacts.expire(timedelta(hours=1)) == 0
+        uploads = Uploads(service.database, store, unused, unused, utc_now)
+        assert await uploads.expire(timedelta(hours=1)) == 0
         await store.close()
     assert [path.name for path in (blobs / "partial").rglob("*")] == [other.id]
 

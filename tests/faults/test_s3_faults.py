@@ -16,11 +16,11 @@ import grpc.aio
 import pytest
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
-from modelyard_artifact.artifacts import Artifacts
 from modelyard_artifact.blobs import s3_calls
 from modelyard_artifact.blobs.s3 import S3BlobStore
 from modelyard_artifact.errors import BlobLost
 from modelyard_artifact.models import CHUNK_BYTES
+from modelyard_artifact.uploads import Uploads
 from modelyard_kit import faults
 from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import DomainError, PeerUnavailable
@@ -251,7 +251,7 @@ async def _settle(
     store = S3BlobStore(s3.BUCKET, f"{prefix}/", staging=staging, endpoint=server.endpoint, reserve=0)
     await store.open()
     unused: Any = None
-    await Artifacts(database, store, unused, unused, utc_now).expire(age)
+    await Uploads(database, store, unused, unused, utc_now).expire(age)
     await store.close()
 
 

@@ -22,6 +22,7 @@ from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.commands import CreateDeployment
 from modelyard_inference.deployments import Deployments
+from modelyard_inference.evidence import Evidence
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.lineage import Lineage
@@ -31,6 +32,7 @@ from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
 from modelyard_inference.routes import Routes
+from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
 from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
 from modelyard_inference.store import InferenceStore
@@ -88,6 +90,7 @@ def creation(name: str = "prod.ml.iris", *targets: TargetSpec, **changes: object
         replicas=1,
         max_request_bytes=2**20,
         timeout_ms=60_000,
+        require_signature=False,
         request_id="",
         fingerprint="f",
     )
@@ -118,6 +121,10 @@ class FakeUpstream:
     silent: bool = False
     """Whether the lineage graph cannot be told anything."""
     told: list[Note] = field(default_factory=list)
+    signed: dict[str, Evidence] = field(default_factory=dict)
+    """By id of version."""
+    signers_down: bool = False
+    """Whether nobody can be asked about signatures."""
 
     def add(
         self, number: int, *, runtime: str = "ready", model: str = "prod.ml.iris", model_id: str = ""
@@ -209,6 +216,12 @@ class FakeUpstream:
         if version.name in self.refused:
             raise PolicyUnmet("DEPLOY", version.name, "prod", self.refused[version.name])
 
+    async def evidence(self, version_id: str, digest: str) -> Evidence:
+        if self.signers_down:
+            raise PeerUnavailable("artifact")
+        assert digest == self.versions[await self.version_name(version_id)].artifact_digest
+        return self.signed.get(version_id, Evidence())
+
     async def record_deployment(self, note: Note) -> None:
         if self.silent:
             raise PeerUnavailable("catalog")
@@ -216,6 +229,10 @@ class FakeUpstream:
 
     async def files(self, version: str) -> tuple[str, list[FileEntry]]:
         return self.versions[version].artifact_digest, self._files(version)
+
+    def files_of(self, version: Version) -> list[FileEntry]:
+        """Return the files of a version's artifact."""
+        return self._files(version.name)
 
     async def read(self, version: str, path: str) -> AsyncIterator[bytes]:
         assert path == "sub/model.bin"
@@ -344,15 +361,16 @@ class Site:
         cache = ArtifactCache(self.upstream, self.folder / "cache", BlobCache(self.folder / "blobs", limit=0))
         cache.prepare()
         admission = Admission(self.upstream, wake.set)
+        signers = Signers(db, store, self.upstream)
         prober = HealthProber()
         routes = Routes(await db.read(store.routes), wake.set)
         steps = Steps(
-            StepParts(db, store, cache, admission, launcher, prober, utc_now, lambda: SERVICE),
+            StepParts(db, store, cache, admission, signers, launcher, prober, utc_now, lambda: SERVICE),
             ReplicaDefaults(drain_seconds=2.0),
             wake.set,
         )
         timeout = timedelta(seconds=self.start_timeout)
-        parts = Parts(db, store, cache, admission, launcher, prober, routes, utc_now)
+        parts = Parts(db, store, cache, admission, signers, launcher, prober, routes, utc_now)
         reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
         followers = Followers(db, store, self.upstream, wake.set)
         deployments = Deployments(db, store, self.upstream, await all_grants(), utc_now, wake.set)
@@ -372,6 +390,7 @@ class Site:
             await steps.close()
             await cache.close()
             await admission.close()
+            await signers.close()
             await prober.close()
             await db.close()
 

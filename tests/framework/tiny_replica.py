@@ -1,4 +1,4 @@
-"""A replica without a model: answers health checks on its socket, or misbehaves as its `runtime` says.
+"""A replica without a model: checks signatures as a real one, answers health checks on its socket, or misbehaves as its `runtime` says.
 
 ready: serves; ends on SIGTERM          broken: reports that it cannot load, and exits
 stuck: listens, never gets ready        stubborn: as ready, but ignores SIGTERM
@@ -16,7 +16,10 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from modelyard_inference.evidence import Evidence
 from modelyard_inference.replica.config import write_status
+from modelyard_inference.replica.verification import verify
+from modelyard_inference.runtimes import LoadError
 
 
 def main(path: Path) -> int:
@@ -27,6 +30,13 @@ def main(path: Path) -> int:
     if runtime == "broken":
         write_status(path, "failed", "the model cannot be loaded: it is broken")
         return 1
+    try:
+        evidence = Evidence.from_json(config["evidence"])
+        verdict = verify(Path(config["model_directory"]), evidence, required=config["require_signature"])
+    except LoadError as error:
+        write_status(path, "failed", str(error))
+        return 1
+    write_status(path, "loading", verdict=verdict)
     stop = threading.Event()
     if runtime == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -43,7 +53,7 @@ def main(path: Path) -> int:
     )
     state.set("", answer)
     server.start()
-    write_status(path, "loading" if runtime == "stuck" else "ready")
+    write_status(path, "loading" if runtime == "stuck" else "ready", verdict=verdict)
     stop.wait()
     write_status(path, "draining")
     server.stop(1).wait()

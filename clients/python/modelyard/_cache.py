@@ -91,7 +91,7 @@ class BlobCache:
         self.folder = cache_folder() if folder is None else folder
         self.limit = cache_limit() if limit is None else limit
 
-    def take(self, sha256: str, size: int, target: Path) -> bool:
+    def take(self, sha256: str, size: int, target: Path | str) -> bool:
         """Copy content to a new file if it is here; what turns out to be something else is dropped.
 
         Args:
@@ -112,12 +112,12 @@ class BlobCache:
                 # Only the time of access: the time of change may be that of somebody's file.
                 _touch(descriptor, status.st_mtime_ns)
                 return True
-            entry.unlink(missing_ok=True)
+            _remove(entry)
             return False
         finally:
             os.close(descriptor)
 
-    def add(self, sha256: str, source: Path) -> bool:
+    def add(self, sha256: str, source: Path | str) -> bool:
         """Keep the verified content of a file; false if this machine has no place for it.
 
         Args:
@@ -131,7 +131,7 @@ class BlobCache:
             try:
                 self._link_or_copy(sha256, source, entry)
             except FileNotFoundError:  # the first one of its folder
-                entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                Path(entry).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._link_or_copy(sha256, source, entry)
         except OSError:
             # A cache that cannot be written (no room, read-only home) is slow, not wrong: the caller has its file.
@@ -167,10 +167,10 @@ class BlobCache:
         self._remove_abandoned()
         return sum(self._evict(entry.sha256) for entry in self._scan())
 
-    def _path(self, sha256: str) -> Path:
-        return self.folder / "blobs" / sha256[:2] / sha256
+    def _path(self, sha256: str) -> str:
+        return f"{self.folder}/blobs/{sha256[:2]}/{sha256}"
 
-    def _link_or_copy(self, sha256: str, source: Path, entry: Path) -> None:
+    def _link_or_copy(self, sha256: str, source: Path | str, entry: str) -> None:
         try:
             os.link(source, entry)
         except FileExistsError:
@@ -180,7 +180,7 @@ class BlobCache:
                 raise
             self._copy(sha256, source, entry)
 
-    def _copy(self, sha256: str, source: Path, entry: Path) -> None:
+    def _copy(self, sha256: str, source: Path | str, entry: str) -> None:
         """From another file system: beside the entry first, since a name must never stand for half a file."""
         temporary = self.folder / "tmp" / f"{sha256}.{uuid.uuid4().hex}"
         temporary.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ class BlobCache:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            entry.unlink(missing_ok=True)
+            _remove(entry)
         except OSError:
             return False  # being copied out
         finally:
@@ -224,6 +224,11 @@ class BlobCache:
                     Path(path.path).unlink()
             except FileNotFoundError:
                 continue
+
+
+def _remove(entry: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+        os.unlink(entry)
 
 
 def _children(folder: Path) -> Sequence[os.DirEntry[str]]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 from modelyard import contexts
 from modelyard._approvals import AsyncApprovals, AsyncPolicies
 from modelyard._artifacts import AsyncArtifacts
+from modelyard._audit import AsyncAudit
+from modelyard._cards import AsyncCards
 from modelyard._catalog import AsyncCatalogs, AsyncModels, AsyncSchemas
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
 from modelyard._connection import Connection
@@ -15,7 +17,6 @@ from modelyard._deployments import AsyncDeployments
 from modelyard._endpoints import AsyncEndpoints
 from modelyard._events import AsyncEvents
 from modelyard._governance import (
-    AsyncAudit,
     AsyncGrants,
     AsyncPrincipals,
     AsyncTokens,
@@ -29,6 +30,7 @@ from modelyard._signatures import AsyncSignatures
 from modelyard._storage import AsyncStorage
 from modelyard._trust import AsyncTrustRoots
 from modelyard._versions import AsyncVersions
+from modelyard._webhooks import AsyncWebhooks
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.types import Limit
 
@@ -78,6 +80,8 @@ class AsyncClient:
         policies: What a version needs before it may be used.
         approvals: Reviews of versions.
         audit: Everything that was changed.
+        cards: Model cards of versions.
+        webhooks: Addresses that are told of events.
         deployments: Names that answer predictions.
         endpoints: Deployments as those who predict see them.
         events: Every change, as it happens.
@@ -139,6 +143,8 @@ class AsyncClient:
         self.policies = AsyncPolicies(self._connection)
         self.approvals = AsyncApprovals(self._connection)
         self.audit = AsyncAudit(self._connection)
+        self.cards = AsyncCards(self._connection)
+        self.webhooks = AsyncWebhooks(self._connection)
         self.deployments = AsyncDeployments(self._connection)
         self.endpoints = AsyncEndpoints(self._connection)
         self.events = AsyncEvents(self._connection)

@@ -57,6 +57,8 @@ MESSAGES: dict[str, type[Any]] = {
     },
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Principal, types.ApiToken, types.Grant)},
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ApprovalPolicy, types.Review, types.Approval)},
+    f"{_API}.artifact.v1.Signature": types.ArtifactSignature,
+    f"{_API}.governance.v1.TrustRoot": types.TrustRoot,
     **{
         f"{_API}.governance.v1.{c.__name__}": c
         for c in (types.Membership, types.Issuer, types.EffectivePrivilege)
@@ -70,6 +72,9 @@ MESSAGES: dict[str, type[Any]] = {
     f"{_API}.governance.v1.CheckPermissionResponse": types.PermissionDecision,
     f"{_API}.governance.v1.AuditEntry": types.AuditEntry,
     f"{_API}.governance.v1.VerifyAuditResponse": types.AuditVerification,
+    **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.AuditCheckpoint, types.Activity)},
+    **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ModelCard, types.CardChange)},
+    **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Webhook, types.WebhookDelivery)},
     f"{_API}.common.v1.Event": types.Event,
     f"{_API}.common.v1.Resource": types.Resource,
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},
@@ -91,14 +96,21 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.artifact.v1.Finding.Severity": types.Severity,
     f"{_API}.artifact.v1.Inspection.State": types.InspectionState,
     f"{_API}.artifact.v1.Inspection.Scan": types.ScanResult,
+    f"{_API}.artifact.v1.Signature.Trust": types.SignatureTrust,
+    f"{_API}.governance.v1.TrustRoot.Kind": types.TrustRootKind,
     f"{_API}.governance.v1.Principal.Kind": types.PrincipalKind,
     f"{_API}.governance.v1.Privilege": types.Privilege,
     f"{_API}.governance.v1.Effect": types.Effect,
     f"{_API}.governance.v1.Review.Decision": types.ReviewDecision,
     f"{_API}.governance.v1.Approval.State": types.ApprovalState,
     f"{_API}.governance.v1.GatedAction": types.GatedAction,
+    f"{_API}.governance.v1.AuditCheckpoint.Purpose": types.CheckpointPurpose,
+    f"{_API}.governance.v1.ModelCard.Format": types.CardFormat,
+    f"{_API}.governance.v1.Webhook.State": types.WebhookState,
+    f"{_API}.governance.v1.WebhookDelivery.State": types.WebhookDeliveryState,
     f"{_API}.inference.v1.Deployment.State": types.DeploymentState,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
+    f"{_API}.inference.v1.SignatureState": types.SignatureState,
 }
 
 

@@ -20,7 +20,7 @@ _NO_CLONE = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.EN
 _SYNC_EACH = 32
 
 
-def copy_verified(source: int, target: Path, size: int, sha256: str) -> bool:
+def copy_verified(source: int, target: Path | str, size: int, sha256: str) -> bool:
     """Copy what an open file holds if it is this content; on file systems that can, the copy shares its blocks.
 
     Args:
@@ -48,7 +48,7 @@ def copy_verified(source: int, target: Path, size: int, sha256: str) -> bool:
         os.close(descriptor)
     if found == size and digest.hexdigest() == sha256:
         return True
-    target.unlink()
+    os.unlink(target)
     return False
 
 
@@ -61,7 +61,7 @@ def write_all(descriptor: int, data: memoryview | bytes, offset: int) -> None:
         offset += written
 
 
-def sync_tree(root: Path, files: Iterable[Path]) -> None:
+def sync_tree(root: Path, files: Iterable[Path | str]) -> None:
     """Make files and folders below a folder durable."""
     paths = list(files)
     if len(paths) > _SYNC_EACH and _sync_file_system(root):

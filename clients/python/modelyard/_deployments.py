@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Targets = str | TrafficTarget | Sequence[str | TrafficTarget] | Mapping[str, int]
 
 _POLL_SECONDS = 0.25
+# No deployment leaves these by itself for what was waited for, except that FAILED ones are tried again.
+_LASTING = frozenset((DeploymentState.FAILED, DeploymentState.INACTIVE, DeploymentState.DELETING))
 
 
 class AsyncDeployments(Namespace):
@@ -40,6 +42,7 @@ class AsyncDeployments(Namespace):
         description: str = "",
         max_request_bytes: int = 0,
         timeout: float | None = None,
+        require_signature: bool = False,
         request_id: str = "",
     ) -> Deployment:
         """Make an endpoint and return at once; `wait` for it.
@@ -51,6 +54,7 @@ class AsyncDeployments(Namespace):
             description: Free text.
             max_request_bytes: Largest request; 0 means 64 MiB.
             timeout: Longest time a prediction may take in seconds; by default 60.
+            require_signature: Load only what a trust root vouches for.
             request_id: Makes a repetition safe.
         """
         wanted = Deployment(
@@ -60,6 +64,7 @@ class AsyncDeployments(Namespace):
             description=description,
             max_request_bytes=max_request_bytes,
             timeout=None if timeout is None else timedelta(seconds=timeout),
+            require_signature=require_signature,
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted), request_id=request_id or new_request_id()
@@ -108,6 +113,7 @@ class AsyncDeployments(Namespace):
         description: str | None = None,
         max_request_bytes: int | None = None,
         timeout: float | None = None,
+        require_signature: bool | None = None,
         etag: str = "",
     ) -> Deployment:
         """Change what is given and return at once; with `etag` only if nobody changed it since.
@@ -121,6 +127,7 @@ class AsyncDeployments(Namespace):
             description=description or "",
             max_request_bytes=max_request_bytes or 0,
             timeout=None if timeout is None else timedelta(seconds=timeout),
+            require_signature=bool(require_signature),
             etag=etag,
         )
         given = {
@@ -129,12 +136,25 @@ class AsyncDeployments(Namespace):
             "description": description,
             "max_request_bytes": max_request_bytes,
             "timeout": timeout,
+            "require_signature": require_signature,
         }
         request = pb.UpdateDeploymentRequest(deployment=to_proto(deployment_pb2.Deployment, wanted))
         request.update_mask.paths.extend(field for field, value in given.items() if value is not None)
         if not request.update_mask.paths:
             raise InvalidArgument(f"nothing to change: give at least one of {', '.join(given)}")
         answer = await self._connection.call(self._connection.inference.UpdateDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
+    async def activate(self, name: str, *, etag: str = "") -> Deployment:
+        """Let an inactive endpoint answer again; returns at once, `wait` for it."""
+        request = pb.ActivateDeploymentRequest(name=name, etag=etag)
+        answer = await self._connection.call(self._connection.inference.ActivateDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
+    async def deactivate(self, name: str, *, etag: str = "") -> Deployment:
+        """Drain and end all replicas of an endpoint and keep its settings; returns at once."""
+        request = pb.DeactivateDeploymentRequest(name=name, etag=etag)
+        answer = await self._connection.call(self._connection.inference.DeactivateDeployment, request)
         return from_proto(Deployment, answer.deployment)
 
     async def delete(self, name: str, *, etag: str = "") -> Deployment:
@@ -167,19 +187,21 @@ class AsyncDeployments(Namespace):
 
         return tuple(await AsyncPager(fetch).collect())
 
-    async def wait(self, name: str, *, timeout: float = 300.0) -> Deployment:
-        """Wait until a deployment answers with what was asked for.
+    async def wait(
+        self, name: str, *, state: DeploymentState = DeploymentState.ACTIVE, timeout: float = 300.0
+    ) -> Deployment:
+        """Wait until a deployment answers with what was asked for, or is in another state.
 
         Raises:
-            DeploymentFailed: it could not be brought up; the message says why.
+            DeploymentFailed: it could not be brought up, or stays in another state; the message says why.
             DeadlineExceeded: `timeout` seconds passed.
         """
         ends_at = time.monotonic() + timeout
         while True:
             deployment = await self.get(name)
-            if deployment.state is DeploymentState.ACTIVE:
+            if deployment.state is state:
                 return deployment
-            if deployment.state in {DeploymentState.FAILED, DeploymentState.DELETING}:
+            if deployment.state in _LASTING:
                 raise DeploymentFailed(
                     f"deployment {name} is {deployment.state}: {deployment.state_message or 'no reason given'}",
                     metadata={"resource_type": "deployment", "name": name},

@@ -54,13 +54,13 @@ async def download(
         tree = await asyncio.to_thread(Tree, folder, files, cache)
         with report("download", sum(file.size for file in files), len(files), progress) as advance:
             await Fetch(artifacts, connection, reference, tree, advance).run()
-        await asyncio.to_thread(folder.publish, [folder.files / file.path for file in files])
+        await asyncio.to_thread(folder.publish, map(tree.target, files))
     except errors.DigestMismatch:
         await asyncio.to_thread(folder.remove)
         raise
     finally:
         folder.close()
-    came = [(entry.sha256, destination / entry.path) for entry in tree.fetched]
+    came = [(entry.sha256, f"{destination}/{entry.path}") for entry in tree.fetched]
     await asyncio.to_thread(_remember, cache, came)
     return destination
 
@@ -94,14 +94,14 @@ async def download_file(
         tree = await asyncio.to_thread(Tree, folder, [entry], cache)
         with report("download", entry.size, 1, progress) as advance:
             await Fetch(artifacts, connection, reference, tree, advance).run()
-        await asyncio.to_thread(folder.publish, [tree.target(entry)], tree.target(entry))
+        await asyncio.to_thread(folder.publish, [tree.target(entry)], Path(tree.target(entry)))
     except errors.DigestMismatch:
         await asyncio.to_thread(folder.remove)
         raise
     finally:
         folder.close()
     if tree.fetched:
-        await asyncio.to_thread(_remember, cache, [(entry.sha256, destination)])
+        await asyncio.to_thread(_remember, cache, [(entry.sha256, str(destination))])
     return destination
 
 
@@ -140,7 +140,7 @@ def check_destination(destination: Path, *, overwrite: bool) -> Path:
     return destination
 
 
-def _remember(cache: BlobCache, contents: Sequence[tuple[str, Path]]) -> None:
+def _remember(cache: BlobCache, contents: Sequence[tuple[str, str]]) -> None:
     added = [cache.add(sha256, path) for sha256, path in contents]
     if any(added):
         cache.prune()

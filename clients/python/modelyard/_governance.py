@@ -1,4 +1,4 @@
-"""Principals, tokens, grants and the audit chain."""
+"""Principals, tokens and grants."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from modelyard.api.governance.v1 import access_pb2, identity_pb2
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.types import (
     ApiToken,
-    AuditEntry,
-    AuditVerification,
     Effect,
     EffectivePrivilege,
     Grant,
@@ -338,46 +336,6 @@ class AsyncGrants(Namespace):
         )
         answer = await self._connection.call(self._connection.governance.CheckPermission, request)
         return from_proto(PermissionDecision, answer)
-
-
-class AsyncAudit(Namespace):
-    """`client.audit`: everything that was changed, in a chain of hashes."""
-
-    def list(
-        self,
-        *,
-        resource_id: str = "",
-        filter: str = "",  # noqa: A002  (the name in the contract)
-        order_by: str = "",
-        page_size: int = 0,
-    ) -> AsyncPager[AuditEntry]:
-        """Walk through the entries, of one resource or all.
-
-        Args:
-            resource_id: Id of the resource; empty for all.
-            filter: Which ones, `"actor = 'ada' AND time > '2026-01-31T12:00:00Z'"`; see docs/filters.md.
-            order_by: `"sequence desc"` for the newest first; a chain has no other order.
-            page_size: Rows asked for at once.
-        """
-
-        async def fetch(token: str) -> tuple[Sequence[AuditEntry], str]:
-            request = pb.ListAuditEntriesRequest(
-                page_size=page_size,
-                page_token=token,
-                resource_id=resource_id,
-                filter=filter,
-                order_by=order_by,
-            )
-            answer = await self._connection.call(self._connection.governance.ListAuditEntries, request)
-            return rows(AuditEntry, answer.entries), answer.next_page_token
-
-        return AsyncPager(fetch)
-
-    async def verify(self, *, timeout: float = 300.0) -> AuditVerification:
-        """Let the service recompute the whole chain, within `timeout` seconds."""
-        method = self._connection.governance.VerifyAudit
-        answer = await self._connection.call(method, pb.VerifyAuditRequest(), timeout=timeout)
-        return from_proto(AuditVerification, answer)
 
 
 def _privilege(value: Privilege | str) -> access_pb2.Privilege.ValueType:

@@ -13,12 +13,12 @@ import ssl
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from modelyard.types import SignedUrl
 
@@ -61,7 +61,7 @@ class ObjectStore:
         while self._open:
             self._open.pop().close()
 
-    def put(self, request: SignedUrl, source: Path, offset: int, length: int, tell: Tell) -> None:
+    def put(self, request: SignedUrl, source: str, offset: int, length: int, tell: Tell) -> None:
         """Send a part of a file; `tell` learns of each piece, and of less than zero when it is sent again.
 
         Raises:
@@ -71,7 +71,7 @@ class ObjectStore:
 
         def attempt(connection: http.client.HTTPConnection, target: str) -> int:
             self._begin(connection, request, target, {"Content-Length": str(length)})
-            with source.open("rb", buffering=0) as file:
+            with Path(source).open("rb", buffering=0) as file:
                 end = offset + length
                 for position in range(offset, end, _PIECE_BYTES):
                     self._check()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard import errors
-from modelyard._copy import copy_verified
+from modelyard._copy import copy_verified, write_all
 from modelyard._partial import PartialFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from modelyard._cache import BlobCache
     from modelyard._partial import PartialFolder
@@ -30,6 +30,7 @@ class Tree:
 
     def __init__(self, folder: PartialFolder, files: Sequence[FileEntry], cache: BlobCache) -> None:
         self._folder = folder
+        self._root = str(folder.files)
         self._cache = cache
         firsts: dict[str, FileEntry] = {}
         self.twins: list[tuple[FileEntry, FileEntry]] = []
@@ -40,12 +41,12 @@ class Tree:
         self.contents = list(firsts.values())
         self.fetched: list[FileEntry] = []
         self._resumed = _clean(folder.files, {file.path for file in files})
-        for parent in {self.target(file).parent for file in files}:
-            parent.mkdir(parents=True, exist_ok=True)
+        for parent in {file.path.rpartition("/")[0] for file in files}:
+            os.makedirs(f"{self._root}/{parent}", exist_ok=True)
 
-    def target(self, file: FileEntry) -> Path:
+    def target(self, file: FileEntry) -> str:
         """Where a file is written."""
-        return self._folder.files / file.path
+        return f"{self._root}/{file.path}"
 
     def present(self, files: Sequence[FileEntry]) -> list[bool]:
         """Whether each file is here whole: left by an interrupted download, or copied from the cache."""
@@ -53,7 +54,7 @@ class Tree:
 
     def partial(self, file: FileEntry) -> PartialFile:
         """A file to be written in segments, with what is there of it."""
-        return PartialFile(self.target(file), file, self._folder.ranges)
+        return PartialFile(Path(self.target(file)), file, self._folder.ranges)
 
     def write_small(self, contents: Sequence[tuple[FileEntry, bytes]]) -> None:
         """Write whole files after checking them.
@@ -66,10 +67,10 @@ class Tree:
             descriptor = os.open(
                 self.target(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666
             )
-            with open(descriptor, "wb", buffering=0) as out:  # noqa: PTH123 - a descriptor, not a path
-                view = memoryview(data)
-                while view:
-                    view = view[out.write(view) :]
+            try:
+                write_all(descriptor, data, 0)
+            finally:
+                os.close(descriptor)
 
     def copy_twins(self) -> None:
         """Write the files whose content came under another path."""
@@ -114,13 +115,13 @@ def _clean(folder: Path, wanted: set[str]) -> bool:
     found = False
     for parent, folders, names in os.walk(folder):
         for name in names:
-            path = os.path.join(parent, name)  # noqa: PTH118 - thousands of them
-            if os.path.relpath(path, folder).replace(os.sep, "/") in wanted and not os.path.islink(path):  # noqa: PTH114
+            path = os.path.join(parent, name)
+            if os.path.relpath(path, folder).replace(os.sep, "/") in wanted and not os.path.islink(path):
                 found = True
             else:
-                os.unlink(path)  # noqa: PTH108
+                os.unlink(path)
         for name in folders:
-            path = os.path.join(parent, name)  # noqa: PTH118
-            if os.path.islink(path):  # noqa: PTH114
-                os.unlink(path)  # noqa: PTH108
+            path = os.path.join(parent, name)
+            if os.path.islink(path):
+                os.unlink(path)
     return found

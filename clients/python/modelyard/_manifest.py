@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import stat
 import threading
 import unicodedata
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 MAX_PATH_BYTES = 1024
 _HEADER = "modelyard-manifest-v1\n"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # all characters of the category Cc
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 BATCH_BYTES = 4 * 1024 * 1024
 BATCH_FILES = 256
 _READ_BYTES = 1024 * 1024
@@ -38,7 +41,7 @@ _HASHERS = min(8, os.cpu_count() or 1)
 class LocalFile:
     """A file of this machine and its entry in the manifest."""
 
-    source: Path
+    source: str
     entry: FileEntry
 
 
@@ -60,9 +63,9 @@ def check_path(path: str) -> str:
         problem = "has an empty, '.' or '..' part"
     elif "\\" in path:
         problem = "contains a backslash"
-    elif any(unicodedata.category(char) == "Cc" for char in path):
+    elif _CONTROL.search(path):
         problem = "contains a control character"
-    elif any(0xD800 <= ord(char) <= 0xDFFF for char in path):
+    elif _SURROGATE.search(path):
         problem = "is not UTF-8"
     elif len(path.encode()) > MAX_PATH_BYTES:
         problem = f"is longer than {MAX_PATH_BYTES} bytes"
@@ -120,7 +123,7 @@ def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
 @dataclass(frozen=True)
 class _Found:
     path: str
-    source: Path
+    source: str
     size: int
 
 
@@ -132,16 +135,16 @@ def _find(root: Path) -> Sequence[_Found]:
     root = root.expanduser().absolute()
     if root.is_file():
         path = check_path(unicodedata.normalize("NFC", root.name))
-        return [_Found(path, root, root.stat().st_size)]
+        return [_Found(path, str(root), root.stat().st_size)]
     if not root.is_dir():
         raise InvalidArgument(f"{root} is no file and no folder")
     found: dict[str, _Found] = {}
     ignore = ignored(root)
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            source = Path(folder, name)
-            path = unicodedata.normalize("NFC", source.relative_to(root).as_posix())
+    for folder, _, names in os.walk(root):
+        above = "" if folder == str(root) else f"{os.path.relpath(folder, root).replace(os.sep, '/')}/"
+        for name in names:
+            source = f"{folder}{os.sep}{name}"
+            path = unicodedata.normalize("NFC", f"{above}{name}")
             if ignore(path):
                 continue
             check_path(path)
@@ -155,10 +158,10 @@ def _find(root: Path) -> Sequence[_Found]:
     return sorted(found.values(), key=lambda file: file.path.encode())
 
 
-def _regular_size(source: Path) -> int:
+def _regular_size(source: str) -> int:
     """The size of a regular file or of one that a link leads to."""
     try:
-        status = source.stat()
+        status = os.stat(source)
     except OSError:
         status = None  # a link that leads nowhere, or in a circle
     if status is None or not stat.S_ISREG(status.st_mode):
@@ -174,7 +177,7 @@ def _hash_all(batch: Sequence[_Found], tell: Callable[[int, int], None]) -> list
     for file in batch:
         digest = hashlib.sha256()
         size = 0
-        with file.source.open("rb", buffering=0) as source:
+        with open(file.source, "rb", buffering=0) as source:
             while count := source.readinto(buffer):
                 digest.update(buffer[:count])
                 size += count

@@ -47,7 +47,7 @@ class PartialFolder:
         self.files.mkdir(exist_ok=True)
         self.ranges.mkdir(exist_ok=True)
 
-    def publish(self, paths: Iterable[Path], what: Path | None = None) -> None:
+    def publish(self, paths: Iterable[Path | str], what: Path | None = None) -> None:
         """Make the files durable and give them their folder's name; what stood there goes only after that.
 
         Args:

@@ -161,7 +161,7 @@ class _Stream:
         header = pb.BlobHeader(upload_id=self._upload_id, sha256=blob.sha256, offset=blob.offset)
         yield pb.UploadBlobsRequest(header=header).SerializeToString(), 0
         left = blob.size - blob.offset
-        with self._files[blob.sha256].source.open("rb", buffering=0) as file:
+        with open(self._files[blob.sha256].source, "rb", buffering=0) as file:
             file.seek(blob.offset)
             while left > 0:
                 data = file.read(min(CHUNK_BYTES, left))
@@ -172,7 +172,8 @@ class _Stream:
 
     def _whole(self, blob: MissingBlob) -> bytes:
         file = self._files[blob.sha256]
-        data = file.source.read_bytes()
+        with open(file.source, "rb", buffering=0) as source:
+            data = source.read(blob.size + 1)  # never more of a file that grew
         if hashlib.sha256(data).hexdigest() != blob.sha256:
             raise _not_as_announced(file)
         return data

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Self
 from modelyard import (
     _approvals,
     _artifacts,
+    _audit,
+    _cards,
     _catalog,
     _deployments,
     _endpoints,
@@ -20,6 +22,7 @@ from modelyard import (
     _storage,
     _trust,
     _versions,
+    _webhooks,
     contexts,
 )
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
@@ -240,11 +243,40 @@ class Approvals(Blocking[_approvals.AsyncApprovals]):
     list = paging(_approvals.AsyncApprovals.list)
 
 
-class Audit(Blocking[_governance.AsyncAudit]):
-    """`client.audit`: everything that was changed, in a chain of hashes."""
+class Audit(Blocking[_audit.AsyncAudit]):
+    """`client.audit`: everything that was changed, and everything that was refused, in a chain of hashes."""
 
-    list = paging(_governance.AsyncAudit.list)
-    verify = blocking(_governance.AsyncAudit.verify)
+    list = paging(_audit.AsyncAudit.list)
+    follow = streaming(_audit.AsyncAudit.follow)
+    activity = paging(_audit.AsyncAudit.activity)
+    verify = blocking(_audit.AsyncAudit.verify)
+    checkpoint = blocking(_audit.AsyncAudit.checkpoint)
+    keys = blocking(_audit.AsyncAudit.keys)
+    export = blocking(_audit.AsyncAudit.export)
+
+
+class Cards(Blocking[_cards.AsyncCards]):
+    """`client.cards`: cards of versions in the format of SageMaker's model cards, as revisions."""
+
+    draft = blocking(_cards.AsyncCards.draft)
+    set = blocking(_cards.AsyncCards.set)
+    get = blocking(_cards.AsyncCards.get)
+    revisions = paging(_cards.AsyncCards.revisions)
+    diff = blocking(_cards.AsyncCards.diff)
+    render = blocking(_cards.AsyncCards.render)
+
+
+class Webhooks(Blocking[_webhooks.AsyncWebhooks]):
+    """`client.webhooks`: events as signed CloudEvents by HTTP, at least once."""
+
+    create = blocking(_webhooks.AsyncWebhooks.create)
+    get = blocking(_webhooks.AsyncWebhooks.get)
+    list = paging(_webhooks.AsyncWebhooks.list)
+    pause = blocking(_webhooks.AsyncWebhooks.pause)
+    resume = blocking(_webhooks.AsyncWebhooks.resume)
+    delete = blocking(_webhooks.AsyncWebhooks.delete)
+    deliveries = paging(_webhooks.AsyncWebhooks.deliveries)
+    replay = blocking(_webhooks.AsyncWebhooks.replay)
 
 
 class Deployments(Blocking[_deployments.AsyncDeployments]):
@@ -254,6 +286,8 @@ class Deployments(Blocking[_deployments.AsyncDeployments]):
     get = blocking(_deployments.AsyncDeployments.get)
     list = paging(_deployments.AsyncDeployments.list)
     update = blocking(_deployments.AsyncDeployments.update)
+    activate = blocking(_deployments.AsyncDeployments.activate)
+    deactivate = blocking(_deployments.AsyncDeployments.deactivate)
     delete = blocking(_deployments.AsyncDeployments.delete)
     replicas = blocking(_deployments.AsyncDeployments.replicas)
     wait = blocking(_deployments.AsyncDeployments.wait)
@@ -329,6 +363,8 @@ class Client(Blocking[AsyncClient]):
         self.policies = Policies(self._async.policies)
         self.approvals = Approvals(self._async.approvals)
         self.audit = Audit(self._async.audit)
+        self.cards = Cards(self._async.cards)
+        self.webhooks = Webhooks(self._async.webhooks)
         self.deployments = Deployments(self._async.deployments)
         self.endpoints = Endpoints(self._async.endpoints)
         self.events = Events(self._async.events)

@@ -15,7 +15,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import add_ArtifactServiceServicer_to_server
 from modelyard_artifact.access import access_table
 from modelyard_artifact.archives import Archives
-from modelyard_artifact.artifacts import Artifacts
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE
 from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.collection import Collected, Collector
@@ -27,10 +26,12 @@ from modelyard_artifact.inspection.bounds import Bounds
 from modelyard_artifact.inspections import Inspections, InspectionWorker
 from modelyard_artifact.inspector import Inspector
 from modelyard_artifact.listing import Listings
+from modelyard_artifact.reading import Reading
 from modelyard_artifact.references import References
 from modelyard_artifact.servicer import ArtifactServicer
 from modelyard_artifact.signatures import Signatures
 from modelyard_artifact.transfers import Recorder, Transfers
+from modelyard_artifact.uploads import Uploads
 from modelyard_artifact.verification import Verification
 from modelyard_kit import chassis
 from modelyard_kit.auth import Call, Principal
@@ -112,13 +113,14 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     catalog = CatalogPeer(parts.peers)
     signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.clock)
     expiry = timedelta(hours=settings.upload_expiry_hours)
-    artifacts = Artifacts(parts.db, blobs, catalog, signatures, parts.clock, expiry=expiry)
+    uploads = Uploads(parts.db, blobs, catalog, signatures, parts.clock, expiry=expiry)
     collector = Collector(
         parts.db, blobs, catalog, parts.clock, grace=timedelta(hours=settings.garbage_grace_hours)
     )
     servicer = ArtifactServicer(
-        artifacts,
+        uploads,
         Transfers(parts.db, blobs, parts.clock),
+        reading=Reading(parts.db, blobs, catalog),
         archives=Archives(parts.db, blobs, catalog),
         direct=Direct(parts.db, blobs, catalog, Recorder(parts.db, parts.clock), parts.clock),
         references=References(parts.db, parts.clock),
@@ -136,7 +138,7 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     async def clean() -> None:
         while True:
             try:
-                expired = await artifacts.expire(expiry)
+                expired = await uploads.expire(expiry)
                 if expired:
                     parts.log.info("uploads_expired", count=expired)
                 collected = await collector.sweep(Call(_self(parts.grants), new_id()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelyard_artifact import store
-from modelyard_artifact.artifacts import version_digest
+from modelyard_artifact.lookup import version_digest
 from modelyard_artifact.models import CHUNK_BYTES
 from modelyard_artifact.zips import ZipWriter
 from modelyard_kit.errors import NotFound
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from modelyard_artifact.artifacts import Catalog
     from modelyard_artifact.blobs import BlobStore
+    from modelyard_artifact.lookup import Catalog
     from modelyard_artifact.models import FileEntry
     from modelyard_kit.db import Database
 

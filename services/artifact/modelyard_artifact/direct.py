@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from modelyard_artifact import store
-from modelyard_artifact.artifacts import check_open, own_upload, version_digest
 from modelyard_artifact.errors import DirectTransferUnavailable, UploadIncomplete
+from modelyard_artifact.lookup import version_digest
 from modelyard_artifact.models import FileUrl
+from modelyard_artifact.uploads import check_open, own_upload
 from modelyard_kit.errors import InvalidField, NotFound
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from modelyard_artifact.artifacts import Catalog
     from modelyard_artifact.blobs import BlobStore, DirectTransfer
+    from modelyard_artifact.lookup import Catalog
     from modelyard_artifact.models import Blob, BlobUrls, FileEntry, Upload
     from modelyard_artifact.transfers import Recorder
     from modelyard_kit.auth import Call

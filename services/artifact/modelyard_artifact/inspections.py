@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from modelyard_artifact.artifacts import Catalog
     from modelyard_artifact.inspection_models import Findings, Inspection, Job
     from modelyard_artifact.inspector import Inspector
+    from modelyard_artifact.lookup import Catalog
     from modelyard_artifact.models import FileEntry
     from modelyard_kit.auth import Call
     from modelyard_kit.clock import Clock

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from modelyard_artifact.errors import BlobLost
@@ -22,7 +23,7 @@ from modelyard_artifact.inspection_store import findings_of
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from modelyard_artifact.blobs import BlobStore
     from modelyard_artifact.inspection_models import Findings
@@ -109,17 +110,37 @@ class Inspector:
         return result
 
     async def _feed(self, stdin: asyncio.StreamWriter, files: Sequence[FileEntry]) -> None:
+        for whole, some in groupby(self._frames(files), key=lambda one: one[1].whole):
+            if whole:
+                await self._feed_whole(stdin, list(some))
+                continue
+            for file, frame in some:
+                stdin.write(frame.header())
+                async for data in self._blobs.read(file.blob, 0, frame.sent):
+                    stdin.write(data)
+                    await stdin.drain()
+        await stdin.drain()
+
+    async def _feed_whole(
+        self, stdin: asyncio.StreamWriter, files: Sequence[tuple[FileEntry, Frame]]
+    ) -> None:
+        begun = -1
+        async for pieces in self._blobs.read_each([file.blob for file, _ in files]):
+            for place, data in pieces:
+                if place != begun:
+                    stdin.write(files[place][1].header())
+                    begun = place
+                stdin.write(data)
+            await stdin.drain()
+
+    def _frames(self, files: Sequence[FileEntry]) -> Iterator[tuple[FileEntry, Frame]]:
+        """Each file and how much of it is looked at."""
         left = self._bounds.total_bytes
         for file in files:
             whole = file.size <= min(self._bounds.file_bytes, left)
             sent = file.size if whole else min(file.size, self._bounds.head_bytes)
             left = max(0, left - sent)
-            stdin.write(Frame(file.path, file.size, sent).header())
-            if sent:
-                async for data in self._blobs.read(file.blob, 0, sent):
-                    stdin.write(data)
-                    await stdin.drain()
-        await stdin.drain()
+            yield file, Frame(file.path, file.size, sent)
 
     def _why(self, code: int, complaint: bytes) -> str:
         if code == -signal.SIGXCPU:

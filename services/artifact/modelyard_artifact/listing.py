@@ -15,7 +15,7 @@ from modelyard_kit.filters import read_listing
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from modelyard_artifact.artifacts import Catalog
+    from modelyard_artifact.lookup import Catalog
     from modelyard_kit.db import Database
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _HEADER = b"modelyard-manifest-v1\n"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # all characters of the category Cc
 
 
 def build(files: Iterable[FileEntry]) -> Manifest:
@@ -41,7 +43,7 @@ def path_problem(path: str) -> str | None:
         return f"has {size} bytes in UTF-8; the limit path_bytes is {maximum}"
     if "\\" in path:
         return "has a backslash: separate folders with '/'"
-    if any(unicodedata.category(character) == "Cc" for character in path):
+    if _CONTROL.search(path):
         return "has a control character"
     if not unicodedata.is_normalized("NFC", path):
         return "is not in Unicode form NFC: normalise it before sending"

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 from modelyard.api.artifact.v1 import artifact_pb2, artifact_service_pb2
 from modelyard.references import InvalidReference, parse_name, parse_version_reference
 from modelyard_artifact import manifest
-from modelyard_artifact.artifacts import BeginUpload, ListFiles, ReadFile, ReadFiles
 from modelyard_artifact.models import CHUNK_BYTES, FileEntry, UploadState
+from modelyard_artifact.reading import ListFiles, ReadFile, ReadFiles
 from modelyard_artifact.transfers import BlobHeader, WholeBlobs
+from modelyard_artifact.uploads import BeginUpload
 from modelyard_kit.errors import InvalidField, NotFound, Violation
 from modelyard_kit.filters import Asked
 from modelyard_kit.limits import check

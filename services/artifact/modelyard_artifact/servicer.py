@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from modelyard_artifact.archives import Archives
-    from modelyard_artifact.artifacts import Artifacts
     from modelyard_artifact.collection import Collector
     from modelyard_artifact.direct import Direct
     from modelyard_artifact.inspections import Inspections
     from modelyard_artifact.listing import Listings
+    from modelyard_artifact.reading import Reading
     from modelyard_artifact.references import References
     from modelyard_artifact.signatures import Signatures
     from modelyard_artifact.transfers import BlobHeader, Transfers, WholeBlobs
+    from modelyard_artifact.uploads import Uploads
     from modelyard_artifact.verification import Verification
 
 
@@ -31,9 +32,10 @@ class ArtifactServicer(ArtifactServiceServicer):
 
     def __init__(
         self,
-        artifacts: Artifacts,
+        uploads: Uploads,
         transfers: Transfers,
         *,
+        reading: Reading,
         archives: Archives,
         direct: Direct,
         references: References,
@@ -43,8 +45,9 @@ class ArtifactServicer(ArtifactServiceServicer):
         signatures: Signatures,
         inspections: Inspections,
     ) -> None:
-        self._artifacts = artifacts
+        self._uploads = uploads
         self._transfers = transfers
+        self._reading = reading
         self._archives = archives
         self._direct = direct
         self._references = references
@@ -57,7 +60,7 @@ class ArtifactServicer(ArtifactServiceServicer):
     async def BeginUpload(self, request: pb.BeginUploadRequest, context: Any) -> pb.BeginUploadResponse:
         # In a thread: checking 100,000 paths takes most of a second, and other calls go on meanwhile.
         command = await asyncio.to_thread(messages.parse_begin_upload, request)
-        status = await self._artifacts.begin(current_call(), command)
+        status = await self._uploads.begin(current_call(), command)
         return pb.BeginUploadResponse(upload=messages.upload_to_proto(status))
 
     async def UploadBlobs(
@@ -68,17 +71,17 @@ class ArtifactServicer(ArtifactServiceServicer):
 
     async def GetUpload(self, request: pb.GetUploadRequest, context: Any) -> pb.GetUploadResponse:
         upload_id = messages.parse_upload_id(request.upload_id)
-        status = await self._artifacts.get(current_call(), upload_id)
+        status = await self._uploads.get(current_call(), upload_id)
         return pb.GetUploadResponse(upload=messages.upload_to_proto(status))
 
     async def CommitUpload(self, request: pb.CommitUploadRequest, context: Any) -> pb.CommitUploadResponse:
         upload_id = messages.parse_upload_id(request.upload_id)
         bundles = signature_messages.parse_bundles(request)
-        artifact = await self._artifacts.commit(current_call(), upload_id, bundles)
+        artifact = await self._uploads.commit(current_call(), upload_id, bundles)
         return pb.CommitUploadResponse(artifact=messages.artifact_to_proto(artifact))
 
     async def CancelUpload(self, request: pb.CancelUploadRequest, context: Any) -> pb.CancelUploadResponse:
-        await self._artifacts.cancel(current_call(), messages.parse_upload_id(request.upload_id))
+        await self._uploads.cancel(current_call(), messages.parse_upload_id(request.upload_id))
         return pb.CancelUploadResponse()
 
     async def SignUploadUrls(
@@ -99,18 +102,18 @@ class ArtifactServicer(ArtifactServiceServicer):
 
     async def GetArtifact(self, request: pb.GetArtifactRequest, context: Any) -> pb.GetArtifactResponse:
         digest, model = messages.parse_get_artifact(request)
-        artifact = await self._artifacts.artifact(current_call(), digest, model)
+        artifact = await self._reading.artifact(current_call(), digest, model)
         return pb.GetArtifactResponse(artifact=messages.artifact_to_proto(artifact))
 
     async def ListFiles(self, request: pb.ListFilesRequest, context: Any) -> pb.ListFilesResponse:
-        page = await self._artifacts.list_files(messages.parse_list_files(request))
+        page = await self._reading.list_files(messages.parse_list_files(request))
         return messages.page_to_proto(page)
 
     # The messages of UploadBlobs, ReadFile and ReadArchive are made of bytes by the module `framing`.
     async def ReadFile(  # type: ignore[override]
         self, request: pb.ReadFileRequest, context: Any
     ) -> AsyncIterator[bytes]:
-        async for chunk in self._artifacts.read_file(messages.parse_read_file(request)):
+        async for chunk in self._reading.read_file(messages.parse_read_file(request)):
             yield chunk
 
     async def ReadArchive(  # type: ignore[override]
@@ -122,7 +125,7 @@ class ArtifactServicer(ArtifactServiceServicer):
     async def ReadFiles(
         self, request: pb.ReadFilesRequest, context: Any
     ) -> AsyncIterator[pb.ReadFilesResponse]:
-        async for pieces in self._artifacts.read_files(messages.parse_read_files(request)):
+        async for pieces in self._reading.read_files(messages.parse_read_files(request)):
             yield pb.ReadFilesResponse(
                 pieces=[pb.FilePiece(index=index, data=data) for index, data in pieces]
             )
@@ -158,7 +161,7 @@ class ArtifactServicer(ArtifactServiceServicer):
         return pb.CheckSignaturesResponse(signatures=map(signature_messages.signature_to_proto, found))
 
     async def GetSbom(self, request: pb.GetSbomRequest, context: Any) -> pb.GetSbomResponse:
-        document = await self._artifacts.sbom(messages.parse_version(request.model_version))
+        document = await self._reading.sbom(messages.parse_version(request.model_version))
         return pb.GetSbomResponse(cyclonedx_json=document)
 
     async def AcquireReference(

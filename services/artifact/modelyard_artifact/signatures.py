@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from modelyard_artifact.artifacts import Catalog
     from modelyard_artifact.blobs import BlobStore
+    from modelyard_artifact.lookup import Catalog
     from modelyard_artifact.models import Blob, Upload
     from modelyard_kit.auth import Call
     from modelyard_kit.clock import Clock

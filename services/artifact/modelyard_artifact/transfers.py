@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelyard_artifact import store
-from modelyard_artifact.artifacts import check_open, own_upload
 from modelyard_artifact.errors import DigestMismatch, OffsetMismatch
+from modelyard_artifact.uploads import check_open, own_upload
 from modelyard_kit.errors import InvalidField, NotFound
 from modelyard_kit.faults import failpoint
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from modelyard_catalog import names
@@ -24,6 +24,7 @@ from modelyard_kit.access import (
     Requires,
     ResourceType,
 )
+from modelyard_kit.batching import Batches
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound
 
@@ -37,6 +38,8 @@ class Resolvers:
         self._db = db
         self._store = store
         self._lifecycle = LifecycleStore()
+        self._containers = {kind: Batches(partial(self._find, kind)) for kind in CONTAINERS}
+        self._versions = Batches(self._find_versions)
 
     async def path(self, path: Path) -> Chain:
         """Return the chain of a catalog, schema or model; of no parts, the system.
@@ -53,7 +56,7 @@ class Resolvers:
             Missing: it does not exist; or, told instead, one of its containers does not.
         """
         kind = container_kind(path)
-        found = await self._db.query(lambda connection: self._store.find(connection, kind, path))
+        found = await self._containers[kind].do(path)
         if found is None:
             raise Missing(NotFound(kind.kind, ".".join(path)), await self.path(path[:-1]))
         return found
@@ -72,7 +75,7 @@ class Resolvers:
         Raises:
             Missing: it, its model, or one of the containers does not exist.
         """
-        found = await self._db.query(lambda connection: self._store.version(connection, ref))
+        found = await self._versions.do(ref)
         if found is None:
             model = await self.path(ref.model)
             raise Missing(NotFound(ResourceType.MODEL_VERSION, str(ref)), model)
@@ -100,6 +103,12 @@ class Resolvers:
             raise Missing(NotFound(kind, resource_id), (SYSTEM,))
         return found
 
+    async def _find(self, kind: type[Resource], paths: Sequence[Path]) -> Sequence[Resource | None]:
+        return await self._db.query(lambda connection: self._store.find_each(connection, kind, paths))
+
+    async def _find_versions(self, refs: Sequence[VersionRef]) -> Sequence[ModelVersion | None]:
+        return await self._db.query(lambda connection: self._store.versions(connection, refs))
+
 
 def access_table(resolvers: Resolvers) -> AccessTable:
     """Return the rule of every RPC, as the comments of the contract promise it."""
@@ -123,7 +132,7 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         return resolve
 
     def listed(field: str, parts: int) -> Resolver:
-        return functools.partial(_listed, resolvers, field, parts)
+        return partial(_listed, resolvers, field, parts)
 
     async def version(request: Any) -> Found:
         """Resolve a version; rights on it are decided on its model."""

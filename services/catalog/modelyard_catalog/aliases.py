@@ -60,7 +60,7 @@ class Aliases:
         """
         gated = await self._pass_gates(call, command)
         return await self._db.in_tx(
-            lambda connection: self._move(connection, call, command, gated), turn=model_turn(command.model)
+            lambda connection: self._move(connection, call, command, gated), turns=[model_turn(command.model)]
         )
 
     async def rollback(self, call: Call, command: Rollback) -> Model:
@@ -93,7 +93,7 @@ class Aliases:
                 raise Contention(1)
             return await self._move(connection, call, back, gated)
 
-        return await self._db.in_tx(work, turn=model_turn(command.model))
+        return await self._db.in_tx(work, turns=[model_turn(command.model)])
 
     async def history(self, call: Call, command: AliasHistory) -> tuple[list[RecordedMove], str]:
         """Return a page of moves, newest first, and the token of the next one.
@@ -190,7 +190,7 @@ class Aliases:
         call.confirm(model.chain)
         last = await alias_log.last(connection, model.id, command.alias)
         if last is None:
-            raise NotFound(ResourceType.MODEL_VERSION, _alias_name(command))
+            raise NotFound("alias", _alias_name(command))
         return last
 
     async def _model(self, connection: AsyncConnection, path: Path) -> Model:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.commands import CopyVersion, VersionRef
-from modelyard_catalog.labels import add_version
+from modelyard_catalog.labels import add_versions
 from modelyard_catalog.models import ApprovalState, Model, ModelVersion, VersionState
 from modelyard_catalog.origins import record_copy
 from modelyard_catalog.recording import COUNTING, create_once, model_turn, record
@@ -65,7 +65,7 @@ class Copies:
                 connection, call, "copy_model_version", command.once, create, made_before, made=made
             )
 
-        return await self._db.in_tx(work, isolation=COUNTING, turn=model_turn(command.model))
+        return await self._db.in_tx(work, isolation=COUNTING, turns=[model_turn(command.model)])
 
     async def _keep_artifact(self, command: CopyVersion, made: str) -> CopyVersion:
         """Keep the artifact of the source for the copy, and return the command for exactly that source."""
@@ -89,10 +89,11 @@ class Copies:
         self, connection: AsyncConnection, call: Call, command: CopyVersion, made: str
     ) -> ModelVersion:
         now = self._clock()
-        counted = await self._store.count_version(connection, command.model, now)
-        if counted is None:
+        [locked] = await self._store.lock_models(connection, [command.model])
+        if locked is None:
             raise NotFound(ResourceType.MODEL, ".".join(command.model))
-        number, parents = counted
+        latest, parents = locked
+        number = latest + 1
         source = await self._store.version(connection, command.source)
         if source is None:
             raise NotFound(ResourceType.MODEL_VERSION, str(command.source))
@@ -119,7 +120,7 @@ class Copies:
             copied_from_id=source.id,
             approval_state=ApprovalState.NONE,
         )
-        await add_version(connection, self._store, version)
+        await add_versions(connection, self._store, [version])
         datasets = () if source.provenance is None else source.provenance.datasets
         await record_copy(connection, call, source.link, version.link, datasets, now)
         data = {

@@ -157,7 +157,7 @@ class Deletions:
 
         target = command.target
         return await self._db.in_tx(
-            work, turn=model_turn(target.model if isinstance(target, VersionRef) else target)
+            work, turns=[model_turn(target.model if isinstance(target, VersionRef) else target)]
         )
 
     async def _give_up(self, claim_id: str) -> None:

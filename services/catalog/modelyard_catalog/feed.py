@@ -105,6 +105,7 @@ class Feed:
         self._last = 0
         self._watches: Counter[str] = Counter()
         self._wake = asyncio.Event()
+        self._watched = asyncio.Event()  # set while there are watches
         self._moved = asyncio.Condition()
         self._readers = asyncio.Semaphore(READERS)
 
@@ -153,12 +154,15 @@ class Feed:
         if self._watches.total() >= LIMITS["watches_per_process"].maximum:
             raise TooManyWatches(LIMITS["watches_per_process"])
         self._watches[principal_id] += 1
+        self._watched.set()
         try:
             yield
         finally:
             self._watches[principal_id] -= 1
             if not self._watches[principal_id]:
                 del self._watches[principal_id]
+            if not self._watches:
+                self._watched.clear()
 
     async def advance(self) -> int:
         """Number what was committed before this call, tell watchers, and return the last number."""
@@ -236,11 +240,11 @@ class Feed:
             except (Contention, SQLAlchemyError, OSError) as error:
                 _log.warning("feed_numbering_failed", error=str(error))
                 await asyncio.sleep(POLL_SECONDS)
-            try:
+            # While nobody watches nobody needs the numbers at once: whoever begins to has them given first.
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._wake.wait()
-            except TimeoutError:
-                continue
+                    await self._watched.wait()
 
     async def _prune(self) -> None:
         while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.models import Model, ModelVersion
@@ -31,14 +33,19 @@ async def require_free_label(
         raise AlreadyExists(ResourceType.MODEL_VERSION, f"{model.name}@{label}")
 
 
-async def add_version(connection: AsyncConnection, store: CatalogStore, version: ModelVersion) -> None:
-    """Insert a version whose model this transaction has counted it on.
+async def add_versions(
+    connection: AsyncConnection, store: CatalogStore, versions: Sequence[ModelVersion]
+) -> None:
+    """Insert versions of models that this transaction has locked.
 
     Raises:
         AlreadyExists: another version of the model has the label.
         InvalidField: an alias of the model is called so.
     """
-    await require_free_label(connection, store, version.model, version.label)
-    if not await store.insert_version(connection, version):
-        # Given meanwhile to a version that exists: that does not wait for the row of the model.
-        raise AlreadyExists(version.kind, f"{version.model.name}@{version.label}")
+    for version in versions:
+        await require_free_label(connection, store, version.model, version.label)
+    if not await store.insert_versions(connection, versions):
+        # Given meanwhile to a version that exists, which does not wait for the row of the model; or to another of these. Whose label
+        # it was does not matter if they are several: then they are added one by one.
+        labelled = next(version for version in versions if version.label)
+        raise AlreadyExists(labelled.kind, f"{labelled.model.name}@{labelled.label}")

@@ -1,14 +1,27 @@
-"""Queries of one resource by id, name or reference.
+"""Queries of resources by id, name or reference, any number at once.
 
-Calls make them again and again, and to build one takes longer than PostgreSQL takes to answer it. So they are built once.
+Calls make them again and again, and to build one takes longer than PostgreSQL takes to answer it. So they are built once. What is
+asked comes as arrays, one for each part of a name; every row of an answer says by its `place` (from 1) what it answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    TableValuedAlias,
+    Text,
+    bindparam,
+    case,
+    column,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from modelyard_catalog.commands import VersionRef
 from modelyard_catalog.models import (
@@ -20,65 +33,97 @@ from modelyard_catalog.models import (
     Resource,
     VersionState,
 )
-from modelyard_catalog.rows import levels, select_live
-from modelyard_catalog.tables import aliases, model_versions, models
+from modelyard_catalog.rows import levels, model_columns, select_live
+from modelyard_catalog.tables import aliases, catalogs, model_versions, models, schemas
+
+Arrays = Mapping[str, Sequence[Any]]
 
 
-def names(path: Path) -> dict[str, str]:
-    """Return the parameters of a query of, or in, the catalog, schema or model with this name."""
-    return {f"name_{up}": part for up, part in enumerate(reversed(path))}
+def names(paths: Iterable[Path]) -> Arrays:
+    """Return the parameters of `BY_NAME` and `LOCKED`: one array for each part of the names, innermost first."""
+    return {f"name_{up}": parts for up, parts in enumerate(reversed(list(zip(*paths, strict=True))))}
 
 
-def version(ref: VersionRef) -> tuple[Select[Any], dict[str, Any]]:
-    """Return the query of the version that a reference names, and its parameters."""
-    named = names(ref.model)
-    if ref.number is not None:
-        return _BY_NUMBER, named | {"number": ref.number}
-    alias = ref.alias if ref.alias is not None else ComputedAlias.DEFAULT
-    if alias in _COMPUTED:
-        return _COMPUTED[alias], named
-    return _BY_ALIAS_OR_LABEL, named | {"alias": alias}
+def versions(refs: Sequence[VersionRef]) -> Arrays:
+    """Return the parameters of `VERSIONS`."""
+    return {
+        **names(ref.model for ref in refs),
+        "number": [ref.number for ref in refs],
+        "alias": [ComputedAlias.DEFAULT if ref.alias is None else ref.alias for ref in refs],
+    }
 
 
-def called(kind: type[Resource]) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions that give a kind and its containers the names of `names`."""
-    return (table.c.name == bindparam(f"name_{up}") for up, table in enumerate(levels(kind)))
+def _asked(parts: int, **others: Any) -> TableValuedAlias:
+    """Return what is asked as a table: a row for each thing, with the parts of a name and other columns."""
+    types = {f"name_{up}": Text() for up in range(parts)} | others
+    arrays = (bindparam(name, type_=ARRAY(type_)) for name, type_ in types.items())
+    columns = (column(name, type_) for name, type_ in types.items())
+    table = func.unnest(*arrays).table_valued(*columns, with_ordinality="place", name="asked")
+    return table.render_derived()
 
 
-def _number_of_alias_or_label() -> ColumnElement[int]:
-    """Return the number that an alias or a label of the model of the query means; no name is both."""
-    name: ColumnElement[str] = bindparam("alias")
-    aliased = select(aliases.c.number).where(aliases.c.model_id == models.c.id, aliases.c.alias == name)
-    labelled = model_versions.alias("labelled")
-    named = select(labelled.c.number).where(
-        labelled.c.model_id == models.c.id,
-        labelled.c.label == name,
-        labelled.c.label != "",
-        labelled.c.delete_time.is_(None),
+def _called(kind: type[Resource], asked: TableValuedAlias) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions that give a kind and its containers the names that were asked for."""
+    return (table.c.name == asked.c[f"name_{up}"] for up, table in enumerate(levels(kind)))
+
+
+def _by_name(kind: type[Resource]) -> Select[Any]:
+    asked = _asked(len(levels(kind)))
+    return select_live(kind).add_columns(asked.c.place).where(*_called(kind, asked))
+
+
+def _locked_models() -> Select[Any]:
+    asked = _asked(len(levels(Model)))
+    live = (table.c.delete_time.is_(None) for table in levels(Model))
+    found = select(models.c.latest_version, *model_columns(), asked.c.place)
+    found = found.join_from(models, schemas).join(catalogs).where(*_called(Model, asked), *live)
+    # In the order of their ids, so that of two who lock several neither waits for what the other has.
+    return found.order_by(models.c.id).with_for_update(of=models)
+
+
+def _number(asked: TableValuedAlias) -> ColumnElement[int]:
+    """Return the number that a reference to the model of the query means; no name is both an alias and a label."""
+    of_model = model_versions.alias("of_model")
+    live = select(of_model.c.number).where(
+        of_model.c.model_id == models.c.id, of_model.c.delete_time.is_(None)
     )
-    return func.coalesce(
-        aliased.correlate(models).scalar_subquery(), named.correlate(models).scalar_subquery()
+    ready = live.where(of_model.c.state == VersionState.READY).limit(1)
+    labelled = live.where(of_model.c.label == asked.c.alias, of_model.c.label != "")
+    aliased = select(aliases.c.number).where(
+        aliases.c.model_id == models.c.id, aliases.c.alias == asked.c.alias
+    )
+
+    def one(query: Select[Any]) -> ColumnElement[int]:
+        return query.correlate(models, asked).scalar_subquery()
+
+    return case(
+        (asked.c.number.is_not(None), asked.c.number),
+        (asked.c.alias == ComputedAlias.FIRST, one(ready.order_by(of_model.c.number))),
+        (
+            asked.c.alias.in_((ComputedAlias.LAST, ComputedAlias.DEFAULT)),
+            one(ready.order_by(of_model.c.number.desc())),
+        ),
+        else_=func.coalesce(one(aliased), one(labelled)),
     )
 
 
-BY_NAME: Mapping[type[Resource], Select[Any]] = {
-    kind: select_live(kind).where(*called(kind)) for kind in CONTAINERS
-}
-"""With `names`: a catalog, schema or model."""
+def _versions() -> Select[Any]:
+    asked = _asked(len(levels(Model)), number=BigInteger(), alias=Text())
+    query = select_live(ModelVersion).add_columns(asked.c.place)
+    return query.where(*_called(Model, asked), model_versions.c.number == _number(asked))
+
+
+BY_NAME: Mapping[type[Resource], Select[Any]] = {kind: _by_name(kind) for kind in CONTAINERS}
+"""With `names`: catalogs, schemas or models."""
+
+VERSIONS = _versions()
+"""With `versions`: the versions that references mean at this moment."""
+
+LOCKED = _locked_models()
+"""With `names`: what a new version needs of its model, whose row stays locked to the end of the transaction."""
 
 BY_ID: Mapping[type[Resource], Select[Any]] = {
     kind: select_live(kind).where(levels(kind)[0].c.id == bindparam("id"))
     for kind in (*CONTAINERS, ModelVersion)
 }
 """With `id`: anything."""
-
-_number = model_versions.c.number
-_of_model = select_live(ModelVersion).where(*called(Model))
-_ready = _of_model.where(model_versions.c.state == VersionState.READY).limit(1)
-_BY_NUMBER = _of_model.where(_number == bindparam("number"))
-_BY_ALIAS_OR_LABEL = _of_model.where(_number == _number_of_alias_or_label())
-_COMPUTED: Mapping[str, Select[Any]] = {
-    ComputedAlias.FIRST: _ready.order_by(_number),
-    ComputedAlias.LAST: _ready.order_by(_number.desc()),
-    ComputedAlias.DEFAULT: _ready.order_by(_number.desc()),
-}

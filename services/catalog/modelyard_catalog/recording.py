@@ -26,7 +26,7 @@ R = TypeVar("R")
 COUNTING: Isolation = "READ COMMITTED"
 """The isolation of transactions that add versions.
 
-They begin with the row of the model (`CatalogStore.count_version`) and hold it to their end. So they come one after the other without
+They begin with the rows of the models (`CatalogStore.lock_models`) and hold them to their end. So they come one after the other without
 undoing each other, each sees what those before it did, and what they rely on holds until they commit: who deletes, renames or
 moves the model, or gives it an alias, writes the same row, and either waits, or began before and runs again. Labels have a unique index
 besides.
@@ -60,15 +60,13 @@ async def create_once(
         RequestIdReused: the request id came before with other content.
     """
     made = made or new_id()
-    before = await idempotency.claim(
-        connection,
-        principal_id=call.principal.id,
-        method=method,
-        request_id=once.request_id,
-        fingerprint=once.fingerprint,
-        resource_id=made,
-    )
+    before = await idempotency.claim(connection, claim_of(call, method, once, made))
     return await create(made) if before is None else await again(before)
+
+
+def claim_of(call: Call, method: str, once: Once, made: str) -> idempotency.Claim:
+    """Return the claim that a request makes what gets this id."""
+    return idempotency.Claim(call.principal.id, method, once.request_id, once.fingerprint, made)
 
 
 def model_turn(model: Path) -> str:
@@ -99,7 +97,17 @@ async def record(
         chain: the resource and its containers, if the caller knows them; otherwise they are looked up in the tables.
         also: ids of further containers whose watchers want to know, as those that a model was moved out of.
     """
-    event = outbox.Event(
+    event = event_of(call, event_type, resource, time=time, data=data)
+    # An event of something else, such as a data set, belongs to no container: see `events`.
+    scope = events.scope_of(resource) if chain is None else events.scope_of_chain(chain)
+    await outbox.append(connection, event, scope=_joined(also, scope))
+
+
+def event_of(
+    call: Call, event_type: str, resource: Link, *, time: datetime, data: Mapping[str, Any]
+) -> outbox.Event:
+    """Return the event of a change that a call makes; see `record`."""
+    return outbox.Event(
         type=event_type,
         resource=resource,
         actor=call.principal,
@@ -107,9 +115,6 @@ async def record(
         data=data,
         time=time,
     )
-    # An event of something else, such as a data set, belongs to no container: see `events`.
-    scope = events.scope_of(resource) if chain is None else events.scope_of_chain(chain)
-    await outbox.append(connection, event, scope=_joined(also, scope))
 
 
 def _joined(also: Sequence[str], scope: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
@@ -30,6 +30,9 @@ from modelyard_kit.limits import LIMITS
 
 R = TypeVar("R")
 
+Names = Callable[[str], str]
+"""What principals are called now, by their ids; nothing for those that are gone."""
+
 _STATES = {
     VersionState.PENDING: model_pb2.ModelVersion.STATE_PENDING,
     VersionState.READY: model_pb2.ModelVersion.STATE_READY,
@@ -44,24 +47,19 @@ _LAYOUTS = {
 }
 
 
-def catalog(value: Catalog) -> namespace_pb2.Catalog:
+def catalog(value: Catalog, names: Names) -> namespace_pb2.Catalog:
     """Return the message of a catalog."""
-    return namespace_pb2.Catalog(owner_id=value.owner_id, **_common(value))
+    return namespace_pb2.Catalog(**_owned(value, names))
 
 
-def schema(value: Schema) -> namespace_pb2.Schema:
+def schema(value: Schema, names: Names) -> namespace_pb2.Schema:
     """Return the message of a schema."""
-    return namespace_pb2.Schema(owner_id=value.owner_id, **_common(value))
+    return namespace_pb2.Schema(**_owned(value, names))
 
 
-def model(value: Model) -> model_pb2.Model:
+def model(value: Model, names: Names) -> model_pb2.Model:
     """Return the message of a model."""
-    return model_pb2.Model(
-        owner_id=value.owner_id,
-        aliases=value.aliases,
-        latest_version=value.latest_version,
-        **_common(value),
-    )
+    return model_pb2.Model(aliases=value.aliases, latest_version=value.latest_version, **_owned(value, names))
 
 
 def version(value: ModelVersion) -> model_pb2.ModelVersion:
@@ -113,6 +111,10 @@ def move(value: RecordedMove) -> catalog_service_pb2.AliasMove:
         moved_by=value.actor_name,
         move_time=protos.timestamp(value.time),
     )
+
+
+def _owned(value: Resource, names: Names) -> dict[str, Any]:
+    return {**_common(value), "owner_id": value.owner_id, "owner": names(value.owner_id)}
 
 
 def _common(value: Resource) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class CatalogServicer(CatalogServiceServicer):
         self._versions = versions
         self._aliases = aliases
         self._grants = grants
+        self._names = grants.name_of
         self._feed = feed
         self._updates = updates
         self._deletions = deletions
@@ -66,12 +67,12 @@ class CatalogServicer(CatalogServiceServicer):
     ) -> service.CreateCatalogResponse:
         command = messages.parse_create_catalog(request)
         made = await self._namespaces.create(current_call(), Catalog, command)
-        return service.CreateCatalogResponse(catalog=render.catalog(made))
+        return service.CreateCatalogResponse(catalog=render.catalog(made, self._names))
 
     async def GetCatalog(
         self, request: service.GetCatalogRequest, context: Any
     ) -> service.GetCatalogResponse:
-        return service.GetCatalogResponse(catalog=render.catalog(_found(Catalog)))
+        return service.GetCatalogResponse(catalog=render.catalog(_found(Catalog), self._names))
 
     async def ListCatalogs(
         self, request: service.ListCatalogsRequest, context: Any
@@ -79,17 +80,19 @@ class CatalogServicer(CatalogServiceServicer):
         asked = messages.parse_browse(request)
         scope = self._scope(Privilege.USE_CATALOG)
         shown, token = await self._namespaces.page(Catalog, (), scope, asked)
-        return service.ListCatalogsResponse(catalogs=map(render.catalog, shown), next_page_token=token)
+        return service.ListCatalogsResponse(
+            catalogs=[render.catalog(one, self._names) for one in shown], next_page_token=token
+        )
 
     async def CreateSchema(
         self, request: service.CreateSchemaRequest, context: Any
     ) -> service.CreateSchemaResponse:
         command = messages.parse_create_schema(request)
         made = await self._namespaces.create(current_call(), Schema, command)
-        return service.CreateSchemaResponse(schema=render.schema(made))
+        return service.CreateSchemaResponse(schema=render.schema(made, self._names))
 
     async def GetSchema(self, request: service.GetSchemaRequest, context: Any) -> service.GetSchemaResponse:
-        return service.GetSchemaResponse(schema=render.schema(_found(Schema)))
+        return service.GetSchemaResponse(schema=render.schema(_found(Schema), self._names))
 
     async def ListSchemas(
         self, request: service.ListSchemasRequest, context: Any
@@ -98,17 +101,19 @@ class CatalogServicer(CatalogServiceServicer):
         asked = messages.parse_browse(request)
         scope = self._scope(Privilege.USE_SCHEMA)
         shown, token = await self._namespaces.page(Schema, parent, scope, asked, known=_found(Catalog).link)
-        return service.ListSchemasResponse(schemas=map(render.schema, shown), next_page_token=token)
+        return service.ListSchemasResponse(
+            schemas=[render.schema(one, self._names) for one in shown], next_page_token=token
+        )
 
     async def CreateModel(
         self, request: service.CreateModelRequest, context: Any
     ) -> service.CreateModelResponse:
         command = messages.parse_create_model(request)
         made = await self._namespaces.create(current_call(), Model, command)
-        return service.CreateModelResponse(model=render.model(made))
+        return service.CreateModelResponse(model=render.model(made, self._names))
 
     async def GetModel(self, request: service.GetModelRequest, context: Any) -> service.GetModelResponse:
-        return service.GetModelResponse(model=render.model(_found(Model)))
+        return service.GetModelResponse(model=render.model(_found(Model), self._names))
 
     async def ListModels(
         self, request: service.ListModelsRequest, context: Any
@@ -117,7 +122,9 @@ class CatalogServicer(CatalogServiceServicer):
         asked = messages.parse_browse(request)
         scope = self._scope(Privilege.READ_METADATA)
         shown, token = await self._namespaces.page(Model, parent, scope, asked, known=_found(Schema).link)
-        return service.ListModelsResponse(models=map(render.model, shown), next_page_token=token)
+        return service.ListModelsResponse(
+            models=[render.model(one, self._names) for one in shown], next_page_token=token
+        )
 
     async def CreateModelVersion(
         self, request: service.CreateModelVersionRequest, context: Any
@@ -157,7 +164,7 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.SetAliasesRequest, context: Any
     ) -> service.SetAliasesResponse:
         model = await self._aliases.set(current_call(), messages.parse_set_aliases(request))
-        return service.SetAliasesResponse(model=render.model(model))
+        return service.SetAliasesResponse(model=render.model(model, self._names))
 
     async def SetTags(self, request: service.SetTagsRequest, context: Any) -> service.SetTagsResponse:
         tags = await self._namespaces.set_tags(current_call(), messages.parse_set_tags(request))
@@ -174,21 +181,21 @@ class CatalogServicer(CatalogServiceServicer):
     ) -> service.UpdateCatalogResponse:
         command = lifecycle_messages.parse_update_catalog(request)
         changed = await self._updates.update(current_call(), Catalog, command)
-        return service.UpdateCatalogResponse(catalog=render.catalog(changed))
+        return service.UpdateCatalogResponse(catalog=render.catalog(changed, self._names))
 
     async def UpdateSchema(
         self, request: service.UpdateSchemaRequest, context: Any
     ) -> service.UpdateSchemaResponse:
         command = lifecycle_messages.parse_update_schema(request)
         changed = await self._updates.update(current_call(), Schema, command)
-        return service.UpdateSchemaResponse(schema=render.schema(changed))
+        return service.UpdateSchemaResponse(schema=render.schema(changed, self._names))
 
     async def UpdateModel(
         self, request: service.UpdateModelRequest, context: Any
     ) -> service.UpdateModelResponse:
         command = lifecycle_messages.parse_update_model(request)
         changed = await self._updates.update(current_call(), Model, command)
-        return service.UpdateModelResponse(model=render.model(changed))
+        return service.UpdateModelResponse(model=render.model(changed, self._names))
 
     async def UpdateModelVersion(
         self, request: service.UpdateModelVersionRequest, context: Any
@@ -202,21 +209,21 @@ class CatalogServicer(CatalogServiceServicer):
     ) -> service.DeleteCatalogResponse:
         command = lifecycle_messages.parse_delete(request, 1)
         deleted = await self._deletions.delete(current_call(), Catalog, command)
-        return service.DeleteCatalogResponse(catalog=render.catalog(deleted))
+        return service.DeleteCatalogResponse(catalog=render.catalog(deleted, self._names))
 
     async def DeleteSchema(
         self, request: service.DeleteSchemaRequest, context: Any
     ) -> service.DeleteSchemaResponse:
         command = lifecycle_messages.parse_delete(request, 2)
         deleted = await self._deletions.delete(current_call(), Schema, command)
-        return service.DeleteSchemaResponse(schema=render.schema(deleted))
+        return service.DeleteSchemaResponse(schema=render.schema(deleted, self._names))
 
     async def DeleteModel(
         self, request: service.DeleteModelRequest, context: Any
     ) -> service.DeleteModelResponse:
         command = lifecycle_messages.parse_delete(request, 3)
         deleted = await self._deletions.delete(current_call(), Model, command)
-        return service.DeleteModelResponse(model=render.model(deleted))
+        return service.DeleteModelResponse(model=render.model(deleted, self._names))
 
     async def DeleteModelVersion(
         self, request: service.DeleteModelVersionRequest, context: Any
@@ -261,7 +268,7 @@ class CatalogServicer(CatalogServiceServicer):
         self, request: service.RollbackAliasRequest, context: Any
     ) -> service.RollbackAliasResponse:
         model = await self._aliases.rollback(current_call(), alias_messages.parse_rollback(request))
-        return service.RollbackAliasResponse(model=render.model(model))
+        return service.RollbackAliasResponse(model=render.model(model, self._names))
 
     async def RecordLineage(
         self, request: service.RecordLineageRequest, context: Any

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import (
-    Select,
+    Row,
     Text,
     any_,
     bindparam,
@@ -16,11 +16,11 @@ from sqlalchemy import (
     delete,
     insert,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import lookups
@@ -37,7 +37,6 @@ from modelyard_catalog.models import (
 from modelyard_catalog.rows import (
     levels,
     metadata_to_json,
-    model_columns,
     read_model_chain,
     read_row,
     select_any,
@@ -48,16 +47,15 @@ from modelyard_catalog.search import PARENT_COLUMN
 from modelyard_catalog.tables import (
     alias_history,
     aliases,
-    catalogs,
     metrics,
     model_versions,
     models,
-    schemas,
 )
 from modelyard_kit.access import Chain
 from modelyard_kit.auth import Call
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 
 class CatalogStore:
@@ -67,11 +65,20 @@ class CatalogStore:
 
     async def find(self, connection: AsyncConnection, kind: type[R], path: Path) -> R | None:
         """Return the catalog, schema or model with this name."""
-        return await self._one(connection, kind, lookups.BY_NAME[kind], lookups.names(path))
+        [found] = await self.find_each(connection, kind, [path])
+        return found
+
+    async def find_each(
+        self, connection: AsyncConnection, kind: type[R], paths: Sequence[Path]
+    ) -> list[R | None]:
+        """Return the catalogs, schemas or models with these names."""
+        rows = await connection.execute(lookups.BY_NAME[kind], lookups.names(paths))
+        return _placed(rows, len(paths), lambda row: read_row(kind, row))
 
     async def get(self, connection: AsyncConnection, kind: type[R], id: str) -> R | None:  # noqa: A002 - what it is
         """Return the resource with this id."""
-        return await self._one(connection, kind, lookups.BY_ID[kind], {"id": id})
+        row = (await connection.execute(lookups.BY_ID[kind], {"id": id})).one_or_none()
+        return None if row is None else read_row(kind, row)
 
     async def contained(self, connection: AsyncConnection, kind: type[R], container: Container) -> R | None:
         """Return what a list is of: by its name, if it is not deleted; by its id, whatever became of it."""
@@ -83,8 +90,15 @@ class CatalogStore:
 
     async def version(self, connection: AsyncConnection, ref: VersionRef) -> ModelVersion | None:
         """Return the version that a reference names at this moment."""
-        query, values = lookups.version(ref)
-        return await self._one(connection, ModelVersion, query, values)
+        [found] = await self.versions(connection, [ref])
+        return found
+
+    async def versions(
+        self, connection: AsyncConnection, refs: Sequence[VersionRef]
+    ) -> list[ModelVersion | None]:
+        """Return the versions that references name at this moment."""
+        rows = await connection.execute(lookups.VERSIONS, lookups.versions(refs))
+        return _placed(rows, len(refs), lambda row: read_row(ModelVersion, row))
 
     async def versions_by_number(
         self, connection: AsyncConnection, model_id: str, numbers: Iterable[int]
@@ -151,37 +165,30 @@ class CatalogStore:
         statement = upsert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
         return (await connection.execute(statement)).one_or_none() is not None
 
-    async def count_version(
-        self, connection: AsyncConnection, model: Path, time: datetime
-    ) -> tuple[int, Chain] | None:
-        """Give out the next version number of a model, with its chain; with the transaction's end it is taken for good.
+    async def lock_models(
+        self, connection: AsyncConnection, paths: Sequence[Path]
+    ) -> list[tuple[int, Chain] | None]:
+        """Return the last version numbers of models, with their chains; None for those that do not exist.
 
-        None if there is no such model. Until then no one else counts, deletes or renames it: they wait for its row.
+        Until the transaction ends no one else counts, deletes or renames them: they wait for their rows.
         """
-        row = (await connection.execute(_COUNT, lookups.names(model) | {"time": time})).one_or_none()
-        return None if row is None else (row.latest_version, read_model_chain(row))
+        rows = await connection.execute(lookups.LOCKED, lookups.names(paths))
+        return _placed(rows, len(paths), lambda row: (row.latest_version, read_model_chain(row)))
 
-    async def insert_version(self, connection: AsyncConnection, version: ModelVersion) -> bool:
-        """Insert a version with its metrics; False if another one of its model has the label."""
-        values = _new_row(version.id, version.description, version.tags, version.create_time) | {
-            "model_id": version.model.id,
-            "number": version.number,
-            "state": version.state,
-            "state_message": version.state_message,
-            "artifact_digest": version.artifact_digest,
-            "runtime": version.runtime,
-            "signature": signature_to_json(version.signature),
-            "provenance": None if version.provenance is None else asdict(version.provenance),
-            "metadata": metadata_to_json(version.metadata),
-            "author_id": version.author_id,
-            "author_name": version.author_name,
-            "label": version.label,
-            "copied_from": version.copied_from,
-            "copied_from_id": version.copied_from_id,
-        }
-        if (await connection.execute(_INSERT_VERSION, values)).one_or_none() is None:
-            return False
-        await self._write_metrics(connection, version.model.id, version.id, version.metrics)
+    async def insert_versions(self, connection: AsyncConnection, versions: Sequence[ModelVersion]) -> bool:
+        """Insert versions with their metrics, and count them on their models, which this transaction has locked.
+
+        Returns:
+            False if one has the label of another version of its model; then the transaction is of no use any more.
+        """
+        await connection.execute(_COUNT, _counts(versions))
+        try:
+            await connection.execute(_INSERT_VERSION, [_version_row(version) for version in versions])
+        except IntegrityError as error:
+            if _LIVE_LABEL in str(error.orig):
+                return False
+            raise
+        await self._write_metrics(connection, [(version, version.metrics) for version in versions])
         return True
 
     async def set_state(
@@ -224,7 +231,7 @@ class CatalogStore:
         gone = delete(metrics).where(metrics.c.version_id == version.id, metrics.c.name.in_(remove))
         if remove:
             await connection.execute(gone)
-        await self._write_metrics(connection, version.model.id, version.id, write)
+        await self._write_metrics(connection, [(version, write)])
         await self._change(connection, ModelVersion, version.id, time)
 
     async def set_approvals(self, connection: AsyncConnection, changes: Sequence[ApprovalChange]) -> None:
@@ -278,28 +285,22 @@ class CatalogStore:
 
     # Parts of the above.
 
-    async def _one(
-        self, connection: AsyncConnection, kind: type[R], query: Select[Any], values: Mapping[str, Any]
-    ) -> R | None:
-        row = (await connection.execute(query, values)).one_or_none()
-        return None if row is None else read_row(kind, row)
-
     async def _write_metrics(
-        self, connection: AsyncConnection, model_id: str, version_id: str, values: Mapping[str, Json]
+        self, connection: AsyncConnection, written: Iterable[tuple[ModelVersion, Mapping[str, Json]]]
     ) -> None:
-        if not values:
-            return
         rows = [
             {
-                "version_id": version_id,
-                "model_id": model_id,
+                "version_id": version.id,
+                "model_id": version.model.id,
                 "name": name,
                 "value": value,
                 "number": _number(value),
             }
+            for version, values in written
             for name, value in values.items()
         ]
-        await connection.execute(_WRITE_METRIC, rows)
+        if rows:
+            await connection.execute(_WRITE_METRIC, rows)
 
     async def _point(self, connection: AsyncConnection, model_id: str, move: AliasMove) -> None:
         if not move.after:
@@ -337,30 +338,57 @@ def _new_row(id: str, description: str, tags: Mapping[str, str], time: datetime)
     }
 
 
+def _version_row(version: ModelVersion) -> dict[str, Any]:
+    return _new_row(version.id, version.description, version.tags, version.create_time) | {
+        "model_id": version.model.id,
+        "number": version.number,
+        "state": version.state,
+        "state_message": version.state_message,
+        "artifact_digest": version.artifact_digest,
+        "runtime": version.runtime,
+        "signature": signature_to_json(version.signature),
+        "provenance": None if version.provenance is None else asdict(version.provenance),
+        "metadata": metadata_to_json(version.metadata),
+        "author_id": version.author_id,
+        "author_name": version.author_name,
+        "label": version.label,
+        "copied_from": version.copied_from,
+        "copied_from_id": version.copied_from_id,
+    }
+
+
+def _counts(versions: Iterable[ModelVersion]) -> list[dict[str, Any]]:
+    """Return what becomes of the rows of the models of new versions."""
+    counts: dict[str, dict[str, Any]] = {}
+    for version in versions:
+        count = counts.setdefault(version.model.id, {"of": version.model.id, "more": 0, "last": 0})
+        count["more"] += 1
+        count["last"] = max(count["last"], version.number)
+        count["time"] = version.create_time
+    return list(counts.values())
+
+
+def _placed(rows: Iterable[Row[Any]], count: int, read: Callable[[Row[Any]], T]) -> list[T | None]:
+    """Return what was found, by its place among what was asked."""
+    found: list[T | None] = [None] * count
+    for row in rows:
+        found[row.place - 1] = read(row)
+    return found
+
+
 # Built once, as `lookups` are.
 
 _COUNT = (
     update(models)
-    .where(
-        *lookups.called(Model),
-        models.c.schema_id == schemas.c.id,
-        schemas.c.catalog_id == catalogs.c.id,
-        *(table.c.delete_time.is_(None) for table in levels(Model)),
-    )
+    .where(models.c.id == bindparam("of"))
     .values(
-        latest_version=models.c.latest_version + 1,
-        revision=models.c.revision + 1,
+        latest_version=bindparam("last"),
+        revision=models.c.revision + bindparam("more"),
         update_time=bindparam("time"),
     )
-    .returning(models.c.latest_version, *model_columns())
 )
-_INSERT_VERSION = (
-    upsert(model_versions)
-    .on_conflict_do_nothing(
-        index_elements=["model_id", "label"], index_where=text("label <> '' AND delete_time IS NULL")
-    )
-    .returning(model_versions.c.id)
-)
+_INSERT_VERSION = insert(model_versions)
+_LIVE_LABEL = "model_versions_live_label"  # the index
 _METRIC = upsert(metrics)
 _WRITE_METRIC = _METRIC.on_conflict_do_update(
     index_elements=["version_id", "name"],

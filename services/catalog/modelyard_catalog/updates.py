@@ -92,7 +92,7 @@ class Updates:
             return after
 
         # The row of a model is also that which its versions are counted on.
-        return await self._db.in_tx(work, turn=model_turn(command.path) if kind is Model else "")
+        return await self._db.in_tx(work, turns=[model_turn(command.path)] if kind is Model else "")
 
     async def update_version(self, call: Call, command: UpdateVersion) -> ModelVersion:
         """Change what is around the content of a version; nothing changes if all is so already.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog import search
+from modelyard_catalog import events, search
 from modelyard_catalog.commands import (
     Browse,
     ById,
@@ -19,7 +20,7 @@ from modelyard_catalog.commands import (
     SetMetrics,
     VersionRef,
 )
-from modelyard_catalog.labels import add_version
+from modelyard_catalog.labels import add_versions
 from modelyard_catalog.models import (
     RESULTS,
     TRANSITIONS,
@@ -31,15 +32,27 @@ from modelyard_catalog.models import (
     VersionState,
 )
 from modelyard_catalog.origins import record_datasets
-from modelyard_catalog.recording import COUNTING, changes, compact, create_once, model_turn, record
+from modelyard_catalog.recording import (
+    COUNTING,
+    changes,
+    claim_of,
+    compact,
+    create_once,
+    event_of,
+    model_turn,
+    record,
+)
 from modelyard_catalog.store import CatalogStore
-from modelyard_kit import limits
+from modelyard_kit import idempotency, limits, outbox
 from modelyard_kit.access import Chain, Link, ResourceType
 from modelyard_kit.auth import Call
+from modelyard_kit.batching import Batches
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import InvalidState, NotFound
+from modelyard_kit.errors import Contention, InvalidState, NotFound
 from modelyard_kit.ids import new_id
+
+_CREATE = "create_model_version"
 
 
 class Artifacts(Protocol):
@@ -55,6 +68,16 @@ class Artifacts(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Create:
+    """A version to be made under an id: by whom, as what, and of which model if its artifact was acquired for that one."""
+
+    call: Call
+    command: CreateVersion
+    made: str
+    of: str = ""
+
+
 class Versions:
     """Use cases of model versions."""
 
@@ -63,6 +86,7 @@ class Versions:
         self._store = store
         self._clock = clock
         self._artifacts = artifacts
+        self._creates = Batches(self._create_each)
 
     async def create(self, call: Call, command: CreateVersion) -> ModelVersion:
         """Add a version with the next number: READY if it names a committed artifact, else PENDING.
@@ -73,31 +97,45 @@ class Versions:
             AlreadyExists: another version has the label.
             PeerUnavailable: the artifact service does not answer.
             RequestIdReused: the request id came before with other content.
+            Contention: the model was replaced by another of its name meanwhile.
         """
         made = new_id()
         if command.artifact_digest:
             # Before the transaction: what it runs may run twice, and must not wait for another service. If it fails, the artifact
             # service finds out by itself that no version came.
-            model = await self._db.query(lambda connection: self._model(connection, command.model))
-            call.confirm(model.chain)
-            await self._artifacts.acquire(command.artifact_digest, model.link, made)
+            link = await self._link(call, command.model)
+            await self._artifacts.acquire(command.artifact_digest, link, made)
+            return await self._creates.do(_Create(call, command, made, of=link.id))
+        return await self._creates.do(_Create(call, command, made))
 
-        async def work(connection: AsyncConnection) -> ModelVersion:
-            async def create(made: str) -> ModelVersion:
-                return await self._insert(connection, call, command, made)
+    async def _create_each(self, creates: Sequence[_Create]) -> Sequence[ModelVersion]:
+        """Add versions in one transaction; of several, either all or none."""
 
-            async def made_before(made: str) -> ModelVersion:
-                found = await self._store.get(connection, ModelVersion, made)
-                if found is None:
-                    raise NotFound(ResourceType.MODEL_VERSION, made)
-                call.confirm(found.parents)
-                return found
+        async def work(connection: AsyncConnection) -> Sequence[ModelVersion]:
+            if len(creates) == 1:
+                return [await self._create_or_find(connection, creates[0])]
+            claims = [claim_of(each.call, _CREATE, each.command.once, each.made) for each in creates]
+            await idempotency.claim_all(connection, claims)
+            return await self._insert(connection, creates)
 
-            return await create_once(
-                connection, call, "create_model_version", command.once, create, made_before, made=made
-            )
+        turns = {model_turn(each.command.model) for each in creates}
+        return await self._db.in_tx(work, isolation=COUNTING, turns=turns)
 
-        return await self._db.in_tx(work, isolation=COUNTING, turn=model_turn(command.model))
+    async def _create_or_find(self, connection: AsyncConnection, asked: _Create) -> ModelVersion:
+        async def create(made: str) -> ModelVersion:
+            [version] = await self._insert(connection, [replace(asked, made=made)])
+            return version
+
+        async def made_before(made: str) -> ModelVersion:
+            found = await self._store.get(connection, ModelVersion, made)
+            if found is None:
+                raise NotFound(ResourceType.MODEL_VERSION, made)
+            asked.call.confirm(found.parents)
+            return found
+
+        return await create_once(
+            connection, asked.call, _CREATE, asked.command.once, create, made_before, made=asked.made
+        )
 
     async def finalize(self, call: Call, command: Finalize) -> ModelVersion:
         """Give a PENDING version its artifact; the same again changes nothing.
@@ -202,34 +240,30 @@ class Versions:
         return await self._db.in_tx(work)
 
     async def _insert(
-        self, connection: AsyncConnection, call: Call, command: CreateVersion, made: str
-    ) -> ModelVersion:
+        self, connection: AsyncConnection, creates: Sequence[_Create]
+    ) -> Sequence[ModelVersion]:
         now = self._clock()
-        counted = await self._store.count_version(connection, command.model, now)
-        if counted is None:
-            raise NotFound(ResourceType.MODEL, ".".join(command.model))
-        number, parents = counted
-        call.confirm(parents)
-        version = _new_version(command, call, id=made, number=number, parents=parents, time=now)
-        await add_version(connection, self._store, version)
-        datasets = () if command.provenance is None else command.provenance.datasets
-        await record_datasets(connection, call, version.link, datasets, now, is_new=True)
-        data = {
-            "after": {
-                "model_id": version.model.id,
-                "number": number,
-                "state": version.state,
-                "artifact_digest": command.artifact_digest,
-                "description": command.description,
-                "runtime": command.runtime,
-                "label": command.label,
-                "tags": dict(command.tags),
-                "metrics": {name: compact(value) for name, value in command.metrics.items()},
-            }
-        }
-        event = "catalog.model_version.created"
-        await record(connection, call, event, version.link, time=now, data=data, chain=version.chain)
-        return version
+        locked = await self._store.lock_models(connection, [each.command.model for each in creates])
+        versions: list[ModelVersion] = []
+        latest: dict[str, int] = {}
+        for each, model in zip(creates, locked, strict=True):
+            if model is None:
+                raise NotFound(ResourceType.MODEL, ".".join(each.command.model))
+            last, parents = model
+            if each.of not in ("", parents[0].id):
+                raise Contention(
+                    1
+                )  # the name has come to mean another model, for which nobody committed the artifact
+            each.call.confirm(parents)
+            number = latest[parents[0].id] = latest.get(parents[0].id, last) + 1
+            versions.append(_new_version(each, number=number, parents=parents, time=now))
+        await add_versions(connection, self._store, versions)
+        for each, version in zip(creates, versions, strict=True):
+            if each.command.provenance is not None:
+                datasets = each.command.provenance.datasets
+                await record_datasets(connection, each.call, version.link, datasets, now, is_new=True)
+        await outbox.append_each(connection, list(map(_created, creates, versions)))
+        return versions
 
     async def _change_state(
         self, call: Call, ref: VersionRef, transition: Transition, *, message: str = "", digest: str = ""
@@ -263,11 +297,14 @@ class Versions:
             raise NotFound(Model.kind, model.id if isinstance(model, ById) else ".".join(model))
         return found.link
 
-    async def _model(self, connection: AsyncConnection, path: Path) -> Model:
-        found = await self._store.find(connection, Model, path)
+    async def _link(self, call: Call, path: Path) -> Link:
+        """Return the model that a call may change: as the permission layer found it, if it looked."""
+        if call.permit is not None:
+            return call.permit.chain[0]
+        found = await self._db.query(lambda connection: self._store.find(connection, Model, path))
         if found is None:
             raise NotFound(ResourceType.MODEL, ".".join(path))
-        return found
+        return found.link
 
     async def _require(self, connection: AsyncConnection, ref: VersionRef) -> ModelVersion:
         found = await self._store.version(connection, ref)
@@ -276,17 +313,10 @@ class Versions:
         return found
 
 
-def _new_version(
-    command: CreateVersion,
-    call: Call,
-    *,
-    id: str,  # noqa: A002 - what it is
-    number: int,
-    parents: Chain,
-    time: datetime,
-) -> ModelVersion:
+def _new_version(asked: _Create, *, number: int, parents: Chain, time: datetime) -> ModelVersion:
+    command = asked.command
     return ModelVersion(
-        id=id,
+        id=asked.made,
         name=f"{parents[0].name}/{number}",
         description=command.description,
         owner_id="",
@@ -305,10 +335,33 @@ def _new_version(
         provenance=command.provenance,
         metadata=command.metadata,
         aliases=(),
-        author_id=call.principal.id,
-        author_name=call.principal.name,
+        author_id=asked.call.principal.id,
+        author_name=asked.call.principal.name,
         label=command.label,
     )
+
+
+def _created(asked: _Create, version: ModelVersion) -> tuple[outbox.Event, Sequence[str]]:
+    """Return the event of a new version, and its scope."""
+    after = {
+        "model_id": version.model.id,
+        "number": version.number,
+        "state": version.state,
+        "artifact_digest": version.artifact_digest,
+        "description": version.description,
+        "runtime": version.runtime,
+        "label": version.label,
+        "tags": dict(version.tags),
+        "metrics": {name: compact(value) for name, value in version.metrics.items()},
+    }
+    event = event_of(
+        asked.call,
+        "catalog.model_version.created",
+        version.link,
+        time=version.create_time,
+        data={"after": after},
+    )
+    return event, events.scope_of_chain(version.chain)
 
 
 def _is_repetition(version: ModelVersion, transition: Transition, *, digest: str) -> bool:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard.types import AuditCheckpoint
 from modelyard_governance.chain import ChainVerifier, extend
 from modelyard_governance.grants import set_owner
-from modelyard_governance.models import OWNABLE, POLICED, Entry, RecordedEvent, Verification
+from modelyard_governance.models import OWNABLE, POLICED, Directory, Entry, RecordedEvent, Verification
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.store import audit as rows
 from modelyard_governance.store import standings
@@ -26,15 +27,33 @@ _log = structlog.get_logger()
 
 
 class Audit:
-    """Remembers every event for good; `wake` is called when standings may have been marked."""
+    """Remembers every event for good.
+
+    Args:
+        database: with the chain.
+        feed: is told of changed owners.
+        clock: tells the time.
+        wake: called when standings may have been marked.
+        signed: tells why the signature of a checkpoint does not count; empty when it does.
+        directory: finds versions.
+    """
 
     def __init__(
-        self, *, database: Database, feed: PermissionFeed, clock: Clock, wake: Callable[[], None]
+        self,
+        *,
+        database: Database,
+        feed: PermissionFeed,
+        clock: Clock,
+        wake: Callable[[], None],
+        signed: Callable[[AuditCheckpoint], str],
+        directory: Directory,
     ) -> None:
         self._database = database
         self._feed = feed
         self._clock = clock
         self._wake = wake
+        self._signed = signed
+        self._directory = directory
 
     async def record(self, events: Sequence[RecordedEvent]) -> None:
         """Append events, each id once, and note the owners of what they say was created or changed."""
@@ -77,20 +96,36 @@ class Audit:
         """
         return await self._database.read(lambda connection: rows.page(connection, asked, resource_id))
 
+    async def activity(self, reference: str, asked: Asked) -> tuple[list[Entry], str]:
+        """Return a page of what happened to a version, and the token of the next.
+
+        Raises:
+            NotFound: there is no such version.
+            PeerUnavailable: the catalog cannot be reached.
+            InvalidField: as `page`.
+            LimitExceeded: as `page`.
+        """
+        version = (await self._directory.version(reference)).chain[0]
+        subjects = (version.id, version.name)
+        return await self._database.read(lambda connection: rows.page(connection, asked, "", subjects))
+
     async def verify(self) -> Verification:
         """Recompute the whole chain on one consistent view, a batch at a time, hashing on a thread."""
 
         async def work(connection: AsyncConnection) -> Verification:
-            verifier = ChainVerifier()
-            recorded_sequence, recorded_head = await rows.head(connection)
-            after = 0
+            ends = await rows.ends(connection)
+            after, head = ends.anchor
+            verifier = ChainVerifier(after, head, signed=self._signed)
+            anchored = await rows.checkpoints(connection, first=after, last=after)
+            verifier.begin(anchored[0] if anchored else None)
             while not verifier.broken:
                 batch = await rows.entries(connection, after=after, limit=VERIFY_BATCH)
                 if not batch:
                     break
-                await asyncio.to_thread(verifier.feed, batch)
+                signed = await rows.checkpoints(connection, first=after + 1, last=batch[-1].sequence)
+                await asyncio.to_thread(verifier.feed, batch, signed)
                 after = batch[-1].sequence
-            return verifier.finish(recorded_sequence, recorded_head)
+            return verifier.finish(*ends.head, await rows.newest_checkpoint(connection))
 
         outcome = await self._database.read(work)
         if not outcome.valid:

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from modelyard_governance.models import ApprovalState
 from modelyard_governance.tables import (
     audit,
+    cards,
     grants,
     issuers,
     memberships,
@@ -15,6 +16,8 @@ from modelyard_governance.tables import (
     reviews,
     standings,
     tokens,
+    webhook_deliveries,
+    webhooks,
 )
 from modelyard_kit.access import Effect, Privilege, ResourceType
 from modelyard_kit.filters import AnyField, Field, FieldType, ListFields, SetField
@@ -145,6 +148,48 @@ _AUDIT: dict[str, AnyField] = {
 # A chain has the order of its links and no other.
 AUDIT = ListFields(_AUDIT, unique="sequence", orders=("sequence",))
 
+CARDS = ListFields(
+    {
+        "revision": Field(FieldType.INTEGER, cards.c.revision, required=True),
+        "author": _text(cards.c.author_name),
+        "author_id": _text(cards.c.author_id),
+        "comment": _text(cards.c.comment),
+        "create_time": Field(FieldType.TIMESTAMP, cards.c.create_time, required=True),
+    },
+    unique="revision",
+)
+
+WEBHOOKS = ListFields(
+    {
+        "name": _text(webhooks.c.name),
+        "id": _text(webhooks.c.id),
+        "url": _text(webhooks.c.url),
+        "resource": _text(webhooks.c.resource),
+        "state": Field(FieldType.ENUM, webhooks.c.state, ("ENABLED", "PAUSED"), required=True),
+        "failures": Field(FieldType.INTEGER, webhooks.c.failures, required=True),
+        "creator": _text(webhooks.c.creator),
+        "create_time": Field(FieldType.TIMESTAMP, webhooks.c.create_time, required=True),
+    },
+    unique="name",
+)
+
+_delivery_states = ("PENDING", "DELIVERED", "FAILED")
+WEBHOOK_DELIVERIES = ListFields(
+    {
+        "sequence": Field(FieldType.INTEGER, webhook_deliveries.c.sequence, required=True),
+        "id": _text(webhook_deliveries.c.id),
+        "event_id": _text(webhook_deliveries.c.event_id),
+        "type": _text(webhook_deliveries.c.type),
+        "state": Field(FieldType.ENUM, webhook_deliveries.c.state, _delivery_states, required=True),
+        "attempts": Field(FieldType.INTEGER, webhook_deliveries.c.attempts, required=True),
+        "status_code": Field(FieldType.INTEGER, webhook_deliveries.c.status_code, required=True),
+        "create_time": Field(FieldType.TIMESTAMP, webhook_deliveries.c.create_time, required=True),
+        "next_attempt_time": Field(FieldType.TIMESTAMP, webhook_deliveries.c.next_time),
+        "deliver_time": Field(FieldType.TIMESTAMP, webhook_deliveries.c.deliver_time),
+    },
+    unique="sequence",
+)
+
 LISTS = {
     "ListPrincipals": PRINCIPALS,
     "ListTokens": TOKENS,
@@ -155,5 +200,9 @@ LISTS = {
     "ListPolicies": POLICIES,
     "ListApprovals": APPROVALS,
     "ListAuditEntries": AUDIT,
+    "ListActivity": AUDIT,
+    "ListModelCardRevisions": CARDS,
+    "ListWebhooks": WEBHOOKS,
+    "ListWebhookDeliveries": WEBHOOK_DELIVERIES,
 }
 """Fields of each list, by its RPC."""

@@ -182,6 +182,19 @@ _OnGrantable = (
     | pb.ExplainPrivilegesRequest
 )
 _OnPoliced = pb.SetApprovalPolicyRequest | pb.GetApprovalPolicyRequest
+_OnVersion = (
+    pb.ReviewVersionRequest
+    | pb.GetApprovalRequest
+    | pb.ExplainGateRequest
+    | pb.OverrideGateRequest
+    | pb.ListActivityRequest
+    | pb.DraftModelCardRequest
+    | pb.SetModelCardRequest
+    | pb.GetModelCardRequest
+    | pb.ListModelCardRevisionsRequest
+    | pb.DiffModelCardsRequest
+    | pb.RenderModelCardRequest
+)
 _OnTrusted = pb.CreateTrustRootRequest | pb.DeleteTrustRootRequest | pb.FindTrustRootsRequest
 
 
@@ -302,9 +315,7 @@ def parse_review(request: pb.ReviewVersionRequest) -> ReviewVersion:
     return ReviewVersion(parse_reference(request), verdict, comment)
 
 
-def parse_reference(
-    request: pb.ReviewVersionRequest | pb.GetApprovalRequest | pb.ExplainGateRequest | pb.OverrideGateRequest,
-) -> str:
+def parse_reference(request: _OnVersion) -> str:
     """Return the version reference."""
     return _required(request.model_version, "model_version")
 

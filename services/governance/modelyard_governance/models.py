@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
+from modelyard.types import AuditCheckpoint
 from modelyard_kit.access import Chain, Effect, Link, Privilege, ResourceGrant, ResourceType, Scope
 from modelyard_kit.auth import Kind
 
@@ -228,6 +229,17 @@ class Verification:
     head_hash: bytes
     broken_sequence: int
     problem: str
+    anchor_sequence: int = 0
+    checkpoints: int = 0
+    checkpoint: AuditCheckpoint | None = None
+
+
+@dataclass(frozen=True)
+class ChainEnds:
+    """Where the chain begins and ends: the entry before the first that is kept, and the last one."""
+
+    anchor: tuple[int, bytes]
+    head: tuple[int, bytes]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,12 @@ from typing import Any
 
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceServicer
-from modelyard_governance import answers, gate_messages, identity_messages, messages
+from modelyard_governance import answers, audit_messages, gate_messages, identity_messages, messages
 from modelyard_governance.approvals import Approvals
 from modelyard_governance.audit import Audit
+from modelyard_governance.cards import messages as card_messages
+from modelyard_governance.cards.rules import Cards
+from modelyard_governance.checkpoints import Checkpoints
 from modelyard_governance.federation import Federation
 from modelyard_governance.gates import Gates
 from modelyard_governance.grants import GrantRules
@@ -18,6 +21,9 @@ from modelyard_governance.identity import Identity
 from modelyard_governance.keyring import KeyRing
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.trust import TrustRoots
+from modelyard_governance.webhooks import messages as webhook_messages
+from modelyard_governance.webhooks.models import State as WebhookState
+from modelyard_governance.webhooks.rules import Webhooks
 from modelyard_kit.auth import current_call
 from modelyard_kit.filters import Asked
 from modelyard_kit.protos import timestamp
@@ -39,6 +45,9 @@ class GovernanceServicer(GovernanceServiceServicer):
         federation: Federation,
         keyring: KeyRing,
         gates: Gates,
+        checkpoints: Checkpoints,
+        cards: Cards,
+        webhooks: Webhooks,
     ) -> None:
         self._gates = gates
         self._groups = groups
@@ -50,6 +59,9 @@ class GovernanceServicer(GovernanceServiceServicer):
         self._approvals = approvals
         self._trust_roots = trust_roots
         self._audit = audit
+        self._checkpoints = checkpoints
+        self._cards = cards
+        self._webhooks = webhooks
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Any) -> pb.ExchangeTokenResponse:
         api_token, id_token = messages.parse_exchange(request)
@@ -257,11 +269,112 @@ class GovernanceServicer(GovernanceServiceServicer):
         return pb.ListAuditEntriesResponse(entries=map(answers.entry_out, rows), next_page_token=token)
 
     async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Any) -> pb.VerifyAuditResponse:
-        outcome = await self._audit.verify()
-        return pb.VerifyAuditResponse(
-            valid=outcome.valid,
-            entries=outcome.entries,
-            head_hash=outcome.head_hash.hex(),
-            broken_sequence=outcome.broken_sequence,
-            problem=outcome.problem,
+        return audit_messages.verification_out(await self._audit.verify())
+
+    async def CheckpointAudit(
+        self, request: pb.CheckpointAuditRequest, context: Any
+    ) -> pb.CheckpointAuditResponse:
+        made = await self._checkpoints.make()
+        return pb.CheckpointAuditResponse(checkpoint=audit_messages.checkpoint_out(made))
+
+    async def GetAuditKeys(self, request: pb.GetAuditKeysRequest, context: Any) -> pb.GetAuditKeysResponse:
+        return pb.GetAuditKeysResponse(keys=self._checkpoints.keys)
+
+    async def ExportAudit(
+        self, request: pb.ExportAuditRequest, context: Any
+    ) -> AsyncIterator[pb.ExportAuditResponse]:
+        async for lines in self._checkpoints.export(audit_messages.parse_after(request)):
+            yield pb.ExportAuditResponse(lines=lines)
+
+    async def ListActivity(self, request: pb.ListActivityRequest, context: Any) -> pb.ListActivityResponse:
+        rows, token = await self._audit.activity(messages.parse_reference(request), Asked.of(request))
+        return pb.ListActivityResponse(
+            activities=map(audit_messages.activity_out, rows), next_page_token=token
         )
+
+    async def DraftModelCard(
+        self, request: pb.DraftModelCardRequest, context: Any
+    ) -> pb.DraftModelCardResponse:
+        card = await self._cards.draft(current_call(), messages.parse_reference(request))
+        return pb.DraftModelCardResponse(card=card_messages.card_out(card))
+
+    async def SetModelCard(self, request: pb.SetModelCardRequest, context: Any) -> pb.SetModelCardResponse:
+        command = card_messages.parse_set(request, messages.parse_reference(request))
+        card = await self._cards.set(current_call(), command)
+        return pb.SetModelCardResponse(card=card_messages.card_out(card))
+
+    async def GetModelCard(self, request: pb.GetModelCardRequest, context: Any) -> pb.GetModelCardResponse:
+        revision = card_messages.parse_revision(request.revision)
+        card = await self._cards.get(messages.parse_reference(request), revision)
+        return pb.GetModelCardResponse(card=card_messages.card_out(card))
+
+    async def ListModelCardRevisions(
+        self, request: pb.ListModelCardRevisionsRequest, context: Any
+    ) -> pb.ListModelCardRevisionsResponse:
+        rows, token = await self._cards.page(messages.parse_reference(request), Asked.of(request))
+        return pb.ListModelCardRevisionsResponse(
+            cards=map(card_messages.revision_out, rows), next_page_token=token
+        )
+
+    async def DiffModelCards(
+        self, request: pb.DiffModelCardsRequest, context: Any
+    ) -> pb.DiffModelCardsResponse:
+        before = card_messages.parse_revision(request.from_revision, "from_revision")
+        after = card_messages.parse_revision(request.to_revision, "to_revision")
+        old, new, changes = await self._cards.compare(messages.parse_reference(request), before, after)
+        return pb.DiffModelCardsResponse(
+            changes=map(card_messages.change_out, changes),
+            from_revision=old.revision,
+            to_revision=new.revision,
+        )
+
+    async def RenderModelCard(
+        self, request: pb.RenderModelCardRequest, context: Any
+    ) -> pb.RenderModelCardResponse:
+        revision = card_messages.parse_revision(request.revision)
+        wanted = card_messages.parse_format(request)
+        painted = await self._cards.paint(messages.parse_reference(request), revision, wanted)
+        return pb.RenderModelCardResponse(document=painted.content, media_type=painted.media_type)
+
+    async def CreateWebhook(self, request: pb.CreateWebhookRequest, context: Any) -> pb.CreateWebhookResponse:
+        webhook, secret = await self._webhooks.create(current_call(), webhook_messages.parse_create(request))
+        return pb.CreateWebhookResponse(webhook=webhook_messages.webhook_out(webhook), secret=secret)
+
+    async def GetWebhook(self, request: pb.GetWebhookRequest, context: Any) -> pb.GetWebhookResponse:
+        webhook = await self._webhooks.get(webhook_messages.parse_name(request))
+        return pb.GetWebhookResponse(webhook=webhook_messages.webhook_out(webhook))
+
+    async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Any) -> pb.ListWebhooksResponse:
+        rows, token = await self._webhooks.page(Asked.of(request))
+        return pb.ListWebhooksResponse(
+            webhooks=map(webhook_messages.webhook_out, rows), next_page_token=token
+        )
+
+    async def PauseWebhook(self, request: pb.PauseWebhookRequest, context: Any) -> pb.PauseWebhookResponse:
+        name = webhook_messages.parse_name(request)
+        webhook = await self._webhooks.set_state(current_call(), name, WebhookState.PAUSED)
+        return pb.PauseWebhookResponse(webhook=webhook_messages.webhook_out(webhook))
+
+    async def ResumeWebhook(self, request: pb.ResumeWebhookRequest, context: Any) -> pb.ResumeWebhookResponse:
+        name = webhook_messages.parse_name(request)
+        webhook = await self._webhooks.set_state(current_call(), name, WebhookState.ENABLED)
+        return pb.ResumeWebhookResponse(webhook=webhook_messages.webhook_out(webhook))
+
+    async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, context: Any) -> pb.DeleteWebhookResponse:
+        deleted = await self._webhooks.delete(current_call(), webhook_messages.parse_name(request))
+        return pb.DeleteWebhookResponse(deleted=deleted)
+
+    async def ListWebhookDeliveries(
+        self, request: pb.ListWebhookDeliveriesRequest, context: Any
+    ) -> pb.ListWebhookDeliveriesResponse:
+        name = webhook_messages.parse_log(request)
+        rows, token = await self._webhooks.deliveries(name, Asked.of(request))
+        return pb.ListWebhookDeliveriesResponse(
+            deliveries=map(webhook_messages.delivery_out, rows), next_page_token=token
+        )
+
+    async def ReplayWebhookDeliveries(
+        self, request: pb.ReplayWebhookDeliveriesRequest, context: Any
+    ) -> pb.ReplayWebhookDeliveriesResponse:
+        count = await self._webhooks.replay(current_call(), webhook_messages.parse_replay(request))
+        return pb.ReplayWebhookDeliveriesResponse(deliveries=count)

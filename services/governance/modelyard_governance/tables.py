@@ -51,6 +51,8 @@ def _of_event() -> list[Column[Any]]:
         *(Column(name, Text, Computed(sql, persisted=True), nullable=False) for name, sql in texts.items()),
         Column("resource_type", Text, Computed(kind, persisted=True), nullable=False),
         Column("time", DateTime(timezone=True), Computed(time, persisted=True)),
+        # Ids of the versions an event is about, and names of those it tells of by name alone.
+        Column("subjects", ARRAY(Text), Computed("audit_subjects(canonical_event::jsonb)", persisted=True)),
     ]
 
 
@@ -288,6 +290,7 @@ audit = Table(
     Index("audit_type", "type", "sequence"),
     Index("audit_actor", "actor", "sequence"),
     Index("audit_time", "time"),
+    Index("audit_subjects", "subjects", postgresql_using="gin"),
 )
 
 # One row: where the chain ends, so that a cut-off end is noticed. Its lock puts appends in one order.
@@ -297,5 +300,79 @@ audit_head = Table(
     Column("singleton", Boolean, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    # The entry before the first that is kept; 0 and zeros until retention drops some.
+    Column("anchor_sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column(
+        "anchor_hash", LargeBinary, nullable=False, server_default=text("decode(repeat('00', 32), 'hex')")
+    ),
     CheckConstraint("singleton", name="audit_head_one_row"),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("anchor_sequence", BigInteger, nullable=False),
+    Column("anchor_hash", LargeBinary, nullable=False),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("signature", Text, nullable=False),
+)
+
+cards = Table(
+    "cards",
+    metadata,
+    Column("version_id", Text, primary_key=True),
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    # As `cards.content.dump` writes it.
+    Column("content", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("author_id", Text, nullable=False),
+    Column("author_name", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("types", ARRAY(Text), nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("pause_reason", Text, nullable=False),
+    # Attempts that failed since one did not, and until when it is left alone for that.
+    Column("failures", Integer, nullable=False),
+    Column("quiet_until", DateTime(timezone=True)),
+    Column("creator", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    # The last entry of the audit chain that was looked at for it.
+    Column("cursor", BigInteger, nullable=False),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    CheckConstraint("state IN ('ENABLED', 'PAUSED')", name="webhooks_state"),
+    _ordered("webhooks_order", "name"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id"), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("status_code", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    # When it is due; while it is being tried, the end of the lease.
+    Column("next_time", DateTime(timezone=True)),
+    Column("deliver_time", DateTime(timezone=True)),
+    CheckConstraint("state IN ('PENDING', 'DELIVERED', 'FAILED')", name="webhook_deliveries_state"),
+    UniqueConstraint("webhook_id", "sequence", name="webhook_deliveries_once"),
+    Index("webhook_deliveries_due", "webhook_id", "sequence", postgresql_where=text("state = 'PENDING'")),
+    Index("webhook_deliveries_done", "create_time", postgresql_where=text("state <> 'PENDING'")),
 )

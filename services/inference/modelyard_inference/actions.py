@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from modelyard_inference.evidence import Verdict
 from modelyard_inference.models import DeploymentState, Version
 
 
@@ -23,6 +24,7 @@ class AddGroup:
     version: Version
     max_request_bytes: int
     replicas: int
+    require_signature: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class Fetch:
 
 
 @dataclass(frozen=True)
+class AskEvidence:
+    """Ask for the signatures of a version and the trust roots that count, before a replica starts."""
+
+    version: Version
+
+
+@dataclass(frozen=True)
 class Start:
     """Start the process of a replica, or find the one that runs already."""
 
@@ -49,9 +58,10 @@ class Start:
 
 @dataclass(frozen=True)
 class RecordReady:
-    """Note that a replica answers."""
+    """Note that a replica answers, and what it found about signatures."""
 
     replica_id: str
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +166,7 @@ Action = (
     | AddGroup
     | AddReplicas
     | Fetch
+    | AskEvidence
     | Start
     | RecordReady
     | RecordEnd

@@ -25,6 +25,7 @@ from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
+from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
 from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
 from modelyard_inference.store import InferenceStore
@@ -55,6 +56,9 @@ class InferenceSettings(Settings):
         30.0, ge=0, description="Longest time a stopping replica may finish predictions."
     )
     python_executable: str = Field(sys.executable, min_length=1, description="Python that runs replicas.")
+    require_signature: bool = Field(
+        default=False, description="Load only models that a trust root vouches for, in every deployment."
+    )
     stop_replicas_on_exit: bool = Field(
         default=False, description="Stop all replicas with this service; else they go on answering."
     )
@@ -78,6 +82,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     )
     artifacts.prepare()
     admission = Admission(upstream, wake.set)
+    signers = Signers(chassis.db, store, upstream)
     prober = HealthProber()
     # Read before anybody can watch: a gateway must never see an emptier table than it serves.
     routes = Routes(await chassis.db.read(store.routes), wake.set)
@@ -87,17 +92,22 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             store,
             artifacts,
             admission,
+            signers,
             launcher,
             prober,
             chassis.clock,
             lambda: _self(chassis.grants),
         ),
         ReplicaDefaults(
-            settings.drain_grace_seconds, settings.log_level, settings.log_format, settings.otlp_endpoint
+            settings.drain_grace_seconds,
+            settings.log_level,
+            settings.log_format,
+            settings.otlp_endpoint,
+            settings.require_signature,
         ),
         wake.set,
     )
-    parts = Parts(chassis.db, store, artifacts, admission, launcher, prober, routes, chassis.clock)
+    parts = Parts(chassis.db, store, artifacts, admission, signers, launcher, prober, routes, chassis.clock)
     reconciler = Reconciler(
         parts, steps, wake, start_timeout=timedelta(seconds=settings.start_timeout_seconds)
     )
@@ -120,6 +130,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             await reconciler.stop_all(settings.drain_grace_seconds)
         await artifacts.close()
         await admission.close()
+        await signers.close()
         await prober.close()
 
 

@@ -18,6 +18,7 @@ class CreateDeployment:
     replicas: int
     max_request_bytes: int
     timeout_ms: int
+    require_signature: bool
     request_id: str
     fingerprint: str
 
@@ -38,6 +39,7 @@ class UpdateDeployment:
     replicas: int | None = None
     max_request_bytes: int | None = None
     timeout_ms: int | None = None
+    require_signature: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from modelyard_inference.evidence import SignatureState
 from modelyard_inference.models import DeploymentState, ReplicaState
 from modelyard_inference.tables import deployments, groups, replicas, targets
 from modelyard_kit.filters import Field, FieldType, ListFields, SetField
@@ -19,6 +20,11 @@ def _integer(column: sa.ColumnElement[int]) -> Field:
 
 def _time(column: sa.ColumnElement[object]) -> Field:
     return Field(FieldType.TIMESTAMP, column, required=True)
+
+
+def _nothing(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """Return a column that is empty text as long as there is no value."""
+    return sa.func.nullif(column, "")
 
 
 def _of_targets(column: sa.Column[str]) -> SetField:
@@ -38,6 +44,7 @@ DEPLOYMENTS = ListFields(
         "max_request_bytes": _integer(deployments.c.max_request_bytes),
         # In seconds, as people write it.
         "timeout": Field(FieldType.REAL, sa.cast(deployments.c.timeout_ms, sa.Double) / 1000, required=True),
+        "require_signature": Field(FieldType.BOOLEAN, deployments.c.require_signature, required=True),
         "owner_id": _text(deployments.c.owner_id),
         "owner": Field(FieldType.PRINCIPAL, deployments.c.owner_id, required=True),
         "target": _of_targets(targets.c.reference),
@@ -55,6 +62,9 @@ REPLICAS = ListFields(
         "model_version": _text(groups.c.version["name"].astext),
         "state": Field(FieldType.ENUM, replicas.c.state, tuple(ReplicaState), required=True),
         "state_message": _text(replicas.c.message),
+        "signature_state": Field(FieldType.ENUM, _nothing(replicas.c.signature_state), tuple(SignatureState)),
+        "signer": _text(replicas.c.signer),
+        "trust_root": _text(replicas.c.trust_root),
         "address": _text(replicas.c.address),
         "process_id": _integer(replicas.c.process_id),
         "restarts": _integer(replicas.c.restarts),

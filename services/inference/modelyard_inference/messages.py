@@ -35,7 +35,7 @@ MAX_WEIGHT = 1_000_000
 MAX_CONFIRMED_GROUPS = 100_000
 MAX_PROBLEM_LENGTH = 2_000
 MAX_FOUND_VERSIONS = 10_000
-UPDATABLE = ("description", "targets", "replicas", "max_request_bytes", "timeout")
+UPDATABLE = ("description", "targets", "replicas", "max_request_bytes", "timeout", "require_signature")
 
 _GATEWAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _ID = re.compile(r"[0-9a-f-]{1,64}")
@@ -70,6 +70,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         replicas=replicas,
         max_request_bytes=size,
         timeout_ms=timeout,
+        require_signature=wanted.require_signature,
         request_id=request.request_id,
         fingerprint=fingerprint(content),
     )
@@ -97,7 +98,8 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
     _raise(problems)
     description = _description(wanted.description) if "description" in mask else None
-    return UpdateDeployment(wanted.name, wanted.etag, description, targets, replicas, size, timeout)
+    required = wanted.require_signature if "require_signature" in mask else None
+    return UpdateDeployment(wanted.name, wanted.etag, description, targets, replicas, size, timeout, required)
 
 
 def parse_list(request: s.ListDeploymentsRequest) -> ListDeployments:
@@ -295,6 +297,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         create_time=timestamp(deployment.create_time),
         update_time=timestamp(deployment.update_time),
         etag=deployment.etag,
+        require_signature=deployment.require_signature,
     )
 
 
@@ -310,6 +313,9 @@ def replica_to_proto(deployment: Deployment, replica: Replica, group: Group) -> 
         process_id=replica.process_id,
         restarts=replica.restarts,
         create_time=timestamp(replica.create_time),
+        signature_state=_signature_state(replica.signature_state),
+        signer=replica.signer,
+        trust_root=replica.trust_root,
     )
 
 
@@ -339,6 +345,7 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
 
 def _status(deployment: Deployment, target: Target) -> d.TargetStatus:
     rolling = target.wanted.name if target.wanted.name != target.serving else ""
+    verdict = deployment.verdicts.get(target.serving)
     return d.TargetStatus(
         reference=target.spec.reference,
         model_version=target.serving,
@@ -346,7 +353,13 @@ def _status(deployment: Deployment, target: Target) -> d.TargetStatus:
         weight=target.serving_weight,
         ready_replicas=deployment.ready.get(target.serving, 0),
         next_model_version=rolling,
+        signature_state=_signature_state(verdict.state if verdict else ""),
+        signer=verdict.signer if verdict else "",
     )
+
+
+def _signature_state(state: str) -> d.SignatureState.ValueType:
+    return d.SignatureState.Value(f"SIGNATURE_STATE_{state or 'UNSPECIFIED'}")
 
 
 def _duration(milliseconds: int) -> Duration:

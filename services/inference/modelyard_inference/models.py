@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from modelyard_inference.evidence import Verdict
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
@@ -27,6 +28,7 @@ class DeploymentState(StrEnum):
     ACTIVE = "ACTIVE"
     UPDATING = "UPDATING"
     FAILED = "FAILED"
+    INACTIVE = "INACTIVE"
     DELETING = "DELETING"
 
 
@@ -123,6 +125,22 @@ class Deployment:
     targets: tuple[Target, ...] = ()
     ready: Mapping[str, int] = field(default_factory=dict)
     """Ready replicas that answer, by version name."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """What the signatures of what answers are worth, by version name: the least that one of its replicas found."""
+    require_signature: bool = False
+    """Whether its replicas load only what a trust root vouches for."""
+    active: bool = True
+    """Whether it should answer; one that should not keeps its settings and runs nothing."""
+
+    @property
+    def answers(self) -> bool:
+        """Return whether anything answers for it."""
+        return any(target.serving for target in self.targets)
+
+    @property
+    def leaving(self) -> bool:
+        """Return whether all that it runs should end."""
+        return self.state is DeploymentState.DELETING or not self.active
 
     @property
     def etag(self) -> str:
@@ -147,6 +165,7 @@ class GroupKey:
 
     version_id: str
     max_request_bytes: int
+    require_signature: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,11 +182,12 @@ class Group:
     table_version: int
     """Route table in which its state, weight or replicas last changed."""
     create_time: datetime
+    require_signature: bool = False
 
     @property
     def key(self) -> GroupKey:
         """Return what distinguishes it from other groups of the deployment."""
-        return GroupKey(self.version.id, self.max_request_bytes)
+        return GroupKey(self.version.id, self.max_request_bytes, self.require_signature)
 
 
 @dataclass(frozen=True)
@@ -197,6 +217,10 @@ class Replica:
     ready_time: datetime | None = None
     not_before: datetime | None = None
     """No start before this time."""
+    signature_state: str = ""
+    """A `SignatureState`, what the check said when it loaded; empty before."""
+    signer: str = ""
+    trust_root: str = ""
 
 
 @dataclass(frozen=True)

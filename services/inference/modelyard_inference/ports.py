@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from modelyard.types import FileEntry
+from modelyard_inference.evidence import Evidence
 from modelyard_inference.models import Version
 from modelyard_inference.notes import Note
 from modelyard_kit.access import Chain
@@ -28,6 +29,14 @@ class Upstream(Protocol):
 
         Raises:
             NotFound: there is none.
+            PeerUnavailable: the catalog does not answer.
+        """
+
+    async def version_name(self, version_id: str) -> str:
+        """Return what a version is called now.
+
+        Raises:
+            NotFound: there is no such version any more.
             PeerUnavailable: the catalog does not answer.
         """
 
@@ -79,6 +88,14 @@ class Upstream(Protocol):
         Raises:
             PolicyUnmet: they do not, with every unmet condition.
             PeerUnavailable: governance does not answer.
+        """
+
+    async def evidence(self, version_id: str, digest: str) -> Evidence:
+        """Return the signatures of a version's artifact, and the trust roots that count for its model.
+
+        Raises:
+            NotFound: there is no such version any more.
+            PeerUnavailable: the catalog, the artifact service or governance does not answer.
         """
 
     async def record_deployment(self, note: Note) -> None:

@@ -22,6 +22,7 @@ from modelyard_inference.planner import plan
 from modelyard_inference.planner.observed import Observed, Process
 from modelyard_inference.ports import Prober
 from modelyard_inference.routes import Routes
+from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
 from modelyard_inference.store import InferenceStore, World
 from modelyard_kit.clock import Clock
@@ -44,6 +45,7 @@ class Parts:
     store: InferenceStore
     artifacts: ArtifactCache
     admission: Admission
+    signers: Signers
     launcher: Launcher
     prober: Prober
     routes: Routes
@@ -98,6 +100,7 @@ class Reconciler:
             await parts.routes.publish(await parts.db.read(parts.store.routes))
         await self._prune(world)
         parts.admission.keep(world.deployments)
+        parts.signers.keep({group.version.id for group in world.groups})
         return busy
 
     async def stop_all(self, grace: float) -> None:
@@ -128,6 +131,7 @@ class Reconciler:
             replicas=replicas,
             processes={r.id: processes[r.id] for r in replicas if r.id in processes},
             artifacts={digest: self._parts.artifacts.status(digest) for digest in digests},
+            evidence={g.version.id: self._parts.signers.status(g.version.id) for g in groups},
             gateways=self._parts.routes.gateways(),
             now=self._parts.clock(),
             start_timeout=self._start_timeout,
@@ -141,11 +145,14 @@ class Reconciler:
 
     async def _process(self, replica: Replica) -> Process:
         async with self._slots:
-            found = await self._parts.launcher.status(handle_of(replica))
             ready = replica.state is ReplicaState.READY
-            if found.running and replica.state is ReplicaState.STARTING:
+            if replica.state is ReplicaState.STARTING:
                 ready = await self._parts.prober.ready(replica.address)
-            return Process(found.running, ready=found.running and ready, ending=found.report)
+            # After the question whether it answers, because what it says about signatures it says before it does.
+            found = await self._parts.launcher.status(handle_of(replica))
+            return Process(
+                found.running, ready=found.running and ready, ending=found.report, verdict=found.verdict
+            )
 
     async def _end_strangers(self) -> None:
         """Stop replica processes that the database does not know, as after it was replaced."""

@@ -9,9 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import tables as t
+from modelyard_inference.evidence import Evidence, SignatureState, Verdict
 from modelyard_inference.fields import DEPLOYMENTS, REPLICAS
 from modelyard_inference.models import (
     ROUTED_STATES,
@@ -208,8 +210,30 @@ class InferenceStore:
         await connection.execute(statement.values(state=state, weight=weight, table_version=table_version))
 
     async def delete_group(self, connection: AsyncConnection, group_id: str) -> None:
-        """Forget a group that has no replica left."""
+        """Forget a group that has no replica left, and evidence about versions that nothing runs any more."""
         await connection.execute(sa.delete(t.groups).where(t.groups.c.id == group_id))
+        running = sa.select(t.groups.c.version["id"].astext)
+        unused = t.signature_evidence.c.version_id.not_in(running)
+        await connection.execute(sa.delete(t.signature_evidence).where(unused))
+
+    async def evidence(self, connection: AsyncConnection, version_id: str) -> Evidence | None:
+        """Return what was last found out about the signatures of a version.
+
+        Raises:
+            ValueError: it was written by another release.
+        """
+        c = t.signature_evidence.c
+        found = await connection.execute(sa.select(c.content).where(c.version_id == version_id))
+        content = found.scalar_one_or_none()
+        return None if content is None else Evidence.from_json(content)
+
+    async def keep_evidence(self, connection: AsyncConnection, version_id: str, evidence: Evidence) -> None:
+        """Write what was found out about the signatures of a version."""
+        row = {"version_id": version_id, "content": evidence.to_json()}
+        statement = upsert(t.signature_evidence).values(row)
+        await connection.execute(
+            statement.on_conflict_do_update(index_elements=["version_id"], set_={"content": row["content"]})
+        )
 
     async def page_of_replicas(
         self, connection: AsyncConnection, asked: Asked, deployment_id: str
@@ -235,6 +259,14 @@ class InferenceStore:
     async def change_replica(self, connection: AsyncConnection, replica_id: str, **values: Any) -> None:
         """Write columns of a replica."""
         await connection.execute(sa.update(t.replicas).where(t.replicas.c.id == replica_id).values(**values))
+
+    async def try_again(self, connection: AsyncConnection, deployment_id: str) -> None:
+        """Forget how replicas of a deployment ended that are not ready, so that they start at once as if for the first time."""
+        c = t.replicas.c
+        statement = sa.update(t.replicas).where(
+            c.deployment_id == deployment_id, c.state.in_((ReplicaState.STOPPED, ReplicaState.STARTING))
+        )
+        await connection.execute(statement.values(message="", failures=0, not_before=None))
 
     async def route_replicas(
         self, connection: AsyncConnection, replica_ids: Collection[str], *, table_version: int
@@ -307,9 +339,14 @@ class InferenceStore:
         """Return the deployments of rows, with their targets and ready replicas."""
         ids = [row["id"] for row in rows]
         targets = await self._targets(connection, ids)
-        ready = await self._ready(connection, ids)
+        verdicts = await self._verdicts(connection, ids)
         return [
-            replace(_deployment(row), targets=tuple(targets[row["id"]]), ready=ready[row["id"]])
+            replace(
+                _deployment(row),
+                targets=tuple(targets[row["id"]]),
+                ready={name: len(found) for name, found in verdicts[row["id"]].items()},
+                verdicts={name: _least(found) for name, found in verdicts[row["id"]].items() if any(found)},
+            )
             for row in rows
         ]
 
@@ -321,24 +358,33 @@ class InferenceStore:
             found[row["deployment_id"]].append(_target(row))
         return found
 
-    async def _ready(
+    async def _verdicts(
         self, connection: AsyncConnection, ids: Sequence[str]
-    ) -> Mapping[str, Mapping[str, int]]:
-        name = t.groups.c.version["name"].astext
+    ) -> Mapping[str, Mapping[str, list[Verdict | None]]]:
+        """Return what every ready replica that answers found about signatures, by deployment and name of the version."""
+        name = t.groups.c.version["name"].astext.label("version")
+        c = t.replicas.c
         query = (
-            sa.select(t.groups.c.deployment_id, name.label("version"), sa.func.count().label("ready"))
-            .join(t.replicas, t.replicas.c.group_id == t.groups.c.id)
+            sa.select(t.groups.c.deployment_id, name, c.signature_state, c.signer, c.trust_root)
+            .join(t.replicas, c.group_id == t.groups.c.id)
             .where(
                 t.groups.c.deployment_id.in_(ids),
                 t.groups.c.state == GroupState.SERVING,
-                t.replicas.c.state == ReplicaState.READY,
+                c.state == ReplicaState.READY,
             )
-            .group_by(t.groups.c.deployment_id, name)
         )
-        found: dict[str, dict[str, int]] = defaultdict(dict)
+        found: dict[str, dict[str, list[Verdict | None]]] = defaultdict(lambda: defaultdict(list))
         for row in await connection.execute(query):
-            found[row.deployment_id][row.version] = row.ready
+            verdict = None
+            if row.signature_state:
+                verdict = Verdict(SignatureState(row.signature_state), row.signer, row.trust_root)
+            found[row.deployment_id][row.version].append(verdict)
         return found
+
+
+def _least(verdicts: Sequence[Verdict | None]) -> Verdict:
+    order = list(SignatureState)
+    return min((v for v in verdicts if v), key=lambda verdict: order.index(verdict.state))
 
 
 def _deployment_row(deployment: Deployment) -> dict[str, Any]:

@@ -39,6 +39,8 @@ deployments = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("update_time", _TIME, nullable=False),
+    sa.Column("require_signature", sa.Boolean, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),
@@ -74,6 +76,7 @@ groups = sa.Table(
     sa.Column("weight", sa.Integer, nullable=False),
     sa.Column("table_version", sa.BigInteger, nullable=False),
     sa.Column("create_time", _TIME, nullable=False),
+    sa.Column("require_signature", sa.Boolean, nullable=False),
 )
 
 replicas = sa.Table(
@@ -96,6 +99,9 @@ replicas = sa.Table(
     sa.Column("start_time", _TIME),
     sa.Column("ready_time", _TIME),
     sa.Column("not_before", _TIME),
+    sa.Column("signature_state", sa.Text, nullable=False),
+    sa.Column("signer", sa.Text, nullable=False),
+    sa.Column("trust_root", sa.Text, nullable=False),
     sa.UniqueConstraint("group_id", "ordinal", name="replicas_ordinal"),
     _ordered("replicas_order", "deployment_id", "id"),
 )
@@ -105,6 +111,13 @@ route_table = sa.Table(
     metadata,
     sa.Column("only", sa.Boolean, sa.CheckConstraint('"only"'), primary_key=True),
     sa.Column("version", sa.BigInteger, nullable=False),
+)
+
+signature_evidence = sa.Table(
+    "signature_evidence",
+    metadata,
+    sa.Column("version_id", sa.Text, primary_key=True),
+    sa.Column("content", JSONB, nullable=False),
 )
 
 # No foreign keys: a note may outlive its deployment.

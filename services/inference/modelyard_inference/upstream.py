@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from modelyard.api.artifact.v1.artifact_service_pb2 import ListFilesRequest, ReadFileRequest
+from modelyard.api.artifact.v1.artifact_service_pb2 import (
+    CheckSignaturesRequest,
+    ListFilesRequest,
+    ReadFileRequest,
+)
 from modelyard.api.catalog.v1.catalog_service_pb2 import (
     GetModelVersionRequest,
     RecordDeploymentRequest,
@@ -13,8 +17,11 @@ from modelyard.api.catalog.v1.catalog_service_pb2 import (
 from modelyard.api.catalog.v1.model_pb2 import ModelVersion
 from modelyard.api.catalog.v1.signature_pb2 import InputLayout, MethodSignature, Signature, TensorSpec
 from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_DEPLOY
-from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest
+from modelyard.api.governance.v1.governance_service_pb2 import EvaluateGateRequest, FindTrustRootsRequest
+from modelyard.api.governance.v1.trust_pb2 import TrustRoot
+from modelyard.signing import Root
 from modelyard.types import FileEntry
+from modelyard_inference.evidence import Bundle, Evidence
 from modelyard_inference.models import Version
 from modelyard_inference.notes import Note
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
@@ -149,6 +156,28 @@ class PeerUpstream:
         if not response.allowed:
             raise PolicyUnmet("DEPLOY", version.name, response.policy, list(response.unmet))
 
+    async def evidence(self, version_id: str, digest: str) -> Evidence:
+        """Return the signatures of a version's artifact, and the trust roots that count for its model.
+
+        Raises:
+            NotFound: there is no such version any more.
+            PeerUnavailable: the catalog, the artifact service or governance does not answer.
+        """
+        model = (await self.version_name(version_id)).rpartition("/")[0]
+        signed = await self._peers.call(
+            self._peers.artifact.CheckSignatures,
+            CheckSignaturesRequest(digest=digest, model=model),
+            timeout=30.0,
+        )
+        bundles = tuple(Bundle(each.bundle, each.trust_root) for each in signed.signatures)
+        if not bundles:
+            return Evidence()
+        request = FindTrustRootsRequest(
+            resource_type=resource_type_to_proto(ResourceType.MODEL), resource=model
+        )
+        trusted = await self._peers.call(self._peers.governance.FindTrustRoots, request)
+        return Evidence(bundles, tuple(map(_root, trusted.trust_roots)))
+
     async def record_deployment(self, note: Note) -> None:
         """Tell the lineage graph of a deployment; again is harmless.
 
@@ -198,6 +227,10 @@ class PeerUpstream:
         )
         response = await self._peers.call(self._peers.catalog.ResolveResource, request)
         return chain_from_proto(response.chain)
+
+
+def _root(message: TrustRoot) -> Root:
+    return Root(message.name, message.pem, message.kind == TrustRoot.KIND_CERTIFICATE)
 
 
 def _signature(message: Signature) -> dict[str, object]:

@@ -268,6 +268,10 @@ class Grants:
         """Return the id of the principal or group with this name, or None if there is none."""
         return self._ids.get(name)
 
+    def name_of(self, principal_id: str) -> str:
+        """Return what a principal or group is called now; nothing if there is none with this id."""
+        return self._parties.get(principal_id, _UNKNOWN).name
+
     def holder(self, principal_id: str) -> Holder:
         """Return a principal with every group it is in; of an unknown one nothing is known."""
         known = self._holders.get(principal_id)
@@ -361,7 +365,9 @@ class Grants:
         """
         decision = self.decide(principal.id, privilege, chain)
         if not decision.allowed:
-            raise PermissionDenied(privilege, chain[0].type, chain[0].name, decision.explanation)
+            error = PermissionDenied(privilege, chain[0].type, chain[0].name, decision.explanation)
+            error.resource_id = chain[0].id
+            raise error
 
     def scope(self, principal_id: str, privilege: Privilege) -> Scope:
         """Return what a list under `privilege` may show to a principal.

@@ -30,6 +30,7 @@ from modelyard_kit.channels import SERVER_OPTIONS
 from modelyard_kit.clock import Clock, utc_now
 from modelyard_kit.config import Settings, load
 from modelyard_kit.db import Database
+from modelyard_kit.denials import Denials
 from modelyard_kit.interceptors import CallChain
 from modelyard_kit.outbox import Event, Relay
 from modelyard_kit.peers import Peers
@@ -111,14 +112,17 @@ async def running(settings: Settings, build: Build, package: str) -> AsyncIterat
         stack.push_async_callback(database.close)
         stack.push_async_callback(peers.close)
         service = await stack.enter_async_context(build(chassis))
-        background = [Relay(database, service.event_sink or governance_sink(peers)).run, *service.background]
+        denials = Denials(database, service.name, utc_now)
+        stack.push_async_callback(denials.write, everything=True)
+        relay = Relay(database, service.event_sink or governance_sink(peers))
+        background = [relay.run, denials.run, *service.background]
         verifier = service.verifier
         if verifier is None:
             keys = permissions.RemoteKeys(peers)
             verifier = TokenVerifier(settings.issuer, keys)
             background += [lambda: permissions.watch(peers, grants), keys.follow]
         await stack.enter_async_context(_background(background))
-        await stack.enter_async_context(_serving(service, settings, verifier, grants))
+        await stack.enter_async_context(_serving(service, settings, verifier, grants, denials))
         yield
 
 
@@ -150,9 +154,9 @@ async def _background(tasks: Sequence[Callable[[], Awaitable[None]]]) -> AsyncIt
 
 @asynccontextmanager
 async def _serving(
-    service: Service, settings: Settings, verifier: TokenVerifier, grants: Grants
+    service: Service, settings: Settings, verifier: TokenVerifier, grants: Grants, denials: Denials
 ) -> AsyncIterator[grpc.aio.Server]:
-    chain = CallChain(service.full_name, service.access, verifier, grants)
+    chain = CallChain(service.full_name, service.access, verifier, grants, refused=denials.note)
     server = grpc.aio.server(interceptors=[chain], options=SERVER_OPTIONS)
     service.register(server)
     check_access(service)

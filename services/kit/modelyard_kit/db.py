@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal, TypeVar
 
 import asyncpg
@@ -76,7 +76,7 @@ class Database:
         work: Callable[[AsyncConnection], Awaitable[T]],
         *,
         isolation: Isolation = "SERIALIZABLE",
-        turn: str = "",
+        turns: Collection[str] = (),
     ) -> T:
         """Run `work` in one transaction and commit; on any exception roll back.
 
@@ -87,9 +87,9 @@ class Database:
             work: what to do.
             isolation: isolation level. READ COMMITTED is for work that first writes the one row that all it decides hangs on, so that
                 whoever else would change that waits for it, or the other way round.
-            turn: name of what many callers change at once (a model whose versions are counted). Callers with the same name take turns
-                instead of undoing each other's work, serializable ones also across processes. It makes nothing more correct, only
-                cheaper.
+            turns: names of what many callers change at once (models whose versions are counted). Callers with the same name take
+                turns instead of undoing each other's work, serializable ones also across processes. It makes nothing more correct,
+                only cheaper.
 
         Raises:
             Contention: other transactions kept winning.
@@ -102,16 +102,21 @@ class Database:
         try:
             async for attempt in attempts:
                 with attempt:
-                    return await self._attempt(work, isolation, turn)
+                    return await self._attempt(work, isolation, sorted(set(turns)))
         except RetryError as error:
             raise Contention(ATTEMPTS) from error.last_attempt.exception()
         raise AssertionError("unreachable: the loop above returns or raises")
 
     async def _attempt(
-        self, work: Callable[[AsyncConnection], Awaitable[T]], isolation: Isolation, turn: str
+        self, work: Callable[[AsyncConnection], Awaitable[T]], isolation: Isolation, turns: Sequence[str]
     ) -> T:
-        locked = turn if isolation == "SERIALIZABLE" else ""  # at other levels locks of rows do
-        async with self._turns.taken(turn), self.engine.connect() as connection, _turn(connection, locked):
+        locked = turns if isolation == "SERIALIZABLE" else ()  # at other levels locks of rows do
+        async with AsyncExitStack() as held:
+            for name in turns:
+                await held.enter_async_context(self._turns.taken(name))
+            connection = await held.enter_async_context(self.engine.connect())
+            for name in locked:
+                await held.enter_async_context(_turn(connection, name))
             await connection.execution_options(isolation_level=isolation)
             connection.info.pop(_TO_NOTIFY, None)
             async with connection.begin():
@@ -233,9 +238,6 @@ async def _again_if_lost(work: Callable[[], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def _turn(connection: AsyncConnection, name: str) -> AsyncIterator[None]:
     """Hold a lock of the session, taken before the transaction begins: one taken inside would come after its snapshot."""
-    if not name:
-        yield
-        return
     key = func.hashtextextended(name, 0)
     await connection.execution_options(isolation_level="AUTOCOMMIT")
     await connection.execute(select(func.pg_advisory_lock(key)))
@@ -258,9 +260,6 @@ class _Turns:
     @asynccontextmanager
     async def taken(self, name: str) -> AsyncIterator[None]:
         """Wait for the turn and hold it."""
-        if not name:
-            yield
-            return
         lock, waiting = self._locks.get(name, (asyncio.Lock(), 0))
         self._locks[name] = (lock, waiting + 1)
         try:

@@ -24,6 +24,8 @@ class DomainError(Exception):
 
     reason: ClassVar[str]
     code: ClassVar[str]
+    resource_id: str = ""
+    """Of what was refused, for the audit chain; never told to the caller."""
 
     def __init__(
         self,

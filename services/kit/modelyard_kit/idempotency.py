@@ -7,10 +7,13 @@ asked for. Written in the transaction of the create.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit import limits
@@ -32,6 +35,7 @@ def requests_table(metadata: MetaData) -> Table:
 
 
 _requests = requests_table(MetaData())
+_CLAIM_ALL = insert(_requests)
 _CLAIM = upsert(_requests).on_conflict_do_nothing().returning(_requests.c.resource_id)
 
 
@@ -45,15 +49,22 @@ def fingerprint(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-async def claim(
-    connection: AsyncConnection,
-    *,
-    principal_id: str,
-    method: str,
-    request_id: str,
-    fingerprint: str,
-    resource_id: str,
-) -> str | None:
+class Repeated(Exception):
+    """One of several requests has an answer already, so they cannot be answered together."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That a request makes a resource: who asks, by which method, which request with which content, and the id it gives."""
+
+    principal_id: str
+    method: str
+    request_id: str
+    fingerprint: str
+    resource_id: str
+
+
+async def claim(connection: AsyncConnection, claim: Claim) -> str | None:
     """Note that this request makes a resource, or return the id of the one that it made before.
 
     Like `replay` and `remember` in one statement, for work that comes before everything else and knows the id that it will give.
@@ -63,14 +74,36 @@ async def claim(
         RequestIdReused: it was used with other content.
         LimitExceeded: it is longer than the limit `request_id_length`.
     """
-    if not request_id:
+    if not claim.request_id:
         return None
-    limits.check("request_id_length", len(request_id))
-    key = {"principal_id": principal_id, "method": method, "request_id": request_id}
-    new = key | {"fingerprint": fingerprint, "resource_id": resource_id}
-    if (await connection.execute(_CLAIM, new)).one_or_none() is not None:
+    limits.check("request_id_length", len(claim.request_id))
+    if (await connection.execute(_CLAIM, asdict(claim))).one_or_none() is not None:
         return None
-    return await replay(connection, **key, fingerprint=fingerprint)
+    return await replay(
+        connection,
+        principal_id=claim.principal_id,
+        method=claim.method,
+        request_id=claim.request_id,
+        fingerprint=claim.fingerprint,
+    )
+
+
+async def claim_all(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+    """Note that these requests make resources.
+
+    Raises:
+        Repeated: one of them came before, or comes twice among them; the transaction is of no use any more.
+        LimitExceeded: a request id is longer than the limit `request_id_length`.
+    """
+    rows = [asdict(claim) for claim in claims if claim.request_id]
+    for row in rows:
+        limits.check("request_id_length", len(row["request_id"]))
+    if not rows:
+        return
+    try:
+        await connection.execute(_CLAIM_ALL, rows)
+    except IntegrityError as error:
+        raise Repeated from error
 
 
 async def replay(

@@ -94,12 +94,22 @@ class CallChain(grpc.aio.ServerInterceptor):
         access: rule of each of its RPCs.
         verifier: checks the tokens.
         grants: decides.
+        refused: is told of every domain error that ended a call, with the call and its method.
     """
 
-    def __init__(self, full_name: str, access: AccessTable, verifier: TokenVerifier, grants: Grants) -> None:
+    def __init__(
+        self,
+        full_name: str,
+        access: AccessTable,
+        verifier: TokenVerifier,
+        grants: Grants,
+        *,
+        refused: Callable[[Call, str, DomainError], None] = lambda _call, _method, _error: None,
+    ) -> None:
         self._rules = {f"/{full_name}/{rpc}": rule for rpc, rule in access.items()}
         self._verifier = verifier
         self._grants = grants
+        self._refused = refused
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._watches: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.Task[Any]] = set()
@@ -228,6 +238,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         try:
             return await proceed(incoming)
         except DomainError as error:
+            self._refused(current_call(), incoming.method, error)
             await abort(incoming.context, error)
         except TimeoutError:
             await abort(incoming.context, DeadlineExceeded())

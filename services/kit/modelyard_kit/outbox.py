@@ -63,6 +63,8 @@ from modelyard_kit.ids import new_id
 CHANNEL = "modelyard_outbox"
 BATCH = 500
 POLL_SECONDS = 1.0
+# Between two deliveries. What comes meanwhile travels together: every delivery costs a call, and transactions on both sides.
+REST_SECONDS = 0.05
 
 _log = structlog.get_logger()
 
@@ -189,7 +191,23 @@ async def append(
         scope: for a sequenced outbox, ids (or SQL that finds them) of the resource and its containers, innermost first,
             without the system; by them watchers are matched and permitted.
     """
-    values: dict[str, Any] = {
+    if scope is None:
+        await connection.execute(_APPEND, _row(event))
+    elif isinstance(scope, ColumnElement):
+        await connection.execute(insert(_sequenced).values(_row(event) | {"scope": scope}))
+    else:
+        await connection.execute(_APPEND_SEQUENCED, _row(event) | {"scope": scope})
+    notify_after_commit(connection, CHANNEL)
+
+
+async def append_each(connection: AsyncConnection, events: Sequence[tuple[Event, Sequence[str]]]) -> None:
+    """Write events, each with its scope, in the transaction of their changes; their positions rise in this order."""
+    await connection.execute(_APPEND_SEQUENCED, [_row(event) | {"scope": scope} for event, scope in events])
+    notify_after_commit(connection, CHANNEL)
+
+
+def _row(event: Event) -> dict[str, Any]:
+    return {
         "id": event.id,
         "type": event.type,
         "resource_type": event.resource.type,
@@ -203,13 +221,6 @@ async def append(
         "time": event.time,
         "data": dict(event.data),
     }
-    if scope is None:
-        await connection.execute(_APPEND, values)
-    elif isinstance(scope, ColumnElement):
-        await connection.execute(insert(_sequenced).values(values | {"scope": scope}))
-    else:
-        await connection.execute(_APPEND_SEQUENCED, values | {"scope": scope})
-    notify_after_commit(connection, CHANNEL)
 
 
 async def extent(connection: AsyncConnection) -> Extent:
@@ -314,6 +325,7 @@ class Relay:
                 pause = min(pause * 2, 30.0)
                 continue
             if delivered < BATCH:
+                await asyncio.sleep(REST_SECONDS if delivered else 0)
                 await self._wait()
 
     async def _wait(self) -> None:

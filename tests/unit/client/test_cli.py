@@ -31,7 +31,13 @@ def connected(fake: Fake) -> Fake:
 
 
 def model_answer(_: object) -> Any:
-    model = {"name": MODEL, "latest_version": 2, "aliases": {"champion": 1}, "tags": {"team": "ml"}}
+    model = {
+        "name": MODEL,
+        "owner": "ada",
+        "latest_version": 2,
+        "aliases": {"champion": 1},
+        "tags": {"team": "ml"},
+    }
     return catalog_service_pb2.ListModelsResponse(models=[model, {"name": "prod.ml.other"}])
 
 
@@ -40,8 +46,8 @@ def test_a_list_as_a_table_and_as_json(connected: Fake) -> None:
     table = modelyard("models", "list", "prod.ml")
     assert table.exit_code == 0
     header, first, second = table.stdout.splitlines()
-    assert header.split() == ["name", "latest", "version", "aliases", "tags", "create", "time"]
-    assert first.split() == [MODEL, "2", "champion=1", "team=ml"]
+    assert header.split() == ["name", "owner", "latest", "version", "aliases", "tags", "create", "time"]
+    assert first.split() == [MODEL, "ada", "2", "champion=1", "team=ml"]
     assert second.split() == ["prod.ml.other", "0"]
     assert "\x1b" not in table.stdout
     rows = json.loads(modelyard("models", "list", "prod.ml", "-o", "json").stdout)
@@ -253,6 +259,16 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
         ("prod.ml.iris@next", 10),
     ]
     assert sent.replicas == 2
+    changed = modelyard("deployments", "update", MODEL, "--require-signature", "--no-wait")
+    assert changed.exit_code == 0
+    update = connected.requests("UpdateDeployment")[0]
+    assert (list(update.update_mask.paths), update.deployment.require_signature) == (
+        ["require_signature"],
+        True,
+    )
+    for verb in ("activate", "deactivate"):
+        assert modelyard("deployments", verb, MODEL, "--no-wait").exit_code == 0
+        assert connected.requests(f"{verb.capitalize()}Deployment")[0].name == MODEL
     modelyard("grants", "create", "ada", "execute", MODEL, "--type", "deployment", "--deny")
     grant = connected.requests("CreateGrant")[0]
     assert (grant.privilege, grant.effect, grant.resource) == (9, 2, MODEL)

@@ -44,6 +44,19 @@ LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "ListTokens": (lambda c, **asked: c.tokens.list(**asked).collect(), ("tokens", "list")),
     "ListGrants": (lambda c, **asked: c.grants.list("prod", **asked).collect(), ("grants", "list", "prod")),
     "ListApprovals": (lambda c, **asked: c.approvals.list(**asked).collect(), ("approvals", "list")),
+    "ListActivity": (
+        lambda c, **asked: c.audit.activity("prod.ml.iris/1", **asked).collect(),
+        ("audit", "activity", "prod.ml.iris/1"),
+    ),
+    "ListModelCardRevisions": (
+        lambda c, **asked: c.cards.revisions("prod.ml.iris/1", **asked).collect(),
+        ("cards", "revisions", "prod.ml.iris/1"),
+    ),
+    "ListWebhooks": (lambda c, **asked: c.webhooks.list(**asked).collect(), ("webhooks", "list")),
+    "ListWebhookDeliveries": (
+        lambda c, **asked: c.webhooks.deliveries("ops", **asked).collect(),
+        ("webhooks", "deliveries", "ops"),
+    ),
     "ListAuditEntries": (lambda c, **asked: c.audit.list(**asked).collect(), ("audit", "list")),
     "ListDeployments": (lambda c, **asked: c.deployments.list(**asked).collect(), ("deployments", "list")),
     "ListReplicas": (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,10 +127,30 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ListApprovals": lambda c: c.approvals.list().collect(),
     "ListAuditEntries": lambda c: c.audit.list().collect(),
     "VerifyAudit": lambda c: c.audit.verify(),
+    "CheckpointAudit": lambda c: c.audit.checkpoint(),
+    "GetAuditKeys": lambda c: c.audit.keys(),
+    "ExportAudit": lambda c: c.audit.export(Path(tempfile.mkdtemp()) / "audit.jsonl"),
+    "CreateWebhook": lambda c: c.webhooks.create("ops", "https://example.com/hook"),
+    "GetWebhook": lambda c: c.webhooks.get("ops"),
+    "ListWebhooks": lambda c: c.webhooks.list().collect(),
+    "PauseWebhook": lambda c: c.webhooks.pause("ops"),
+    "ResumeWebhook": lambda c: c.webhooks.resume("ops"),
+    "DeleteWebhook": lambda c: c.webhooks.delete("ops"),
+    "ListWebhookDeliveries": lambda c: c.webhooks.deliveries("ops").collect(),
+    "ReplayWebhookDeliveries": lambda c: c.webhooks.replay("ops", since=NOON),
+    "DraftModelCard": lambda c: c.cards.draft(VERSION),
+    "SetModelCard": lambda c: c.cards.set(VERSION, {"model_overview": {"model_name": MODEL}}),
+    "GetModelCard": lambda c: c.cards.get(VERSION),
+    "ListModelCardRevisions": lambda c: c.cards.revisions(VERSION).collect(),
+    "DiffModelCards": lambda c: c.cards.diff(VERSION),
+    "RenderModelCard": lambda c: c.cards.render(VERSION, "pdf"),
+    "ListActivity": lambda c: c.audit.activity(VERSION).collect(),
     "CreateDeployment": lambda c: c.deployments.create(MODEL, {"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}),
     "GetDeployment": lambda c: c.deployments.get(MODEL),
     "ListDeployments": lambda c: c.deployments.list().collect(),
     "UpdateDeployment": lambda c: c.deployments.update(MODEL, replicas=2),
+    "ActivateDeployment": lambda c: c.deployments.activate(MODEL),
+    "DeactivateDeployment": lambda c: c.deployments.deactivate(MODEL),
     "DeleteDeployment": lambda c: c.deployments.delete(MODEL),
     "ListReplicas": lambda c: c.deployments.replicas(MODEL),
     "ServerLive": lambda c: c.endpoints.server_live(),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from modelyard_inference import actions as a
+from modelyard_inference.evidence import SignatureState, Verdict
 from modelyard_inference.models import (
     Deployment,
     DeploymentState,
@@ -23,6 +24,7 @@ from modelyard_inference.planner import desired_groups, plan
 from modelyard_inference.planner.observed import (
     Admitted,
     ArtifactStatus,
+    EvidenceStatus,
     Gateway,
     Gateways,
     Observed,
@@ -33,6 +35,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Process(running=True)
 READY = Process(running=True, ready=True)
 YES = Admitted(allowed=True)
+KNOWN = EvidenceStatus(ready=True)
 
 
 def version(number: int) -> Version:
@@ -122,6 +125,7 @@ def observed(
     settled: bool = True,
     now: datetime = NOW,
     admitted: Admitted | None = YES,
+    evidence: EvidenceStatus | None = KNOWN,
 ) -> Observed:
     if processes is None:
         processes = {r.id: READY if r.state is ReplicaState.READY else RUNNING for r in replicas}
@@ -132,6 +136,7 @@ def observed(
         replicas,
         processes,
         artifacts,
+        {g.version.id: evidence for g in groups} if evidence else {},
         Gateways(gateways, settled=settled),
         now,
         timedelta(seconds=60),
@@ -189,6 +194,69 @@ def test_artifact_is_fetched_before_anything_starts() -> None:
     found = observed(deployment(), (group(1, GroupState.STARTING),), (starting,), processes={}, present=False)
     assert steps(found) == [a.Fetch(version(1))]
     assert report(found) == (DeploymentState.CREATING, "downloading prod.ml.iris/1")
+
+
+def test_signatures_are_asked_about_before_anything_starts() -> None:
+    two = (replica(1, ReplicaState.STARTING), replica(1, ReplicaState.STARTING, ordinal=1))
+    found = observed(
+        deployment(replicas=2), (group(1, GroupState.STARTING),), two, processes={}, evidence=None
+    )
+    assert steps(found) == [a.AskEvidence(version(1))]
+    unknown = replace(found, evidence={"v1": EvidenceStatus(ready=False, problem="nobody can be asked")})
+    assert steps(unknown) == [a.AskEvidence(version(1))]
+    assert report(unknown) == (DeploymentState.CREATING, "nobody can be asked")
+
+
+def test_a_requirement_of_signatures_makes_another_group_before_the_old_one_goes() -> None:
+    required = deployment(state=DeploymentState.ACTIVE, require_signature=True)
+    found = observed(required, (group(1, GroupState.SERVING, weight=1),), (replica(1, routed=True),))
+    assert steps(found) == [a.AddGroup(version(1), 100, 1, require_signature=True)]
+
+
+def test_what_a_replica_found_about_signatures_is_noted() -> None:
+    verdict = Verdict(SignatureState.TRUSTED, "sha256:1", "team")
+    process = Process(running=True, ready=True, verdict=verdict)
+    starting = replica(1, ReplicaState.STARTING)
+    found = observed(deployment(), (group(1, GroupState.STARTING),), (starting,), processes={"r1.0": process})
+    assert steps(found) == [a.RecordReady("r1.0", verdict)]
+
+
+def test_a_start_from_before_a_change_says_nothing_when_it_fails() -> None:
+    changed = deployment(state=DeploymentState.UPDATING, update_time=NOW)
+    ended = {"r1.0": Process(running=False, ending="boom")}
+    before = replica(1, ReplicaState.STARTING, start_time=NOW - timedelta(seconds=1), failures=3)
+    found = observed(changed, (group(1, GroupState.STARTING),), (before,), processes=ended)
+    assert steps(found) == [a.RecordEnd("r1.0", "", 0, NOW)]
+    after = replace(found, replicas=(replace(before, start_time=NOW),))
+    assert steps(after) == [a.RecordEnd("r1.0", "boom", 4, NOW + timedelta(seconds=4))]
+
+
+INACTIVE = deployment(state=DeploymentState.UPDATING, active=False)
+
+
+def test_a_deployment_without_activity_drains_and_then_rests() -> None:
+    serving = observed(INACTIVE, SERVED, (replica(1, routed=True),))
+    assert steps(serving) == [a.Shift({})]
+    draining = (group(1, GroupState.DRAINING),)
+    assert steps(observed(INACTIVE, draining, (replica(1, routed=True),))) == [a.EndGroup("g1")]
+    stopping = (group(1, GroupState.STOPPING),)
+    found = observed(INACTIVE, stopping, (replica(1, ReplicaState.DRAINING),), processes={"r1.0": RUNNING})
+    assert steps(found) == [a.Stop("r1.0")]
+    assert report(found) == (DeploymentState.UPDATING, "waiting for 1 replicas to end")
+    assert steps(observed(INACTIVE)) == []
+    assert report(observed(INACTIVE)) == (DeploymentState.INACTIVE, "")
+
+
+def test_an_activated_deployment_takes_back_what_still_drains() -> None:
+    again = replace(INACTIVE, active=True)
+    found = observed(again, (group(1, GroupState.DRAINING),), (replica(1, routed=True),))
+    assert steps(found) == [a.ReviveGroup("g1")]
+
+
+def test_an_inactive_deployment_needs_no_gateway_to_rest() -> None:
+    draining = (group(1, GroupState.DRAINING),)
+    found = observed(INACTIVE, draining, (replica(1, routed=True),), gateways=())
+    assert steps(found) == [a.EndGroup("g1")]
 
 
 def test_replica_starts_gets_ready_and_its_group_is_admitted() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as artifact_pb
 from modelyard.api.artifact.v1.artifact_pb2 import FileEntry as FileMessage
+from modelyard.api.artifact.v1.artifact_pb2 import Signature as SignatureMessage
 from modelyard.api.catalog.v1 import catalog_service_pb2 as catalog_pb
 from modelyard.api.catalog.v1.model_pb2 import ModelVersion
 from modelyard.api.catalog.v1.signature_pb2 import (
@@ -22,7 +23,10 @@ from modelyard.api.catalog.v1.signature_pb2 import (
 )
 from modelyard.api.governance.v1 import governance_service_pb2 as governance_pb
 from modelyard.api.governance.v1.approval_pb2 import GATED_ACTION_DEPLOY
+from modelyard.api.governance.v1.trust_pb2 import TrustRoot
+from modelyard.signing import Root
 from modelyard.types import FileEntry
+from modelyard_inference.evidence import Bundle, Evidence
 from modelyard_inference.notes import Note
 from modelyard_inference.runtimes.signature import Signature as ReplicaSignature
 from modelyard_inference.upstream import PeerUpstream
@@ -58,8 +62,13 @@ class Peers:
         self.catalog = SimpleNamespace(
             GetModelVersion=self._version, ResolveResource=self._resolve, RecordDeployment=lambda _: None
         )
-        self.governance = SimpleNamespace(EvaluateGate=self._gate)
-        self.artifact = SimpleNamespace(ListFiles=self._files, ReadFile=self._read)
+        self.governance = SimpleNamespace(EvaluateGate=self._gate, FindTrustRoots=self._roots)
+        self.artifact = SimpleNamespace(
+            ListFiles=self._files,
+            ReadFile=self._read,
+            CheckSignatures=lambda _: artifact_pb.CheckSignaturesResponse(signatures=self.signatures),
+        )
+        self.signatures: list[SignatureMessage] = []
 
     async def call(self, method: Any, request: Any, *, timeout: float = 5.0) -> Any:
         self.asked.append(request)
@@ -100,6 +109,13 @@ class Peers:
             files=[FileMessage(path=path, size=1, sha256="0" * 64)],
             next_page_token="" if request.page_token else "next",
         )
+
+    def _roots(self, request: governance_pb.FindTrustRootsRequest) -> governance_pb.FindTrustRootsResponse:
+        roots = [
+            TrustRoot(name="team", pem="a", kind=TrustRoot.KIND_PUBLIC_KEY),
+            TrustRoot(name="house", pem="b", kind=TrustRoot.KIND_CERTIFICATE),
+        ]
+        return governance_pb.FindTrustRootsResponse(trust_roots=roots)
 
     def _read(self, request: artifact_pb.ReadFileRequest) -> list[artifact_pb.ReadFileResponse]:
         return [artifact_pb.ReadFileResponse(chunk=chunk) for chunk in (b"1", b"2")]
@@ -154,6 +170,22 @@ async def test_files_are_listed_page_by_page_and_read_in_pieces(upstream: PeerUp
     assert digest == "sha256:1"
     assert files == [FileEntry("a", 1, "0" * 64), FileEntry("b", 1, "0" * 64)]
     assert [chunk async for chunk in upstream.read("prod.ml.iris/3", "a")] == [b"1", b"2"]
+
+
+async def test_evidence_is_asked_for_under_the_name_of_today(peers: Peers) -> None:
+    class Renamed(PeerUpstream):
+        async def version_name(self, version_id: str) -> str:
+            return "prod.ml.renamed/3"
+
+    upstream = Renamed(cast("Any", peers))
+    assert await upstream.evidence("v", "sha256:1") == Evidence()
+    peers.signatures = [SignatureMessage(bundle="x", trust_root="team"), SignatureMessage(bundle="y")]
+    roots = (Root("team", "a", is_certificate=False), Root("house", "b", is_certificate=True))
+    found = await upstream.evidence("v", "sha256:1")
+    assert found == Evidence((Bundle("x", "team"), Bundle("y")), roots)
+    assert [getattr(request, "model", "") or request.resource for request in peers.asked] == [
+        "prod.ml.renamed"
+    ] * 3
 
 
 async def test_names_are_looked_up_by_id(upstream: PeerUpstream, peers: Peers) -> None:

@@ -9,8 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard_inference.runtimes.datatypes import DATATYPES, BytesError, cast, from_raw, texts, to_raw, zeros
+from modelyard_inference.runtimes.signature import DATATYPE_NAMES
 
 NUMBERS = [name for name, datatype in DATATYPES.items() if datatype.size]
+
+
+def test_signatures_know_every_data_type() -> None:
+    assert tuple(DATATYPES) == DATATYPE_NAMES
 
 
 @pytest.mark.parametrize("datatype", NUMBERS)

@@ -11,7 +11,9 @@ from modelyard.cli import (
     access,
     approvals,
     artifacts,
+    audit,
     cache,
+    cards,
     catalog,
     contexts,
     deployments,
@@ -26,6 +28,7 @@ from modelyard.cli import (
     storage,
     trust,
     versions,
+    webhooks,
 )
 from modelyard.cli._root import RootGroup
 from modelyard.cli._session import select_context
@@ -88,7 +91,9 @@ app.add_typer(access.tokens, name="tokens")
 app.add_typer(access.grants, name="grants")
 app.add_typer(approvals.approvals, name="approvals")
 app.add_typer(approvals.policies, name="policies")
-app.add_typer(approvals.audit, name="audit")
+app.add_typer(audit.audit, name="audit")
+app.add_typer(cards.cards, name="cards")
+app.add_typer(webhooks.webhooks, name="webhooks")
 app.add_typer(events.events, name="events")
 identities.add_to(access.tokens)
 app.command("grant", help="Same as `grants create`.")(access.create_grant)

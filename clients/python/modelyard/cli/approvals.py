@@ -1,4 +1,4 @@
-"""approvals, policies, audit."""
+"""approvals, policies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from modelyard.types import GatedAction
 
 approvals = typer.Typer(help="Reviews of versions.", no_args_is_help=True)
 policies = typer.Typer(help="What a version needs before it may be used.", no_args_is_help=True)
-audit = typer.Typer(help="Everything that was changed, in a chain of hashes.", no_args_is_help=True)
 
 Alias = Annotated[
     list[str] | None,
@@ -178,30 +177,3 @@ def show_policy(resource: Governed, output: Output = TABLE) -> None:
         typer.echo("null")
     else:
         typer.echo(f"No policy applies to {resource}.")
-
-
-@audit.command("list")
-def list_entries(
-    resource_id: Annotated[
-        str, typer.Option("--resource-id", help="Only entries about this resource id.")
-    ] = "",
-    filter_: Filter = "",
-    order_by: OrderBy = "",
-    limit: Limit = None,
-    output: Output = TABLE,
-) -> None:
-    """List what was changed, oldest first; newest first with --order-by 'sequence desc'."""
-    columns = ("sequence", "event.time", "event.actor_name", "event.type", "event.resource.name", "hash")
-    with connect() as client:
-        pager = client.audit.list(resource_id=resource_id, filter=filter_, order_by=order_by)
-        show_rows(pager.collect(limit), columns, output, empty="no entries")
-
-
-@audit.command("verify")
-def verify(output: Output = TABLE) -> None:
-    """Recompute the whole chain. Exit code 1 when it is broken."""
-    with connect() as client:
-        result = client.audit.verify()
-    show_one(result, output)
-    if not result.valid:
-        raise typer.Exit(1)

@@ -31,8 +31,8 @@ Reference = Annotated[
         help="Version reference: prod.ml_team.iris/3, prod.ml_team.iris@champion.", metavar="VERSION"
     ),
 ]
-_NAMESPACE = ("name", "description", "tags", "create_time")
-_MODEL = ("name", "latest_version", "aliases", "tags", "create_time")
+_NAMESPACE = ("name", "owner", "description", "tags", "create_time")
+_MODEL = ("name", "owner", "latest_version", "aliases", "tags", "create_time")
 
 
 @catalogs.command("list")

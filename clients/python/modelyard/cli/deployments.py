@@ -9,7 +9,7 @@ import typer
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._session import Description, Limit, connect
-from modelyard.types import TrafficTarget
+from modelyard.types import DeploymentState, TrafficTarget
 
 deployments = typer.Typer(help="Names that answer predictions.", no_args_is_help=True)
 
@@ -23,6 +23,12 @@ RequestSeconds = Annotated[
     float | None, typer.Option("--timeout", min=0.001, help="Longest time a prediction may take, in seconds.")
 ]
 MaxBytes = Annotated[int | None, typer.Option("--max-request-bytes", min=1, help="Largest request.")]
+RequireSignature = Annotated[
+    bool | None,
+    typer.Option(
+        "--require-signature/--no-require-signature", help="Load only models that a trust root vouches for."
+    ),
+]
 _TARGET_HELP = "Version reference, if wanted with a weight: prod.ml_team.iris/2=10. An alias is followed."
 
 
@@ -56,6 +62,7 @@ def create(
     description: Description = "",
     timeout: RequestSeconds = None,
     max_request_bytes: MaxBytes = None,
+    require_signature: RequireSignature = None,
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
     output: Output = TABLE,
@@ -69,6 +76,7 @@ def create(
             description=description,
             timeout=timeout,
             max_request_bytes=max_request_bytes or 0,
+            require_signature=bool(require_signature),
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
 
@@ -84,6 +92,7 @@ def update(
     description: Annotated[str | None, typer.Option("--description", "-d", help="Free text.")] = None,
     timeout: RequestSeconds = None,
     max_request_bytes: MaxBytes = None,
+    require_signature: RequireSignature = None,
     etag: Annotated[
         str, typer.Option("--etag", help="Change it only if nobody did since you read this.")
     ] = "",
@@ -100,9 +109,33 @@ def update(
             description=description,
             timeout=timeout,
             max_request_bytes=max_request_bytes,
+            require_signature=require_signature,
             etag=etag,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
+
+
+@deployments.command("activate")
+def activate(name: Name, wait: Wait = True, wait_timeout: WaitSeconds = 300, output: Output = TABLE) -> None:
+    """Let an inactive endpoint answer again."""
+    with connect() as client:
+        deployment = client.deployments.activate(name)
+        show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
+
+
+@deployments.command("deactivate")
+def deactivate(
+    name: Name,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until nothing runs any more.")] = True,
+    wait_timeout: WaitSeconds = 120,
+    output: Output = TABLE,
+) -> None:
+    """End everything that an endpoint runs and keep its settings."""
+    with connect() as client:
+        deployment = client.deployments.deactivate(name)
+        if wait:
+            deployment = client.deployments.wait(name, state=DeploymentState.INACTIVE, timeout=wait_timeout)
+        show_one(deployment, output)
 
 
 @deployments.command("delete")
@@ -122,7 +155,9 @@ def delete(
 @deployments.command("replicas")
 def replicas(name: Name, filter_: Filter = "", order_by: OrderBy = "", output: Output = TABLE) -> None:
     """List the processes behind a deployment."""
-    columns = ("id", "model_version", "state", "process_id", "restarts", "address", "state_message")
+    columns = (
+        "id", "model_version", "state", "process_id", "restarts", "signature_state", "address", "state_message",
+    )  # fmt: skip
     with connect() as client:
         found = client.deployments.replicas(name, filter=filter_, order_by=order_by)
         show_rows(found, columns, output, empty="no replicas")

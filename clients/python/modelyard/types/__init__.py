@@ -24,6 +24,7 @@ from modelyard.types._artifacts import (
     Upload,
     UploadState,
 )
+from modelyard.types._cards import CardChange, CardFormat, ModelCard
 from modelyard.types._catalog import (
     AliasMove,
     Catalog,
@@ -46,12 +47,15 @@ from modelyard.types._common import (
     ResourceType,
 )
 from modelyard.types._governance import (
+    Activity,
     ApiToken,
     Approval,
     ApprovalPolicy,
     ApprovalState,
+    AuditCheckpoint,
     AuditEntry,
     AuditVerification,
+    CheckpointPurpose,
     Condition,
     ConditionResult,
     Effect,
@@ -91,13 +95,22 @@ from modelyard.types._serving import (
     Replica,
     ReplicaState,
     ServerInfo,
+    SignatureState,
     TargetStatus,
     TrafficTarget,
 )
 from modelyard.types._storage import Collected, DamagedBlob, StorageStatistics, VerifyProgress
 from modelyard.types._trust import ArtifactSignature, SignatureTrust, TrustRoot, TrustRootKind
+from modelyard.types._webhooks import (
+    NewWebhook,
+    Webhook,
+    WebhookDelivery,
+    WebhookDeliveryState,
+    WebhookState,
+)
 
 __all__ = [
+    "Activity",
     "AliasMove",
     "ApiToken",
     "Approval",
@@ -105,10 +118,14 @@ __all__ = [
     "ApprovalState",
     "Artifact",
     "ArtifactSignature",
+    "AuditCheckpoint",
     "AuditEntry",
     "AuditVerification",
     "BlobUrls",
+    "CardChange",
+    "CardFormat",
     "Catalog",
+    "CheckpointPurpose",
     "Collected",
     "Condition",
     "ConditionResult",
@@ -146,9 +163,11 @@ __all__ = [
     "MethodSignature",
     "MissingBlob",
     "Model",
+    "ModelCard",
     "ModelMetadata",
     "ModelVersion",
     "NewToken",
+    "NewWebhook",
     "PartUrl",
     "PermissionDecision",
     "Prediction",
@@ -167,6 +186,7 @@ __all__ = [
     "ServerInfo",
     "Severity",
     "Signature",
+    "SignatureState",
     "SignatureTrust",
     "SignedUrl",
     "SigningKey",
@@ -183,4 +203,8 @@ __all__ = [
     "VerifyProgress",
     "VersionApproval",
     "VersionState",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDeliveryState",
+    "WebhookState",
 ]

@@ -43,6 +43,7 @@ class Catalog:
     name: str
     description: str = ""
     owner_id: str = ""
+    owner: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     create_time: datetime | None = None
     update_time: datetime | None = None
@@ -59,6 +60,7 @@ class Schema:
     name: str
     description: str = ""
     owner_id: str = ""
+    owner: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     create_time: datetime | None = None
     update_time: datetime | None = None
@@ -75,6 +77,7 @@ class Model:
     name: str
     description: str = ""
     owner_id: str = ""
+    owner: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, int] = field(default_factory=dict)
     latest_version: int = 0

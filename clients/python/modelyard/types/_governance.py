@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from modelyard.types._common import Event, Resource
+from modelyard.types._common import Event, JsonValue, Resource
 
 
 class PrincipalKind(StrEnum):
@@ -280,12 +280,56 @@ class AuditEntry:
     hash: str = ""
 
 
+class CheckpointPurpose(StrEnum):
+    """What the signature of a checkpoint is for."""
+
+    CHECKPOINT = "CHECKPOINT"
+    EXPORT = "EXPORT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditCheckpoint:
+    """That the chain went from one hash to another, under a signature; `anchor_*` is what lies before the first entry."""
+
+    purpose: CheckpointPurpose | None = None
+    anchor_sequence: int = 0
+    anchor_hash: str = ""
+    sequence: int
+    hash: str
+    time: datetime
+    key_id: str
+    signature: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AuditVerification:
-    """Whether the audit chain holds; `broken_sequence` is the first entry that does not fit, or 0."""
+    """Whether the audit chain holds; `broken_sequence` is the first entry that does not fit, or 0.
+
+    `anchor_sequence` is the last entry that retention dropped, `checkpoints` how many signatures were checked, and
+    `checkpoint` the last of these.
+    """
 
     valid: bool
     entries: int = 0
     head_hash: str = ""
     broken_sequence: int = 0
     problem: str = ""
+    anchor_sequence: int = 0
+    checkpoints: int = 0
+    checkpoint: AuditCheckpoint | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """One thing that happened to a version: who, when, and what was so before and after, by field."""
+
+    sequence: int
+    time: datetime | None = None
+    actor: str = ""
+    actor_id: str = ""
+    type: str = ""
+    resource: str = ""
+    request_id: str = ""
+    before: Mapping[str, JsonValue] = field(default_factory=dict)
+    after: Mapping[str, JsonValue] = field(default_factory=dict)
+    details: Mapping[str, JsonValue] = field(default_factory=dict)

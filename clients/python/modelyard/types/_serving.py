@@ -21,6 +21,7 @@ class DeploymentState(StrEnum):
     ACTIVE = "ACTIVE"
     UPDATING = "UPDATING"
     FAILED = "FAILED"
+    INACTIVE = "INACTIVE"
     DELETING = "DELETING"
 
 
@@ -31,6 +32,14 @@ class ReplicaState(StrEnum):
     READY = "READY"
     DRAINING = "DRAINING"
     STOPPED = "STOPPED"
+
+
+class SignatureState(StrEnum):
+    """What a replica found about the signatures of its artifact when it loaded it."""
+
+    UNSIGNED = "UNSIGNED"
+    UNKNOWN_KEY = "UNKNOWN_KEY"
+    TRUSTED = "TRUSTED"
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class TargetStatus:
     weight: int = 0
     ready_replicas: int = 0
     next_model_version: str = ""
+    signature_state: SignatureState | None = None
+    signer: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +82,7 @@ class Deployment:
     create_time: datetime | None = None
     update_time: datetime | None = None
     etag: str = ""
+    require_signature: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +98,9 @@ class Replica:
     process_id: int = 0
     restarts: int = 0
     create_time: datetime | None = None
+    signature_state: SignatureState | None = None
+    signer: str = ""
+    trust_root: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
+from modelyard_artifact.models import CHUNK_BYTES
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from modelyard_artifact.models import Blob, BlobUrls, SignedUrl
@@ -127,6 +129,25 @@ class BlobStore(ABC):
         """
         return [b"".join([piece async for piece in self.read(blob, 0, blob.size)]) for blob in blobs]
 
+    async def read_each(self, blobs: Sequence[Blob]) -> AsyncIterator[list[tuple[int, bytes]]]:
+        """Yields the content of blobs, one after the other, as (place in `blobs`, piece): at most 1 MiB at once.
+
+        Every blob has a piece, also an empty one.
+
+        Raises:
+            BlobLost: one is not there or too short.
+        """
+        for batch in _batches(blobs):
+            if len(batch) == 1:
+                place, blob = batch[0]
+                async for piece in self.read(blob, 0, blob.size):
+                    yield [(place, piece)]
+                if not blob.size:
+                    yield [(place, b"")]
+            else:
+                contents = await self.read_whole([blob for _, blob in batch])
+                yield [(place, data) for (place, _), data in zip(batch, contents, strict=True)]
+
     @abstractmethod
     async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
         """Makes small blobs durable under their hashes, all together; the caller found the hashes right.
@@ -146,3 +167,17 @@ class BlobStore(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Lets go of connections and threads."""
+
+
+def _batches(blobs: Sequence[Blob]) -> Iterator[list[tuple[int, Blob]]]:
+    """Consecutive blobs, each with its place, that fit into one message together; a larger one stands alone."""
+    batch: list[tuple[int, Blob]] = []
+    size = 0
+    for index, blob in enumerate(blobs):
+        if batch and size + blob.size > CHUNK_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append((index, blob))
+        size += blob.size
+    if batch:
+        yield batch

@@ -7,6 +7,7 @@ are synced and renamed together.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -48,9 +49,8 @@ class LocalBlobStore(BlobStore):
         self._partials = Partials(root / "partial", self._disk, self._publish, reserve=reserve)
 
     async def open(self) -> None:
-        """Makes the folders, so that a root that cannot be written is found at the start."""
-        for name in ("blobs", "partial"):
-            await self._disk.run(make_folder, self._root / name)
+        """Makes all folders, so that a root that cannot be written is found at the start."""
+        await self._disk.run(self._make_folders)
 
     async def close(self) -> None:
         """See BlobStore."""
@@ -59,7 +59,7 @@ class LocalBlobStore(BlobStore):
     async def size(self, sha256: str) -> int | None:
         """See BlobStore."""
         try:
-            return (await self._disk.run(self._path(sha256).stat)).st_size
+            return (await self._disk.run(os.stat, self._path(sha256))).st_size
         except FileNotFoundError:
             return None
 
@@ -91,11 +91,12 @@ class LocalBlobStore(BlobStore):
     async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
         """See BlobStore."""
         folder = await self._disk.run(self._write_group, owner, contents)
-        targets = {folder / blob.sha256: self._path(blob.sha256) for blob in contents}
         await failpoint("artifact.blob.before_rename")
-        await self._disk.run(_move_all, targets)
+        changed = await self._disk.run(
+            self._take, {blob.sha256: f"{folder}/{blob.sha256}" for blob in contents}
+        )
         await failpoint("artifact.blob.after_rename")
-        await self._disk.run(sync_many, self._root, {target.parent for target in targets.values()})
+        await self._disk.run(sync_many, self._root, changed)
         await self._disk.run(folder.rmdir)
 
     async def read(self, blob: Blob, offset: int, length: int) -> AsyncIterator[bytes]:
@@ -121,48 +122,61 @@ class LocalBlobStore(BlobStore):
 
     async def delete(self, sha256: str) -> None:
         """See BlobStore."""
-        await self._disk.run(self._path(sha256).unlink, missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            await self._disk.run(os.unlink, self._path(sha256))
 
     async def _publish(self, source: Path, blob: Blob) -> None:
-        target = self._path(blob.sha256)
         await self._disk.run(_seal, source)
         await failpoint("artifact.blob.before_rename")
-        await self._disk.run(_move_all, {source: target})
+        changed = await self._disk.run(self._take, {blob.sha256: str(source)})
         await failpoint("artifact.blob.after_rename")
-        await self._disk.run(sync_folder, target.parent)
+        await self._disk.run(sync_many, self._root, changed)
 
     def _write_group(self, owner: str, contents: Mapping[Blob, bytes]) -> Path:
         self._partials.check_room(sum(map(len, contents.values())))
         folder = self._partials.group_folder(owner)
         try:
             for blob, data in contents.items():
-                write_new(folder / blob.sha256, data)
-            sync_many(self._root, [folder / blob.sha256 for blob in contents])
+                write_new(f"{folder}/{blob.sha256}", data)
+            sync_many(self._root, [f"{folder}/{blob.sha256}" for blob in contents])
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return folder
 
+    def _make_folders(self) -> None:
+        for name in ("blobs", "partial"):
+            make_folder(self._root / name)
+        # All of them now and durable by one sync, so that nobody has to think of them who stores a blob.
+        for number in range(256):
+            (self._root / "blobs" / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        sync_folder(self._root / "blobs")
+
+    def _take(self, files: Mapping[str, str]) -> set[str]:
+        """Gives files the names of their content, and returns the folders to be synced for that.
+
+        Content decides the name, so replacing a blob that is there already changes nothing a reader could see.
+        """
+        for sha256, file in files.items():
+            os.replace(file, self._path(sha256))
+        return {f"{self._root}/blobs/{start}" for start in {sha256[:2] for sha256 in files}}
+
     def _read(self, blob: Blob) -> bytes:
         try:
-            data = self._path(blob.sha256).read_bytes()
+            descriptor = os.open(self._path(blob.sha256), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise BlobLost(blob.sha256, "is not on the disk") from error
+        try:
+            data = os.read(descriptor, blob.size + 1)
+        finally:
+            os.close(descriptor)
         if len(data) != blob.size:
             raise BlobLost(blob.sha256, f"has {len(data)} bytes instead of {blob.size}")
         return data
 
-    def _path(self, sha256: str) -> Path:
+    def _path(self, sha256: str) -> str:
         # One level of folders: with 256 of them a million blobs are no burden, and making folders costs as much as files.
-        return self._root / "blobs" / sha256[:2] / sha256
-
-
-def _move_all(targets: Mapping[Path, Path]) -> None:
-    # Content decides the name, so replacing a blob that is there already changes nothing a reader could see.
-    for folder in {target.parent for target in targets.values()}:
-        make_folder(folder)
-    for source, target in targets.items():
-        source.replace(target)
+        return f"{self._root}/blobs/{sha256[:2]}/{sha256}"
 
 
 def _seal(path: Path) -> None:

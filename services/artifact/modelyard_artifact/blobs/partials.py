@@ -280,7 +280,7 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_many(root: Path, paths: Collection[Path]) -> None:
+def sync_many(root: Path, paths: Collection[str]) -> None:
     """Makes files or folders below `root` durable, all at once where the system can: one wait instead of thousands."""
     if len(paths) > _FEW and _SYNCFS is not None:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
@@ -358,7 +358,7 @@ def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
         offset += written
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: str, data: bytes) -> None:
     """Writes a file that is not there yet and that nobody writes again, only for this user."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from dataclasses import asdict, dataclass
@@ -40,7 +41,7 @@ def read(stream: IO[bytes]) -> Iterator[tuple[Frame, IO[bytes]]]:
     """
     while line := stream.readline(_MAX_LINE_BYTES):
         frame = Frame(**json.loads(line))
-        with tempfile.TemporaryFile() as file:
+        with io.BytesIO() if frame.sent <= _CHUNK_BYTES else tempfile.TemporaryFile() as file:
             left = frame.sent
             while left:
                 data = stream.read(min(left, _CHUNK_BYTES))

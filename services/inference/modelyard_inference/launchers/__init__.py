@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+from modelyard_inference.evidence import Verdict
 from modelyard_inference.replica.config import ReplicaConfig
 
 
@@ -35,6 +36,8 @@ class Found:
     running: bool
     report: str = ""
     """While it runs: what it says about itself. After: how it ended and the end of its log."""
+    verdict: Verdict | None = None
+    """What it found about the signatures of its artifact."""
 
 
 class LaunchFailed(Exception):

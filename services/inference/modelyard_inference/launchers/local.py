@@ -22,7 +22,7 @@ from pathlib import Path
 import structlog
 
 from modelyard_inference.launchers import Found, Handle, LaunchFailed, ReplicaSpec, processes
-from modelyard_inference.replica.config import read_status, status_path
+from modelyard_inference.replica.config import read_status, read_verdict, status_path
 
 SOCKET_PATH_BYTES = 103
 _SOCKET_NAME_LENGTH = len("/s/") + 12
@@ -173,7 +173,8 @@ class LocalLauncher:
     def _status(self, handle: Handle) -> Found:
         started = processes.start_time(handle.process_id)
         if started and started == handle.started:
-            return Found(running=True, report=self._said(handle.replica_id))
+            verdict = read_verdict(self._config(handle.replica_id))
+            return Found(running=True, report=self._said(handle.replica_id), verdict=verdict)
         if not started:
             ending, code = processes.collect(handle.process_id)
             if ending:

@@ -16,6 +16,7 @@ from modelyard_inference.actions import (
     AddGroup,
     AddReplicas,
     AdmitGroup,
+    AskEvidence,
     AskUse,
     EndGroup,
     Fetch,
@@ -40,9 +41,16 @@ from modelyard_inference.models import (
     GroupState,
     Replica,
     ReplicaState,
+    Target,
     Version,
 )
-from modelyard_inference.planner.observed import Admitted, ArtifactStatus, Observed, Process
+from modelyard_inference.planner.observed import (
+    Admitted,
+    ArtifactStatus,
+    EvidenceStatus,
+    Observed,
+    Process,
+)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
@@ -85,13 +93,18 @@ class _Plan:
 def desired_groups(deployment: Deployment) -> dict[GroupKey, Desired]:
     """Return the groups that a deployment should be served by; targets that mean one version share one."""
     found: dict[GroupKey, Desired] = {}
-    if deployment.state is DeploymentState.DELETING:
+    if deployment.leaving:
         return found
     for target in deployment.targets:
-        key = GroupKey(target.wanted.id, deployment.max_request_bytes)
+        key = key_of(deployment, target)
         before = found[key].weight if key in found else 0
         found[key] = Desired(target.wanted, before + target.spec.weight)
     return found
+
+
+def key_of(deployment: Deployment, target: Target) -> GroupKey:
+    """Return the key of the group that a target of a deployment should be served by."""
+    return GroupKey(target.wanted.id, deployment.max_request_bytes, deployment.require_signature)
 
 
 def plan(observed: Observed) -> tuple[Action, ...]:
@@ -103,7 +116,8 @@ def plan(observed: Observed) -> tuple[Action, ...]:
             continue
         answer = observed.admitted.get(desired.version.id)
         if answer is not None and answer.allowed:
-            actions.append(AddGroup(desired.version, key.max_request_bytes, observed.deployment.replicas))
+            replicas = observed.deployment.replicas
+            actions.append(AddGroup(desired.version, key.max_request_bytes, replicas, key.require_signature))
         else:
             actions.append(AskUse(desired.version))
     for group in observed.groups:
@@ -172,16 +186,23 @@ def _keep_running(observed: Observed, group: Group, replicas: Iterable[Replica])
     present = observed.artifacts.get(group.version.artifact_digest, ArtifactStatus(present=False)).present
     if not present:
         yield Fetch(group.version)
+    evidence = observed.evidence.get(group.version.id, EvidenceStatus(ready=False))
+    asked = False
     for replica in replicas:
         process = observed.processes.get(replica.id)
         if process is None:
-            if present and (replica.not_before is None or replica.not_before <= observed.now):
+            if not present or (replica.not_before and replica.not_before > observed.now):
+                continue
+            if evidence.ready:
                 yield Start(replica.id)
+            elif not asked:
+                asked = True
+                yield AskEvidence(group.version)
         elif not process.running:
             yield end_of(observed, replica, process.ending)
         elif replica.state is not ReplicaState.READY:
             if process.ready:
-                yield RecordReady(replica.id)
+                yield RecordReady(replica.id, process.verdict)
             elif replica.start_time and observed.now - replica.start_time > observed.start_timeout:
                 yield Abort(replica.id, end_of(observed, replica, _late(observed, process)))
 
@@ -193,10 +214,17 @@ def _late(observed: Observed, process: Process) -> str:
 
 def end_of(observed: Observed, replica: Replica, message: str) -> RecordEnd:
     """Return how to note the end of a replica's process: every end in a row lengthens the pause before the next start."""
+    if replica.state is ReplicaState.STARTING and _outdated(observed, replica):
+        return RecordEnd(replica.id, "", 0, observed.now)
     was_good = replica.ready_time is not None and observed.now - replica.ready_time >= GOOD_TIME
     failures = 0 if was_good else replica.failures
     pause = min(FIRST_PAUSE * 2 ** min(failures, 16), LONGEST_PAUSE)
     return RecordEnd(replica.id, message, failures + 1, observed.now + timedelta(seconds=pause))
+
+
+def _outdated(observed: Observed, replica: Replica) -> bool:
+    """Whether a start says nothing any more: a caller has changed the deployment since, perhaps what was wrong."""
+    return replica.start_time is not None and replica.start_time < observed.deployment.update_time
 
 
 def _let_go(observed: Observed, replica: Replica) -> Action:
@@ -212,7 +240,7 @@ def _let_go(observed: Observed, replica: Replica) -> Action:
 def _shift(state: _Plan) -> Iterator[Action]:
     """Move the traffic when everything that should get it can take it, all at once."""
     observed = state.observed
-    if observed.deleting:
+    if observed.deployment.leaving:
         if state.served:
             yield Shift({})
         return
@@ -233,6 +261,9 @@ def _report(state: _Plan) -> Iterator[Action]:
     deployment = state.observed.deployment
     if state.observed.deleting:
         found, message = DeploymentState.DELETING, _leaving(state.observed)
+    elif not deployment.active:
+        found = DeploymentState.UPDATING if state.observed.groups else DeploymentState.INACTIVE
+        message = _leaving(state.observed)
     else:
         found, message = _condition(state)
     problems = [
@@ -301,6 +332,9 @@ def _waiting(state: _Plan) -> str:
             status = observed.artifacts.get(group.version.artifact_digest)
             if not (status and status.present):
                 return f"downloading {group.version.name}"
+            unknown = observed.evidence.get(group.version.id)
+            if unknown and unknown.problem:
+                return unknown.problem
             ready = _ready(observed, group)
             return f"starting {group.version.name}: {ready} of {observed.deployment.replicas} replicas ready"
     for group in state.wanted_groups:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from modelyard_inference.evidence import Verdict
 from modelyard_inference.models import Deployment, DeploymentState, Group, Replica
 
 
@@ -17,6 +18,8 @@ class Process:
     ready: bool = False
     ending: str = ""
     """How it ended, with the end of its log."""
+    verdict: Verdict | None = None
+    """What it found about the signatures of its artifact."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,15 @@ class ArtifactStatus:
     present: bool
     problem: str = ""
     """Why the last download failed."""
+
+
+@dataclass(frozen=True)
+class EvidenceStatus:
+    """Whether it was just found out which signatures a version has and whose count."""
+
+    ready: bool
+    problem: str = ""
+    """Why the last question had no answer."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,8 @@ class Observed:
     """By replica id; absent when none was started."""
     artifacts: Mapping[str, ArtifactStatus]
     """By digest."""
+    evidence: Mapping[str, EvidenceStatus]
+    """By id of version."""
     gateways: Gateways
     now: datetime
     start_timeout: timedelta
@@ -107,6 +121,6 @@ class Observed:
         if version == 0:
             return True
         if not self.gateways.live:
-            # An endpoint that is being removed has nothing to keep answering for; any other change waits.
-            return self.deleting and self.gateways.settled
+            # An endpoint that is being removed or deactivated has nothing to keep answering for; any other change waits.
+            return self.deployment.leaving and self.gateways.settled
         return not self.gateways.lagging(version)

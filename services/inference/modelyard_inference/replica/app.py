@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 
+from modelyard_inference.evidence import Verdict
 from modelyard_inference.replica import tracing
 from modelyard_inference.replica.config import ReplicaConfig, write_status
 from modelyard_inference.replica.contract import Contract
@@ -20,6 +21,7 @@ from modelyard_inference.replica.front import Front, MakeFront
 from modelyard_inference.replica.grpc_front import GrpcFront
 from modelyard_inference.replica.lifecycle import Lifecycle, State
 from modelyard_inference.replica.servicer import Servicer
+from modelyard_inference.replica.verification import verify
 from modelyard_inference.runtimes import LoadError
 
 log: Any = structlog.get_logger()
@@ -98,29 +100,46 @@ async def _serve(config: ReplicaConfig, config_path: Path) -> int:
     # The service that started this process may end; its predictions go on.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     replica = Replica(config)
-    starting = asyncio.ensure_future(replica.start())
+    starting = asyncio.ensure_future(_start(replica, config_path))
     asked_to_stop = asyncio.ensure_future(stopping.wait())
     await asyncio.wait((starting, asked_to_stop), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         log.info("replica_stopped_while_loading")
         _leave(0)
     try:
-        starting.result()
+        verdict = starting.result()
     except (LoadError, OSError) as error:
         return await _fail(replica, config_path, str(error))
     except Exception as error:  # a runtime may raise anything; the launcher must be told
         log.exception("load_raised")
         return await _fail(replica, config_path, f"{type(error).__name__}: {error}")
-    _try_write_status(config_path, "ready")
-    log.info("replica_ready", listen=config.listen, process_id=os.getpid())
+    _try_write_status(config_path, "ready", verdict=verdict)
+    log.info(
+        "replica_ready",
+        listen=config.listen,
+        process_id=os.getpid(),
+        signature=verdict.state,
+        signer=verdict.signer,
+    )
     await asked_to_stop
     log.info("replica_draining", in_flight=replica.lifecycle.in_flight)
-    _try_write_status(config_path, "draining")
+    _try_write_status(config_path, "draining", verdict=verdict)
     await replica.drain()
     log.info("replica_stopped", stuck=replica.stuck)
     if replica.stuck:
         _leave(0)
     return 0
+
+
+async def _start(replica: Replica, config_path: Path) -> Verdict:
+    """Check the signatures of the artifact, say what came out, and only then load it."""
+    config = replica.config
+    verdict = await asyncio.to_thread(
+        verify, config.model_directory, config.evidence, required=config.require_signature
+    )
+    _try_write_status(config_path, "loading", verdict=verdict)
+    await replica.start()
+    return verdict
 
 
 async def _fail(replica: Replica, config_path: Path, message: str) -> int:
@@ -136,9 +155,11 @@ def _leave(status: int) -> None:
     os._exit(status)
 
 
-def _try_write_status(config_path: Path, state: str, message: str = "") -> None:
+def _try_write_status(
+    config_path: Path, state: str, message: str = "", *, verdict: Verdict | None = None
+) -> None:
     try:
-        write_status(config_path, state, message)
+        write_status(config_path, state, message, verdict=verdict)
     except OSError as error:
         # Serving matters more than saying so: the folder may be gone with the service that made it.
         log.warning("status_not_written", problem=str(error))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from modelyard_inference.evidence import Evidence, SignatureState, Verdict
 from modelyard_inference.runtimes.signature import Signature
 
 _SOCKET_PATH_BYTES: Final = 103  # sun_path of macOS; Linux allows four more
@@ -36,6 +37,10 @@ class ReplicaConfig:
     """The methods of the version."""
     listen: str
     """`unix:/path` of the socket; its folder is made with mode 0700."""
+    evidence: Evidence = field(default_factory=Evidence)
+    """What the signatures of the artifact are checked by."""
+    require_signature: bool = False
+    """Whether only an artifact with a trusted signature is loaded."""
     max_request_bytes: int = 64 * 1024 * 1024
     """Largest request body."""
     max_queue_rows: int = 10_000
@@ -81,8 +86,13 @@ class ReplicaConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the configuration file."""
-        value = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**value, "model_directory": str(self.model_directory), "signature": self.signature.to_json()}
+        value = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            **value,
+            "model_directory": str(self.model_directory),
+            "signature": self.signature.to_json(),
+            "evidence": self.evidence.to_json(),
+        }
 
     @classmethod
     def from_json(cls, value: Any) -> ReplicaConfig:
@@ -93,13 +103,13 @@ class ReplicaConfig:
         """
         if not isinstance(value, Mapping):
             raise ValueError("the configuration must be a JSON object")  # noqa: TRY004
-        known = {field.name: field for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         problems = [f"{name}: is no setting of a replica" for name in value if name not in known]
         problems += [f"{name}: is missing" for name in _REQUIRED if name not in value]
         problems += [
             f"{name}: must be {_article(wanted)}"
             for name, wanted in _TYPES.items()
-            if name in value and (not isinstance(value[name], wanted) or isinstance(value[name], bool))
+            if name in value and type(value[name]) not in wanted
         ]
         if problems:
             raise ValueError("; ".join(problems))
@@ -108,6 +118,7 @@ class ReplicaConfig:
                 **value,
                 "model_directory": Path(value["model_directory"]),
                 "signature": Signature.from_json(value["signature"]),
+                "evidence": Evidence.from_json(value["evidence"]) if "evidence" in value else Evidence(),
             }
         )
 
@@ -138,7 +149,8 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     ),
     **dict.fromkeys(_COUNTS, (int,)),
     **dict.fromkeys(_SECONDS, (int, float)),
-    "signature": (dict,),
+    **dict.fromkeys(("signature", "evidence"), (dict,)),
+    "require_signature": (bool,),
 }
 
 
@@ -147,9 +159,14 @@ def status_path(config_path: Path) -> Path:
     return config_path.with_name(config_path.name + ".status")
 
 
-def write_status(config_path: Path, state: str, message: str = "") -> None:
-    """Write `{"state", "message", "process_id"}`; the state is loading, ready, draining or failed."""
-    content = {"state": state, "message": message, "process_id": os.getpid()}
+def write_status(config_path: Path, state: str, message: str = "", *, verdict: Verdict | None = None) -> None:
+    """Write `{"state", "message", "process_id", "verdict"}`; the state is loading, ready, draining or failed."""
+    content = {
+        "state": state,
+        "message": message,
+        "process_id": os.getpid(),
+        "verdict": asdict(verdict) if verdict else None,
+    }
     write_private(status_path(config_path), json.dumps(content) + "\n")
 
 
@@ -160,6 +177,14 @@ def read_status(config_path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value
+
+
+def read_verdict(config_path: Path) -> Verdict | None:
+    """Return what a replica says about the signatures of its artifact, or None as long as it does not."""
+    given = read_status(config_path).get("verdict")
+    if not given:
+        return None
+    return Verdict(SignatureState(given["state"]), given["signer"], given["trust_root"])
 
 
 def write_private(path: Path, text: str) -> None:
@@ -173,4 +198,6 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _article(types: tuple[type, ...]) -> str:
-    return {str: "text", int: "a whole number", float: "a number", dict: "an object"}[types[-1]]
+    return {str: "text", int: "a whole number", float: "a number", dict: "an object", bool: "true or false"}[
+        types[-1]
+    ]

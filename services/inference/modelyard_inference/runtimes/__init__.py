@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from modelyard_inference.runtimes.datatypes import Array
 from modelyard_inference.runtimes.signature import Signature
+
+if TYPE_CHECKING:
+    from modelyard_inference.runtimes.datatypes import Array  # numpy, which the control plane never needs
 
 
 class LoadError(Exception):

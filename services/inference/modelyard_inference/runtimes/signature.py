@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from modelyard_inference.runtimes.datatypes import DATATYPES
+# What numpy makes of them is in `datatypes`; the control plane reads signatures without loading numpy.
+DATATYPE_NAMES: Final = (
+    "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64",
+    "FP16", "BF16", "FP32", "FP64", "BYTES",
+)  # fmt: skip
 
 
 class InputLayout(StrEnum):
@@ -123,8 +127,8 @@ def _specs(value: Any, key: str, field: str) -> tuple[TensorSpec, ...]:
 
 def _spec(value: Any, field: str) -> TensorSpec:
     datatype = _text(value, "datatype", field)
-    if datatype not in DATATYPES:
-        raise ValueError(f"{field}.datatype: {datatype!r} is none of {', '.join(DATATYPES)}")
+    if datatype not in DATATYPE_NAMES:
+        raise ValueError(f"{field}.datatype: {datatype!r} is none of {', '.join(DATATYPE_NAMES)}")
     shape = []
     for size in _items(value, "shape", field):
         # Protobuf's JSON form writes int64 as text.

@@ -26,6 +26,7 @@ from modelyard_inference.models import (
     ReplicaState,
     Target,
 )
+from modelyard_inference.planner import key_of
 from modelyard_inference.planner.observed import Observed
 from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, StepParts, Verb
 from modelyard_kit import outbox
@@ -103,6 +104,7 @@ class Steps:
             weight=0,
             table_version=0,
             create_time=self._parts.clock(),
+            require_signature=action.require_signature,
         )
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]
 
@@ -222,9 +224,8 @@ class Steps:
                     await self._parts.store.set_group(
                         connection, group.id, GroupState.DRAINING, weight=0, table_version=table
                     )
-            if action.weights:
-                targets = [_now_serving(target) for target in now.targets]
-                await self._parts.store.replace_targets(connection, deployment.id, targets)
+            serving = _now_serving if action.weights else _nothing_serving
+            await self._parts.store.replace_targets(connection, deployment.id, map(serving, now.targets))
             await notes.answering(connection, deployment, sorted(answering), self._parts.clock())
             await self._append(
                 connection, "shifted", deployment, {"before": dict(before), "after": dict(after)}
@@ -299,10 +300,11 @@ def _snake(kind: type[a.Action]) -> str:
 
 
 def _wanted(deployment: Deployment) -> list[tuple[GroupKey, int]]:
-    return [
-        (GroupKey(target.wanted.id, deployment.max_request_bytes), target.spec.weight)
-        for target in deployment.targets
-    ]
+    return [(key_of(deployment, target), target.spec.weight) for target in deployment.targets]
+
+
+def _nothing_serving(target: Target) -> Target:
+    return replace(target, serving="", serving_digest="", serving_weight=0)
 
 
 def _now_serving(target: Target) -> Target:

@@ -13,12 +13,13 @@ from modelyard_inference import actions as a
 from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.launchers import Handle, Launcher, LaunchFailed, ReplicaSpec
-from modelyard_inference.models import Deployment, Replica, ReplicaState, Version
+from modelyard_inference.models import Deployment, Group, Replica, ReplicaState
 from modelyard_inference.planner import end_of
 from modelyard_inference.planner.observed import Observed
 from modelyard_inference.ports import Prober
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.runtimes.signature import Signature
+from modelyard_inference.signers import Signers
 from modelyard_inference.store import InferenceStore
 from modelyard_kit.auth import Principal
 from modelyard_kit.clock import Clock
@@ -43,6 +44,7 @@ class ReplicaDefaults:
     log_level: str = "info"
     log_format: str = "json"
     otlp_endpoint: str = ""
+    require_signature: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class StepParts:
     store: InferenceStore
     artifacts: ArtifactCache
     admission: Admission
+    signers: Signers
     launcher: Launcher
     prober: Prober
     clock: Clock
@@ -76,6 +79,7 @@ class ReplicaSteps:
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self.verbs: Mapping[type[a.Action], Verb] = {
             a.Fetch: self._fetch,
+            a.AskEvidence: self._ask_evidence,
             a.Start: self._start,
             a.RecordReady: self._record_ready,
             a.RecordEnd: self._record_end,
@@ -99,11 +103,15 @@ class ReplicaSteps:
         self._parts.artifacts.fetch(action.version, self._wake)
         return False
 
+    async def _ask_evidence(self, _observed: Observed, action: a.AskEvidence) -> bool:
+        self._parts.signers.ask(action.version, self._wake)
+        return False
+
     async def _start(self, observed: Observed, action: a.Start) -> bool:
         replica = observed.replica(action.replica_id)
         group = observed.group(replica.group_id)
         try:
-            config = self._config(observed.deployment, group.version, replica, group.max_request_bytes)
+            config = self._config(observed.deployment, group, replica)
             handle = await self._parts.launcher.start(ReplicaSpec(replica.id, config))
         except (LaunchFailed, ValueError) as error:
             return await self._record_end(observed, end_of(observed, replica, str(error)))
@@ -117,6 +125,9 @@ class ReplicaSteps:
             start_time=self._parts.clock(),
             ready_time=None,
             not_before=None,
+            signature_state="",
+            signer="",
+            trust_root="",
         )
         _log.info(
             "replica_started",
@@ -127,8 +138,15 @@ class ReplicaSteps:
         return True
 
     async def _record_ready(self, observed: Observed, action: a.RecordReady) -> bool:
+        verdict = action.verdict
+        found = {"signer": verdict.signer, "trust_root": verdict.trust_root} if verdict else {}
         await self._change(
-            action.replica_id, state=ReplicaState.READY, ready_time=self._parts.clock(), message=""
+            action.replica_id,
+            state=ReplicaState.READY,
+            ready_time=self._parts.clock(),
+            message="",
+            signature_state=verdict.state if verdict else "",
+            **found,
         )
         _log.info("replica_ready", deployment=observed.deployment.name, replica=action.replica_id)
         return True
@@ -143,6 +161,8 @@ class ReplicaSteps:
             failures=action.failures,
             not_before=action.not_before,
         )
+        replica = observed.replica(action.replica_id)
+        self._parts.signers.forget(observed.group(replica.group_id).version.id)
         _log.warning(
             "replica_ended",
             deployment=observed.deployment.name,
@@ -179,9 +199,8 @@ class ReplicaSteps:
 
     # ---- helpers
 
-    def _config(
-        self, deployment: Deployment, version: Version, replica: Replica, max_request_bytes: int
-    ) -> ReplicaConfig:
+    def _config(self, deployment: Deployment, group: Group, replica: Replica) -> ReplicaConfig:
+        version = group.version
         return ReplicaConfig(
             deployment=deployment.name,
             model=version.model,
@@ -191,7 +210,9 @@ class ReplicaSteps:
             runtime=version.runtime,
             signature=Signature.from_json(version.signature),
             listen=replica.address,
-            max_request_bytes=max_request_bytes,
+            evidence=self._parts.signers.evidence(version.id),
+            require_signature=group.require_signature or self._defaults.require_signature,
+            max_request_bytes=group.max_request_bytes,
             drain_seconds=self._defaults.drain_seconds,
             log_level=self._defaults.log_level,
             log_format=self._defaults.log_format,

@@ -81,6 +81,7 @@ class Model(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -93,6 +94,8 @@ class Model(_message.Message):
     """Output only. Highest version number given out; 0 when there is none."""
     etag: _builtins.str
     """Output only. Changes with every change; send it back to make an update conditional."""
+    owner: _builtins.str
+    """Output only. Name of the owning principal at this moment; empty if there is none with the id any more."""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Tags: key at most 250, value at most 5,000 characters."""
@@ -132,10 +135,11 @@ class Model(_message.Message):
         etag: _builtins.str = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "latest_version", b"latest_version", "name", b"name", "owner_id", b"owner_id", "purge_time", b"purge_time", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "latest_version", b"latest_version", "name", b"name", "owner", b"owner", "owner_id", b"owner_id", "purge_time", b"purge_time", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,16 +22,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.api.common.v1 import event_pb2 as modelyard_dot_api_dot_common_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelyard/api/governance/v1/audit.proto\x12\x1bmodelyard.api.governance.v1\x1a#modelyard/api/common/v1/event.proto\"\x8b\x01\n\nAuditEntry\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12-\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.modelyard.api.common.v1.Event\x12\x17\n\x0f\x63\x61nonical_event\x18\x03 \x01(\t\x12\x15\n\rprevious_hash\x18\x04 \x01(\t\x12\x0c\n\x04hash\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelyard/api/governance/v1/audit.proto\x12\x1bmodelyard.api.governance.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#modelyard/api/common/v1/event.proto\"\x8b\x01\n\nAuditEntry\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12-\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.modelyard.api.common.v1.Event\x12\x17\n\x0f\x63\x61nonical_event\x18\x03 \x01(\t\x12\x15\n\rprevious_hash\x18\x04 \x01(\t\x12\x0c\n\x04hash\x18\x05 \x01(\t\"\xc3\x02\n\x0f\x41uditCheckpoint\x12\x45\n\x07purpose\x18\x01 \x01(\x0e\x32\x34.modelyard.api.governance.v1.AuditCheckpoint.Purpose\x12\x17\n\x0f\x61nchor_sequence\x18\x02 \x01(\x03\x12\x13\n\x0b\x61nchor_hash\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12\x0c\n\x04hash\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12\x11\n\tsignature\x18\x08 \x01(\t\"N\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x16\n\x12PURPOSE_CHECKPOINT\x10\x01\x12\x12\n\x0ePURPOSE_EXPORT\x10\x02\"\x96\x02\n\x08\x41\x63tivity\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x10\n\x08resource\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\'\n\x06\x62\x65\x66ore\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x07\x64\x65tails\x18\n \x01(\x0b\x32\x17.google.protobuf.Structb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.governance.v1.audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDITENTRY']._serialized_start=110
-  _globals['_AUDITENTRY']._serialized_end=249
+  _globals['_AUDITENTRY']._serialized_start=173
+  _globals['_AUDITENTRY']._serialized_end=312
+  _globals['_AUDITCHECKPOINT']._serialized_start=315
+  _globals['_AUDITCHECKPOINT']._serialized_end=638
+  _globals['_AUDITCHECKPOINT_PURPOSE']._serialized_start=560
+  _globals['_AUDITCHECKPOINT_PURPOSE']._serialized_end=638
+  _globals['_ACTIVITY']._serialized_start=641
+  _globals['_ACTIVITY']._serialized_end=919
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,9 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from modelyard.api.common.v1 import event_pb2 as _event_pb2
 import builtins as _builtins
 import sys
@@ -61,3 +64,149 @@ class AuditEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
+
+@_typing.final
+class AuditCheckpoint(_message.Message):
+    """AuditCheckpoint says, under a signature, that the chain went from one hash to another.
+
+    The signature is Ed25519 over the UTF-8 of a JSON object without spaces whose members are sorted by name: `anchor_hash`,
+    `anchor_sequence`, `format` (`modelyard.audit/1`), `hash`, `key_id`, `purpose` (`CHECKPOINT` or `EXPORT`), `sequence`, `time`
+    (`2026-01-31T12:00:00.000000Z`).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Purpose:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AuditCheckpoint._Purpose.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PURPOSE_UNSPECIFIED: AuditCheckpoint._Purpose.ValueType  # 0
+        """Never sent."""
+        PURPOSE_CHECKPOINT: AuditCheckpoint._Purpose.ValueType  # 1
+        """The chain had this entry at this time."""
+        PURPOSE_EXPORT: AuditCheckpoint._Purpose.ValueType  # 2
+        """An export made at this time ends with this entry."""
+
+    class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
+        """Purpose tells signatures of different meaning apart."""
+
+    PURPOSE_UNSPECIFIED: AuditCheckpoint.Purpose.ValueType  # 0
+    """Never sent."""
+    PURPOSE_CHECKPOINT: AuditCheckpoint.Purpose.ValueType  # 1
+    """The chain had this entry at this time."""
+    PURPOSE_EXPORT: AuditCheckpoint.Purpose.ValueType  # 2
+    """An export made at this time ends with this entry."""
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    ANCHOR_SEQUENCE_FIELD_NUMBER: _builtins.int
+    ANCHOR_HASH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    purpose: Global___AuditCheckpoint.Purpose.ValueType
+    """What the signature is for."""
+    anchor_sequence: _builtins.int
+    """Entry before the first one that was kept, or exported, at this time; 0 from the very beginning."""
+    anchor_hash: _builtins.str
+    """Its hash, 64 hex digits; zeros from the very beginning."""
+    sequence: _builtins.int
+    """The last entry."""
+    hash: _builtins.str
+    """Its hash, 64 hex digits."""
+    key_id: _builtins.str
+    """Which key signed: the first 16 hex digits of the SHA-256 of its 32 bytes."""
+    signature: _builtins.str
+    """The signature, base64."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was signed."""
+
+    def __init__(
+        self,
+        *,
+        purpose: Global___AuditCheckpoint.Purpose.ValueType = ...,
+        anchor_sequence: _builtins.int = ...,
+        anchor_hash: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        key_id: _builtins.str = ...,
+        signature: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor_hash", b"anchor_hash", "anchor_sequence", b"anchor_sequence", "hash", b"hash", "key_id", b"key_id", "purpose", b"purpose", "sequence", b"sequence", "signature", b"signature", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditCheckpoint: _TypeAlias = AuditCheckpoint  # noqa: Y015
+
+@_typing.final
+class Activity(_message.Message):
+    """Activity is one thing that happened to a model version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Position of its entry in the audit chain."""
+    actor: _builtins.str
+    """Name of the principal at that time."""
+    actor_id: _builtins.str
+    """Id of the principal."""
+    type: _builtins.str
+    """What happened, as `catalog.alias.moved`."""
+    resource: _builtins.str
+    """What it happened to: the version itself, its model (aliases), or a deployment; the name is that of the time."""
+    request_id: _builtins.str
+    """Id of the request."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def before(self) -> _struct_pb2.Struct:
+        """What was so before, by field; empty for what did not exist."""
+
+    @_builtins.property
+    def after(self) -> _struct_pb2.Struct:
+        """What was so afterwards, by field; empty for what was taken away."""
+
+    @_builtins.property
+    def details(self) -> _struct_pb2.Struct:
+        """What else the event tells."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        before: _struct_pb2.Struct | None = ...,
+        after: _struct_pb2.Struct | None = ...,
+        details: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "details", b"details", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "actor_id", b"actor_id", "after", b"after", "before", b"before", "details", b"details", "request_id", b"request_id", "resource", b"resource", "sequence", b"sequence", "time", b"time", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Activity: _TypeAlias = Activity  # noqa: Y015

@@ -242,6 +242,96 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.VerifyAuditRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.VerifyAuditResponse.FromString,
                 _registered_method=True)
+        self.CheckpointAudit = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/CheckpointAudit',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckpointAuditRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckpointAuditResponse.FromString,
+                _registered_method=True)
+        self.GetAuditKeys = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/GetAuditKeys',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetAuditKeysRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetAuditKeysResponse.FromString,
+                _registered_method=True)
+        self.ExportAudit = channel.unary_stream(
+                '/modelyard.api.governance.v1.GovernanceService/ExportAudit',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExportAuditRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExportAuditResponse.FromString,
+                _registered_method=True)
+        self.ListActivity = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListActivity',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityResponse.FromString,
+                _registered_method=True)
+        self.DraftModelCard = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DraftModelCard',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardResponse.FromString,
+                _registered_method=True)
+        self.SetModelCard = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/SetModelCard',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardResponse.FromString,
+                _registered_method=True)
+        self.GetModelCard = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/GetModelCard',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardResponse.FromString,
+                _registered_method=True)
+        self.ListModelCardRevisions = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListModelCardRevisions',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsResponse.FromString,
+                _registered_method=True)
+        self.DiffModelCards = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DiffModelCards',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsResponse.FromString,
+                _registered_method=True)
+        self.RenderModelCard = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/RenderModelCard',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardResponse.FromString,
+                _registered_method=True)
+        self.CreateWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/CreateWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookResponse.FromString,
+                _registered_method=True)
+        self.GetWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/GetWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListWebhooks',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.PauseWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/PauseWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookResponse.FromString,
+                _registered_method=True)
+        self.ResumeWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ResumeWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookResponse.FromString,
+                _registered_method=True)
+        self.DeleteWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DeleteWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListWebhookDeliveries = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListWebhookDeliveries',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.ReplayWebhookDeliveries = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ReplayWebhookDeliveries',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesResponse.FromString,
+                _registered_method=True)
 
 
 class GovernanceServiceServicer(object):
@@ -581,7 +671,154 @@ class GovernanceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAudit(self, request, context):
-        """VerifyAudit recomputes the whole chain. Needs MANAGE on the system.
+        """VerifyAudit recomputes the whole chain and checks every checkpoint. Needs MANAGE on the system.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckpointAudit(self, request, context):
+        """CheckpointAudit signs where the chain is; nothing new since the last checkpoint answers that one. Needs MANAGE on the
+        system.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuditKeys(self, request, context):
+        """GetAuditKeys reads the public keys of checkpoints and exports. Any authenticated caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportAudit(self, request, context):
+        """ExportAudit streams the chain as JSON Lines that prove themselves (docs/audit.md), the last one signed. Needs MANAGE on the
+        system.
+        Errors: INVALID_FIELD, CONTENTION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListActivity(self, request, context):
+        """ListActivity reads what happened to a version: changes, reviews, aliases that came and went, deployments. Needs
+        READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DraftModelCard(self, request, context):
+        """DraftModelCard answers a card with all that the catalog knows of a version, under what its card says already. It is stored
+        nowhere: complete it, then SetModelCard. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetModelCard(self, request, context):
+        """SetModelCard writes the next revision of a version's card; the same content again is no new one. Needs EDIT on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelCard(self, request, context):
+        """GetModelCard reads a revision of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelCardRevisions(self, request, context):
+        """ListModelCardRevisions reads the revisions of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffModelCards(self, request, context):
+        """DiffModelCards compares two revisions of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderModelCard(self, request, context):
+        """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateWebhook(self, request, context):
+        """CreateWebhook sends events to an address from now on. Needs MANAGE on the system.
+        The answer is the only place where the secret is ever shown; a replayed `request_id` answers without it.
+        Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWebhook(self, request, context):
+        """GetWebhook reads a webhook. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """ListWebhooks reads webhooks. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseWebhook(self, request, context):
+        """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeWebhook(self, request, context):
+        """ResumeWebhook sends again, at once, and what happened meanwhile first. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWebhook(self, request, context):
+        """DeleteWebhook takes a webhook away with its log. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhookDeliveries(self, request, context):
+        """ListWebhookDeliveries reads the delivery log of a webhook, which keeps what is done for 30 days. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayWebhookDeliveries(self, request, context):
+        """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -789,6 +1026,96 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.VerifyAudit,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.VerifyAuditRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.VerifyAuditResponse.SerializeToString,
+            ),
+            'CheckpointAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckpointAudit,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckpointAuditRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckpointAuditResponse.SerializeToString,
+            ),
+            'GetAuditKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditKeys,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetAuditKeysRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetAuditKeysResponse.SerializeToString,
+            ),
+            'ExportAudit': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportAudit,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExportAuditRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExportAuditResponse.SerializeToString,
+            ),
+            'ListActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListActivity,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityResponse.SerializeToString,
+            ),
+            'DraftModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.DraftModelCard,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardResponse.SerializeToString,
+            ),
+            'SetModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetModelCard,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardResponse.SerializeToString,
+            ),
+            'GetModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelCard,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardResponse.SerializeToString,
+            ),
+            'ListModelCardRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelCardRevisions,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsResponse.SerializeToString,
+            ),
+            'DiffModelCards': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffModelCards,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsResponse.SerializeToString,
+            ),
+            'RenderModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderModelCard,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardResponse.SerializeToString,
+            ),
+            'CreateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookResponse.SerializeToString,
+            ),
+            'GetWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookResponse.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'PauseWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookResponse.SerializeToString,
+            ),
+            'ResumeWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookResponse.SerializeToString,
+            ),
+            'DeleteWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookResponse.SerializeToString,
+            ),
+            'ListWebhookDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhookDeliveries,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesResponse.SerializeToString,
+            ),
+            'ReplayWebhookDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayWebhookDeliveries,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1879,6 +2206,492 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/VerifyAudit',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.VerifyAuditRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.VerifyAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckpointAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/CheckpointAudit',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckpointAuditRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckpointAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/GetAuditKeys',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetAuditKeysRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetAuditKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ExportAudit',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExportAuditRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExportAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListActivity',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListActivityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DraftModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DraftModelCard',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DraftModelCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/SetModelCard',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SetModelCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/GetModelCard',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetModelCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelCardRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListModelCardRevisions',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListModelCardRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffModelCards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DiffModelCards',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DiffModelCardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/RenderModelCard',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RenderModelCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/CreateWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/GetWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListWebhooks',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/PauseWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ResumeWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ResumeWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DeleteWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhookDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListWebhookDeliveries',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhookDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayWebhookDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ReplayWebhookDeliveries',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -209,7 +209,81 @@ class GovernanceServiceStub:
     Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     VerifyAudit: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.VerifyAuditRequest, _governance_service_pb2.VerifyAuditResponse]
-    """VerifyAudit recomputes the whole chain. Needs MANAGE on the system."""
+    """VerifyAudit recomputes the whole chain and checks every checkpoint. Needs MANAGE on the system."""
+    CheckpointAudit: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CheckpointAuditRequest, _governance_service_pb2.CheckpointAuditResponse]
+    """CheckpointAudit signs where the chain is; nothing new since the last checkpoint answers that one. Needs MANAGE on the
+    system.
+    """
+    GetAuditKeys: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetAuditKeysRequest, _governance_service_pb2.GetAuditKeysResponse]
+    """GetAuditKeys reads the public keys of checkpoints and exports. Any authenticated caller."""
+    ExportAudit: _grpc.UnaryStreamMultiCallable[_governance_service_pb2.ExportAuditRequest, _governance_service_pb2.ExportAuditResponse]
+    """ExportAudit streams the chain as JSON Lines that prove themselves (docs/audit.md), the last one signed. Needs MANAGE on the
+    system.
+    Errors: INVALID_FIELD, CONTENTION.
+    """
+    ListActivity: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListActivityRequest, _governance_service_pb2.ListActivityResponse]
+    """ListActivity reads what happened to a version: changes, reviews, aliases that came and went, deployments. Needs
+    READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DraftModelCard: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DraftModelCardRequest, _governance_service_pb2.DraftModelCardResponse]
+    """DraftModelCard answers a card with all that the catalog knows of a version, under what its card says already. It is stored
+    nowhere: complete it, then SetModelCard. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    SetModelCard: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.SetModelCardRequest, _governance_service_pb2.SetModelCardResponse]
+    """SetModelCard writes the next revision of a version's card; the same content again is no new one. Needs EDIT on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    GetModelCard: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetModelCardRequest, _governance_service_pb2.GetModelCardResponse]
+    """GetModelCard reads a revision of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListModelCardRevisions: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListModelCardRevisionsRequest, _governance_service_pb2.ListModelCardRevisionsResponse]
+    """ListModelCardRevisions reads the revisions of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DiffModelCards: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DiffModelCardsRequest, _governance_service_pb2.DiffModelCardsResponse]
+    """DiffModelCards compares two revisions of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    RenderModelCard: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.RenderModelCardRequest, _governance_service_pb2.RenderModelCardResponse]
+    """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    CreateWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateWebhookRequest, _governance_service_pb2.CreateWebhookResponse]
+    """CreateWebhook sends events to an address from now on. Needs MANAGE on the system.
+    The answer is the only place where the secret is ever shown; a replayed `request_id` answers without it.
+    Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+    """
+    GetWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetWebhookRequest, _governance_service_pb2.GetWebhookResponse]
+    """GetWebhook reads a webhook. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ListWebhooks: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListWebhooksRequest, _governance_service_pb2.ListWebhooksResponse]
+    """ListWebhooks reads webhooks. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    PauseWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]
+    """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ResumeWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ResumeWebhookRequest, _governance_service_pb2.ResumeWebhookResponse]
+    """ResumeWebhook sends again, at once, and what happened meanwhile first. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteWebhookRequest, _governance_service_pb2.DeleteWebhookResponse]
+    """DeleteWebhook takes a webhook away with its log. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD.
+    """
+    ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListWebhookDeliveriesRequest, _governance_service_pb2.ListWebhookDeliveriesResponse]
+    """ListWebhookDeliveries reads the delivery log of a webhook, which keeps what is done for 30 days. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+    """
+    ReplayWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ReplayWebhookDeliveriesRequest, _governance_service_pb2.ReplayWebhookDeliveriesResponse]
+    """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class GovernanceServiceAsyncStub(GovernanceServiceStub):
@@ -392,7 +466,81 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     VerifyAudit: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.VerifyAuditRequest, _governance_service_pb2.VerifyAuditResponse]  # type: ignore[assignment]
-    """VerifyAudit recomputes the whole chain. Needs MANAGE on the system."""
+    """VerifyAudit recomputes the whole chain and checks every checkpoint. Needs MANAGE on the system."""
+    CheckpointAudit: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CheckpointAuditRequest, _governance_service_pb2.CheckpointAuditResponse]  # type: ignore[assignment]
+    """CheckpointAudit signs where the chain is; nothing new since the last checkpoint answers that one. Needs MANAGE on the
+    system.
+    """
+    GetAuditKeys: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetAuditKeysRequest, _governance_service_pb2.GetAuditKeysResponse]  # type: ignore[assignment]
+    """GetAuditKeys reads the public keys of checkpoints and exports. Any authenticated caller."""
+    ExportAudit: _aio.UnaryStreamMultiCallable[_governance_service_pb2.ExportAuditRequest, _governance_service_pb2.ExportAuditResponse]  # type: ignore[assignment]
+    """ExportAudit streams the chain as JSON Lines that prove themselves (docs/audit.md), the last one signed. Needs MANAGE on the
+    system.
+    Errors: INVALID_FIELD, CONTENTION.
+    """
+    ListActivity: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListActivityRequest, _governance_service_pb2.ListActivityResponse]  # type: ignore[assignment]
+    """ListActivity reads what happened to a version: changes, reviews, aliases that came and went, deployments. Needs
+    READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DraftModelCard: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DraftModelCardRequest, _governance_service_pb2.DraftModelCardResponse]  # type: ignore[assignment]
+    """DraftModelCard answers a card with all that the catalog knows of a version, under what its card says already. It is stored
+    nowhere: complete it, then SetModelCard. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    SetModelCard: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.SetModelCardRequest, _governance_service_pb2.SetModelCardResponse]  # type: ignore[assignment]
+    """SetModelCard writes the next revision of a version's card; the same content again is no new one. Needs EDIT on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    GetModelCard: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetModelCardRequest, _governance_service_pb2.GetModelCardResponse]  # type: ignore[assignment]
+    """GetModelCard reads a revision of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListModelCardRevisions: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListModelCardRevisionsRequest, _governance_service_pb2.ListModelCardRevisionsResponse]  # type: ignore[assignment]
+    """ListModelCardRevisions reads the revisions of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DiffModelCards: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DiffModelCardsRequest, _governance_service_pb2.DiffModelCardsResponse]  # type: ignore[assignment]
+    """DiffModelCards compares two revisions of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    RenderModelCard: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.RenderModelCardRequest, _governance_service_pb2.RenderModelCardResponse]  # type: ignore[assignment]
+    """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    CreateWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateWebhookRequest, _governance_service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
+    """CreateWebhook sends events to an address from now on. Needs MANAGE on the system.
+    The answer is the only place where the secret is ever shown; a replayed `request_id` answers without it.
+    Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+    """
+    GetWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetWebhookRequest, _governance_service_pb2.GetWebhookResponse]  # type: ignore[assignment]
+    """GetWebhook reads a webhook. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ListWebhooks: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListWebhooksRequest, _governance_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
+    """ListWebhooks reads webhooks. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    PauseWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]  # type: ignore[assignment]
+    """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ResumeWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ResumeWebhookRequest, _governance_service_pb2.ResumeWebhookResponse]  # type: ignore[assignment]
+    """ResumeWebhook sends again, at once, and what happened meanwhile first. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    DeleteWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteWebhookRequest, _governance_service_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
+    """DeleteWebhook takes a webhook away with its log. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD.
+    """
+    ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListWebhookDeliveriesRequest, _governance_service_pb2.ListWebhookDeliveriesResponse]  # type: ignore[assignment]
+    """ListWebhookDeliveries reads the delivery log of a webhook, which keeps what is done for 30 days. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+    """
+    ReplayWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ReplayWebhookDeliveriesRequest, _governance_service_pb2.ReplayWebhookDeliveriesResponse]  # type: ignore[assignment]
+    """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
 
 class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
     """GovernanceService decides and remembers: principals, tokens, grants, approvals, audit.
@@ -812,6 +960,188 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _governance_service_pb2.VerifyAuditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.VerifyAuditResponse, _abc.Awaitable[_governance_service_pb2.VerifyAuditResponse]]:
-        """VerifyAudit recomputes the whole chain. Needs MANAGE on the system."""
+        """VerifyAudit recomputes the whole chain and checks every checkpoint. Needs MANAGE on the system."""
+
+    @_abc_1.abstractmethod
+    def CheckpointAudit(
+        self,
+        request: _governance_service_pb2.CheckpointAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.CheckpointAuditResponse, _abc.Awaitable[_governance_service_pb2.CheckpointAuditResponse]]:
+        """CheckpointAudit signs where the chain is; nothing new since the last checkpoint answers that one. Needs MANAGE on the
+        system.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAuditKeys(
+        self,
+        request: _governance_service_pb2.GetAuditKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.GetAuditKeysResponse, _abc.Awaitable[_governance_service_pb2.GetAuditKeysResponse]]:
+        """GetAuditKeys reads the public keys of checkpoints and exports. Any authenticated caller."""
+
+    @_abc_1.abstractmethod
+    def ExportAudit(
+        self,
+        request: _governance_service_pb2.ExportAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_governance_service_pb2.ExportAuditResponse], _abc.AsyncIterator[_governance_service_pb2.ExportAuditResponse]]:
+        """ExportAudit streams the chain as JSON Lines that prove themselves (docs/audit.md), the last one signed. Needs MANAGE on the
+        system.
+        Errors: INVALID_FIELD, CONTENTION.
+        """
+
+    @_abc_1.abstractmethod
+    def ListActivity(
+        self,
+        request: _governance_service_pb2.ListActivityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListActivityResponse, _abc.Awaitable[_governance_service_pb2.ListActivityResponse]]:
+        """ListActivity reads what happened to a version: changes, reviews, aliases that came and went, deployments. Needs
+        READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DraftModelCard(
+        self,
+        request: _governance_service_pb2.DraftModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DraftModelCardResponse, _abc.Awaitable[_governance_service_pb2.DraftModelCardResponse]]:
+        """DraftModelCard answers a card with all that the catalog knows of a version, under what its card says already. It is stored
+        nowhere: complete it, then SetModelCard. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def SetModelCard(
+        self,
+        request: _governance_service_pb2.SetModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.SetModelCardResponse, _abc.Awaitable[_governance_service_pb2.SetModelCardResponse]]:
+        """SetModelCard writes the next revision of a version's card; the same content again is no new one. Needs EDIT on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelCard(
+        self,
+        request: _governance_service_pb2.GetModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.GetModelCardResponse, _abc.Awaitable[_governance_service_pb2.GetModelCardResponse]]:
+        """GetModelCard reads a revision of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListModelCardRevisions(
+        self,
+        request: _governance_service_pb2.ListModelCardRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListModelCardRevisionsResponse, _abc.Awaitable[_governance_service_pb2.ListModelCardRevisionsResponse]]:
+        """ListModelCardRevisions reads the revisions of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DiffModelCards(
+        self,
+        request: _governance_service_pb2.DiffModelCardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DiffModelCardsResponse, _abc.Awaitable[_governance_service_pb2.DiffModelCardsResponse]]:
+        """DiffModelCards compares two revisions of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RenderModelCard(
+        self,
+        request: _governance_service_pb2.RenderModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.RenderModelCardResponse, _abc.Awaitable[_governance_service_pb2.RenderModelCardResponse]]:
+        """RenderModelCard paints a revision of a version's card. Needs READ_METADATA on its model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateWebhook(
+        self,
+        request: _governance_service_pb2.CreateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.CreateWebhookResponse, _abc.Awaitable[_governance_service_pb2.CreateWebhookResponse]]:
+        """CreateWebhook sends events to an address from now on. Needs MANAGE on the system.
+        The answer is the only place where the secret is ever shown; a replayed `request_id` answers without it.
+        Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWebhook(
+        self,
+        request: _governance_service_pb2.GetWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.GetWebhookResponse, _abc.Awaitable[_governance_service_pb2.GetWebhookResponse]]:
+        """GetWebhook reads a webhook. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWebhooks(
+        self,
+        request: _governance_service_pb2.ListWebhooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListWebhooksResponse, _abc.Awaitable[_governance_service_pb2.ListWebhooksResponse]]:
+        """ListWebhooks reads webhooks. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseWebhook(
+        self,
+        request: _governance_service_pb2.PauseWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.PauseWebhookResponse, _abc.Awaitable[_governance_service_pb2.PauseWebhookResponse]]:
+        """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeWebhook(
+        self,
+        request: _governance_service_pb2.ResumeWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ResumeWebhookResponse, _abc.Awaitable[_governance_service_pb2.ResumeWebhookResponse]]:
+        """ResumeWebhook sends again, at once, and what happened meanwhile first. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteWebhook(
+        self,
+        request: _governance_service_pb2.DeleteWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DeleteWebhookResponse, _abc.Awaitable[_governance_service_pb2.DeleteWebhookResponse]]:
+        """DeleteWebhook takes a webhook away with its log. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWebhookDeliveries(
+        self,
+        request: _governance_service_pb2.ListWebhookDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListWebhookDeliveriesResponse, _abc.Awaitable[_governance_service_pb2.ListWebhookDeliveriesResponse]]:
+        """ListWebhookDeliveries reads the delivery log of a webhook, which keeps what is done for 30 days. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayWebhookDeliveries(
+        self,
+        request: _governance_service_pb2.ReplayWebhookDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ReplayWebhookDeliveriesResponse, _abc.Awaitable[_governance_service_pb2.ReplayWebhookDeliveriesResponse]]:
+        """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
 
 def add_GovernanceServiceServicer_to_server(servicer: GovernanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,23 +26,25 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelyard/api/inference/v1/deployment.proto\x12\x1amodelyard.api.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\rTrafficTarget\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\x95\x01\n\x0cTargetStatus\x12\x11\n\treference\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x05\x12\x16\n\x0eready_replicas\x18\x05 \x01(\x05\x12\x1a\n\x12next_model_version\x18\x06 \x01(\t\"\xe9\x04\n\nDeployment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12:\n\x07targets\x18\x04 \x03(\x0b\x32).modelyard.api.inference.v1.TrafficTarget\x12\x10\n\x08replicas\x18\x05 \x01(\x05\x12\x19\n\x11max_request_bytes\x18\x06 \x01(\x03\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12;\n\x05state\x18\x08 \x01(\x0e\x32,.modelyard.api.inference.v1.Deployment.State\x12\x15\n\rstate_message\x18\t \x01(\t\x12\x41\n\x0ftarget_statuses\x18\n \x03(\x0b\x32(.modelyard.api.inference.v1.TargetStatus\x12\x10\n\x08owner_id\x18\x0b \x01(\t\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\"~\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x12\n\x0eSTATE_UPDATING\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x12\n\x0eSTATE_DELETING\x10\x05\"\xe5\x02\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32).modelyard.api.inference.v1.Replica.State\x12\x15\n\rstate_message\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x12\n\nprocess_id\x18\x07 \x01(\x03\x12\x10\n\x08restarts\x18\x08 \x01(\x05\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x12\n\x0eSTATE_DRAINING\x10\x03\x12\x11\n\rSTATE_STOPPED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelyard/api/inference/v1/deployment.proto\x12\x1amodelyard.api.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\rTrafficTarget\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\xea\x01\n\x0cTargetStatus\x12\x11\n\treference\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0f\x61rtifact_digest\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x05\x12\x16\n\x0eready_replicas\x18\x05 \x01(\x05\x12\x1a\n\x12next_model_version\x18\x06 \x01(\t\x12\x43\n\x0fsignature_state\x18\x07 \x01(\x0e\x32*.modelyard.api.inference.v1.SignatureState\x12\x0e\n\x06signer\x18\x08 \x01(\t\"\x99\x05\n\nDeployment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12:\n\x07targets\x18\x04 \x03(\x0b\x32).modelyard.api.inference.v1.TrafficTarget\x12\x10\n\x08replicas\x18\x05 \x01(\x05\x12\x19\n\x11max_request_bytes\x18\x06 \x01(\x03\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12;\n\x05state\x18\x08 \x01(\x0e\x32,.modelyard.api.inference.v1.Deployment.State\x12\x15\n\rstate_message\x18\t \x01(\t\x12\x41\n\x0ftarget_statuses\x18\n \x03(\x0b\x32(.modelyard.api.inference.v1.TargetStatus\x12\x10\n\x08owner_id\x18\x0b \x01(\t\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12\x19\n\x11require_signature\x18\x0f \x01(\x08\"\x92\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x12\n\x0eSTATE_UPDATING\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x12\n\x0eSTATE_DELETING\x10\x05\x12\x12\n\x0eSTATE_INACTIVE\x10\x06\"\xce\x03\n\x07Replica\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32).modelyard.api.inference.v1.Replica.State\x12\x15\n\rstate_message\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x12\n\nprocess_id\x18\x07 \x01(\x03\x12\x10\n\x08restarts\x18\x08 \x01(\x05\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x43\n\x0fsignature_state\x18\n \x01(\x0e\x32*.modelyard.api.inference.v1.SignatureState\x12\x0e\n\x06signer\x18\x0b \x01(\t\x12\x12\n\ntrust_root\x18\x0c \x01(\t\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x12\n\x0eSTATE_DRAINING\x10\x03\x12\x11\n\rSTATE_STOPPED\x10\x04*\x8d\x01\n\x0eSignatureState\x12\x1f\n\x1bSIGNATURE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SIGNATURE_STATE_UNSIGNED\x10\x01\x12\x1f\n\x1bSIGNATURE_STATE_UNKNOWN_KEY\x10\x02\x12\x1b\n\x17SIGNATURE_STATE_TRUSTED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.inference.v1.deployment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SIGNATURESTATE']._serialized_start=1567
+  _globals['_SIGNATURESTATE']._serialized_end=1708
   _globals['_TRAFFICTARGET']._serialized_start=140
   _globals['_TRAFFICTARGET']._serialized_end=194
   _globals['_TARGETSTATUS']._serialized_start=197
-  _globals['_TARGETSTATUS']._serialized_end=346
-  _globals['_DEPLOYMENT']._serialized_start=349
-  _globals['_DEPLOYMENT']._serialized_end=966
-  _globals['_DEPLOYMENT_STATE']._serialized_start=840
-  _globals['_DEPLOYMENT_STATE']._serialized_end=966
-  _globals['_REPLICA']._serialized_start=969
-  _globals['_REPLICA']._serialized_end=1326
-  _globals['_REPLICA_STATE']._serialized_start=1220
-  _globals['_REPLICA_STATE']._serialized_end=1326
+  _globals['_TARGETSTATUS']._serialized_end=431
+  _globals['_DEPLOYMENT']._serialized_start=434
+  _globals['_DEPLOYMENT']._serialized_end=1099
+  _globals['_DEPLOYMENT_STATE']._serialized_start=953
+  _globals['_DEPLOYMENT_STATE']._serialized_end=1099
+  _globals['_REPLICA']._serialized_start=1102
+  _globals['_REPLICA']._serialized_end=1564
+  _globals['_REPLICA_STATE']._serialized_start=1458
+  _globals['_REPLICA_STATE']._serialized_end=1564
 # @@protoc_insertion_point(module_scope)

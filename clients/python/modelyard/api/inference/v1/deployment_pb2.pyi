@@ -21,6 +21,36 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SignatureState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SignatureStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignatureState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNATURE_STATE_UNSPECIFIED: _SignatureState.ValueType  # 0
+    """Not loaded yet, or loaded before signatures were checked."""
+    SIGNATURE_STATE_UNSIGNED: _SignatureState.ValueType  # 1
+    """It has no signature."""
+    SIGNATURE_STATE_UNKNOWN_KEY: _SignatureState.ValueType  # 2
+    """It is signed with a key that no trust root of the model vouches for."""
+    SIGNATURE_STATE_TRUSTED: _SignatureState.ValueType  # 3
+    """A trust root of the model vouches for a signature of exactly these files."""
+
+class SignatureState(_SignatureState, metaclass=_SignatureStateEnumTypeWrapper):
+    """SignatureState is what a replica found about the signatures of its artifact when it loaded it, from the files on its disk. An
+    artifact that a signature does not match, or whose signer is no longer trusted, is never loaded.
+    """
+
+SIGNATURE_STATE_UNSPECIFIED: SignatureState.ValueType  # 0
+"""Not loaded yet, or loaded before signatures were checked."""
+SIGNATURE_STATE_UNSIGNED: SignatureState.ValueType  # 1
+"""It has no signature."""
+SIGNATURE_STATE_UNKNOWN_KEY: SignatureState.ValueType  # 2
+"""It is signed with a key that no trust root of the model vouches for."""
+SIGNATURE_STATE_TRUSTED: SignatureState.ValueType  # 3
+"""A trust root of the model vouches for a signature of exactly these files."""
+Global___SignatureState: _TypeAlias = SignatureState  # noqa: Y015
+
 @_typing.final
 class TrafficTarget(_message.Message):
     """TrafficTarget sends a share of the predictions to a version."""
@@ -59,6 +89,8 @@ class TargetStatus(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     READY_REPLICAS_FIELD_NUMBER: _builtins.int
     NEXT_MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    SIGNATURE_STATE_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """The reference as it was given."""
     model_version: _builtins.str
@@ -71,6 +103,10 @@ class TargetStatus(_message.Message):
     """Replicas that answer."""
     next_model_version: _builtins.str
     """Version that is being rolled out; empty when none is."""
+    signature_state: Global___SignatureState.ValueType
+    """What the signatures of the version that answers are worth: the least that one of its replicas found."""
+    signer: _builtins.str
+    """Who signed it: fingerprint of the key (`sha256:` and 64 hex digits), or subject of the certificate."""
     def __init__(
         self,
         *,
@@ -80,10 +116,12 @@ class TargetStatus(_message.Message):
         weight: _builtins.int = ...,
         ready_replicas: _builtins.int = ...,
         next_model_version: _builtins.str = ...,
+        signature_state: Global___SignatureState.ValueType = ...,
+        signer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "model_version", b"model_version", "next_model_version", b"next_model_version", "ready_replicas", b"ready_replicas", "reference", b"reference", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "model_version", b"model_version", "next_model_version", b"next_model_version", "ready_replicas", b"ready_replicas", "reference", b"reference", "signature_state", b"signature_state", "signer", b"signer", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -113,6 +151,8 @@ class Deployment(_message.Message):
         """What was asked for could not be brought up; `state_message` says why. The old, if any, still answers."""
         STATE_DELETING: Deployment._State.ValueType  # 5
         """Draining its replicas."""
+        STATE_INACTIVE: Deployment._State.ValueType  # 6
+        """Runs nothing and answers nothing until it is activated; its settings are kept and can be changed."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State of a deployment. Changed only by the service."""
@@ -129,6 +169,8 @@ class Deployment(_message.Message):
     """What was asked for could not be brought up; `state_message` says why. The old, if any, still answers."""
     STATE_DELETING: Deployment.State.ValueType  # 5
     """Draining its replicas."""
+    STATE_INACTIVE: Deployment.State.ValueType  # 6
+    """Runs nothing and answers nothing until it is activated; its settings are kept and can be changed."""
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -144,6 +186,7 @@ class Deployment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    REQUIRE_SIGNATURE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -162,6 +205,10 @@ class Deployment(_message.Message):
     """Output only. Id of the owning principal."""
     etag: _builtins.str
     """Output only. Changes with every change by a caller; send it back to make an update conditional."""
+    require_signature: _builtins.bool
+    """Load only artifacts with a signature that a trust root of the model vouches for. A signature that is there is checked
+    whether it is required or not. Default: false; an installation may require it everywhere.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficTarget]:
         """Required. What answers, at least one."""
@@ -199,10 +246,11 @@ class Deployment(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        require_signature: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "state", b"state", "state_message", b"state_message", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "state", b"state", "state_message", b"state_message", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -254,6 +302,9 @@ class Replica(_message.Message):
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SIGNATURE_STATE_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
+    TRUST_ROOT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Immutable id (UUIDv7)."""
     deployment: _builtins.str
@@ -270,6 +321,12 @@ class Replica(_message.Message):
     """Process id on its machine; 0 when there is none."""
     restarts: _builtins.int
     """How often it was started again."""
+    signature_state: Global___SignatureState.ValueType
+    """What it found about the signatures of its artifact when it loaded it."""
+    signer: _builtins.str
+    """Who signed: fingerprint of the key (`sha256:` and 64 hex digits), or subject of the certificate."""
+    trust_root: _builtins.str
+    """Name of the trust root that vouches for the signer."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started first."""
@@ -286,10 +343,13 @@ class Replica(_message.Message):
         process_id: _builtins.int = ...,
         restarts: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        signature_state: Global___SignatureState.ValueType = ...,
+        signer: _builtins.str = ...,
+        trust_root: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "deployment", b"deployment", "id", b"id", "model_version", b"model_version", "process_id", b"process_id", "restarts", b"restarts", "state", b"state", "state_message", b"state_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "deployment", b"deployment", "id", b"id", "model_version", b"model_version", "process_id", b"process_id", "restarts", b"restarts", "signature_state", b"signature_state", "signer", b"signer", "state", b"state", "state_message", b"state_message", "trust_root", b"trust_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

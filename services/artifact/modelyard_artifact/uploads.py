@@ -1,23 +1,15 @@
-"""The rules of artifacts: announce, commit, look up, read. One transaction each."""
+"""The rules of uploads: announce, commit, cancel, expire. One transaction each."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from modelyard_artifact import inspection_store, life_store, sbom, store
-from modelyard_artifact.errors import OffsetMismatch, UploadIncomplete
-from modelyard_artifact.models import (
-    CHUNK_BYTES,
-    FilePage,
-    MissingBlob,
-    ModelRef,
-    Upload,
-    UploadState,
-    UploadStatus,
-)
+from modelyard_artifact import inspection_store, life_store, store
+from modelyard_artifact.errors import UploadIncomplete
+from modelyard_artifact.lookup import committed, permitted_model
+from modelyard_artifact.models import MissingBlob, Upload, UploadState, UploadStatus
 from modelyard_artifact.signatures import add_signature
 from modelyard_kit import idempotency, outbox
 from modelyard_kit.access import Link, ResourceType
@@ -27,37 +19,23 @@ from modelyard_kit.ids import new_id
 from modelyard_kit.limits import check
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from modelyard_artifact.blobs import BlobStore
-    from modelyard_artifact.models import Artifact, Blob, FileEntry, Manifest, VersionRef
+    from modelyard_artifact.lookup import Catalog
+    from modelyard_artifact.models import Artifact, Blob, Manifest
     from modelyard_artifact.signatures import Signatures
     from modelyard_kit.auth import Call
     from modelyard_kit.clock import Clock
     from modelyard_kit.db import Database
-    from modelyard_kit.filters import Asked
 
 _BEGIN = "BeginUpload"
 _EXPIRE_AT_ONCE = 100
-_REQUIREMENTS = "requirements.txt"
 _OWNERS_AT_ONCE = 1_000
 _LONGEST_PUBLISH = timedelta(days=1)
-
-
-class Catalog(Protocol):
-    """What this service needs to know of the catalog."""
-
-    async def model(self, name: str) -> ModelRef:
-        """Finds a model by its full name. Raises NotFound, InvalidField, PeerUnavailable."""
-
-    async def version(self, reference: str) -> VersionRef:
-        """Finds a version by its reference. Raises NotFound, InvalidField, PeerUnavailable."""
-
-    async def describe(self, reference: str) -> sbom.Described:
-        """Tells all about a version. Raises as `version`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,34 +47,8 @@ class BeginUpload:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ListFiles:
-    """A page of the manifest of a version."""
-
-    version: str
-    asked: Asked
-
-
-@dataclass(frozen=True, slots=True)
-class ReadFile:
-    """A range of a file of a version; length 0 means to the end."""
-
-    version: str
-    path: str
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadFiles:
-    """Many files of a version, whole."""
-
-    version: str
-    paths: tuple[str, ...]
-
-
-class Artifacts:
-    """Use cases of artifacts."""
+class Uploads:
+    """Use cases of uploads."""
 
     def __init__(
         self,
@@ -123,7 +75,7 @@ class Artifacts:
             RequestIdReused: the request id was used with other content.
             LimitExceeded: too many open uploads of this principal.
         """
-        model = await self._model(call, command.model)
+        model = await permitted_model(self._catalog, call, command.model)
         manifest = command.manifest
         principal_id = call.principal.id
         now = self._clock()
@@ -214,7 +166,7 @@ class Artifacts:
                 await _make(connection, call, upload, now)
             for signature in signatures:
                 await add_signature(connection, call, signature)
-            return await _committed(connection, upload.digest)
+            return await committed(connection, upload.digest)
 
         await failpoint("artifact.commit.before_transaction")
         artifact = await self._database.in_tx(work)
@@ -240,124 +192,6 @@ class Artifacts:
         await failpoint("artifact.cancel.after_transaction")
         # What a crash leaves here has no open upload any more and is found by `expire`.
         await self._blobs.discard(upload_id)
-
-    async def artifact(self, call: Call, digest: str, model_name: str) -> Artifact:
-        """Finds an artifact that was committed for a model.
-
-        Raises:
-            NotFound: no such model, or nothing with that digest was committed for it.
-        """
-        model = await self._model(call, model_name)
-
-        async def work(connection: AsyncConnection) -> Artifact | None:
-            return await store.get_artifact(connection, digest, model_id=model.id)
-
-        artifact = await self._database.read(work)
-        if artifact is None:
-            raise NotFound("artifact", digest)
-        return artifact
-
-    async def list_files(self, command: ListFiles) -> FilePage:
-        """Reads a page of the manifest of a version.
-
-        Raises:
-            NotFound: no such version, or its artifact is gone.
-            InvalidState: the version has no artifact yet.
-            InvalidField: filter or order_by has a mistake, or the page token belongs to other ones, or to another version.
-            LimitExceeded: filter or order_by is too large.
-        """
-        digest = await self._digest(command.version)
-
-        async def work(connection: AsyncConnection) -> FilePage:
-            await _committed(connection, digest)
-            return FilePage(digest, *await store.page_of_files(connection, digest, command.asked))
-
-        return await self._database.read(work)
-
-    async def read_file(self, command: ReadFile) -> AsyncIterator[bytes]:
-        """Yields a range of a file of a version in pieces of at most 1 MiB.
-
-        Raises:
-            NotFound: no such version or file.
-            InvalidState: the version has no artifact yet.
-            OffsetMismatch: the range begins beyond the end of the file.
-        """
-        digest = await self._digest(command.version)
-
-        async def work(connection: AsyncConnection) -> FileEntry | None:
-            await _committed(connection, digest)
-            return await store.get_file(connection, digest, command.path)
-
-        file = await self._database.read(work)
-        if file is None:
-            raise NotFound("file", command.path)
-        if command.offset > file.size:
-            raise OffsetMismatch(
-                f"{command.path!r} has {file.size} bytes: offset {command.offset} is beyond its end",
-                expected=file.size,
-                actual=command.offset,
-            )
-        length = file.size - command.offset
-        if command.length:
-            length = min(length, command.length)
-        async for piece in self._blobs.read(file.blob, command.offset, length):
-            yield piece
-
-    async def read_files(self, command: ReadFiles) -> AsyncIterator[list[tuple[int, bytes]]]:
-        """Yields files of a version one after the other as (place in the paths, bytes), at most 1 MiB at once.
-
-        Raises:
-            NotFound: no such version or file.
-            InvalidState: the version has no artifact yet.
-        """
-        digest = await self._digest(command.version)
-
-        async def work(connection: AsyncConnection) -> dict[str, FileEntry]:
-            await _committed(connection, digest)
-            return await store.get_files(connection, digest, command.paths)
-
-        found = await self._database.read(work)
-        for path in command.paths:
-            if path not in found:
-                raise NotFound("file", path)
-        for batch in _batches([found[path].blob for path in command.paths]):
-            if len(batch) == 1:
-                index, blob = batch[0]
-                async for piece in self._blobs.read(blob, 0, blob.size):
-                    yield [(index, piece)]
-                if not blob.size:
-                    yield [(index, b"")]
-            else:
-                contents = await self._blobs.read_whole([blob for _, blob in batch])
-                yield [(index, data) for (index, _), data in zip(batch, contents, strict=True)]
-
-    async def sbom(self, reference: str) -> str:
-        """Makes the bill of materials of a version, CycloneDX JSON.
-
-        Raises:
-            NotFound: no such version, or its artifact is gone.
-            InvalidState: the version has no artifact yet.
-            PeerUnavailable: the catalog does not answer.
-        """
-        version = await self._catalog.describe(reference)
-        if version.state != "READY" or not version.digest:
-            raise InvalidState("model_version", version.name, state=version.state, wanted="READY")
-
-        async def work(connection: AsyncConnection) -> list[FileEntry]:
-            artifact = await _committed(connection, version.digest)
-            return await store.list_files(connection, version.digest, "", artifact.file_count)
-
-        files = await self._database.read(work)
-        required = await self._requirements(files)
-        return await asyncio.to_thread(sbom.document, version, files, required)
-
-    async def _requirements(self, files: Sequence[FileEntry]) -> list[str]:
-        """The lines of the artifact's requirements.txt, if it has one of a sensible size."""
-        for file in files:
-            if file.path == _REQUIREMENTS and file.size <= CHUNK_BYTES:
-                pieces = [piece async for piece in self._blobs.read(file.blob, 0, file.size)]
-                return b"".join(pieces).decode(errors="replace").splitlines()
-        return []
 
     async def expire(self, age: timedelta) -> int:
         """Deletes uploads that nobody worked on for `age`, and what was left of others; returns how many uploads."""
@@ -411,30 +245,6 @@ class Artifacts:
         expire_time = upload.update_time + self._expiry
         return UploadStatus(upload, missing, expire_time, direct=self._blobs.direct is not None)
 
-    async def _model(self, call: Call, name: str) -> ModelRef:
-        """Return the model that the permission layer found and decided on; who calls the rules directly has it looked up."""
-        if call.permit is None:
-            return await self._catalog.model(name)
-        link = call.permit.chain[0]
-        return ModelRef(id=link.id, name=link.name)
-
-    async def _digest(self, reference: str) -> str:
-        return await version_digest(self._catalog, reference)
-
-
-def _batches(blobs: Sequence[Blob]) -> Iterator[list[tuple[int, Blob]]]:
-    """Consecutive blobs, each with its place, that fit into one message together; a larger one stands alone."""
-    batch: list[tuple[int, Blob]] = []
-    size = 0
-    for index, blob in enumerate(blobs):
-        if batch and size + blob.size > CHUNK_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append((index, blob))
-        size += blob.size
-    if batch:
-        yield batch
-
 
 async def own_upload(
     connection: AsyncConnection, call: Call, upload_id: str, *, lock: bool = False
@@ -456,25 +266,12 @@ def check_open(upload: Upload) -> None:
         raise InvalidState("upload", upload.id, state=upload.state, wanted=UploadState.OPEN)
 
 
-async def version_digest(catalog: Catalog, reference: str) -> str:
-    """The digest of a version's artifact.
-
-    Raises:
-        NotFound: no such version.
-        InvalidState: the version has no artifact yet.
-    """
-    version = await catalog.version(reference)
-    if version.state != "READY" or not version.digest:
-        raise InvalidState("model_version", version.name, state=version.state, wanted="READY")
-    return version.digest
-
-
 async def _make(connection: AsyncConnection, call: Call, upload: Upload, now: datetime) -> None:
     await store.add_artifact(connection, upload.digest, now)
     await store.add_artifact_model(connection, upload.digest, upload.model_id, now)
     await store.finish_upload(connection, upload.id, now)
     await inspection_store.want(connection, upload.digest, call, now)
-    artifact = await _committed(connection, upload.digest)
+    artifact = await committed(connection, upload.digest)
     event = outbox.Event(
         type="artifact.artifact.committed",
         resource=Link(ResourceType.ARTIFACT, upload.digest, upload.digest),
@@ -490,10 +287,3 @@ async def _make(connection: AsyncConnection, call: Call, upload: Upload, now: da
         time=now,
     )
     await outbox.append(connection, event)
-
-
-async def _committed(connection: AsyncConnection, digest: str) -> Artifact:
-    artifact = await store.get_artifact(connection, digest)
-    if artifact is None:
-        raise NotFound("artifact", digest)
-    return artifact

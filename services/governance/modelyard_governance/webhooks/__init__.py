@@ -1,0 +1,1 @@
+"""Webhooks: events as signed CloudEvents to addresses outside, at least once, without one receiver hurting another."""
