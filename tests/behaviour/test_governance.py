@@ -570,7 +570,9 @@ async def test_everything_that_somebody_changed_is_in_the_audit_once(
         await eventually(told)
         entries = await admin.audit.list(page_size=1000).collect()
         mine = [one.event for one in entries if one.event.actor_name == ada.name]
-        assert Counter(event.type for event in mine) == expected
+        # The inspection of an artifact ends in its own time, before this or after.
+        done = [event.type for event in mine if event.type != "artifact.artifact.inspected"]
+        assert Counter(done) == expected
         ada_id = (await ada.client.whoami()).id
         assert {event.actor_id for event in mine} == {ada_id}
         assert all(event.request_id and event.time for event in mine)
