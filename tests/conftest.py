@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests.framework.postgres import TestPostgres, postgres
 
 # Else every process that a test starts compiles all it imports again: 6 s instead of 2 for each service.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# How long an example takes depends on what else the machine does; no test asserts a time.
+settings.register_profile("modelyard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("modelyard")
 
 # Services that run in the test process log through the standard library, whose lines pytest keeps for failed tests.
 structlog.configure(

@@ -102,7 +102,7 @@ class Agent:
             return None
         if self._table is None or not self._grants.complete:
             return Desired(self._keys, None) if self._applier.is_empty else None
-        allowed = allowed_principals(self._table, self._grants.principals())
+        allowed = allowed_principals(self._table, self._grants.holders())
         return Desired(self._keys, Predictions(self._table, allowed))
 
     async def _apply_changes(self) -> None:

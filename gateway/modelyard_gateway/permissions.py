@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from modelyard_gateway.table import RouteTable
-from modelyard_kit.access import Chain, Effect, Privilege, ResourceGrant, decide
-
-Principals = Mapping[str, tuple[str, tuple[ResourceGrant, ...]]]
+from modelyard_kit.access import Chain, Effect, Holder, Privilege, decide
 
 
-def allowed_principals(table: RouteTable, principals: Principals) -> dict[str, tuple[str, ...]]:
+def allowed_principals(table: RouteTable, holders: Iterable[Holder]) -> dict[str, tuple[str, ...]]:
     """Return, for each deployment id, the sorted ids of the principals that hold EXECUTE on it."""
-    reach = {
-        principal_id: (frozenset(_allowing(grants)), grants)
-        for principal_id, (_, grants) in principals.items()
-    }
+    reach = [(holder, frozenset(_allowing(holder))) for holder in holders if not holder.disabled]
     return {
         route.deployment[0].id: tuple(
             sorted(
-                principal_id
-                for principal_id, (resources, grants) in reach.items()
-                if _concerned(principal_id, resources, route.deployment)
-                and decide(principal_id, grants, Privilege.EXECUTE, route.deployment).allowed
+                holder.id
+                for holder, resources in reach
+                if _concerned(holder, resources, route.deployment)
+                and decide(holder, Privilege.EXECUTE, route.deployment).allowed
             )
         )
         for route in table.routes
     }
 
 
-def _allowing(grants: Iterable[ResourceGrant]) -> Iterable[str]:
+def _allowing(holder: Holder) -> Iterable[str]:
     wanted = (Privilege.EXECUTE, Privilege.OWNERSHIP)
-    return (
-        grant.resource_id for grant in grants if grant.effect is Effect.ALLOW and grant.privilege in wanted
-    )
+    for party in holder.parties.values():
+        for resource_id, privilege, effect in party.held:
+            if effect is Effect.ALLOW and privilege in wanted:
+                yield resource_id
 
 
-def _concerned(principal_id: str, resources: frozenset[str], chain: Chain) -> bool:
+def _concerned(holder: Holder, resources: frozenset[str], chain: Chain) -> bool:
     """Sort out cheaply the many principals that nobody ever gave anything here."""
-    return any(link.id in resources or link.owner_id == principal_id for link in chain)
+    return any(link.id in resources or link.owner_id in holder.parties for link in chain)

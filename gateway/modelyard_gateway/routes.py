@@ -204,7 +204,10 @@ def _destination(serving: Sequence[Target]) -> Json:
 
 
 def _allow(principals: Sequence[str]) -> Json:
-    """RBAC of one deployment: the `sub` of the verified token must be one of `principals`."""
+    """RBAC of one deployment: the `sub` of the verified token must be one of `principals`.
+
+    A token that is limited to other privileges than EXECUTE says so in its claim `no_execute`.
+    """
     policies = {}
     if principals:
         ids = [
@@ -219,7 +222,15 @@ def _allow(principals: Sequence[str]) -> Json:
             }
             for principal in sorted(principals)
         ]
-        policies["execute"] = {"permissions": [{"any": True}], "principals": [{"or_ids": {"ids": ids}}]}
+        limited = {
+            "filter": JWT,
+            "path": [{"key": "jwt_payload"}, {"key": "no_execute"}],
+            "value": {"bool_match": True},
+        }
+        policies["execute"] = {
+            "permissions": [{"not_rule": {"sourced_metadata": {"metadata_matcher": limited}}}],
+            "principals": [{"or_ids": {"ids": ids}}],
+        }
     return {
         "@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
         "rbac": {"rules": {"action": "ALLOW", "policies": policies}},

@@ -54,6 +54,8 @@ class Governance(governance_service_pb2_grpc.GovernanceServiceServicer):
     def __init__(self, issuer: Issuer, grants: dict[str, list[ResourceGrant]]) -> None:
         self.issuers = [issuer]
         self.grants = Changing(grants)
+        self.groups: dict[str, tuple[str, ...]] = {}  # of each member; seen with the next change of grants
+        self.disabled: set[str] = set()
 
     async def ExchangeToken(self, request: Any, context: Any) -> Any:
         if request.api_token != "secret":
@@ -74,7 +76,12 @@ class Governance(governance_service_pb2_grpc.GovernanceServiceServicer):
                 complete=True,
                 changed=[
                     access_pb2.PrincipalGrants(
-                        principal_id=principal, principal_name=principal, grants=map(grant_to_proto, held)
+                        principal_id=principal,
+                        principal_name=principal,
+                        grants=map(grant_to_proto, held),
+                        group_ids=self.groups.get(principal, ()),
+                        disabled=principal in self.disabled,
+                        is_group=any(principal in groups for groups in self.groups.values()),
                     )
                     for principal, held in grants.items()
                 ],

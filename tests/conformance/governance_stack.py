@@ -11,12 +11,18 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from modelyard.api.artifact.v1 import artifact_service_pb2 as artifact_pb
+from modelyard.api.artifact.v1.artifact_pb2 import Inspection, Signature
+from modelyard.api.artifact.v1.artifact_service_pb2_grpc import (
+    ArtifactServiceServicer,
+    add_ArtifactServiceServicer_to_server,
+)
 from modelyard.api.catalog.v1 import catalog_service_pb2 as catalog_pb
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
     CatalogServiceServicer,
     add_CatalogServiceServicer_to_server,
 )
-from modelyard.api.catalog.v1.lineage_pb2 import LineageEdge
+from modelyard.api.catalog.v1.lineage_pb2 import LineageEdge, LineageNode
 from modelyard.api.catalog.v1.model_pb2 import Model, ModelVersion
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
@@ -38,6 +44,7 @@ PROD = Link(ResourceType.CATALOG, "c-prod", "prod")
 ML = Link(ResourceType.SCHEMA, "s-ml", "prod.ml")
 IRIS = Link(ResourceType.MODEL, "m-iris", "prod.ml.iris")
 IRIS_1 = Link(ResourceType.MODEL_VERSION, "v-iris-1", "prod.ml.iris/1")
+DIGEST = "sha256:" + "1" * 64
 SERVED = Link(ResourceType.DEPLOYMENT, "d-iris", "prod.ml.iris")
 
 
@@ -59,6 +66,9 @@ class Catalog(CatalogServiceServicer):
     asked: list[str] = field(default_factory=list)
     told: list[tuple[str, str, int]] = field(default_factory=list)
     deaf: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    datasets: list[str] = field(default_factory=list)
     known: ModelVersion = field(default_factory=ModelVersion)
     edges: list[LineageEdge] = field(default_factory=list)
     also_versions: dict[str, str] = field(default_factory=dict)
@@ -86,7 +96,18 @@ class Catalog(CatalogServiceServicer):
             return catalog_pb.GetModelVersionResponse(model_version=other)
         if request.name not in (self.called, "prod.ml.iris@champion"):
             return await abort(context, NotFound("model_version", request.name))
-        version = ModelVersion(id=IRIS_1.id, name=self.called, author_id=self.author_id, state=self.state)
+        version = ModelVersion(
+            id=IRIS_1.id,
+            name=self.called,
+            model=IRIS.name,
+            number=1,
+            author_id=self.author_id,
+            state=self.state,
+            artifact_digest=DIGEST,
+            tags=self.tags,
+        )
+        for name, value in self.metrics.items():
+            version.metrics[name].number_value = value
         version.MergeFrom(self.known)
         return catalog_pb.GetModelVersionResponse(model_version=version)
 
@@ -96,7 +117,29 @@ class Catalog(CatalogServiceServicer):
         )
 
     async def QueryLineage(self, request: Any, context: Any) -> Any:
-        return catalog_pb.QueryLineageResponse(edges=self.edges)
+        target = LineageNode(kind=LineageNode.KIND_MODEL_VERSION, name=request.node.name)
+        sources = [LineageNode(kind=LineageNode.KIND_DATASET, name=name) for name in self.datasets]
+        edges = [LineageEdge(source=source, target=target, relation="trained_on") for source in sources]
+        return catalog_pb.QueryLineageResponse(edges=[*edges, *self.edges])
+
+
+@dataclass
+class Artifact(ArtifactServiceServicer):
+    """Knows what was found in one artifact."""
+
+    inspection: Inspection | None = None
+    signatures: list[Signature] = field(default_factory=list)
+    away: bool = False
+
+    async def GetInspection(self, request: Any, context: Any) -> Any:
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+        if self.inspection is None or request.digest != DIGEST:
+            return await abort(context, NotFound("artifact", request.digest))
+        return artifact_pb.GetInspectionResponse(inspection=self.inspection)
+
+    async def CheckSignatures(self, request: Any, context: Any) -> Any:
+        return artifact_pb.CheckSignaturesResponse(signatures=self.signatures)
 
 
 class Inference(InferenceServiceServicer):
@@ -148,6 +191,7 @@ class Stack:
     folder: Path
     settings: GovernanceSettings
     catalog: Catalog
+    artifact: Artifact
 
     def secret(self, name: str) -> str:
         return (self.folder / "secrets" / f"{name}.token").read_text().strip()
@@ -174,7 +218,9 @@ async def stack(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Stack]
     secrets.mkdir(exist_ok=True, mode=0o700)
     ensure_tokens(secrets)
     catalog = Catalog()
+    artifact = Artifact()
     neighbours = grpc.aio.server()
+    add_ArtifactServiceServicer_to_server(artifact, neighbours)
     add_CatalogServiceServicer_to_server(catalog, neighbours)
     add_InferenceServiceServicer_to_server(Inference(), neighbours)
     neighbours.add_insecure_port(f"unix:{folder}/n")
@@ -184,6 +230,7 @@ async def stack(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Stack]
         "database": dsn,
         "token_file": secrets / "governance.token",
         "catalog_address": f"unix:{folder}/n",
+        "artifact_address": f"unix:{folder}/n",
         "inference_address": f"unix:{folder}/n",
         "signing_key_file": secrets / "signing_key.pem",
         "bootstrap_directory": secrets,
@@ -195,6 +242,6 @@ async def stack(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Stack]
             running(chosen, build, "modelyard_governance"),
             grpc.aio.insecure_channel(chosen.listen) as channel,
         ):
-            yield Stack(GovernanceServiceStub(channel), folder, chosen, catalog)
+            yield Stack(GovernanceServiceStub(channel), folder, chosen, catalog, artifact)
     finally:
         await neighbours.stop(0)

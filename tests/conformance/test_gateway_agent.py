@@ -109,6 +109,18 @@ async def test_grants_become_rights_and_are_taken_back(gateway: Gateway) -> None
     assert await code_of(gateway.stack.infer(IRIS, ADA)) is grpc.StatusCode.OK
 
 
+async def test_members_of_groups_may_predict_until_they_are_disabled(gateway: Gateway) -> None:
+    governance = gateway.plane.governance
+    governance.groups = {BOB.id: ("team",), "team": ("org",)}
+    held = {ADA.id: allow(IRIS), BOB.id: [], "team": [], "org": allow(IRIS)}
+    await governance.grants.set(held)
+    await until(gateway, grpc.StatusCode.OK, BOB)
+    governance.disabled = {BOB.id}
+    await governance.grants.set(held)
+    await until(gateway, grpc.StatusCode.PERMISSION_DENIED, BOB)
+    assert await code_of(gateway.stack.infer(IRIS, ADA)) is grpc.StatusCode.OK
+
+
 async def test_predictions_go_on_without_the_services(gateway: Gateway) -> None:
     await gateway.plane.stop()
     for _ in range(10):

@@ -53,6 +53,16 @@ async def test_another_user_is_refused(serving: GatewayStack, header: str) -> No
     assert IRIS in str(error)
 
 
+@pytest.mark.parametrize("header", ["", IRIS])
+async def test_a_token_for_other_things_does_not_predict(serving: GatewayStack, header: str) -> None:
+    limited = serving.issuer.token(ADA, privileges=["READ_METADATA"], no_execute=True)
+    bearer = {"authorization": f"Bearer {limited}"}
+    error = await refused(serving.infer(IRIS, None, header=header, extra=bearer))
+    assert isinstance(error, errors.PermissionDenied)
+    for_it = serving.issuer.token(ADA, privileges=["EXECUTE"])
+    await serving.infer(IRIS, None, header=header, extra={"authorization": f"Bearer {for_it}"})
+
+
 async def test_without_a_token_nothing_works(serving: GatewayStack) -> None:
     error = await refused(serving.infer(IRIS, None))
     assert isinstance(error, errors.TokenMissing)

@@ -124,7 +124,7 @@ class TestIdentity:
             assert await identity.page_of_tokens(connection, ada.id, following) == ([over], "")
             stored = await identity.secret(connection, "l1")
             assert stored is not None
-            assert (stored.account, stored.secret_hash, stored.revoke_time) == (ada, b"1", None)
+            assert (stored.account, stored.secret_hash, stored.token) == (ada, b"1", lives)
             assert await identity.revoke_token(connection, lives.id, now=NOW)
             assert not await identity.revoke_token(connection, lives.id, now=NOW)
             assert await identity.count_live_tokens(connection, ada.id, now=NOW) == 0

@@ -122,6 +122,34 @@ async def test_life_of_a_deployment(wire: Wire) -> None:
     assert deleted.deployment.state == Deployment.STATE_DELETING
 
 
+async def test_deactivate_and_activate(wire: Wire) -> None:
+    made = (await wire.call("CreateDeployment", s.CreateDeploymentRequest(deployment=wanted()))).deployment
+    stop = s.DeactivateDeploymentRequest(name=made.name, etag=made.etag)
+    stopped = (await wire.call("DeactivateDeployment", stop)).deployment
+    assert stopped.state == Deployment.STATE_UPDATING
+    assert await wire.refusal("DeactivateDeployment", stop) == "ETAG_MISMATCH"
+    stop.etag = ""
+    assert (await wire.call("DeactivateDeployment", stop)).deployment == stopped  # again is harmless
+
+    change = s.UpdateDeploymentRequest(
+        deployment=Deployment(name=made.name, replicas=3), update_mask=FieldMask(paths=["replicas"])
+    )
+    changed = (await wire.call("UpdateDeployment", change)).deployment
+    assert (changed.state, changed.replicas) == (Deployment.STATE_UPDATING, 3)  # and does not begin to answer
+
+    start = s.ActivateDeploymentRequest(name=made.name)
+    wire.upstream.refused["prod.ml.iris/1"] = ["an approval"]
+    assert await wire.refusal("ActivateDeployment", start) == "POLICY_UNMET"
+    wire.upstream.refused.clear()
+    started = (await wire.call("ActivateDeployment", start)).deployment
+    assert started.state == Deployment.STATE_CREATING
+    assert (await wire.call("ActivateDeployment", start)).deployment == started
+    await wire.call("DeleteDeployment", s.DeleteDeploymentRequest(name=made.name))
+    for rpc in ("ActivateDeployment", "DeactivateDeployment"):
+        assert await wire.refusal(rpc, start if rpc[0] == "A" else stop) == "INVALID_STATE"
+        assert await wire.refusal(rpc, start if rpc[0] == "A" else stop, EVE) == "PERMISSION_DENIED"
+
+
 async def test_pages_lead_from_one_to_the_next(wire: Wire) -> None:
     names = [f"prod.ml.d{number}" for number in range(3)]
     for name in names:

@@ -277,7 +277,7 @@ class TestLists:
         columns = ", ".join(column.name for column in tables.deployments.c)
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
-            "'ACTIVE', '', 'x', 1, now(), now(), false FROM generate_series(1, 20000) n"
+            "'ACTIVE', '', 'x', 1, now(), now(), false, true FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -420,6 +420,7 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         await connection.execute(sa.text("DROP TABLE signature_evidence"))
         for table in ("deployments", "replica_groups"):
             await connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN require_signature"))
+        await connection.execute(sa.text("ALTER TABLE deployments DROP COLUMN active"))
         for column in ("signature_state", "signer", "trust_root"):
             await connection.execute(sa.text(f"ALTER TABLE replicas DROP COLUMN {column}"))
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
@@ -433,4 +434,5 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         ("v0",),
         None,
     )
-    assert not (await rig.rules.get(made.name)).require_signature
+    after = await rig.rules.get(made.name)
+    assert (after.require_signature, after.active) == (False, True)

@@ -276,6 +276,12 @@ async def test_a_change_comes_true_though_its_caller_never_heard_of_it(place: Si
         "inference.deployment.updated": lambda inference: inference.deployments.update(
             call(), UpdateDeployment("prod.ml.iris", "", replicas=2)
         ),
+        "inference.deployment.deactivated": lambda inference: inference.deployments.deactivate(
+            call(), "prod.ml.iris", ""
+        ),
+        "inference.deployment.activated": lambda inference: inference.deployments.activate(
+            call(), "prod.ml.iris", ""
+        ),
         "inference.deployment.deleted": lambda inference: inference.deployments.delete(
             call(), "prod.ml.iris", ""
         ),
@@ -289,7 +295,12 @@ async def test_a_change_comes_true_though_its_caller_never_heard_of_it(place: Si
             if point.endswith("deleted"):
                 await inference.until_gone()
                 continue
-            replicas = 2 if point.endswith("updated") else 1
+            if point.endswith("deactivated"):
+                resting = await inference.until_state(DeploymentState.INACTIVE)
+                assert (resting.ready, resting.targets[0].serving) == ({}, "")
+                assert not await inference.launcher.list()
+                continue
+            replicas = 1 if point.endswith("created") else 2
             await inference.until(
                 lambda d, n=replicas: d.state is DeploymentState.ACTIVE and sum(d.ready.values()) == n  # type: ignore[misc]
             )

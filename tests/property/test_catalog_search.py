@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -158,7 +158,7 @@ def lists(postgres_server: TestPostgres) -> Iterator[Lists]:
         runner.run(stack.close())
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(Questions(FIELDS, MAPS).about(catalogs()))
 def test_lists_have_what_plain_python_picks(lists: Lists, question: Question) -> None:
     asked = [Browse(**vars(one)) for one in question.asked]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
     BigInteger,
@@ -285,7 +285,7 @@ async def ids_where(connection: AsyncConnection, node: Node) -> set[str]:
 
 def examples(number: int) -> settings:
     """Return how much to try, on a machine that may be busy."""
-    return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    return settings(max_examples=number)
 
 
 # --- Tests --------------------------------------------------------------------------------------------------------------

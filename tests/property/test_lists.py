@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -267,7 +267,7 @@ def bench(postgres_server: TestPostgres) -> Iterator[Bench]:
 
 
 @pytest.mark.parametrize("name", sorted(LISTS))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(data=st.data())
 def test_lists_have_what_plain_python_picks(bench: Bench, name: str, data: st.DataObject) -> None:
     listed = LISTS[name]

@@ -2,24 +2,28 @@
 
 The rules, as `DESIGN.md` tells them: what nobody granted is denied; a DENY on a resource or anything that contains it wins
 over every ALLOW; owners may do everything with what they own and what is inside; the owner of the system may do everything; and
-to reach into a catalog or schema one needs USE_CATALOG and USE_SCHEMA.
+to reach into a catalog or schema one needs USE_CATALOG and USE_SCHEMA. What a group holds, owns or is denied, everybody in it does,
+directly or through other groups; who is disabled may do nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_gateway.permissions import allowed_principals
+from modelyard_gateway.table import Route, RouteTable
 from modelyard_governance.grants import GrantRules
 from modelyard_governance.models import Account, Grant, GrantContent, Version
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.store import grants as grant_rows
+from modelyard_governance.store import groups as group_rows
 from modelyard_governance.store import identity as identity_rows
 from modelyard_kit.access import (
     SYSTEM,
@@ -43,20 +47,28 @@ MAKE = (Privilege.CREATE_MODEL, Privilege.DEPLOY)
 LISTED = (Privilege.EXECUTE, Privilege.READ_METADATA, Privilege.MANAGE, *REACH)
 ASKED = (*LISTED, *MAKE)
 WHO = ("ada", "bob")
+GROUPS = ("team", "org", "all")
+EVERYBODY = (*WHO, *GROUPS)
 
 
 @dataclass(frozen=True)
 class World:
-    """Resources with their containers, and what is granted to whom."""
+    """Resources with their containers, what is granted to whom, who is in which group, who is disabled."""
 
     chains: tuple[Chain, ...]
     granted: dict[str, tuple[ResourceGrant, ...]]
+    groups: dict[str, tuple[str, ...]]
+    disabled: frozenset[str]
+
+    def parties(self, who: str) -> set[str]:
+        """Return somebody and the groups it is in, directly or through others."""
+        return {who}.union(*(self.parties(group) for group in self.groups[who]))
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     """Two catalogs, up to two schemas in each, models and deployments within; owners and grants at random."""
-    owners = st.sampled_from(("", *WHO))
+    owners = st.sampled_from(("", *EVERYBODY))
     chains: list[Chain] = [(SYSTEM,)]
     for c in range(2):
         catalog = (Link(ResourceType.CATALOG, f"c{c}", f"c{c}", draw(owners)), SYSTEM)
@@ -71,8 +83,15 @@ def worlds(draw: st.DrawFn) -> World:
     ids = [chain[0].id for chain in chains]
     grant = st.builds(ResourceGrant, st.sampled_from(ids), st.sampled_from(ASKED), st.sampled_from(Effect))
     ownership = st.builds(ResourceGrant, st.sampled_from(ids), st.just(OWN), st.just(Effect.ALLOW))
-    held = st.lists(st.one_of(grant, grant, grant, ownership), max_size=8, unique=True).map(tuple)
-    return World(tuple(chains), {who: draw(held) for who in WHO})
+    held = st.lists(st.one_of(grant, grant, grant, ownership), max_size=6, unique=True).map(tuple)
+    # A group is only in those after it, so that none is in itself.
+    within = dict.fromkeys(WHO, GROUPS) | {g: GROUPS[n + 1 :] for n, g in enumerate(GROUPS)}
+    groups = {
+        who: tuple(draw(st.lists(st.sampled_from(around), unique=True, max_size=2))) if around else ()
+        for who, around in within.items()
+    }
+    disabled = frozenset(draw(st.sampled_from([(), (), (), ("bob",)])))
+    return World(tuple(chains), {who: draw(held) for who in EVERYBODY}, groups, disabled)
 
 
 def asked_of(world: World, privilege: Privilege) -> list[Chain]:
@@ -83,23 +102,28 @@ def asked_of(world: World, privilege: Privilege) -> list[Chain]:
 
 def may(who: str, world: World, privilege: Privilege, chain: Chain) -> bool:
     """The rules, as plainly as they can be written."""
-    granted = world.granted[who]
+    if who in world.disabled:
+        return False
+    parties = world.parties(who)
+    granted = tuple(grant for party in parties for grant in world.granted[party])
     if any(item.resource_id == "system" and item.privilege is OWN for item in granted):
         return True
     if len(chain) > 1:
         into = 0 if privilege in MAKE else 1  # who makes something in a container reaches into it
         for position, link in enumerate(chain[into:], into):
             need = {ResourceType.CATALOG: REACH[0], ResourceType.SCHEMA: REACH[1]}.get(link.type)
-            if need and not may_directly(who, granted, need, chain[position:]):
+            if need and not may_directly(parties, granted, need, chain[position:]):
                 return False
-    return may_directly(who, granted, privilege, chain)
+    return may_directly(parties, granted, privilege, chain)
 
 
-def may_directly(who: str, granted: tuple[ResourceGrant, ...], privilege: Privilege, chain: Chain) -> bool:
+def may_directly(
+    parties: set[str], granted: tuple[ResourceGrant, ...], privilege: Privilege, chain: Chain
+) -> bool:
     ids = [link.id for link in chain]
     if any(g.effect is Effect.DENY and g.privilege is privilege and g.resource_id in ids for g in granted):
         return False
-    owns = any(link.owner_id == who for link in chain)
+    owns = any(link.owner_id in parties for link in chain)
     owns = owns or any(g.privilege is OWN and g.resource_id in ids for g in granted)
     allowed = any(
         g.effect is Effect.ALLOW and g.privilege is privilege and g.resource_id in ids for g in granted
@@ -114,7 +138,7 @@ def visible(scope: Scope, chain: Chain) -> bool:
         return True
     if ids & scope.denied:
         return False
-    return bool(ids & scope.allowed) or any(link.owner_id == scope.principal_id for link in chain)
+    return bool(ids & scope.allowed) or any(link.owner_id in scope.owners for link in chain)
 
 
 def reachable(who: str, grants: Grants, chain: Chain) -> bool:
@@ -130,7 +154,14 @@ def reachable(who: str, grants: Grants, chain: Chain) -> bool:
 def in_memory(world: World) -> Grants:
     grants = Grants()
     for who, held in world.granted.items():
-        grants.replace(who, who, held)
+        grants.replace(
+            who,
+            who,
+            held,
+            groups=world.groups[who],
+            disabled=who in world.disabled,
+            is_group=who in GROUPS,
+        )
     asyncio.run(grants.mark_fresh(1))
     return grants
 
@@ -138,8 +169,9 @@ def in_memory(world: World) -> Grants:
 @given(worlds(), st.sampled_from(WHO), st.sampled_from(ASKED))
 @settings(max_examples=300, deadline=None)
 def test_decide_is_the_plain_evaluator(world: World, who: str, privilege: Privilege) -> None:
+    holder = in_memory(world).holder(who)
     for chain in asked_of(world, privilege):
-        decision = decide(who, world.granted[who], privilege, chain)
+        decision = decide(holder, privilege, chain)
         assert decision.allowed == may(who, world, privilege, chain), (chain, decision.explanation)
         assert decision.explanation
 
@@ -153,6 +185,17 @@ def test_lists_show_exactly_what_checks_allow(world: World, who: str, privilege:
         assert shown == grants.decide(who, privilege, chain).allowed == may(who, world, privilege, chain)
 
 
+@given(worlds())
+@settings(max_examples=100, deadline=None)
+def test_envoy_lets_exactly_those_predict_whom_checks_allow(world: World) -> None:
+    served = [chain for chain in world.chains if chain[0].type is ResourceType.DEPLOYMENT]
+    table = RouteTable(1, tuple(Route(chain, (), 0, 0.0) for chain in served))
+    let_in = allowed_principals(table, in_memory(world).holders())
+    for chain in served:
+        wanted = [who for who in WHO if may(who, world, Privilege.EXECUTE, chain)]
+        assert list(let_in[chain[0].id]) == wanted
+
+
 @given(worlds(), st.sampled_from(WHO), st.sampled_from(ASKED), st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_deny_never_gives_and_an_allow_never_takes(
@@ -161,11 +204,13 @@ def test_a_deny_never_gives_and_an_allow_never_takes(
     on = data.draw(st.sampled_from([chain[0].id for chain in world.chains]))
     kind = data.draw(st.sampled_from(ASKED))
     effect = data.draw(st.sampled_from(Effect))
-    more = (*world.granted[who], ResourceGrant(on, kind, effect))
+    whom = data.draw(st.sampled_from(sorted(world.parties(who))))
+    more = world.granted | {whom: (*world.granted[whom], ResourceGrant(on, kind, effect))}
+    old, new = in_memory(world).holder(who), in_memory(replace(world, granted=more)).holder(who)
     for chain in world.chains:
-        before = decide(who, world.granted[who], privilege, chain).allowed
-        after = decide(who, more, privilege, chain).allowed
-        denied = ResourceGrant(on, kind, Effect.DENY) in world.granted[who]
+        before = decide(old, privilege, chain).allowed
+        after = decide(new, privilege, chain).allowed
+        denied = any(ResourceGrant(on, kind, Effect.DENY) in world.granted[p] for p in world.parties(who))
         if effect is Effect.DENY:
             assert after <= before
         elif not denied:
@@ -189,7 +234,11 @@ class FixedDirectory:
 
 
 @given(world=worlds())
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_what_is_stored_is_what_checks_and_watchers_decide_by(
     fresh_database: Callable[[str], str], world: World
 ) -> None:
@@ -206,7 +255,14 @@ async def _through_the_database(dsn: str, world: World) -> None:
         watcher = Grants()
         async for step in feed.watch():
             for held in step.changed:
-                watcher.replace(held.principal_id, held.principal, held.grants)
+                watcher.replace(
+                    held.principal_id,
+                    held.principal,
+                    held.grants,
+                    groups=held.groups,
+                    disabled=held.disabled,
+                    is_group=held.is_group,
+                )
             if step.complete:
                 await watcher.mark_fresh(step.revision)
                 break
@@ -228,8 +284,14 @@ async def _store(connection: AsyncConnection, world: World) -> None:
     kinds = {chain[0].id: chain[0] for chain in world.chains}
     for who, held in world.granted.items():
         revision = await identity_rows.next_revision(connection)
-        await identity_rows.insert_account(connection, Account(who, who, "user", "", now), revision=revision)
+        account = Account(who, who, "group" if who in GROUPS else "user", "", now)
+        await identity_rows.insert_account(connection, account, revision=revision)
         for item in held:
             resource = kinds[item.resource_id]
             grant = Grant(new_id(), who, who, item.privilege, item.effect, resource, now)
             await grant_rows.add(connection, grant)
+    for who, groups in world.groups.items():
+        for group in groups:
+            await group_rows.put(connection, group, who, now=now)
+    for who in world.disabled:
+        await identity_rows.set_disabled(connection, who, now)

@@ -21,6 +21,7 @@ from modelyard._governance import (
     AsyncPrincipals,
     AsyncTokens,
 )
+from modelyard._identities import AsyncGroups, AsyncIssuers
 from modelyard._inspections import AsyncInspections
 from modelyard._labels import AsyncAliases, AsyncMetrics, AsyncTags
 from modelyard._lineage import AsyncLineage, input_edges
@@ -71,7 +72,9 @@ class AsyncClient:
         storage: The store of artifacts as a whole.
         signatures: OpenSSF model signatures of artifacts.
         trust_roots: Whose signatures count.
-        principals: Users and service accounts.
+        principals: Users, service accounts and groups.
+        groups: Who is in which group.
+        issuers: OpenID Connect providers whose tokens are accepted.
         tokens: API tokens.
         grants: Who may do what.
         policies: What a version needs before it may be used.
@@ -133,6 +136,8 @@ class AsyncClient:
         self.signatures = AsyncSignatures(self._connection)
         self.trust_roots = AsyncTrustRoots(self._connection)
         self.principals = AsyncPrincipals(self._connection)
+        self.groups = AsyncGroups(self._connection)
+        self.issuers = AsyncIssuers(self._connection)
         self.tokens = AsyncTokens(self._connection)
         self.grants = AsyncGrants(self._connection)
         self.policies = AsyncPolicies(self._connection)

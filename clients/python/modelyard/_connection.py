@@ -12,7 +12,7 @@ from modelyard._channel import open_channel, parse_target
 from modelyard._chunks import RawArtifactStub
 from modelyard._refusals import FirstStatus
 from modelyard._status import error_from_call
-from modelyard._token import TokenSource
+from modelyard._token import TokenSource, is_external
 from modelyard._tracing import call_span
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
@@ -204,8 +204,9 @@ class Connection:
             except grpc.aio.AioRpcError as error:
                 raise error_from_call(error, request_id) from error
 
-    async def _exchange(self, api_token: str) -> tuple[str, datetime]:
-        request = ExchangeTokenRequest(api_token=api_token)
+    async def _exchange(self, token: str) -> tuple[str, datetime]:
+        """Exchange an API token, or the token of an external issuer."""
+        request = ExchangeTokenRequest(**{"id_token" if is_external(token) else "api_token": token})
 
         async def start(carried: Metadata) -> tuple[str, datetime]:
             answer = await self.governance.ExchangeToken(request, timeout=self._timeout, metadata=carried)

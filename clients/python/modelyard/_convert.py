@@ -59,6 +59,14 @@ MESSAGES: dict[str, type[Any]] = {
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ApprovalPolicy, types.Review, types.Approval)},
     f"{_API}.artifact.v1.Signature": types.ArtifactSignature,
     f"{_API}.governance.v1.TrustRoot": types.TrustRoot,
+    **{
+        f"{_API}.governance.v1.{c.__name__}": c
+        for c in (types.Membership, types.Issuer, types.EffectivePrivilege)
+    },
+    **{
+        f"{_API}.governance.v1.{c.__name__}": c
+        for c in (types.Condition, types.ConditionResult, types.GateOverride, types.GateExplanation)
+    },
     f"{_API}.governance.v1.JsonWebKey": types.SigningKey,
     f"{_API}.governance.v1.GetJwksResponse": types.SigningKeys,
     f"{_API}.governance.v1.CheckPermissionResponse": types.PermissionDecision,
@@ -95,6 +103,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.governance.v1.Effect": types.Effect,
     f"{_API}.governance.v1.Review.Decision": types.ReviewDecision,
     f"{_API}.governance.v1.Approval.State": types.ApprovalState,
+    f"{_API}.governance.v1.GatedAction": types.GatedAction,
     f"{_API}.governance.v1.AuditCheckpoint.Purpose": types.CheckpointPurpose,
     f"{_API}.governance.v1.ModelCard.Format": types.CardFormat,
     f"{_API}.governance.v1.Webhook.State": types.WebhookState,

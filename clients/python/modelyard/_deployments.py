@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Targets = str | TrafficTarget | Sequence[str | TrafficTarget] | Mapping[str, int]
 
 _POLL_SECONDS = 0.25
+# No deployment leaves these by itself for what was waited for, except that FAILED ones are tried again.
+_LASTING = frozenset((DeploymentState.FAILED, DeploymentState.INACTIVE, DeploymentState.DELETING))
 
 
 class AsyncDeployments(Namespace):
@@ -143,6 +145,18 @@ class AsyncDeployments(Namespace):
         answer = await self._connection.call(self._connection.inference.UpdateDeployment, request)
         return from_proto(Deployment, answer.deployment)
 
+    async def activate(self, name: str, *, etag: str = "") -> Deployment:
+        """Let an inactive endpoint answer again; returns at once, `wait` for it."""
+        request = pb.ActivateDeploymentRequest(name=name, etag=etag)
+        answer = await self._connection.call(self._connection.inference.ActivateDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
+    async def deactivate(self, name: str, *, etag: str = "") -> Deployment:
+        """Drain and end all replicas of an endpoint and keep its settings; returns at once."""
+        request = pb.DeactivateDeploymentRequest(name=name, etag=etag)
+        answer = await self._connection.call(self._connection.inference.DeactivateDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
     async def delete(self, name: str, *, etag: str = "") -> Deployment:
         """Drain and remove an endpoint; returns at once."""
         request = pb.DeleteDeploymentRequest(name=name, etag=etag)
@@ -173,19 +187,21 @@ class AsyncDeployments(Namespace):
 
         return tuple(await AsyncPager(fetch).collect())
 
-    async def wait(self, name: str, *, timeout: float = 300.0) -> Deployment:
-        """Wait until a deployment answers with what was asked for.
+    async def wait(
+        self, name: str, *, state: DeploymentState = DeploymentState.ACTIVE, timeout: float = 300.0
+    ) -> Deployment:
+        """Wait until a deployment answers with what was asked for, or is in another state.
 
         Raises:
-            DeploymentFailed: it could not be brought up; the message says why.
+            DeploymentFailed: it could not be brought up, or stays in another state; the message says why.
             DeadlineExceeded: `timeout` seconds passed.
         """
         ends_at = time.monotonic() + timeout
         while True:
             deployment = await self.get(name)
-            if deployment.state is DeploymentState.ACTIVE:
+            if deployment.state is state:
                 return deployment
-            if deployment.state in {DeploymentState.FAILED, DeploymentState.DELETING}:
+            if deployment.state in _LASTING:
                 raise DeploymentFailed(
                     f"deployment {name} is {deployment.state}: {deployment.state_message or 'no reason given'}",
                     metadata={"resource_type": "deployment", "name": name},

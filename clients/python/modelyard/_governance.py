@@ -17,6 +17,7 @@ from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.types import (
     ApiToken,
     Effect,
+    EffectivePrivilege,
     Grant,
     NewToken,
     PermissionDecision,
@@ -24,6 +25,7 @@ from modelyard.types import (
     PrincipalKind,
     Privilege,
     ResourceType,
+    SigningKey,
     SigningKeys,
 )
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class AsyncPrincipals(Namespace):
-    """`client.principals`: users and service accounts."""
+    """`client.principals`: users, service accounts and groups."""
 
     async def create(
         self,
@@ -40,10 +42,27 @@ class AsyncPrincipals(Namespace):
         *,
         kind: PrincipalKind | str = PrincipalKind.USER,
         display_name: str = "",
+        issuer: str = "",
+        subject: str = "",
         request_id: str = "",
     ) -> Principal:
-        """Make a user or a service account."""
-        wanted = Principal(name=name, kind=parse_enum(PrincipalKind, kind, "kind"), display_name=display_name)
+        """Make a user, a service account or a group.
+
+        Args:
+            name: Its name.
+            kind: USER, SERVICE_ACCOUNT or GROUP.
+            display_name: Name to show.
+            issuer: Name of the external issuer it comes from, if it does.
+            subject: Who it is to that issuer: the claim `sub` of its tokens.
+            request_id: Makes a repetition safe.
+        """
+        wanted = Principal(
+            name=name,
+            kind=parse_enum(PrincipalKind, kind, "kind"),
+            display_name=display_name,
+            issuer=issuer,
+            subject=subject,
+        )
         request = pb.CreatePrincipalRequest(
             principal=to_proto(identity_pb2.Principal, wanted), request_id=request_id or new_request_id()
         )
@@ -54,6 +73,18 @@ class AsyncPrincipals(Namespace):
         """Read one principal."""
         request = pb.GetPrincipalRequest(name=name)
         answer = await self._connection.call(self._connection.governance.GetPrincipal, request)
+        return from_proto(Principal, answer.principal)
+
+    async def disable(self, name: str) -> Principal:
+        """Take everything from a user or service account, within a second and everywhere."""
+        request = pb.DisablePrincipalRequest(name=name)
+        answer = await self._connection.call(self._connection.governance.DisablePrincipal, request)
+        return from_proto(Principal, answer.principal)
+
+    async def enable(self, name: str) -> Principal:
+        """Give back what `disable` took."""
+        request = pb.EnablePrincipalRequest(name=name)
+        answer = await self._connection.call(self._connection.governance.EnablePrincipal, request)
         return from_proto(Principal, answer.principal)
 
     async def get_caller(self) -> Principal:
@@ -95,6 +126,7 @@ class AsyncTokens(Namespace):
         principal: str = "",
         description: str = "",
         expire_time: datetime | None = None,
+        privileges: Sequence[Privilege | str] = (),
         request_id: str = "",
     ) -> NewToken:
         """Make an API token; its secret is in the answer and nowhere else.
@@ -103,10 +135,14 @@ class AsyncTokens(Namespace):
             principal: Whose it is; by default yours.
             description: What it is for.
             expire_time: When it stops working (aware); by default in 90 days.
+            privileges: The only ones it gives, of those that the principal has; by default all.
             request_id: Makes a repetition safe; a repeated answer has no secret.
         """
         request = pb.CreateTokenRequest(
-            principal=principal, description=description, request_id=request_id or new_request_id()
+            principal=principal,
+            description=description,
+            privileges=map(_privilege, privileges),
+            request_id=request_id or new_request_id(),
         )
         if expire_time is not None:
             request.expire_time.CopyFrom(_timestamp(expire_time))
@@ -153,6 +189,16 @@ class AsyncTokens(Namespace):
         """The public keys that verify the tokens of calls."""
         answer = await self._connection.call(self._connection.governance.GetJwks, pb.GetJwksRequest())
         return from_proto(SigningKeys, answer)
+
+    async def rotate_signing_key(self, *, withdraw_now: bool = False) -> Sequence[SigningKey]:
+        """Let another key sign the tokens of calls, and return those that verify them, the newest first.
+
+        Args:
+            withdraw_now: Let no older key verify any more, because one has leaked; else both overlap and nobody notices.
+        """
+        request = pb.RotateSigningKeyRequest(withdraw_now=withdraw_now)
+        answer = await self._connection.call(self._connection.governance.RotateSigningKey, request)
+        return rows(SigningKey, answer.keys)
 
 
 class AsyncGrants(Namespace):
@@ -234,6 +280,44 @@ class AsyncGrants(Namespace):
             return rows(Grant, answer.grants), answer.next_page_token
 
         return AsyncPager(fetch)
+
+    def held_by(
+        self,
+        principal: str = "",
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        page_size: int = 0,
+    ) -> AsyncPager[Grant]:
+        """Walk through what a principal or group was given itself, on whatever resource.
+
+        Args:
+            principal: Its name; by default you.
+            filter: Which ones, `"effect = 'DENY'"`; see docs/filters.md.
+            order_by: Order, `"resource, privilege"`; by default that of creation.
+            page_size: Rows asked for at once.
+        """
+
+        async def fetch(token: str) -> tuple[Sequence[Grant], str]:
+            request = pb.ListPrincipalGrantsRequest(
+                principal=principal, page_size=page_size, page_token=token, filter=filter, order_by=order_by
+            )
+            answer = await self._connection.call(self._connection.governance.ListPrincipalGrants, request)
+            return rows(Grant, answer.grants), answer.next_page_token
+
+        return AsyncPager(fetch)
+
+    async def effective(
+        self, resource: str = "", *, resource_type: ResourceType | str | None = None, principal: str = ""
+    ) -> Sequence[EffectivePrivilege]:
+        """Every privilege on a resource: whether a principal (by default you) has it, and which grant decided."""
+        request = pb.ExplainPrivilegesRequest(
+            principal=principal,
+            resource_type=resource_type_number(_namespace.resource_type(resource, resource_type)),
+            resource=resource,
+        )
+        answer = await self._connection.call(self._connection.governance.ExplainPrivileges, request)
+        return rows(EffectivePrivilege, answer.privileges)
 
     async def check(
         self,

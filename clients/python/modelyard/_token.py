@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -18,8 +20,18 @@ RENEW_BEFORE = timedelta(seconds=60)
 
 
 def is_jwt(token: str) -> bool:
-    """Whether the token is itself a JWT (of an external issuer), to be sent as it is."""
+    """Whether the token is a JWT, and no API token."""
     return token.startswith("eyJ") and token.count(".") == 2
+
+
+def is_external(token: str) -> bool:
+    """Whether the token is a JWT of an external issuer, to be exchanged: ours say what kind of principal they are for."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return is_jwt(token) and "kind" not in claims
+    except (ValueError, IndexError, TypeError):
+        return False
 
 
 def _utc_now() -> datetime:
@@ -34,14 +46,15 @@ class TokenSource:
         self._exchange = exchange
         self._now = now
         self._lock = asyncio.Lock()
-        self._bearer = token if is_jwt(token) else ""
+        self._as_it_is = is_jwt(token) and not is_external(token)
+        self._bearer = token if self._as_it_is else ""
         self._renew_at = datetime.max.replace(tzinfo=UTC)
         self._ends_at = datetime.max.replace(tzinfo=UTC)
 
     @property
     def renewable(self) -> bool:
         """Whether a refused bearer token can be replaced by a new one."""
-        return bool(self._token) and not is_jwt(self._token)
+        return bool(self._token) and not self._as_it_is
 
     async def bearer(self) -> str:
         """The token to send; empty when the client has none."""

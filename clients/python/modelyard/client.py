@@ -14,6 +14,7 @@ from modelyard import (
     _endpoints,
     _events,
     _governance,
+    _identities,
     _inspections,
     _labels,
     _lineage,
@@ -181,6 +182,8 @@ class Principals(Blocking[_governance.AsyncPrincipals]):
 
     create = blocking(_governance.AsyncPrincipals.create)
     get = blocking(_governance.AsyncPrincipals.get)
+    disable = blocking(_governance.AsyncPrincipals.disable)
+    enable = blocking(_governance.AsyncPrincipals.enable)
     get_caller = blocking(_governance.AsyncPrincipals.get_caller)
     list = paging(_governance.AsyncPrincipals.list)
 
@@ -192,6 +195,23 @@ class Tokens(Blocking[_governance.AsyncTokens]):
     list = paging(_governance.AsyncTokens.list)
     revoke = blocking(_governance.AsyncTokens.revoke)
     signing_keys = blocking(_governance.AsyncTokens.signing_keys)
+    rotate_signing_key = blocking(_governance.AsyncTokens.rotate_signing_key)
+
+
+class Groups(Blocking[_identities.AsyncGroups]):
+    """`client.groups`: who is in which group; a group itself is made by `client.principals`."""
+
+    add = blocking(_identities.AsyncGroups.add)
+    remove = blocking(_identities.AsyncGroups.remove)
+    list = paging(_identities.AsyncGroups.list)
+
+
+class Issuers(Blocking[_identities.AsyncIssuers]):
+    """`client.issuers`: OpenID Connect providers whose tokens are accepted."""
+
+    create = blocking(_identities.AsyncIssuers.create)
+    delete = blocking(_identities.AsyncIssuers.delete)
+    list = paging(_identities.AsyncIssuers.list)
 
 
 class Grants(Blocking[_governance.AsyncGrants]):
@@ -200,6 +220,8 @@ class Grants(Blocking[_governance.AsyncGrants]):
     create = blocking(_governance.AsyncGrants.create)
     delete = blocking(_governance.AsyncGrants.delete)
     list = paging(_governance.AsyncGrants.list)
+    held_by = paging(_governance.AsyncGrants.held_by)
+    effective = blocking(_governance.AsyncGrants.effective)
     check = blocking(_governance.AsyncGrants.check)
 
 
@@ -208,6 +230,9 @@ class Policies(Blocking[_approvals.AsyncPolicies]):
 
     set = blocking(_approvals.AsyncPolicies.set)
     get = blocking(_approvals.AsyncPolicies.get)
+    list = paging(_approvals.AsyncPolicies.list)
+    explain = blocking(_approvals.AsyncPolicies.explain)
+    override = blocking(_approvals.AsyncPolicies.override)
 
 
 class Approvals(Blocking[_approvals.AsyncApprovals]):
@@ -261,6 +286,8 @@ class Deployments(Blocking[_deployments.AsyncDeployments]):
     get = blocking(_deployments.AsyncDeployments.get)
     list = paging(_deployments.AsyncDeployments.list)
     update = blocking(_deployments.AsyncDeployments.update)
+    activate = blocking(_deployments.AsyncDeployments.activate)
+    deactivate = blocking(_deployments.AsyncDeployments.deactivate)
     delete = blocking(_deployments.AsyncDeployments.delete)
     replicas = blocking(_deployments.AsyncDeployments.replicas)
     wait = blocking(_deployments.AsyncDeployments.wait)
@@ -329,6 +356,8 @@ class Client(Blocking[AsyncClient]):
         self.signatures = Signatures(self._async.signatures)
         self.trust_roots = TrustRoots(self._async.trust_roots)
         self.principals = Principals(self._async.principals)
+        self.groups = Groups(self._async.groups)
+        self.issuers = Issuers(self._async.issuers)
         self.tokens = Tokens(self._async.tokens)
         self.grants = Grants(self._async.grants)
         self.policies = Policies(self._async.policies)

@@ -26,6 +26,7 @@
     │   ├── InvalidState                   state, wanted
     │   ├── ResourceInUse                  unmet: what uses it
     │   ├── LineageCycle
+    │   ├── GroupCycle
     │   ├── UploadIncomplete
     │   ├── DirectTransferUnavailable      send and read through the service
     │   └── DeploymentFailed               raised while waiting for a deployment
@@ -98,8 +99,7 @@ class ModelyardError(Exception):
         self.code = code or self.default_code
         self.metadata = dict(metadata or {})
         self.request_id = request_id
-        self.violations = tuple(violations)
-        self.unmet = tuple(unmet)
+        self.violations, self.unmet = tuple(violations), tuple(unmet)
 
     def __str__(self) -> str:
         return self.message
@@ -252,6 +252,10 @@ class ResourceInUse(FailedPrecondition):
     """Something still uses what was to be deleted; `unmet` lists what."""
 
 
+class GroupCycle(FailedPrecondition):
+    """The group would be in itself, directly or through other groups."""
+
+
 class LineageCycle(FailedPrecondition):
     """The edge would make something its own origin; `metadata` names its `source` and `target`."""
 
@@ -377,6 +381,7 @@ BY_REASON: dict[str, type[ModelyardError]] = {
     "INVALID_STATE": InvalidState,
     "RESOURCE_IN_USE": ResourceInUse,
     "LINEAGE_CYCLE": LineageCycle,
+    "GROUP_CYCLE": GroupCycle,
     "DIGEST_MISMATCH": DigestMismatch,
     "SIGNATURE_INVALID": SignatureInvalid,
     "UPLOAD_INCOMPLETE": UploadIncomplete,

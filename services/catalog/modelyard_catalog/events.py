@@ -149,12 +149,10 @@ def _holds(scope: Scope, ids: Sequence[ColumnElement[str]]) -> ColumnElement[boo
         return false()
     allowed: ColumnElement[bool] = true()
     if SYSTEM_ID not in scope.allowed:
-        owned: list[ColumnExpressionArgument[bool]] = []
-        if scope.principal_id:
-            owned = [
-                exists().where(table.c.id == id_, table.c.owner_id == scope.principal_id)
-                for table, id_ in zip(_OWNED_TABLES, ids, strict=False)
-            ]
+        owned: list[ColumnExpressionArgument[bool]] = [
+            exists().where(table.c.id == id_, table.c.owner_id.in_(scope.owners))
+            for table, id_ in zip(_OWNED_TABLES, ids, strict=False)
+        ]
         allowed = or_(false(), *owned, *_among(ids, scope.allowed))
     return and_(allowed, *(not_(condition) for condition in _among(ids, scope.denied)))
 

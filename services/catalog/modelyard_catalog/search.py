@@ -157,7 +157,7 @@ def _visible(kind: type[Resource], scope: Scope) -> ColumnElement[bool]:
     tables = levels(kind)
     allowed: ColumnElement[bool] = true()
     if SYSTEM_ID not in scope.allowed:
-        owned = [table.c.owner_id == scope.principal_id for table in tables] if scope.principal_id else []
+        owned = [table.c.owner_id.in_(scope.owners) for table in tables]
         allowed = or_(false(), *owned, *_any_of(tables, scope.allowed))
     return and_(allowed, *(not_(condition) for condition in _any_of(tables, scope.denied)))
 

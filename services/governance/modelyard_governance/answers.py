@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import timedelta
 
 from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
 
 from modelyard.api.common.v1 import event_pb2
 from modelyard.api.governance.v1 import access_pb2, approval_pb2, audit_pb2, identity_pb2, trust_pb2
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
-from modelyard_governance.models import Account, ApiToken, Approval, Entry, Grant, Policy, Review, TrustRoot
+from modelyard_governance.models import (
+    Account,
+    AccountKind,
+    ApiToken,
+    Approval,
+    Entry,
+    Grant,
+    Policy,
+    Review,
+    TrustRoot,
+)
 from modelyard_governance.permissions import PermissionStep
+from modelyard_kit.access import Decision, Privilege
 from modelyard_kit.protos import (
     effect_to_proto,
     grant_to_proto,
@@ -19,10 +33,11 @@ from modelyard_kit.protos import (
     timestamp,
 )
 
-_KINDS = {
+KINDS: Mapping[AccountKind, identity_pb2.Principal.Kind.ValueType] = {
     "user": identity_pb2.Principal.KIND_USER,
     "service_account": identity_pb2.Principal.KIND_SERVICE_ACCOUNT,
     "service": identity_pb2.Principal.KIND_SERVICE,
+    "group": identity_pb2.Principal.KIND_GROUP,
 }
 
 
@@ -31,9 +46,12 @@ def principal_out(account: Account) -> identity_pb2.Principal:
     return identity_pb2.Principal(
         id=account.id,
         name=account.name,
-        kind=_KINDS[account.kind],
+        kind=KINDS[account.kind],
         display_name=account.display_name,
         create_time=timestamp(account.create_time),
+        disable_time=timestamp(account.disable_time),
+        issuer=account.issuer or "",
+        subject=account.subject or "",
     )
 
 
@@ -46,6 +64,8 @@ def token_out(token: ApiToken) -> identity_pb2.ApiToken:
         expire_time=timestamp(token.expire_time),
         revoke_time=timestamp(token.revoke_time),
         create_time=timestamp(token.create_time),
+        privileges=map(privilege_to_proto, token.privileges),
+        last_use_time=timestamp(token.last_use_time),
     )
 
 
@@ -62,6 +82,13 @@ def grant_out(grant: Grant) -> access_pb2.Grant:
     )
 
 
+def effective_out(privilege: Privilege, decision: Decision) -> access_pb2.EffectivePrivilege:
+    """Return the message of what comes of all grants for one privilege."""
+    return access_pb2.EffectivePrivilege(
+        privilege=privilege_to_proto(privilege), allowed=decision.allowed, explanation=decision.explanation
+    )
+
+
 def step_out(step: PermissionStep) -> pb.WatchPermissionsResponse:
     """Return the message of a step of the watch."""
     return pb.WatchPermissionsResponse(
@@ -71,6 +98,9 @@ def step_out(step: PermissionStep) -> pb.WatchPermissionsResponse:
                 principal_id=held.principal_id,
                 principal_name=held.principal,
                 grants=map(grant_to_proto, held.grants),
+                group_ids=held.groups,
+                disabled=held.disabled,
+                is_group=held.is_group,
             )
             for held in step.changed
         ],
@@ -88,7 +118,20 @@ def policy_out(policy: Policy) -> approval_pb2.ApprovalPolicy:
         protected_aliases=policy.protected_aliases,
         protect_deployments=policy.protect_deployments,
         update_time=timestamp(policy.update_time),
+        approver_group=policy.approver_group,
+        approval_lifetime=_duration(policy.approval_lifetime),
+        conditions=[
+            approval_pb2.Condition(name=one.name, expression=one.expression) for one in policy.conditions
+        ],
     )
+
+
+def _duration(value: timedelta | None) -> Duration | None:
+    if value is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(value)
+    return message
 
 
 def _review_out(review: Review) -> approval_pb2.Review:

@@ -20,8 +20,14 @@ from modelyard_governance.cards.facts import CatalogFacts
 from modelyard_governance.cards.rules import Cards
 from modelyard_governance.checkpoints import Checkpoints
 from modelyard_governance.directory import PeerDirectory
+from modelyard_governance.evidence import PeerEvidence
+from modelyard_governance.federation import Federation
+from modelyard_governance.gates import Gates
 from modelyard_governance.grants import GrantRules
+from modelyard_governance.groups import Groups
 from modelyard_governance.identity import Identity
+from modelyard_governance.keyring import KeyRing
+from modelyard_governance.oidc import IssuerKeys
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.secret_files import UnusableSecretError
 from modelyard_governance.servicer import GovernanceServicer
@@ -72,6 +78,9 @@ class GovernanceSettings(Settings):
         10.0, gt=0, le=60, description="Time that the receiver of a webhook has to answer."
     )
     token_lifetime_seconds: int = Field(900, ge=30, le=86_400, description="Life of a JWT.")
+    key_overlap_seconds: float = Field(
+        60.0, ge=0, description="Time from the publication of a new signing key to its first signature."
+    )
 
 
 @asynccontextmanager
@@ -92,11 +101,19 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     except (UnusableKeyError, UnusableBootstrapError, UnusableSecretError) as error:
         raise SystemExit(str(error)) from error
     signer = Signer(key, issuer=settings.issuer, lifetime=timedelta(seconds=settings.token_lifetime_seconds))
+    overlap = timedelta(seconds=settings.key_overlap_seconds)
+    keyring = KeyRing(database=database, root=key, signer=signer, overlap=overlap, clock=clock)
+    await keyring.load()
     await _sign_own_calls(chassis, signer)
     feed = PermissionFeed(database, chassis.grants)
     await feed.refresh()
     directory = PeerDirectory(chassis.peers)
-    standings = Standings(database=database, directory=directory, catalog=directory)
+    standings = Standings(
+        database=database, directory=directory, catalog=directory, grants=chassis.grants, clock=clock
+    )
+    approvals = Approvals(
+        database=database, directory=directory, grants=chassis.grants, clock=clock, wake=standings.wake
+    )
     dispatcher = _dispatcher(chassis, sealer)
 
     def wake() -> None:
@@ -112,24 +129,34 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         directory=directory,
     )
     checkpoints = _checkpoints(chassis, audit_key)
+    cards = Cards(
+        database=database,
+        directory=directory,
+        facts=CatalogFacts(chassis.peers, chassis.grants, directory),
+        clock=clock,
+    )
     servicer = GovernanceServicer(
         identity=Identity(database=database, grants=chassis.grants, feed=feed, signer=signer, clock=clock),
         grants=GrantRules(
             database=database, grants=chassis.grants, feed=feed, directory=directory, clock=clock
         ),
         feed=feed,
-        approvals=Approvals(
-            database=database, directory=directory, grants=chassis.grants, clock=clock, wake=standings.wake
-        ),
+        approvals=approvals,
         trust_roots=TrustRoots(database=database, directory=directory, clock=clock),
         audit=audit,
-        checkpoints=checkpoints,
-        cards=Cards(
+        groups=Groups(database=database, feed=feed, clock=clock),
+        federation=Federation(database=database, feed=feed, signer=signer, keys=IssuerKeys(), clock=clock),
+        keyring=keyring,
+        gates=Gates(
             database=database,
             directory=directory,
-            facts=CatalogFacts(chassis.peers, chassis.grants, directory),
+            approvals=approvals,
+            evidence=PeerEvidence(chassis.peers),
+            cards=cards,
             clock=clock,
         ),
+        checkpoints=checkpoints,
+        cards=cards,
         webhooks=Webhooks(
             database=database,
             sealer=sealer,
@@ -147,7 +174,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         full_name=FULL_NAME,
         register=lambda server: add_GovernanceServiceServicer_to_server(servicer, server),
         access=access_table(directory),
-        background=(feed.run, standings.run, checkpoints.run, dispatcher.run),
+        background=(feed.run, standings.run, keyring.follow, checkpoints.run, dispatcher.run),
         verifier=TokenVerifier(settings.issuer, signer.keys),
         event_sink=record_own_events,
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance import policy as policies
 from modelyard_governance.errors import SelfApproval
 from modelyard_governance.models import (
+    Account,
     Approval,
     Directory,
-    Gate,
-    GateQuestion,
     Policy,
     Review,
     ReviewVersion,
@@ -23,11 +22,12 @@ from modelyard_governance.models import (
 )
 from modelyard_governance.store import approvals as rows
 from modelyard_governance.store import standings as standing_rows
+from modelyard_governance.store.identity import account_by_name
 from modelyard_kit.access import Chain, Grants, Link, Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import InvalidState
+from modelyard_kit.errors import InvalidField, InvalidState, NotFound
 from modelyard_kit.faults import failpoint
 from modelyard_kit.filters import Asked
 from modelyard_kit.ids import new_id
@@ -66,13 +66,15 @@ class Approvals:
         """Put a policy on a catalog, schema or model, or replace the one there.
 
         Raises:
-            NotFound: there is no such resource.
+            NotFound: there is no such resource, or no such group of approvers.
+            InvalidField: the group of approvers is no group.
             PeerUnavailable: the catalog cannot be reached.
         """
         resource = (await self._directory.chain(command.resource_type, command.resource))[0]
 
         async def work(connection: AsyncConnection) -> Policy:
             before = (await rows.policies_on(connection, [resource.id])).get(resource.id)
+            group = await _group(connection, command.approver_group) if command.approver_group else None
             wanted = Policy(
                 id=new_id(),
                 resource=resource,
@@ -81,6 +83,10 @@ class Approvals:
                 protected_aliases=command.protected_aliases,
                 protect_deployments=command.protect_deployments,
                 update_time=self._clock(),
+                approver_group_id=group.id if group else None,
+                approver_group=group.name if group else "",
+                approval_lifetime=command.approval_lifetime,
+                conditions=command.conditions,
             )
             policy = await rows.put_policy(connection, wanted)
             link = Link(ResourceType.POLICY, policy.id, resource.name)
@@ -131,7 +137,7 @@ class Approvals:
                 connection, Event("governance.version.reviewed", link, reviewer, call.request_id, data)
             )
             reviews = await rows.reviews_of(connection, link.id)
-            approval = policies.standing(link, version.author_id, reviews, policy)
+            approval = self._standing(version, reviews, policy)
             await standing_rows.put(connection, version, approval)
             return approval
 
@@ -142,9 +148,33 @@ class Approvals:
 
     async def approval(self, reference: str) -> Approval:
         """Tell where a version stands. Errors as `review`, but for its state and its author."""
-        version = await self._directory.version(reference)
-        _, approval = await self._database.read(lambda connection: _standing(connection, version))
+        _, approval = await self.standing_of(await self._directory.version(reference))
         return approval
+
+    async def standing_of(self, version: Version) -> tuple[Policy | None, Approval]:
+        """Return the policy that applies to a version, and where the version stands by it."""
+
+        async def work(connection: AsyncConnection) -> tuple[Policy | None, Approval]:
+            policy = await _applying(connection, version.chain)
+            reviews = await rows.reviews_of(connection, version.chain[0].id)
+            return policy, self._standing(version, reviews, policy)
+
+        return await self._database.read(work)
+
+    def _standing(self, version: Version, reviews: Iterable[Review], policy: Policy | None) -> Approval:
+        approves = approvers(self._grants, policy)
+        return policies.standing(
+            version.chain[0], version.author_id, reviews, policy, now=self._clock(), approves=approves
+        )
+
+    async def policies(self, asked: Asked) -> tuple[list[Policy], str]:
+        """Return a page of every policy and the token of the next.
+
+        Raises:
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
+        """
+        return await self._database.read(lambda connection: rows.page_of_policies(connection, asked))
 
     async def page(self, call: Call, asked: Asked) -> tuple[list[Approval], str]:
         """Return a page of where reviewed versions stand that the caller may see, and the token of the next.
@@ -161,22 +191,28 @@ class Approvals:
         )
         return await self._database.read(lambda connection: standing_rows.page(connection, asked, visible))
 
-    async def gate(self, question: GateQuestion) -> Gate:
-        """Decide whether policies let a version be used, and list what is unmet."""
-        version = Version(question.chain, question.author_id, "", REVIEWABLE)
-        policy, approval = await self._database.read(lambda connection: _standing(connection, version))
-        return policies.gate(approval, policy, question.action, question.aliases)
-
 
 async def _applying(connection: AsyncConnection, chain: Chain) -> Policy | None:
     return policies.nearest(chain, await rows.policies_on(connection, [link.id for link in chain]))
 
 
-async def _standing(connection: AsyncConnection, version: Version) -> tuple[Policy | None, Approval]:
-    policy = await _applying(connection, version.chain)
-    link = version.chain[0]
-    reviews = await rows.reviews_of(connection, link.id)
-    return policy, policies.standing(link, version.author_id, reviews, policy)
+async def _group(connection: AsyncConnection, name: str) -> Account:
+    account = await account_by_name(connection, name)
+    if account is None:
+        raise NotFound("principal", name)
+    if account.kind != "group":
+        raise InvalidField(
+            "policy.approver_group", f"{name!r} is a {account.kind.replace('_', ' ')}, not a group"
+        )
+    return account
+
+
+def approvers(grants: Grants, policy: Policy | None) -> Callable[[str], bool]:
+    """Return what tells whether a principal is in the group of approvers, directly or through other groups, now."""
+    group_id = policy.approver_group_id if policy else None
+    if group_id is None:
+        return policies.everybody
+    return lambda reviewer_id: group_id in grants.holder(reviewer_id).parties
 
 
 def _content(policy: Policy) -> dict[str, object]:
@@ -185,4 +221,7 @@ def _content(policy: Policy) -> dict[str, object]:
         "allow_self_approval": policy.allow_self_approval,
         "protected_aliases": list(policy.protected_aliases),
         "protect_deployments": policy.protect_deployments,
+        "approver_group": policy.approver_group,
+        "approval_lifetime": policy.approval_lifetime.total_seconds() if policy.approval_lifetime else None,
+        "conditions": [{"name": one.name, "expression": one.expression} for one in policy.conditions],
     }

@@ -144,7 +144,7 @@ async def _token(connection: AsyncConnection, account: Account, secret: str, *, 
     elif (
         stored.account.id != account.id
         or not api_tokens.matches(secret, stored.secret_hash)
-        or stored.revoke_time
+        or stored.token.revoke_time
     ):
         raise UnusableBootstrapError(
             f"{account.name}{SUFFIX}: this API token was revoked or belongs to somebody else; put a newly made one there"

@@ -5,6 +5,19 @@ from __future__ import annotations
 from modelyard_kit.errors import DomainError
 
 
+class GroupCycle(DomainError):
+    """The group would be in itself."""
+
+    reason = "GROUP_CYCLE"
+    code = "FAILED_PRECONDITION"
+
+    def __init__(self, group: str, member: str) -> None:
+        super().__init__(
+            f"{member!r} cannot be in {group!r}: {group!r} is in {member!r}, itself or through other groups",
+            metadata={"group": group, "member": member},
+        )
+
+
 class SelfApproval(DomainError):
     """The policy wants a reviewer other than the author."""
 

@@ -9,6 +9,9 @@ from modelyard_governance.tables import (
     audit,
     cards,
     grants,
+    issuers,
+    memberships,
+    policies,
     principals,
     reviews,
     standings,
@@ -31,11 +34,34 @@ PRINCIPALS = ListFields(
         "kind": Field(
             FieldType.ENUM,
             func.upper(principals.c.kind),
-            ("USER", "SERVICE_ACCOUNT", "SERVICE"),
+            ("USER", "SERVICE_ACCOUNT", "SERVICE", "GROUP"),
             required=True,
         ),
         "display_name": _text(principals.c.display_name),
         "create_time": Field(FieldType.TIMESTAMP, principals.c.create_time, required=True),
+        "disable_time": Field(FieldType.TIMESTAMP, principals.c.disable_time),
+    },
+    unique="name",
+)
+
+MEMBER = principals.alias("member")
+"""The member of a membership, beside the group."""
+
+MEMBERSHIPS = ListFields(
+    {
+        "group": _text(principals.c.name),
+        "member": _text(MEMBER.c.name),
+        "create_time": Field(FieldType.TIMESTAMP, memberships.c.create_time, required=True),
+        "id": _text(principals.c.name + ":" + MEMBER.c.name),
+    },
+    unique="id",
+)
+
+ISSUERS = ListFields(
+    {
+        "name": _text(issuers.c.name),
+        "url": _text(issuers.c.url),
+        "create_time": Field(FieldType.TIMESTAMP, issuers.c.create_time, required=True),
     },
     unique="name",
 )
@@ -47,6 +73,7 @@ TOKENS = ListFields(
         "create_time": Field(FieldType.TIMESTAMP, tokens.c.create_time, required=True),
         "expire_time": Field(FieldType.TIMESTAMP, tokens.c.expire_time),
         "revoke_time": Field(FieldType.TIMESTAMP, tokens.c.revoke_time),
+        "last_use_time": Field(FieldType.TIMESTAMP, tokens.c.last_use_time),
     },
     unique="id",
 )
@@ -61,6 +88,32 @@ GRANTS = ListFields(
         "create_time": Field(FieldType.TIMESTAMP, grants.c.create_time, required=True),
     },
     unique="id",
+)
+
+PRINCIPAL_GRANTS = ListFields(
+    {
+        "id": _text(grants.c.id),
+        "privilege": Field(FieldType.ENUM, grants.c.privilege, tuple(Privilege), required=True),
+        "effect": Field(FieldType.ENUM, grants.c.effect, tuple(Effect), required=True),
+        "resource": _text(grants.c.resource_name),
+        "resource_type": Field(FieldType.ENUM, grants.c.resource_type, tuple(ResourceType), required=True),
+        "resource_id": _text(grants.c.resource_id),
+        "create_time": Field(FieldType.TIMESTAMP, grants.c.create_time, required=True),
+    },
+    unique="id",
+)
+
+POLICIES = ListFields(
+    {
+        "id": _text(policies.c.id),
+        "resource": _text(policies.c.resource_name),
+        "resource_id": _text(policies.c.resource_id),
+        "resource_type": Field(FieldType.ENUM, policies.c.resource_type, tuple(ResourceType), required=True),
+        "required_approvals": Field(FieldType.INTEGER, policies.c.required_approvals, required=True),
+        "update_time": Field(FieldType.TIMESTAMP, policies.c.update_time, required=True),
+    },
+    unique="id",
+    default_order="resource",
 )
 
 APPROVALS = ListFields(
@@ -140,7 +193,11 @@ WEBHOOK_DELIVERIES = ListFields(
 LISTS = {
     "ListPrincipals": PRINCIPALS,
     "ListTokens": TOKENS,
+    "ListMemberships": MEMBERSHIPS,
+    "ListIssuers": ISSUERS,
     "ListGrants": GRANTS,
+    "ListPrincipalGrants": PRINCIPAL_GRANTS,
+    "ListPolicies": POLICIES,
     "ListApprovals": APPROVALS,
     "ListAuditEntries": AUDIT,
     "ListActivity": AUDIT,

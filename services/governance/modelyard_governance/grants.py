@@ -10,7 +10,7 @@ from modelyard_governance.models import Account, Directory, Grant, GrantContent
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.store import grants as rows
 from modelyard_governance.store import identity as identity_rows
-from modelyard_kit.access import Decision, Effect, Grants, Link, Privilege, ResourceType
+from modelyard_kit.access import SYSTEM, Chain, Decision, Effect, Grants, Link, Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
@@ -103,16 +103,52 @@ class GrantRules:
             PeerUnavailable: the service that knows the resource cannot be reached.
         """
         chain = await self._directory.chain_or_phantom(content.resource_type, content.resource)
-        principal_id = call.principal.id
-        if content.principal not in ("", call.principal.name):
-            self._grants.require(call.principal, Privilege.MANAGE, chain)
-            account = await self._database.read(lambda connection: _account(connection, content.principal))
-            principal_id = account.id
+        principal_id = await self._subject(call, content.principal, chain)
         decision = self._grants.decide(principal_id, content.privilege, chain)
         if decision.allowed:
             # Whoever may do it may know whether the resource exists; everybody else is told the same in both cases.
             await self._directory.chain(content.resource_type, content.resource)
         return decision
+
+    async def effective(
+        self, call: Call, principal: str, resource_type: ResourceType, name: str
+    ) -> list[tuple[Privilege, Decision]]:
+        """Decide and explain every privilege, for the caller (an empty or its own name) or for anybody.
+
+        Raises:
+            NotFound: there is no such principal; or no such resource, and the principal would have a privilege on it.
+            PermissionDenied: it is about somebody else, and the caller lacks MANAGE on the resource.
+            PeerUnavailable: the service that knows the resource cannot be reached.
+        """
+        chain = await self._directory.chain_or_phantom(resource_type, name)
+        principal_id = await self._subject(call, principal, chain)
+        decisions: list[tuple[Privilege, Decision]] = [
+            (privilege, self._grants.decide(principal_id, privilege, chain))
+            for privilege in Privilege
+            if privilege is not Privilege.OWNERSHIP
+        ]
+        if any(decision.allowed for _, decision in decisions):
+            await self._directory.chain(resource_type, name)  # as in `check`
+        return decisions
+
+    async def list_of(self, call: Call, principal: str, asked: Asked) -> tuple[list[Grant], str]:
+        """Return a page of what a principal was given itself, and the token of the next; an empty name means the caller.
+
+        Raises:
+            InvalidField: filter, order_by or page_token has a mistake.
+            LimitExceeded: filter or order_by is too large.
+            NotFound: there is no such principal.
+            PermissionDenied: it is somebody else, and the caller lacks MANAGE on the system.
+        """
+        principal_id = await self._subject(call, principal, (SYSTEM,))
+        return await self._database.read(lambda connection: rows.page_of(connection, principal_id, asked))
+
+    async def _subject(self, call: Call, principal: str, chain: Chain) -> str:
+        """Return the id of whom a question is about; about others, who may MANAGE the resource asks."""
+        if principal in ("", call.principal.name):
+            return call.principal.id
+        self._grants.require(call.principal, Privilege.MANAGE, chain)
+        return (await self._database.read(lambda connection: _account(connection, principal))).id
 
 
 async def _account(connection: AsyncConnection, name: str) -> Account:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import timedelta
 
 from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelyard.api.common.v1 import event_pb2
 from modelyard.api.governance.v1 import approval_pb2, identity_pb2
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
+from modelyard_governance import conditions
 from modelyard_governance.canonical import canonical_json
 from modelyard_governance.models import (
     GRANTABLE,
     POLICED,
+    PRINCIPAL_NAME,
     TRUSTED_ON,
+    AccountKind,
+    Condition,
     CreatePrincipal,
     CreateToken,
     CreateTrustRoot,
@@ -29,62 +32,40 @@ from modelyard_governance.models import (
     Verdict,
 )
 from modelyard_governance.policy import EVERY_ALIAS
-from modelyard_kit import idempotency, limits
+from modelyard_governance.shapes import TEXT_LENGTH
+from modelyard_governance.shapes import fingerprint as _fingerprint
+from modelyard_governance.shapes import known_name as _known_name
+from modelyard_governance.shapes import optional_name as _optional_name
+from modelyard_governance.shapes import required as _required
+from modelyard_governance.shapes import text as _text
+from modelyard_governance.shapes import time as _moment
+from modelyard_kit import limits
 from modelyard_kit.access import Effect, Privilege, ResourceType
-from modelyard_kit.errors import InvalidField, NotFound
+from modelyard_kit.errors import InvalidField
 from modelyard_kit.protos import (
     chain_from_proto,
     effect_from_proto,
     link_from_proto,
-    moment,
     privilege_from_proto,
     resource_type_from_proto,
 )
 
 MAX_EVENTS = 1_000
-_NAME = re.compile(r"[A-Za-z0-9._@-]{1,128}")
+_NAME = re.compile(PRINCIPAL_NAME)
 _TRUST_ROOT_NAME = re.compile(r"[a-z0-9_-]{1,64}")
-_TEXT_LENGTH = 255
+_TEXT_LENGTH = TEXT_LENGTH
+_LONGEST_LIFETIME_SECONDS = 100 * 366 * 86_400
 _CHAIN_OF_VERSION = ["model_version", "model", "schema", "catalog", "system"]
 
 
-def _text(value: str, field: str, *, maximum: int = _TEXT_LENGTH) -> str:
-    if len(value) > maximum:
-        raise InvalidField(field, f"has {len(value)} characters; {maximum} are the most")
-    if "\0" in value:
-        raise InvalidField(field, "holds a zero character, which cannot be stored")
-    return value
-
-
-def _required(value: str, field: str) -> str:
-    if not value:
-        raise InvalidField(field, "is required")
-    return _text(value, field, maximum=1_024)
-
-
-def _known_name(value: str, field: str) -> str:
-    """Return the name of a principal that should exist; one of the wrong form cannot."""
-    if not value:
-        raise InvalidField(field, "is required: the name of a principal")
-    if not _NAME.fullmatch(value):
-        raise NotFound("principal", value)
-    return value
-
-
-def _optional_name(value: str) -> str:
-    return _known_name(value, "principal") if value else ""
-
-
-def _moment(message: Timestamp, field: str) -> datetime:
-    try:
-        return moment(message)
-    except (ValueError, OverflowError) as error:
-        raise InvalidField(field, "is not a time between the years 1 and 9999") from error
-
-
-def parse_api_token(request: pb.ExchangeTokenRequest) -> str:
-    """Return the API token to exchange."""
-    return _required(request.api_token.strip(), "api_token")
+def parse_exchange(request: pb.ExchangeTokenRequest) -> tuple[str, str]:
+    """Return the API token or the token of an external issuer to exchange; the other one is empty."""
+    api_token, id_token = request.api_token.strip(), request.id_token.strip()
+    if api_token and id_token:
+        raise InvalidField("id_token", "send an api_token or an id_token, not both")
+    if id_token:
+        return "", _text(id_token, "id_token", maximum=limits.LIMITS["id_token_length"].maximum)
+    return _required(api_token, "api_token"), ""
 
 
 def parse_create_principal(request: pb.CreatePrincipalRequest) -> CreatePrincipal:
@@ -93,21 +74,30 @@ def parse_create_principal(request: pb.CreatePrincipalRequest) -> CreatePrincipa
     if not _NAME.fullmatch(wanted.name):
         raise InvalidField("principal.name", "must be 1 to 128 letters, digits or characters of '._@-'")
     kinds = identity_pb2.Principal
+    kind: AccountKind
     match wanted.kind:
         case kinds.KIND_USER:
             kind = "user"
         case kinds.KIND_SERVICE_ACCOUNT:
             kind = "service_account"
+        case kinds.KIND_GROUP:
+            kind = "group"
         case kinds.KIND_SERVICE:
             raise InvalidField(
-                "principal.kind", "services are made by the installation; say USER or SERVICE_ACCOUNT"
+                "principal.kind", "services are made by the installation; say USER, SERVICE_ACCOUNT or GROUP"
             )
         case _:
-            raise InvalidField("principal.kind", "is required: USER or SERVICE_ACCOUNT")
+            raise InvalidField("principal.kind", "is required: USER, SERVICE_ACCOUNT or GROUP")
+    if bool(wanted.issuer) != bool(wanted.subject):
+        raise InvalidField("principal.subject", "belongs to principal.issuer: say both or neither")
+    if wanted.issuer and kind == "group":
+        raise InvalidField("principal.issuer", "is for users and service accounts: groups do not log in")
     return CreatePrincipal(
         name=wanted.name,
-        kind="user" if kind == "user" else "service_account",
+        kind=kind,
         display_name=_text(wanted.display_name, "principal.display_name"),
+        issuer=_text(wanted.issuer, "principal.issuer"),
+        subject=_text(wanted.subject, "principal.subject"),
         request_id=_text(request.request_id, "request_id"),
         fingerprint=_fingerprint(request),
     )
@@ -118,28 +108,32 @@ def parse_create_token(request: pb.CreateTokenRequest) -> CreateToken:
     return CreateToken(
         principal=_optional_name(request.principal),
         description=_text(request.description, "description"),
+        privileges=_privileges(request.privileges),
         expire_time=_moment(request.expire_time, "expire_time") if request.HasField("expire_time") else None,
         request_id=_text(request.request_id, "request_id"),
         fingerprint=_fingerprint(request),
     )
 
 
-def _fingerprint(
-    request: pb.CreatePrincipalRequest | pb.CreateTokenRequest | pb.CreateTrustRootRequest,
+def _privileges(values: Iterable[int]) -> tuple[Privilege, ...]:
+    wanted = {privilege_from_proto(value, "privileges") for value in values}
+    if Privilege.OWNERSHIP in wanted:
+        raise InvalidField(
+            "privileges",
+            "OWNERSHIP is more than a privilege; leave all out for a token that gives everything",
+        )
+    return tuple(sorted(wanted))
+
+
+def parse_principal_name(
+    request: pb.GetPrincipalRequest | pb.DisablePrincipalRequest | pb.EnablePrincipalRequest,
 ) -> str:
-    content = type(request)()
-    content.CopyFrom(request)  # type: ignore[arg-type]
-    content.ClearField("request_id")
-    return idempotency.fingerprint(content.SerializeToString(deterministic=True))
-
-
-def parse_principal_name(request: pb.GetPrincipalRequest) -> str:
     """Return the name of the wanted principal."""
     return _known_name(request.name, "name")
 
 
-def parse_token_owner(request: pb.ListTokensRequest) -> str:
-    """Return the name of whose tokens are wanted; empty for the caller."""
+def parse_owner(request: pb.ListTokensRequest | pb.ListPrincipalGrantsRequest) -> str:
+    """Return the name of whose tokens or grants are wanted; empty for the caller."""
     return _optional_name(request.principal)
 
 
@@ -163,6 +157,11 @@ def parse_grant(request: pb.CreateGrantRequest | pb.DeleteGrantRequest) -> Grant
     )
 
 
+def parse_effective(request: pb.ExplainPrivilegesRequest) -> tuple[str, ResourceType, str]:
+    """Return whom and which resource it is about; an empty principal means the caller."""
+    return _optional_name(request.principal), *parse_grantable(request)
+
+
 def parse_check(request: pb.CheckPermissionRequest) -> GrantContent:
     """Return what is asked about."""
     resource_type, resource = parse_grantable(request)
@@ -176,12 +175,18 @@ def parse_check(request: pb.CheckPermissionRequest) -> GrantContent:
 
 
 _OnGrantable = (
-    pb.CreateGrantRequest | pb.DeleteGrantRequest | pb.ListGrantsRequest | pb.CheckPermissionRequest
+    pb.CreateGrantRequest
+    | pb.DeleteGrantRequest
+    | pb.ListGrantsRequest
+    | pb.CheckPermissionRequest
+    | pb.ExplainPrivilegesRequest
 )
 _OnPoliced = pb.SetApprovalPolicyRequest | pb.GetApprovalPolicyRequest
 _OnVersion = (
     pb.ReviewVersionRequest
     | pb.GetApprovalRequest
+    | pb.ExplainGateRequest
+    | pb.OverrideGateRequest
     | pb.ListActivityRequest
     | pb.DraftModelCardRequest
     | pb.SetModelCardRequest
@@ -259,7 +264,33 @@ def parse_set_policy(request: pb.SetApprovalPolicyRequest) -> SetPolicy:
         allow_self_approval=policy.allow_self_approval,
         protected_aliases=_aliases(policy.protected_aliases, "policy.protected_aliases"),
         protect_deployments=policy.protect_deployments,
+        approver_group=_optional_name(policy.approver_group, "policy.approver_group"),
+        approval_lifetime=_lifetime(policy),
+        conditions=_conditions(policy),
     )
+
+
+def _lifetime(policy: approval_pb2.ApprovalPolicy) -> timedelta | None:
+    seconds = policy.approval_lifetime.seconds
+    if not 0 <= seconds <= _LONGEST_LIFETIME_SECONDS:
+        raise InvalidField("policy.approval_lifetime", "must be positive and at most 100 years")
+    return policy.approval_lifetime.ToTimedelta() or None
+
+
+def _conditions(policy: approval_pb2.ApprovalPolicy) -> tuple[Condition, ...]:
+    limits.check("conditions_per_policy", len(policy.conditions))
+    found = []
+    for position, given in enumerate(policy.conditions):
+        field = f"policy.conditions[{position}]"
+        limits.check("condition_length", len(given.expression))
+        name = _text(_required(given.name, f"{field}.name"), f"{field}.name")
+        if not given.expression.strip():
+            raise InvalidField(f"{field}.expression", "is required: an expression in CEL of type bool")
+        expression = _text(given.expression, f"{field}.expression", maximum=len(given.expression))
+        condition = Condition(name, expression)
+        conditions.check(condition, f"{field}.expression")
+        found.append(condition)
+    return tuple(found)
 
 
 def _aliases(values: Iterable[str], field: str) -> tuple[str, ...]:
@@ -296,6 +327,14 @@ def parse_gate(request: pb.EvaluateGateRequest) -> GateQuestion:
         raise InvalidField(
             "model_version", f"must be a chain of {', '.join(_CHAIN_OF_VERSION)}, each with its id"
         )
+    action, aliases = parse_gated(request)
+    return GateQuestion(chain, _required(request.author_id, "author_id"), action, aliases)
+
+
+def parse_gated(
+    request: pb.EvaluateGateRequest | pb.ExplainGateRequest | pb.OverrideGateRequest,
+) -> tuple[GatedAction, tuple[str, ...]]:
+    """Return what is about to be done, and to which aliases."""
     if request.action == approval_pb2.GATED_ACTION_MOVE_ALIAS:
         action = GatedAction.MOVE_ALIAS
     elif request.action == approval_pb2.GATED_ACTION_DEPLOY:
@@ -304,8 +343,7 @@ def parse_gate(request: pb.EvaluateGateRequest) -> GateQuestion:
         raise InvalidField("action", "is required: MOVE_ALIAS or DEPLOY")
     if action is GatedAction.MOVE_ALIAS and not request.aliases:
         raise InvalidField("aliases", "are required for MOVE_ALIAS")
-    author_id = _required(request.author_id, "author_id")
-    return GateQuestion(chain, author_id, action, _aliases(request.aliases, "aliases"))
+    return action, _aliases(request.aliases, "aliases")
 
 
 def parse_events(request: pb.RecordEventsRequest) -> list[RecordedEvent]:

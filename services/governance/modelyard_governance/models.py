@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from modelyard.types import AuditCheckpoint
 from modelyard_kit.access import Chain, Effect, Link, Privilege, ResourceGrant, ResourceType, Scope
 from modelyard_kit.auth import Kind
 
+AccountKind = Kind | Literal["group"]
+PRINCIPAL_NAME = r"[A-Za-z0-9._@-]{1,128}"
+
 
 @dataclass(frozen=True)
 class Account:
-    """A principal as stored."""
+    """A principal as stored; `issuer_id` and `subject` say who it is to an external issuer, if it comes from one."""
 
     id: str
     name: str
-    kind: Kind
+    kind: AccountKind
     display_name: str
     create_time: datetime
+    disable_time: datetime | None = None
+    issuer_id: str | None = None
+    issuer: str | None = None
+    subject: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class ApiToken:
     create_time: datetime
     expire_time: datetime | None = None
     revoke_time: datetime | None = None
+    privileges: tuple[Privilege, ...] = ()
+    last_use_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,7 @@ class StoredSecret:
 
     account: Account
     secret_hash: bytes
-    expire_time: datetime | None
-    revoke_time: datetime | None
+    token: ApiToken
 
 
 @dataclass(frozen=True)
@@ -62,16 +70,27 @@ class Grant:
 
 @dataclass(frozen=True)
 class HeldGrants:
-    """Everything decided about one principal, as of a revision."""
+    """Everything decided about one principal or group, as of a revision; `groups` are ids of those it is directly in."""
 
     principal_id: str
     principal: str
     grants: tuple[ResourceGrant, ...]
+    groups: tuple[str, ...] = ()
+    disabled: bool = False
+    is_group: bool = False
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Required evidence: an expression in CEL, and what a refusal calls it."""
+
+    name: str
+    expression: str
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a version needs before it may be used."""
+    """What a version needs before it may be used; without a group of approvers everybody's approval counts, for ever."""
 
     id: str
     resource: Link
@@ -80,6 +99,10 @@ class Policy:
     protected_aliases: tuple[str, ...]
     protect_deployments: bool
     update_time: datetime
+    approver_group_id: str | None = None
+    approver_group: str = ""
+    approval_lifetime: timedelta | None = None
+    conditions: tuple[Condition, ...] = ()
 
 
 class Verdict(StrEnum):
@@ -110,13 +133,14 @@ class ApprovalState(StrEnum):
 
 @dataclass(frozen=True)
 class Approval:
-    """Where a version stands, computed from its reviews and the policy that applies."""
+    """Where a version stands, computed from its reviews and the policy that applies, until `expire_time`."""
 
     version: Link
     state: ApprovalState
     approvals: int
     required_approvals: int
     reviews: tuple[Review, ...]
+    expire_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -303,24 +327,27 @@ class Directory(Protocol):
 
 @dataclass(frozen=True)
 class CreatePrincipal:
-    """A wanted principal."""
+    """A wanted principal; `issuer` and `subject` are empty unless it comes from an external issuer."""
 
     name: str
-    kind: Kind
+    kind: AccountKind
     display_name: str
     request_id: str
     fingerprint: str
+    issuer: str = ""
+    subject: str = ""
 
 
 @dataclass(frozen=True)
 class CreateToken:
-    """A wanted API token; an empty principal means the caller."""
+    """A wanted API token; an empty principal means the caller, no privileges mean all."""
 
     principal: str
     description: str
     expire_time: datetime | None
     request_id: str
     fingerprint: str
+    privileges: tuple[Privilege, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -344,6 +371,9 @@ class SetPolicy:
     allow_self_approval: bool
     protected_aliases: tuple[str, ...]
     protect_deployments: bool
+    approver_group: str = ""
+    approval_lifetime: timedelta | None = None
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,14 @@ class PermissionFeed:
             revision, changed = await self._database.read(self._read)
             for held in changed:
                 self._held[held.principal_id] = (revision, held)
-                self._grants.replace(held.principal_id, held.principal, held.grants)
+                self._grants.replace(
+                    held.principal_id,
+                    held.principal,
+                    held.grants,
+                    groups=held.groups,
+                    disabled=held.disabled,
+                    is_group=held.is_group,
+                )
             self._confirmed = asked
             await self._grants.mark_fresh(revision)
             if revision != self._revision:
@@ -103,16 +110,23 @@ class PermissionFeed:
             return
 
     async def watch(self) -> AsyncIterator[PermissionStep]:
-        """Yield everything, then each change, and a step without changes every second, for ever."""
+        """Yield everything, then each change, and a step without changes every second, for ever.
+
+        Nothing while the database does not answer: what was read before would pass for confirmed, also with a watcher that
+        comes back because it heard nothing.
+        """
         sent = -1
         while True:
+            if self._monotonic() - self._confirmed >= FRESH_SECONDS:
+                await asyncio.sleep(POLL_SECONDS)
+                continue
             if self._revision != sent:
                 revision = self._revision
                 changed = [held for at, held in self._held.values() if at > sent]
                 for step in _steps(revision, changed):
                     yield step
                 sent = revision
-            elif self._monotonic() - self._confirmed < FRESH_SECONDS:
+            else:
                 yield PermissionStep(sent, (), complete=True)
             await self._wait_for_news(sent)
 
@@ -129,7 +143,7 @@ def _steps(revision: int, changed: Iterable[HeldGrants]) -> Iterator[PermissionS
     part: list[HeldGrants] = []
     size = 0
     for held in changed:
-        weight = 1 + len(held.grants)
+        weight = 1 + len(held.grants) + len(held.groups)
         if part and size + weight > GRANTS_PER_STEP:
             yield PermissionStep(revision, tuple(part), complete=False)
             part, size = [], 0

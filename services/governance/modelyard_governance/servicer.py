@@ -7,21 +7,24 @@ from typing import Any
 
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceServicer
-from modelyard.api.governance.v1.identity_pb2 import JsonWebKey
-from modelyard_governance import answers, audit_messages, messages
+from modelyard_governance import answers, audit_messages, gate_messages, identity_messages, messages
 from modelyard_governance.approvals import Approvals
 from modelyard_governance.audit import Audit
 from modelyard_governance.cards import messages as card_messages
 from modelyard_governance.cards.rules import Cards
 from modelyard_governance.checkpoints import Checkpoints
+from modelyard_governance.federation import Federation
+from modelyard_governance.gates import Gates
 from modelyard_governance.grants import GrantRules
+from modelyard_governance.groups import Groups
 from modelyard_governance.identity import Identity
+from modelyard_governance.keyring import KeyRing
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.trust import TrustRoots
 from modelyard_governance.webhooks import messages as webhook_messages
 from modelyard_governance.webhooks.models import State as WebhookState
 from modelyard_governance.webhooks.rules import Webhooks
-from modelyard_kit.auth import ALGORITHM, current_call
+from modelyard_kit.auth import current_call
 from modelyard_kit.filters import Asked
 from modelyard_kit.protos import timestamp
 
@@ -38,10 +41,18 @@ class GovernanceServicer(GovernanceServiceServicer):
         approvals: Approvals,
         trust_roots: TrustRoots,
         audit: Audit,
+        groups: Groups,
+        federation: Federation,
+        keyring: KeyRing,
+        gates: Gates,
         checkpoints: Checkpoints,
         cards: Cards,
         webhooks: Webhooks,
     ) -> None:
+        self._gates = gates
+        self._groups = groups
+        self._federation = federation
+        self._keyring = keyring
         self._identity = identity
         self._grants = grants
         self._feed = feed
@@ -53,11 +64,13 @@ class GovernanceServicer(GovernanceServiceServicer):
         self._webhooks = webhooks
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Any) -> pb.ExchangeTokenResponse:
-        token, expire_time = await self._identity.exchange(messages.parse_api_token(request))
+        api_token, id_token = messages.parse_exchange(request)
+        exchanged = self._identity.exchange(api_token) if api_token else self._federation.exchange(id_token)
+        token, expire_time = await exchanged
         return pb.ExchangeTokenResponse(access_token=token, expire_time=timestamp(expire_time))
 
     async def GetJwks(self, request: pb.GetJwksRequest, context: Any) -> pb.GetJwksResponse:
-        keys = [JsonWebKey(kid=key.kid, alg=ALGORITHM, x=key.x, y=key.y) for key in self._identity.keys]
+        keys = map(identity_messages.key_out, self._identity.keys)
         return pb.GetJwksResponse(keys=keys, issuer=self._identity.issuer)
 
     async def GetCaller(self, request: pb.GetCallerRequest, context: Any) -> pb.GetCallerResponse:
@@ -87,13 +100,65 @@ class GovernanceServicer(GovernanceServiceServicer):
         return pb.CreateTokenResponse(token=answers.token_out(token), secret=secret)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Any) -> pb.ListTokensResponse:
-        owner = messages.parse_token_owner(request)
+        owner = messages.parse_owner(request)
         rows, token = await self._identity.list_tokens(current_call(), owner, Asked.of(request))
         return pb.ListTokensResponse(tokens=map(answers.token_out, rows), next_page_token=token)
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> pb.RevokeTokenResponse:
         token = await self._identity.revoke_token(current_call(), messages.parse_token_id(request))
         return pb.RevokeTokenResponse(token=answers.token_out(token))
+
+    async def DisablePrincipal(
+        self, request: pb.DisablePrincipalRequest, context: Any
+    ) -> pb.DisablePrincipalResponse:
+        name = messages.parse_principal_name(request)
+        account = await self._identity.set_disabled(current_call(), name, disabled=True)
+        return pb.DisablePrincipalResponse(principal=answers.principal_out(account))
+
+    async def EnablePrincipal(
+        self, request: pb.EnablePrincipalRequest, context: Any
+    ) -> pb.EnablePrincipalResponse:
+        name = messages.parse_principal_name(request)
+        account = await self._identity.set_disabled(current_call(), name, disabled=False)
+        return pb.EnablePrincipalResponse(principal=answers.principal_out(account))
+
+    async def AddGroupMember(
+        self, request: pb.AddGroupMemberRequest, context: Any
+    ) -> pb.AddGroupMemberResponse:
+        membership = await self._groups.add(current_call(), *identity_messages.parse_member(request))
+        return pb.AddGroupMemberResponse(membership=identity_messages.membership_out(membership))
+
+    async def RemoveGroupMember(
+        self, request: pb.RemoveGroupMemberRequest, context: Any
+    ) -> pb.RemoveGroupMemberResponse:
+        removed = await self._groups.remove(current_call(), *identity_messages.parse_member(request))
+        return pb.RemoveGroupMemberResponse(removed=removed)
+
+    async def ListMemberships(
+        self, request: pb.ListMembershipsRequest, context: Any
+    ) -> pb.ListMembershipsResponse:
+        rows, token = await self._groups.page(Asked.of(request))
+        memberships = map(identity_messages.membership_out, rows)
+        return pb.ListMembershipsResponse(memberships=memberships, next_page_token=token)
+
+    async def CreateIssuer(self, request: pb.CreateIssuerRequest, context: Any) -> pb.CreateIssuerResponse:
+        command = identity_messages.parse_create_issuer(request)
+        issuer = await self._federation.create(current_call(), command)
+        return pb.CreateIssuerResponse(issuer=identity_messages.issuer_out(issuer))
+
+    async def DeleteIssuer(self, request: pb.DeleteIssuerRequest, context: Any) -> pb.DeleteIssuerResponse:
+        name = identity_messages.parse_issuer_name(request.name)
+        return pb.DeleteIssuerResponse(deleted=await self._federation.delete(current_call(), name))
+
+    async def ListIssuers(self, request: pb.ListIssuersRequest, context: Any) -> pb.ListIssuersResponse:
+        rows, token = await self._federation.page(Asked.of(request))
+        return pb.ListIssuersResponse(issuers=map(identity_messages.issuer_out, rows), next_page_token=token)
+
+    async def RotateSigningKey(
+        self, request: pb.RotateSigningKeyRequest, context: Any
+    ) -> pb.RotateSigningKeyResponse:
+        keys = await self._keyring.rotate(current_call(), withdraw_now=request.withdraw_now)
+        return pb.RotateSigningKeyResponse(keys=map(identity_messages.key_out, keys))
 
     async def CreateGrant(self, request: pb.CreateGrantRequest, context: Any) -> pb.CreateGrantResponse:
         grant = await self._grants.create(current_call(), messages.parse_grant(request))
@@ -106,6 +171,20 @@ class GovernanceServicer(GovernanceServiceServicer):
     async def ListGrants(self, request: pb.ListGrantsRequest, context: Any) -> pb.ListGrantsResponse:
         rows, token = await self._grants.list_on(*messages.parse_grantable(request), Asked.of(request))
         return pb.ListGrantsResponse(grants=map(answers.grant_out, rows), next_page_token=token)
+
+    async def ListPrincipalGrants(
+        self, request: pb.ListPrincipalGrantsRequest, context: Any
+    ) -> pb.ListPrincipalGrantsResponse:
+        owner = messages.parse_owner(request)
+        rows, token = await self._grants.list_of(current_call(), owner, Asked.of(request))
+        return pb.ListPrincipalGrantsResponse(grants=map(answers.grant_out, rows), next_page_token=token)
+
+    async def ExplainPrivileges(
+        self, request: pb.ExplainPrivilegesRequest, context: Any
+    ) -> pb.ExplainPrivilegesResponse:
+        decisions = await self._grants.effective(current_call(), *messages.parse_effective(request))
+        privileges = [answers.effective_out(*decision) for decision in decisions]
+        return pb.ExplainPrivilegesResponse(privileges=privileges)
 
     async def CheckPermission(
         self, request: pb.CheckPermissionRequest, context: Any
@@ -131,6 +210,10 @@ class GovernanceServicer(GovernanceServiceServicer):
         policy = await self._approvals.applying_policy(*messages.parse_policed(request))
         return pb.GetApprovalPolicyResponse(policy=answers.policy_out(policy) if policy else None)
 
+    async def ListPolicies(self, request: pb.ListPoliciesRequest, context: Any) -> pb.ListPoliciesResponse:
+        rows, token = await self._approvals.policies(Asked.of(request))
+        return pb.ListPoliciesResponse(policies=map(answers.policy_out, rows), next_page_token=token)
+
     async def ReviewVersion(self, request: pb.ReviewVersionRequest, context: Any) -> pb.ReviewVersionResponse:
         approval = await self._approvals.review(current_call(), messages.parse_review(request))
         return pb.ReviewVersionResponse(approval=answers.approval_out(approval))
@@ -144,8 +227,16 @@ class GovernanceServicer(GovernanceServiceServicer):
         return pb.ListApprovalsResponse(approvals=map(answers.approval_out, rows), next_page_token=token)
 
     async def EvaluateGate(self, request: pb.EvaluateGateRequest, context: Any) -> pb.EvaluateGateResponse:
-        gate = await self._approvals.gate(messages.parse_gate(request))
+        gate = await self._gates.decide(current_call(), messages.parse_gate(request))
         return pb.EvaluateGateResponse(allowed=gate.allowed, unmet=gate.unmet, policy=gate.policy)
+
+    async def ExplainGate(self, request: pb.ExplainGateRequest, context: Any) -> pb.ExplainGateResponse:
+        explanation = await self._gates.explain(*gate_messages.parse_explain(request))
+        return pb.ExplainGateResponse(explanation=gate_messages.explanation_out(explanation))
+
+    async def OverrideGate(self, request: pb.OverrideGateRequest, context: Any) -> pb.OverrideGateResponse:
+        override = await self._gates.override(current_call(), gate_messages.parse_override(request))
+        return pb.OverrideGateResponse(override=gate_messages.override_out(override))
 
     async def CreateTrustRoot(
         self, request: pb.CreateTrustRootRequest, context: Any

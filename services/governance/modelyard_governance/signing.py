@@ -1,4 +1,4 @@
-"""The key that signs JWTs, and the JWTs (RFC 7519, ES256)."""
+"""The keys that sign JWTs, and the JWTs (RFC 7519, ES256)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelyard_governance.canonical import canonical_json
 from modelyard_governance.models import Account
+from modelyard_kit.access import Privilege
 from modelyard_kit.auth import ALGORITHM, AUDIENCE
+from modelyard_kit.clock import Clock, utc_now
 from modelyard_kit.ids import new_id
 
 _COORDINATE_BYTES = 32
@@ -41,25 +43,79 @@ class PublicKey:
     y: str
 
 
+@dataclass(frozen=True)
+class SigningKey:
+    """A key pair that signs from `sign_time` on, and verifies until `withdraw_time` or for ever."""
+
+    secret: ec.EllipticCurvePrivateKey
+    public: PublicKey
+    sign_time: datetime
+    withdraw_time: datetime | None = None
+
+    @classmethod
+    def of(
+        cls, secret: ec.EllipticCurvePrivateKey, sign_time: datetime, withdraw_time: datetime | None = None
+    ) -> SigningKey:
+        """Return a key pair with its public half."""
+        return cls(secret, _public(secret), sign_time, withdraw_time)
+
+
 class Signer:
-    """Signs JWTs with one private key.
+    """Signs JWTs with the newest of its keys whose time has come.
 
     Args:
-        key: EC P-256 private key.
+        key: EC P-256 private key to begin with; see `use`.
         issuer: value of the `iss` claim.
         lifetime: how long a JWT works at most.
+        clock: the time.
     """
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey, *, issuer: str, lifetime: timedelta) -> None:
-        self._key = key
-        self._lifetime = lifetime
+    def __init__(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        issuer: str,
+        lifetime: timedelta,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._keys: tuple[SigningKey, ...] = (SigningKey.of(key, datetime.min.replace(tzinfo=UTC)),)
+        self._clock = clock
+        self.lifetime = lifetime
         self.issuer = issuer
-        self.public = _public(key)
 
-    def sign(self, account: Account, *, now: datetime, until: datetime | None = None) -> tuple[str, datetime]:
-        """Return a JWT for a principal and when it stops working: after the lifetime, and not later than `until`."""
-        expire_time = now + self._lifetime if until is None else min(now + self._lifetime, until)
-        claims = {
+    def use(self, keys: Sequence[SigningKey]) -> None:
+        """Take these keys from now on."""
+        self._keys = tuple(sorted(keys, key=lambda key: key.sign_time, reverse=True))
+
+    @property
+    def published(self) -> tuple[SigningKey, ...]:
+        """What verifies JWTs now or soon, the newest first."""
+        now = self._clock()
+        return tuple(key for key in self._keys if key.withdraw_time is None or key.withdraw_time > now)
+
+    @property
+    def public(self) -> PublicKey:
+        """Public half of the key that signs now."""
+        return self._signing(self._clock()).public
+
+    def _signing(self, now: datetime) -> SigningKey:
+        return next(key for key in self._keys if key.sign_time <= now)
+
+    def sign(
+        self,
+        account: Account,
+        *,
+        now: datetime,
+        until: datetime | None = None,
+        privileges: Collection[Privilege] = (),
+    ) -> tuple[str, datetime]:
+        """Return a JWT for a principal and when it stops working: after the lifetime, and not later than `until`.
+
+        With `privileges` it gives these only. Envoy, which does not know privileges, is told apart whether EXECUTE is missing.
+        """
+        key = self._signing(now)
+        expire_time = now + self.lifetime if until is None else min(now + self.lifetime, until)
+        claims: dict[str, Any] = {
             "iss": self.issuer,
             "aud": AUDIENCE,
             "sub": account.id,
@@ -69,12 +125,16 @@ class Signer:
             "exp": int(expire_time.timestamp()),
             "jti": new_id(),
         }
-        token = jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self.public.kid})
+        if privileges:
+            claims["privileges"] = sorted(privileges)
+            if Privilege.EXECUTE not in privileges:
+                claims["no_execute"] = True
+        token = jwt.encode(claims, key.secret, algorithm=ALGORITHM, headers={"kid": key.public.kid})
         return token, expire_time.replace(microsecond=0)
 
     async def keys(self, _refresh: bool = False) -> Mapping[str, Any]:  # noqa: FBT001, FBT002 - the verifier's signature
         """Return the public keys by key id, for a `TokenVerifier` in the same process."""
-        return {self.public.kid: self._key.public_key()}
+        return {key.public.kid: key.secret.public_key() for key in self.published}
 
 
 def load_or_create_key(path: Path) -> ec.EllipticCurvePrivateKey:

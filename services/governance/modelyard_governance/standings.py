@@ -20,10 +20,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance import policy as policies
+from modelyard_governance.approvals import approvers
 from modelyard_governance.models import Directory, KnownStanding, MarkedStanding, StateChange, Version
 from modelyard_governance.store import approvals as approval_rows
 from modelyard_governance.store import standings as rows
-from modelyard_kit.access import SYSTEM, Link, ResourceType
+from modelyard_kit.access import SYSTEM, Grants, Link, ResourceType
+from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import DomainError, NotFound
 from modelyard_kit.faults import InjectedFault, failpoint
@@ -49,7 +51,11 @@ class Catalog(Protocol):
 class Standings:
     """The follower; any number of processes may run one."""
 
-    def __init__(self, *, database: Database, directory: Directory, catalog: Catalog) -> None:
+    def __init__(
+        self, *, database: Database, directory: Directory, catalog: Catalog, grants: Grants, clock: Clock
+    ) -> None:
+        self._grants = grants
+        self._clock = clock
         self._database = database
         self._directory = directory
         self._catalog = catalog
@@ -116,7 +122,14 @@ class Standings:
             on_chain = await approval_rows.policies_on(connection, [link.id for link in version.chain])
             reviews = await approval_rows.reviews_of(connection, standing.version_id)
             policy = policies.nearest(version.chain, on_chain)
-            approval = policies.standing(version.chain[0], version.author_id, reviews, policy)
+            approval = policies.standing(
+                version.chain[0],
+                version.author_id,
+                reviews,
+                policy,
+                now=self._clock(),
+                approves=approvers(self._grants, policy),
+            )
             await rows.settle(connection, version, approval)
 
         await self._database.in_tx(work)

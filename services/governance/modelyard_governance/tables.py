@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     Table,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from modelyard_kit import idempotency
 from modelyard_kit.outbox import outbox_table
@@ -72,10 +74,15 @@ principals = Table(
     Column("kind", Text, nullable=False),
     Column("display_name", Text, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
-    # Revision of the permissions at which its grants last changed.
+    # Revision of the permissions at which its grants or groups last changed.
     Column("revision", BigInteger, nullable=False),
-    CheckConstraint("kind IN ('user', 'service_account', 'service')", name="principals_kind"),
+    Column("disable_time", DateTime(timezone=True)),
+    # Who it is to an external issuer, if it comes from one.
+    Column("issuer_id", Text),
+    Column("subject", Text),
+    CheckConstraint("kind IN ('user', 'service_account', 'service', 'group')", name="principals_kind"),
     Index("principals_revision", "revision"),
+    Index("principals_subject", "issuer_id", "subject", unique=True),
     _ordered("principals_order", "name"),
 )
 
@@ -93,8 +100,50 @@ tokens = Table(
     Column("create_time", DateTime(timezone=True), nullable=False),
     Column("expire_time", DateTime(timezone=True)),
     Column("revoke_time", DateTime(timezone=True)),
+    # The only privileges that it gives; none means all of its principal.
+    Column("privileges", ARRAY(Text), nullable=False, server_default="{}"),
+    # To the minute.
+    Column("last_use_time", DateTime(timezone=True)),
     Index("tokens_principal", "principal_id", "id"),
     _ordered("tokens_order", "principal_id", "id"),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("group_id", Text, ForeignKey("principals.id"), primary_key=True),
+    Column("member_id", Text, ForeignKey("principals.id"), primary_key=True),
+    # The issuer whose tokens say so; NULL when somebody here did.
+    Column("issuer_id", Text),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    CheckConstraint("group_id <> member_id", name="memberships_not_itself"),
+    Index("memberships_member", "member_id"),
+    Index("memberships_issuer", "issuer_id"),
+)
+
+issuers = Table(
+    "issuers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("url", Text, nullable=False, unique=True),
+    Column("audience", Text, nullable=False),
+    Column("principal_claim", Text, nullable=False),
+    Column("principal_prefix", Text, nullable=False),
+    Column("groups_claim", Text, nullable=False),
+    Column("group_prefix", Text, nullable=False),
+    Column("create_principals", Boolean, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("kid", Text, primary_key=True),
+    # The private key, encrypted under one derived from the key file; NULL for the key in that file itself.
+    Column("sealed", LargeBinary),
+    Column("sign_time", DateTime(timezone=True), nullable=False),
+    Column("withdraw_time", DateTime(timezone=True)),
 )
 
 grants = Table(
@@ -112,6 +161,7 @@ grants = Table(
     UniqueConstraint("principal_id", "resource_id", "privilege", "effect", name="grants_once"),
     CheckConstraint("effect IN ('ALLOW', 'DENY')", name="grants_effect"),
     Index("grants_resource", "resource_id", "id"),
+    _ordered("grants_principal", "principal_id", "id"),
     _ordered("grants_order", "resource_id", "id"),
 )
 
@@ -136,6 +186,11 @@ policies = Table(
     Column("protected_aliases", ARRAY(Text), nullable=False),
     Column("protect_deployments", Boolean, nullable=False),
     Column("update_time", DateTime(timezone=True), nullable=False),
+    Column("approver_group_id", Text, ForeignKey("principals.id")),
+    Column("approval_lifetime", Interval),
+    # [{"name": …, "expression": …}], in their order.
+    Column("conditions", JSONB, nullable=False, server_default="[]"),
+    _ordered("policies_order", "resource_name"),
     CheckConstraint("required_approvals >= 1", name="policies_required_approvals"),
 )
 
@@ -149,6 +204,22 @@ reviews = Table(
     Column("comment", Text, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
     CheckConstraint("verdict IN ('APPROVE', 'REJECT')", name="reviews_verdict"),
+)
+
+gate_overrides = Table(
+    "gate_overrides",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version_id", Text, nullable=False),
+    Column("version_name", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("aliases", ARRAY(Text), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("principal_id", Text, ForeignKey("principals.id"), nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("expire_time", DateTime(timezone=True), nullable=False),
+    Index("gate_overrides_version", "version_id", "expire_time"),
 )
 
 trust_roots = Table(
@@ -184,6 +255,8 @@ standings = Table(
     Column("required_approvals", Integer, nullable=False),
     # Of the last review.
     Column("review_time", DateTime(timezone=True), nullable=False),
+    # When the next of its approvals expires.
+    Column("expire_time", DateTime(timezone=True)),
     # Whether the catalog has it: not while it is deleted.
     Column("listed", Boolean, nullable=False),
     # Changes of `state`, and how many of them the catalog knows.
@@ -198,6 +271,7 @@ standings = Table(
     Index("standings_schema", "schema_id"),
     Index("standings_catalog", "catalog_id"),
     Index("standings_undelivered", "version_id", postgresql_where=text("delivered < sequence")),
+    Index("standings_expire", "expire_time", postgresql_where=text("expire_time IS NOT NULL")),
     Index("standings_marked", "version_id", postgresql_where=text("seen < marks")),
 )
 

@@ -31,6 +31,8 @@ def access_table(deployments: Deployments) -> AccessTable:
         "GetDeployment": Requires(Privilege.READ_METADATA, named),
         "ListDeployments": AUTHENTICATED,  # the query shows only what the caller may see
         "UpdateDeployment": Requires(Privilege.DEPLOY, changed),
+        "ActivateDeployment": Requires(Privilege.DEPLOY, named),
+        "DeactivateDeployment": Requires(Privilege.DEPLOY, named),
         "DeleteDeployment": Requires(Privilege.DEPLOY, named),
         "ListReplicas": Requires(Privilege.READ_METADATA, of_replicas),
         "ResolveResource": SERVICES,

@@ -182,6 +182,39 @@ class Deployments:
         self._wake()
         return updated
 
+    async def activate(self, call: Call, name: str, etag: str) -> Deployment:
+        """Let a deployment answer again; harmless when it does.
+
+        Raises:
+            NotFound: there is none of that name, or a version of it is gone.
+            EtagMismatch: it has changed since the caller read it.
+            InvalidState: it is being deleted.
+            PermissionDenied: the caller lacks DEPLOY on the model of a target.
+            PolicyUnmet: a policy forbids to deploy a version.
+            PeerUnavailable: catalog or governance does not answer.
+        """
+        for target in _changeable(await self.get(name), etag).targets:
+            chain = await self._upstream.version_chain(await self._upstream.version_name(target.wanted.id))
+            self._grants.require(call.principal, Privilege.DEPLOY, chain[1:])
+            await self._upstream.gate(target.wanted, chain)
+        activated = await self._set_active(call, name, etag, active=True)
+        await failpoint("inference.deployment.activated")
+        self._wake()
+        return activated
+
+    async def deactivate(self, call: Call, name: str, etag: str) -> Deployment:
+        """Drain and end everything that a deployment runs and keep the rest; harmless when nothing runs.
+
+        Raises:
+            NotFound: there is none of that name.
+            EtagMismatch: it has changed since the caller read it.
+            InvalidState: it is being deleted.
+        """
+        deactivated = await self._set_active(call, name, etag, active=False)
+        await failpoint("inference.deployment.deactivated")
+        self._wake()
+        return deactivated
+
     async def delete(self, call: Call, name: str, etag: str) -> Deployment:
         """Begin to remove a deployment; harmless when that has begun.
 
@@ -278,6 +311,30 @@ class Deployments:
         except NotFound as error:
             raise Missing(error, await self._upstream.nearest_chain(schema)) from error
 
+    async def _set_active(self, call: Call, name: str, etag: str, *, active: bool) -> Deployment:
+        async def work(connection: AsyncConnection) -> Deployment:
+            found = await self._store.deployment(connection, name)
+            if found is None:
+                raise errors.no_deployment(name)
+            before = _changeable(found, etag)
+            if before.active is active:
+                return before
+            after = replace(
+                before,
+                active=active,
+                state=DeploymentState.CREATING if active and not before.answers else DeploymentState.UPDATING,
+                state_message="",
+                revision=before.revision + 1,
+                update_time=self._clock(),
+            )
+            await self._store.update_deployment(connection, after)
+            await self._store.try_again(connection, after.id)
+            verb = "activated" if active else "deactivated"
+            await outbox.append(connection, _event(verb, call, after, {"after": _content(after)}))
+            return after
+
+        return await self._db.in_tx(work)
+
     async def _usable_schema(self, principal: Principal, schema: str) -> str:
         try:
             chain = await self.schema_access_chain(schema)
@@ -364,9 +421,8 @@ class Deployments:
         if command.targets is not None:
             given["targets"] = _retargeted(before, command.targets, approved)
         state = before.state
-        if given.keys() - {"description"}:
-            answers = any(target.serving for target in before.targets)
-            state = DeploymentState.UPDATING if answers else DeploymentState.CREATING
+        if given.keys() - {"description"} and before.active:
+            state = DeploymentState.UPDATING if before.answers else DeploymentState.CREATING
         return replace(before, **given, state=state, revision=before.revision + 1, update_time=self._clock())
 
 

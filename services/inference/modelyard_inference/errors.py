@@ -33,5 +33,5 @@ def on_its_way_out(deployment: Deployment) -> InvalidState:
         ResourceType.DEPLOYMENT,
         deployment.name,
         state=deployment.state,
-        wanted="CREATING, ACTIVE, UPDATING or FAILED",
+        wanted="CREATING, ACTIVE, UPDATING, FAILED or INACTIVE",
     )

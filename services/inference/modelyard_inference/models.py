@@ -28,6 +28,7 @@ class DeploymentState(StrEnum):
     ACTIVE = "ACTIVE"
     UPDATING = "UPDATING"
     FAILED = "FAILED"
+    INACTIVE = "INACTIVE"
     DELETING = "DELETING"
 
 
@@ -128,6 +129,18 @@ class Deployment:
     """What the signatures of what answers are worth, by version name: the least that one of its replicas found."""
     require_signature: bool = False
     """Whether its replicas load only what a trust root vouches for."""
+    active: bool = True
+    """Whether it should answer; one that should not keeps its settings and runs nothing."""
+
+    @property
+    def answers(self) -> bool:
+        """Return whether anything answers for it."""
+        return any(target.serving for target in self.targets)
+
+    @property
+    def leaving(self) -> bool:
+        """Return whether all that it runs should end."""
+        return self.state is DeploymentState.DELETING or not self.active
 
     @property
     def etag(self) -> str:

@@ -32,6 +32,14 @@ class Upstream(Protocol):
             PeerUnavailable: the catalog does not answer.
         """
 
+    async def version_name(self, version_id: str) -> str:
+        """Return what a version is called now.
+
+        Raises:
+            NotFound: there is no such version any more.
+            PeerUnavailable: the catalog does not answer.
+        """
+
     async def model_name(self, model_id: str) -> str:
         """Return what a model is called now.
 

@@ -45,6 +45,20 @@ class InferenceServicer(InferenceServiceServicer):
         updated = await self._deployments.update(current_call(), messages.parse_update(request))
         return s.UpdateDeploymentResponse(deployment=messages.deployment_to_proto(updated))
 
+    async def ActivateDeployment(
+        self, request: s.ActivateDeploymentRequest, context: Any
+    ) -> s.ActivateDeploymentResponse:
+        name = messages.parse_deployment_name(request.name)
+        activated = await self._deployments.activate(current_call(), name, request.etag)
+        return s.ActivateDeploymentResponse(deployment=messages.deployment_to_proto(activated))
+
+    async def DeactivateDeployment(
+        self, request: s.DeactivateDeploymentRequest, context: Any
+    ) -> s.DeactivateDeploymentResponse:
+        name = messages.parse_deployment_name(request.name)
+        deactivated = await self._deployments.deactivate(current_call(), name, request.etag)
+        return s.DeactivateDeploymentResponse(deployment=messages.deployment_to_proto(deactivated))
+
     async def DeleteDeployment(
         self, request: s.DeleteDeploymentRequest, context: Any
     ) -> s.DeleteDeploymentResponse:

@@ -40,6 +40,7 @@ deployments = sa.Table(
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("update_time", _TIME, nullable=False),
     sa.Column("require_signature", sa.Boolean, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),

@@ -8,7 +8,9 @@ A privilege on a resource is held on everything inside it, now and later. Rules,
 4. an ALLOW of the privilege anywhere on the chain allows;
 5. everything else is refused.
 
-To reach into a catalog or schema one also needs USE_CATALOG or USE_SCHEMA there, by the same rules.
+To reach into a catalog or schema one also needs USE_CATALOG or USE_SCHEMA there, by the same rules. A principal holds and owns
+what every group holds and owns that it is in, directly or through other groups; a DENY of a group is one of its members. Who is
+disabled may do nothing, and a token that is limited to some privileges gives no other.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
-from modelyard_kit.auth import Principal
-from modelyard_kit.errors import DomainError, PermissionDenied, PermissionsStale
+from modelyard_kit.auth import Principal, current_call
+from modelyard_kit.errors import DomainError, PermissionDenied, PermissionsStale, TokenInvalid
 
 
 class Privilege(StrEnum):
@@ -66,6 +69,8 @@ class ResourceType(StrEnum):
     UPLOAD = "upload"
     POLICY = "policy"
     TRUST_ROOT = "trust_root"
+    ISSUER = "issuer"
+    SIGNING_KEY = "signing_key"
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Decision:
 class Scope:
     """What a list may show: ids (of any level) on which a principal has, or is denied, a privilege.
 
-    A row is visible if `SYSTEM_ID`, its id or the id of a container is in `allowed`, or the principal owns one of
+    A row is visible if `SYSTEM_ID`, its id or the id of a container is in `allowed`, or one of `owners` owns one of
     them, and none of these is in `denied`. `everything` short-cuts both for the owner of the system.
     """
 
@@ -120,46 +125,104 @@ class Scope:
     allowed: frozenset[str]
     denied: frozenset[str]
     everything: bool = False
+    groups: frozenset[str] = frozenset()
 
-
-def decide(
-    principal_id: str, grants: Iterable[ResourceGrant], privilege: Privilege, chain: Chain
-) -> Decision:
-    """Decide whether a principal with these grants has `privilege` on the first link of `chain`."""
-    return _decide(principal_id, _held(grants), privilege, chain)
+    @property
+    def owners(self) -> list[str]:
+        """Ids of the principal and of its groups."""
+        return sorted(self.groups | {self.principal_id} - {""})
 
 
 Held = frozenset[tuple[str, Privilege, Effect]]
 """Grants as decisions look them up."""
 
 
-def _held(grants: Iterable[ResourceGrant]) -> Held:
-    return frozenset((grant.resource_id, grant.privilege, grant.effect) for grant in grants)
+@dataclass(frozen=True)
+class Party:
+    """One principal or group: what it was given itself, and the ids of the groups that it is directly in."""
+
+    name: str
+    grants: tuple[ResourceGrant, ...] = ()
+    groups: tuple[str, ...] = ()
+    disabled: bool = False
+    is_group: bool = False
+
+    @cached_property
+    def held(self) -> Held:
+        """Its own grants."""
+        return frozenset((grant.resource_id, grant.privilege, grant.effect) for grant in self.grants)
 
 
-def _decide(principal_id: str, held: Held, privilege: Privilege, chain: Chain) -> Decision:
+_UNKNOWN = Party("")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """For whom decisions are made: a principal with every group it is in.
+
+    Attributes:
+        id: of the principal.
+        parties: the principal itself, then its groups, by id.
+    """
+
+    id: str
+    parties: Mapping[str, Party]
+
+    @classmethod
+    def alone(cls, principal_id: str, grants: Iterable[ResourceGrant]) -> Holder:
+        """Return a principal without groups."""
+        return cls(principal_id, {principal_id: Party("", tuple(grants))})
+
+    @property
+    def disabled(self) -> bool:
+        """Whether the principal may do nothing."""
+        return self.parties[self.id].disabled
+
+    def holds(self, resource_id: str, privilege: Privilege, effect: Effect) -> str | None:
+        """Tell through whom it holds a grant: nothing for itself, ` to group 'x'` for a group; None if it does not."""
+        for party_id, party in self.parties.items():
+            if (resource_id, privilege, effect) in party.held:
+                return "" if party_id == self.id else f" to group {party.name!r}"
+        return None
+
+    def owns(self, link: Link) -> str | None:
+        """Tell through whom it owns a resource: nothing for itself, ` through group 'x'` for a group; None if it does not."""
+        for party_id, party in self.parties.items():
+            owner = party_id != "" and link.owner_id == party_id
+            if owner or (link.id, Privilege.OWNERSHIP, Effect.ALLOW) in party.held:
+                return "" if party_id == self.id else f" through group {party.name!r}"
+        return None
+
+
+def decide(holder: Holder, privilege: Privilege, chain: Chain) -> Decision:
+    """Decide whether somebody has `privilege` on the first link of `chain`."""
+    if holder.disabled:
+        return Decision(allowed=False, explanation="the principal is disabled")
     for position, link in enumerate(chain):
         needed = _REACH.get(link.type)
         if needed and (position > 0 or privilege in _MAKES_INSIDE):
-            decision = _holds(principal_id, held, needed, chain[position:])
+            decision = _decide_directly(holder, needed, chain[position:])
             if not decision.allowed:
                 return decision
-    return _holds(principal_id, held, privilege, chain)
+    return _decide_directly(holder, privilege, chain)
 
 
-def _holds(principal_id: str, held: Held, privilege: Privilege, chain: Chain) -> Decision:
-    if (SYSTEM_ID, Privilege.OWNERSHIP, Effect.ALLOW) in held:
-        return Decision(allowed=True, explanation="owner of the system")
+def _decide_directly(holder: Holder, privilege: Privilege, chain: Chain) -> Decision:
+    whose = holder.holds(SYSTEM_ID, Privilege.OWNERSHIP, Effect.ALLOW)
+    if whose is not None:
+        return Decision(allowed=True, explanation=f"owner of the system{whose.replace(' to ', ' through ')}")
     for link in chain:
-        if (link.id, privilege, Effect.DENY) in held:
-            return Decision(allowed=False, explanation=f"{privilege} is denied on {_label(link)}")
+        whose = holder.holds(link.id, privilege, Effect.DENY)
+        if whose is not None:
+            return Decision(allowed=False, explanation=f"{privilege} is denied on {_label(link)}{whose}")
     for link in chain:
-        owned = link.owner_id == principal_id and principal_id != ""
-        if owned or (link.id, Privilege.OWNERSHIP, Effect.ALLOW) in held:
-            return Decision(allowed=True, explanation=f"owner of {_label(link)}")
+        whose = holder.owns(link)
+        if whose is not None:
+            return Decision(allowed=True, explanation=f"owner of {_label(link)}{whose}")
     for link in chain:
-        if (link.id, privilege, Effect.ALLOW) in held:
-            return Decision(allowed=True, explanation=f"{privilege} is granted on {_label(link)}")
+        whose = holder.holds(link.id, privilege, Effect.ALLOW)
+        if whose is not None:
+            return Decision(allowed=True, explanation=f"{privilege} is granted on {_label(link)}{whose}")
     return Decision(allowed=False, explanation=f"nobody granted {privilege} on {_label(chain[0])} or above")
 
 
@@ -179,7 +242,8 @@ class Grants:
         self._bound = bound
         self._monotonic = monotonic
         self._principals: dict[str, tuple[str, tuple[ResourceGrant, ...]]] = {}
-        self._held: dict[str, Held] = {}
+        self._parties: dict[str, Party] = {}
+        self._holders: dict[str, Holder] = {}  # made when asked for; none outlives a change
         self._ids: dict[str, str] = {}
         self._confirmed: float | None = None
         self._condition = asyncio.Condition()
@@ -197,34 +261,67 @@ class Grants:
         return self._changes
 
     def principals(self) -> Mapping[str, tuple[str, tuple[ResourceGrant, ...]]]:
-        """Return name and grants of every principal, by id."""
+        """Return name and own grants of every principal and group, by id."""
         return self._principals
 
     def id_of(self, name: str) -> str | None:
-        """Return the id of the principal with this name, or None if there is none."""
+        """Return the id of the principal or group with this name, or None if there is none."""
         return self._ids.get(name)
 
     def name_of(self, principal_id: str) -> str:
-        """Return what a principal is called now; nothing if there is none with this id."""
-        return self._principals.get(principal_id, ("", ()))[0]
+        """Return what a principal or group is called now; nothing if there is none with this id."""
+        return self._parties.get(principal_id, _UNKNOWN).name
 
-    def replace(self, principal_id: str, name: str, grants: Iterable[ResourceGrant]) -> None:
-        """Set everything that is granted to one principal."""
-        entry = (name, tuple(grants))
-        if self._principals.get(principal_id) != entry:
-            self._principals[principal_id] = entry
-            self._held[principal_id] = _held(entry[1])
+    def holder(self, principal_id: str) -> Holder:
+        """Return a principal with every group it is in; of an unknown one nothing is known."""
+        known = self._holders.get(principal_id)
+        if known is None:
+            parties: dict[str, Party] = {}
+            pending = [principal_id]
+            while pending:
+                party_id = pending.pop()
+                if party_id not in parties:
+                    parties[party_id] = self._parties.get(party_id, _UNKNOWN)
+                    pending += parties[party_id].groups
+            known = Holder(principal_id, parties)
+            if principal_id in self._parties:
+                self._holders[principal_id] = known
+        return known
+
+    def holders(self) -> Iterable[Holder]:
+        """Return everybody who can act: every principal that is no group."""
+        return (self.holder(key) for key, party in self._parties.items() if not party.is_group)
+
+    def replace(
+        self,
+        principal_id: str,
+        name: str,
+        grants: Iterable[ResourceGrant],
+        *,
+        groups: Iterable[str] = (),
+        disabled: bool = False,
+        is_group: bool = False,
+    ) -> None:
+        """Set everything that is known of one principal or group."""
+        party = Party(name, tuple(grants), tuple(groups), disabled, is_group)
+        if self._parties.get(principal_id) != party:
+            self._parties[principal_id] = party
+            self._principals[principal_id] = (name, party.grants)
             self._ids[name] = principal_id
-            self._changes += 1
+            self._changed()
 
     def remove(self, principal_id: str) -> None:
         """Forget a principal."""
-        removed = self._principals.pop(principal_id, None)
+        removed = self._parties.pop(principal_id, None)
         if removed is not None:
-            del self._held[principal_id]
-            if self._ids.get(removed[0]) == principal_id:
-                del self._ids[removed[0]]
-            self._changes += 1
+            del self._principals[principal_id]
+            if self._ids.get(removed.name) == principal_id:
+                del self._ids[removed.name]
+            self._changed()
+
+    def _changed(self) -> None:
+        self._holders.clear()
+        self._changes += 1
 
     def retain(self, principal_ids: Iterable[str]) -> None:
         """Forget every principal but these."""
@@ -253,7 +350,11 @@ class Grants:
             PermissionsStale: governance has not confirmed the grants for longer than the bound.
         """
         self._require_fresh()
-        return _decide(principal_id, self._held.get(principal_id, frozenset()), privilege, chain)
+        if not _token_gives(principal_id, privilege):
+            return Decision(
+                allowed=False, explanation=f"the token is limited to other privileges than {privilege}"
+            )
+        return decide(self.holder(principal_id), privilege, chain)
 
     def require(self, principal: Principal, privilege: Privilege, chain: Chain) -> None:
         """Refuse unless the principal has the privilege on the first link of the chain.
@@ -275,19 +376,34 @@ class Grants:
             PermissionsStale: as `decide`.
         """
         self._require_fresh()
-        _, grants = self._principals.get(principal_id, ("", ()))
-        allowed = {
-            grant.resource_id
-            for grant in grants
-            if grant.effect is Effect.ALLOW and grant.privilege in (privilege, Privilege.OWNERSHIP)
-        }
-        denied = {
-            grant.resource_id
-            for grant in grants
-            if grant.effect is Effect.DENY and grant.privilege is privilege
-        }
-        everything = ResourceGrant(SYSTEM_ID, Privilege.OWNERSHIP, Effect.ALLOW) in grants
-        return Scope(principal_id, frozenset(allowed), frozenset(denied), everything)
+        holder = self.holder(principal_id)
+        if holder.disabled or not _token_gives(principal_id, privilege):
+            return Scope(principal_id, frozenset(), frozenset((SYSTEM_ID,)))
+        held = frozenset().union(*(party.held for party in holder.parties.values()))
+        gives = (privilege, Privilege.OWNERSHIP)
+        return Scope(
+            principal_id,
+            allowed=frozenset(on for on, what, effect in held if effect is Effect.ALLOW and what in gives),
+            denied=frozenset(on for on, what, effect in held if effect is Effect.DENY and what is privilege),
+            everything=(SYSTEM_ID, Privilege.OWNERSHIP, Effect.ALLOW) in held,
+            groups=frozenset(holder.parties.keys() - {principal_id}),
+        )
+
+    def require_active(self, principal: Principal, *, stale: bool = False) -> None:
+        """Refuse a principal that is disabled.
+
+        Args:
+            principal: who calls.
+            stale: whether what was last known is good enough.
+
+        Raises:
+            TokenInvalid: it is.
+            PermissionsStale: as `decide`, unless `stale`.
+        """
+        if not stale:
+            self._require_fresh()
+        if self._parties.get(principal.id, _UNKNOWN).disabled:
+            raise TokenInvalid(f"the principal {principal.name!r} is disabled")
 
     def _require_fresh(self) -> None:
         if self._confirmed is None:
@@ -295,6 +411,17 @@ class Grants:
         age = self._monotonic() - self._confirmed
         if age > self._bound:
             raise PermissionsStale(age)
+
+
+def _token_gives(principal_id: str, privilege: Privilege) -> bool:
+    """Return whether the token of the call being served gives its own principal a privilege; reaching in is always given."""
+    try:
+        caller = current_call().principal
+    except LookupError:  # background work serves no call
+        return True
+    if caller.id != principal_id or caller.privileges is None or privilege in _REACH.values():
+        return True
+    return privilege in caller.privileges
 
 
 class Missing(Exception):
@@ -393,8 +520,13 @@ async def authorize(rule: Rule, principal: Principal, grants: Grants, request: A
 
     Raises:
         PermissionDenied: the rule refuses.
+        TokenInvalid: the caller is disabled.
+        PermissionsStale: grants have not been confirmed for longer than the bound. Services are served nevertheless: what they
+            tell each other keeps predictions alive while governance is away.
         DomainError: the resource does not exist and the caller may know that.
     """
+    if not isinstance(rule, Public):
+        grants.require_active(principal, stale=isinstance(rule, Services))
     if isinstance(rule, Services) and principal.kind != "service":
         raise PermissionDenied("being a service", ResourceType.SYSTEM, "")
     if not isinstance(rule, Requires):

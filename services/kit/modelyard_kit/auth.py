@@ -30,11 +30,16 @@ KINDS: frozenset[str] = frozenset(("user", "service_account", "service"))
 
 @dataclass(frozen=True)
 class Principal:
-    """Somebody or something that acts: immutable id, name at the moment, kind."""
+    """Somebody or something that acts: immutable id, name at the moment, kind.
+
+    Attributes:
+        privileges: names of the only privileges that the token gives; None if it gives all that the principal has.
+    """
 
     id: str
     name: str
     kind: Kind
+    privileges: frozenset[str] | None = None
 
 
 NOBODY = Principal("", "", "user")
@@ -152,7 +157,8 @@ class TokenVerifier:
         kind = str(claims.get("kind", ""))
         if kind not in KINDS:
             raise TokenInvalid("its claim 'kind' is unknown")
-        principal = Principal(str(claims["sub"]), str(claims.get("name", "")), cast("Kind", kind))
+        privileges = _limit(claims)
+        principal = Principal(str(claims["sub"]), str(claims.get("name", "")), cast("Kind", kind), privileges)
         return _Verified(principal, kid, key, float(claims["exp"]))
 
     async def _key(self, kid: str) -> Any:
@@ -160,6 +166,15 @@ class TokenVerifier:
         if key is None:
             raise TokenInvalid("it was signed with a key that the issuer does not have")
         return key
+
+
+def _limit(claims: Mapping[str, Any]) -> frozenset[str] | None:
+    privileges = claims.get("privileges")
+    if privileges is None:
+        return None
+    if not isinstance(privileges, list):
+        raise TokenInvalid("its claim 'privileges' is not a list")
+    return frozenset(map(str, privileges))
 
 
 def public_key(kid: str, x: str, y: str) -> Any:

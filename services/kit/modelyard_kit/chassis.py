@@ -116,10 +116,12 @@ async def running(settings: Settings, build: Build, package: str) -> AsyncIterat
         stack.push_async_callback(denials.write, everything=True)
         relay = Relay(database, service.event_sink or governance_sink(peers))
         background = [relay.run, denials.run, *service.background]
-        if service.verifier is None:
-            background.append(lambda: permissions.watch(peers, grants))
+        verifier = service.verifier
+        if verifier is None:
+            keys = permissions.RemoteKeys(peers)
+            verifier = TokenVerifier(settings.issuer, keys)
+            background += [lambda: permissions.watch(peers, grants), keys.follow]
         await stack.enter_async_context(_background(background))
-        verifier = service.verifier or TokenVerifier(settings.issuer, permissions.RemoteKeys(peers))
         await stack.enter_async_context(_serving(service, settings, verifier, grants, denials))
         yield
 

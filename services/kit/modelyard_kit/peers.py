@@ -49,7 +49,8 @@ class Peers:
         addresses = {name: getattr(settings, f"{name}_address") for name in _NAMES}
         self._channels = {name: open_channel(to, settings.peer_ca) for name, to in addresses.items() if to}
         self._services: dict[Any, str] = {}
-        self._tokens: TokenSource = ExchangedToken(self._raw_governance, settings.token_file)
+        self._exchanged = ExchangedToken(self._raw_governance, settings.token_file)
+        self._tokens: TokenSource = self._exchanged
 
     @property
     def catalog(self) -> CatalogServiceAsyncStub:
@@ -90,7 +91,7 @@ class Peers:
         try:
             return await method(request, timeout=_remaining(timeout), metadata=await self._metadata())
         except grpc.aio.AioRpcError as error:
-            raise domain_error(error, _service_of(method)) from error
+            raise self._refusal(error, method) from error
 
     async def stream(
         self, method: Callable[..., Any], request: Any, *, timeout: float | None = None
@@ -105,7 +106,12 @@ class Peers:
             async for response in method(request, timeout=timeout, metadata=await self._metadata()):
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise domain_error(error, _service_of(method)) from error
+            raise self._refusal(error, method) from error
+
+    def _refusal(self, error: grpc.aio.AioRpcError, method: Callable[..., Any]) -> DomainError:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            self._exchanged.forget()  # its key was withdrawn: the next call gets another token
+        return domain_error(error, _service_of(method))
 
     async def close(self) -> None:
         """Close every channel."""
@@ -149,6 +155,10 @@ class ExchangedToken:
             if time.monotonic() >= self._renew_at:
                 await self._renew()
             return self._token
+
+    def forget(self) -> None:
+        """Let the next call exchange anew."""
+        self._renew_at = 0.0
 
     async def _renew(self) -> None:
         secret = (await asyncio.to_thread(self._token_file.read_text)).strip()

@@ -25,6 +25,8 @@ SILENCE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 # Tokens signed with unknown keys must not become calls to governance without bound.
 REFRESH_SECONDS = 5.0
+# A key that was withdrawn verifies no longer than this, where governance can be reached.
+FOLLOW_SECONDS = 10.0
 
 _log = structlog.get_logger()
 
@@ -50,7 +52,12 @@ async def _watch_once(peers: Peers, grants: Grants) -> None:
             return
         for principal in message.changed:
             grants.replace(
-                principal.principal_id, principal.principal_name, map(grant_from_proto, principal.grants)
+                principal.principal_id,
+                principal.principal_name,
+                map(grant_from_proto, principal.grants),
+                groups=principal.group_ids,
+                disabled=principal.disabled,
+                is_group=principal.is_group,
             )
             if first is not None:
                 first.add(principal.principal_id)
@@ -64,7 +71,7 @@ async def _watch_once(peers: Peers, grants: Grants) -> None:
 
 
 class RemoteKeys:
-    """The public keys of governance, asked for when first needed and when an unknown one turns up."""
+    """The public keys of governance, asked for when first needed, when an unknown one turns up, and now and then."""
 
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
@@ -77,10 +84,22 @@ class RemoteKeys:
         async with self._lock:
             now = asyncio.get_running_loop().time()
             if not self._keys or (refresh and now - self._asked > REFRESH_SECONDS):
-                response = await self._ask()
-                self._keys = {key.kid: public_key(key.kid, key.x, key.y) for key in response.keys}
-                self._asked = now
+                await self._renew()
             return self._keys
+
+    async def follow(self) -> None:
+        """Ask for ever; while governance is away, the keys last known stay."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            try:
+                await self._renew()
+            except DomainError as error:
+                _log.warning("signing_keys_not_refreshed", error=str(error))
+
+    async def _renew(self) -> None:
+        response = await self._ask()
+        self._keys = {key.kid: public_key(key.kid, key.x, key.y) for key in response.keys}
+        self._asked = asyncio.get_running_loop().time()
 
     async def _ask(self) -> GetJwksResponse:
         try:

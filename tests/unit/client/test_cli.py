@@ -259,6 +259,16 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
         ("prod.ml.iris@next", 10),
     ]
     assert sent.replicas == 2
+    changed = modelyard("deployments", "update", MODEL, "--require-signature", "--no-wait")
+    assert changed.exit_code == 0
+    update = connected.requests("UpdateDeployment")[0]
+    assert (list(update.update_mask.paths), update.deployment.require_signature) == (
+        ["require_signature"],
+        True,
+    )
+    for verb in ("activate", "deactivate"):
+        assert modelyard("deployments", verb, MODEL, "--no-wait").exit_code == 0
+        assert connected.requests(f"{verb.capitalize()}Deployment")[0].name == MODEL
     modelyard("grants", "create", "ada", "execute", MODEL, "--type", "deployment", "--deny")
     grant = connected.requests("CreateGrant")[0]
     assert (grant.privilege, grant.effect, grant.resource) == (9, 2, MODEL)

@@ -21,7 +21,7 @@ from modelyard_gateway.messages import keys_from_proto, table_from_proto
 from modelyard_gateway.permissions import allowed_principals
 from modelyard_gateway.routes import CONTROL_PLANE
 from modelyard_gateway.table import Route, RouteTable, Target
-from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
+from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.protos import chain_to_proto
 from tests.unit.gateway.samples import CHAIN, settings
@@ -39,18 +39,29 @@ USE = (grant("c1", Privilege.USE_CATALOG), grant("s1", Privilege.USE_SCHEMA))
 
 def test_who_may_predict() -> None:
     table = RouteTable(1, (Route(CHAIN, (), 0, 0.0),))
-    principals = {
-        "owner": ("owner", USE),
-        "granted": ("granted", (*USE, grant("d1"))),
-        "inherits": ("inherits", (*USE, grant("c1"))),
-        "admin": ("admin", (grant(SYSTEM_ID, Privilege.OWNERSHIP),)),
-        "denied": ("denied", (*USE, grant("d1"), grant("s1", effect=DENY))),
-        "cannot-reach": ("cannot-reach", (grant("d1"),)),
-        "elsewhere": ("elsewhere", (*USE, grant("d2"))),
-        "reader": ("reader", (*USE, grant("d1", Privilege.READ_METADATA))),
-        "nothing": ("nothing", ()),
+    held = {
+        "owner": USE,
+        "granted": (*USE, grant("d1")),
+        "inherits": (*USE, grant("c1")),
+        "admin": (grant(SYSTEM_ID, Privilege.OWNERSHIP),),
+        "denied": (*USE, grant("d1"), grant("s1", effect=DENY)),
+        "cannot-reach": (grant("d1"),),
+        "elsewhere": (*USE, grant("d2")),
+        "reader": (*USE, grant("d1", Privilege.READ_METADATA)),
+        "nothing": (),
     }
-    assert allowed_principals(table, principals) == {"d1": ("admin", "granted", "inherits", "owner")}
+    grants = Grants()
+    for name, given in held.items():
+        grants.replace(name, name, given)
+    grants.replace("disabled", "disabled", held["granted"], disabled=True)
+    # The group may predict, itself and through the group around it; nobody lets a group in as such.
+    grants.replace("around", "around", USE, is_group=True)
+    grants.replace("group", "group", (grant("d1"),), groups=["around"], is_group=True)
+    grants.replace("member", "member", (), groups=["group"])
+    grants.replace("denied-member", "denied-member", (grant("c1", effect=DENY),), groups=["group"])
+    assert allowed_principals(table, grants.holders()) == {
+        "d1": ("admin", "granted", "inherits", "member", "owner")
+    }
 
 
 def test_a_table_is_parsed() -> None:

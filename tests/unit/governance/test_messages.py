@@ -73,7 +73,7 @@ def event(**fields: Any) -> event_pb2.Event:
 
 
 BAD: list[tuple[Callable[[Any], object], Any, str]] = [
-    (messages.parse_api_token, pb.ExchangeTokenRequest(), "api_token"),
+    (messages.parse_exchange, pb.ExchangeTokenRequest(), "api_token"),
     (messages.parse_create_principal, principal(kind=USER), "principal.name"),
     (messages.parse_create_principal, principal(kind=USER, name="a b"), "principal.name"),
     (messages.parse_create_principal, principal(kind=USER, name="a" * 129), "principal.name"),

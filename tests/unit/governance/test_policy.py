@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from modelyard_governance.models import ApprovalState, Gate, GatedAction, Policy, Review, Verdict
-from modelyard_governance.policy import gate, nearest, standing
+from modelyard_governance.models import Approval, ApprovalState, GatedAction, Policy, Review, Verdict
+from modelyard_governance.policy import approval_conditions, covers, nearest, standing
 from modelyard_kit.access import SYSTEM, Link, ResourceType
 
 VERSION = Link(ResourceType.MODEL_VERSION, "v", "prod.ml.iris/1")
@@ -27,16 +28,25 @@ def policy(
     self_approval: bool = False,
     aliases: tuple[str, ...] = (),
     deployments: bool = False,
+    group: str = "",
+    lifetime: timedelta | None = None,
 ) -> Policy:
-    return Policy(f"p-{on.id}", on, required, self_approval, aliases, deployments, NOW)
+    return Policy(
+        f"p-{on.id}", on, required, self_approval, aliases, deployments, NOW, group or None, group, lifetime
+    )
 
 
 def review(who: str, verdict: Verdict = Verdict.APPROVE, comment: str = "", minute: int = 0) -> Review:
     return Review(who, who, verdict, comment, NOW + timedelta(minutes=minute))
 
 
-def ask(rule: Policy | None, action: GatedAction, *reviews: Review, aliases: tuple[str, ...] = ()) -> Gate:
-    return gate(standing(VERSION, AUTHOR, reviews, rule), rule, action, aliases)
+def where(reviews: Sequence[Review], rule: Policy | None, **more: Any) -> Approval:
+    return standing(VERSION, AUTHOR, reviews, rule, **{"now": NOW, **more})
+
+
+def unmet(rule: Policy, *reviews: Review) -> list[str]:
+    results = approval_conditions(where(reviews, rule), rule)
+    return [f"{one.name}: {one.problem}" if one.problem else one.name for one in results if not one.met]
 
 
 @pytest.mark.parametrize(
@@ -54,39 +64,53 @@ def test_a_policy_is_not_looked_for_on_versions_and_the_system() -> None:
 
 
 def test_without_a_policy_one_approval_counts_even_the_authors() -> None:
-    pending = standing(VERSION, AUTHOR, [], None)
+    pending = where([], None)
     assert (pending.state, pending.required_approvals) == (ApprovalState.PENDING, 1)
-    assert standing(VERSION, AUTHOR, [review(AUTHOR)], None).state is ApprovalState.APPROVED
+    assert where([review(AUTHOR)], None).state is ApprovalState.APPROVED
 
 
 def test_the_author_counts_only_where_the_policy_lets_it() -> None:
     strict, lax = policy(), policy(self_approval=True)
-    assert standing(VERSION, AUTHOR, [review(AUTHOR)], strict).approvals == 0
-    assert standing(VERSION, AUTHOR, [review(AUTHOR)], lax).state is ApprovalState.APPROVED
+    assert where([review(AUTHOR)], strict).approvals == 0
+    assert where([review(AUTHOR)], lax).state is ApprovalState.APPROVED
 
 
 def test_enough_different_reviewers_are_needed_and_one_rejection_is_enough() -> None:
     two = policy(required=2)
-    assert standing(VERSION, AUTHOR, [review("bob")], two).state is ApprovalState.PENDING
-    assert standing(VERSION, AUTHOR, [review("bob"), review("eve")], two).state is ApprovalState.APPROVED
+    assert where([review("bob")], two).state is ApprovalState.PENDING
+    assert where([review("bob"), review("eve")], two).state is ApprovalState.APPROVED
     rejected = [review("bob"), review("eve"), review("max", Verdict.REJECT, "biased")]
-    assert standing(VERSION, AUTHOR, rejected, two).state is ApprovalState.REJECTED
+    assert where(rejected, two).state is ApprovalState.REJECTED
 
 
 def test_the_author_may_reject() -> None:
-    assert (
-        standing(VERSION, AUTHOR, [review(AUTHOR, Verdict.REJECT, "broken")], policy()).state
-        is ApprovalState.REJECTED
-    )
+    assert where([review(AUTHOR, Verdict.REJECT, "broken")], policy()).state is ApprovalState.REJECTED
 
 
 def test_reviews_are_told_in_order() -> None:
-    told = standing(VERSION, AUTHOR, [review("late", minute=2), review("early", minute=1)], None)
+    told = where([review("late", minute=2), review("early", minute=1)], None)
     assert [item.reviewer for item in told.reviews] == ["early", "late"]
 
 
-def test_no_policy_means_an_open_gate() -> None:
-    assert ask(None, GatedAction.DEPLOY) == Gate(allowed=True, unmet=(), policy="")
+def test_only_members_of_the_group_count() -> None:
+    rule = policy(group="reviewers", required=2)
+    reviews = [review("bob"), review("eve"), review("max")]
+    told = where(reviews, rule, approves={"bob", "max"}.__contains__)
+    assert (told.state, told.approvals) == (ApprovalState.APPROVED, 2)
+    assert where(reviews, rule, approves={"bob"}.__contains__).state is ApprovalState.PENDING
+
+
+def test_approvals_expire_and_rejections_do_not() -> None:
+    rule = policy(lifetime=timedelta(hours=1))
+    reviews = [review("bob", minute=0), review("eve", minute=30)]
+    fresh = where(reviews, rule, now=NOW + timedelta(minutes=31))
+    assert (fresh.approvals, fresh.expire_time) == (2, NOW + timedelta(hours=1))
+    one = where(reviews, rule, now=NOW + timedelta(hours=1))
+    assert (one.approvals, one.expire_time) == (1, NOW + timedelta(minutes=90))
+    old = where(reviews, rule, now=NOW + timedelta(minutes=90))
+    assert (old.state, old.approvals, old.expire_time) == (ApprovalState.PENDING, 0, None)
+    rejected = where([review("bob", Verdict.REJECT, "no")], rule, now=NOW + timedelta(days=9))
+    assert rejected.state is ApprovalState.REJECTED
 
 
 @pytest.mark.parametrize(
@@ -102,25 +126,24 @@ def test_no_policy_means_an_open_gate() -> None:
 def test_only_protected_aliases_are_held_back(
     protected: tuple[str, ...], moved: tuple[str, ...], *, held_back: bool
 ) -> None:
-    answer = ask(policy(aliases=protected), GatedAction.MOVE_ALIAS, aliases=moved)
-    assert answer.allowed is not held_back
-    assert answer.policy == "prod"
+    assert covers(policy(aliases=protected), GatedAction.MOVE_ALIAS, moved) is held_back
 
 
 @pytest.mark.parametrize("protect", [True, False])
 def test_deployments_are_held_back_where_protected(*, protect: bool) -> None:
     rule = policy(MODEL, deployments=protect, aliases=("*",))
-    assert ask(rule, GatedAction.DEPLOY).allowed is not protect
-    assert ask(rule, GatedAction.DEPLOY, review("bob")).allowed
+    assert covers(rule, GatedAction.DEPLOY, ()) is protect
 
 
 def test_every_unmet_condition_is_a_sentence() -> None:
-    one = ask(policy(deployments=True), GatedAction.DEPLOY)
-    assert one.unmet == ("needs 1 approval by somebody other than the author; has 0",)
-    two = ask(
-        policy(deployments=True, required=2, self_approval=True),
-        GatedAction.DEPLOY,
-        review(AUTHOR),
-        review("bob", Verdict.REJECT, "wrong data"),
-    )
-    assert two.unmet == ("was rejected by bob: wrong data", "needs 2 approvals; has 1")
+    assert unmet(policy()) == ["needs 1 approval by somebody other than the author; has 0"]
+    assert unmet(policy(), review("bob")) == []
+    two = policy(required=2, self_approval=True)
+    assert unmet(two, review(AUTHOR), review("bob", Verdict.REJECT, "wrong data")) == [
+        "was rejected by bob: wrong data",
+        "needs 2 approvals; has 1",
+    ]
+    strict = policy(required=2, group="reviewers", lifetime=timedelta(days=7))
+    assert unmet(strict) == [
+        "needs 2 approvals by members of 'reviewers' other than the author within 7 days, 0:00:00; has 0"
+    ]

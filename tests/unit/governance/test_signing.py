@@ -64,7 +64,7 @@ async def test_old_and_foreign_jwts_are_refused() -> None:
         await verifier.verify(ours.sign(ADA, now=now() - timedelta(hours=1))[0])
     with pytest.raises(TokenInvalid, match="key"):
         await verifier.verify(signer().sign(ADA, now=now())[0])
-    elsewhere = Signer(ours._key, issuer="elsewhere", lifetime=timedelta(minutes=15))
+    elsewhere = Signer(ours.published[0].secret, issuer="elsewhere", lifetime=timedelta(minutes=15))
     with pytest.raises(TokenInvalid, match="issuer"):
         await verifier.verify(elsewhere.sign(ADA, now=now())[0])
 

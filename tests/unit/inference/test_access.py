@@ -55,6 +55,18 @@ def test_every_rpc_has_a_rule() -> None:
             ("deployment", "a.b.c"),
         ),
         (
+            "ActivateDeployment",
+            s.ActivateDeploymentRequest(name="a.b.c"),
+            Privilege.DEPLOY,
+            ("deployment", "a.b.c"),
+        ),
+        (
+            "DeactivateDeployment",
+            s.DeactivateDeploymentRequest(name="a.b.c"),
+            Privilege.DEPLOY,
+            ("deployment", "a.b.c"),
+        ),
+        (
             "GetDeployment",
             s.GetDeploymentRequest(name="a.b.c"),
             Privilege.READ_METADATA,

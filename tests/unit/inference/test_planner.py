@@ -231,6 +231,34 @@ def test_a_start_from_before_a_change_says_nothing_when_it_fails() -> None:
     assert steps(after) == [a.RecordEnd("r1.0", "boom", 4, NOW + timedelta(seconds=4))]
 
 
+INACTIVE = deployment(state=DeploymentState.UPDATING, active=False)
+
+
+def test_a_deployment_without_activity_drains_and_then_rests() -> None:
+    serving = observed(INACTIVE, SERVED, (replica(1, routed=True),))
+    assert steps(serving) == [a.Shift({})]
+    draining = (group(1, GroupState.DRAINING),)
+    assert steps(observed(INACTIVE, draining, (replica(1, routed=True),))) == [a.EndGroup("g1")]
+    stopping = (group(1, GroupState.STOPPING),)
+    found = observed(INACTIVE, stopping, (replica(1, ReplicaState.DRAINING),), processes={"r1.0": RUNNING})
+    assert steps(found) == [a.Stop("r1.0")]
+    assert report(found) == (DeploymentState.UPDATING, "waiting for 1 replicas to end")
+    assert steps(observed(INACTIVE)) == []
+    assert report(observed(INACTIVE)) == (DeploymentState.INACTIVE, "")
+
+
+def test_an_activated_deployment_takes_back_what_still_drains() -> None:
+    again = replace(INACTIVE, active=True)
+    found = observed(again, (group(1, GroupState.DRAINING),), (replica(1, routed=True),))
+    assert steps(found) == [a.ReviveGroup("g1")]
+
+
+def test_an_inactive_deployment_needs_no_gateway_to_rest() -> None:
+    draining = (group(1, GroupState.DRAINING),)
+    found = observed(INACTIVE, draining, (replica(1, routed=True),), gateways=())
+    assert steps(found) == [a.EndGroup("g1")]
+
+
 def test_replica_starts_gets_ready_and_its_group_is_admitted() -> None:
     groups = (group(1, GroupState.STARTING),)
     starting = replica(1, ReplicaState.STARTING)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from modelyard_kit.access import (
+    AUTHENTICATED,
+    PUBLIC,
     SERVICES,
     SYSTEM,
     Chain,
     Effect,
     Grants,
+    Holder,
     Link,
     Missing,
     Privilege,
@@ -19,8 +25,8 @@ from modelyard_kit.access import (
     authorize,
     decide,
 )
-from modelyard_kit.auth import Principal
-from modelyard_kit.errors import NotFound, PermissionDenied, PermissionsStale
+from modelyard_kit.auth import Call, Principal, set_current_call
+from modelyard_kit.errors import NotFound, PermissionDenied, PermissionsStale, TokenInvalid
 
 CATALOG = Link(ResourceType.CATALOG, "c", "prod", "owner-of-catalog")
 SCHEMA = Link(ResourceType.SCHEMA, "s", "prod.ml")
@@ -87,12 +93,12 @@ USE = allow("c", Privilege.USE_CATALOG, Privilege.USE_SCHEMA)
     ],
 )
 def test_decide(principal: str, grants: list[ResourceGrant], allowed: bool, says: str) -> None:
-    decision = decide(principal, grants, Privilege.EDIT, CHAIN)
+    decision = decide(Holder.alone(principal, grants), Privilege.EDIT, CHAIN)
     assert (decision.allowed, says in decision.explanation) == (allowed, True), decision
 
 
 def test_nobody_owns_what_has_no_owner() -> None:
-    assert not decide("", [], Privilege.USE_SCHEMA, (SCHEMA, SYSTEM)).allowed
+    assert not decide(Holder.alone("", []), Privilege.USE_SCHEMA, (SCHEMA, SYSTEM)).allowed
 
 
 @pytest.mark.parametrize(
@@ -101,14 +107,15 @@ def test_nobody_owns_what_has_no_owner() -> None:
 )
 def test_making_something_in_a_container_is_reaching_into_it(privilege: Privilege, allowed: bool) -> None:
     grants = allow("c", Privilege.USE_CATALOG) + allow("s", privilege)
-    assert decide("ada", grants, privilege, (SCHEMA, CATALOG, SYSTEM)).allowed is allowed
-    assert decide(
-        "ada", grants + allow("s", Privilege.USE_SCHEMA), privilege, (SCHEMA, CATALOG, SYSTEM)
-    ).allowed
+    assert decide(Holder.alone("ada", grants), privilege, (SCHEMA, CATALOG, SYSTEM)).allowed is allowed
+    reaching = Holder.alone("ada", grants + allow("s", Privilege.USE_SCHEMA))
+    assert decide(reaching, privilege, (SCHEMA, CATALOG, SYSTEM)).allowed
 
 
 def test_seeing_a_container_needs_its_use_privilege_only_once() -> None:
-    assert decide("ada", allow("c", Privilege.USE_CATALOG), Privilege.USE_CATALOG, (CATALOG, SYSTEM)).allowed
+    assert decide(
+        Holder.alone("ada", allow("c", Privilege.USE_CATALOG)), Privilege.USE_CATALOG, (CATALOG, SYSTEM)
+    ).allowed
 
 
 async def test_grants_fail_closed_when_they_grow_old() -> None:
@@ -187,6 +194,71 @@ async def test_who_may_look_learns_that_it_does_not_exist() -> None:
     await grants.mark_fresh(1)
     with pytest.raises(NotFound):
         await authorize(Requires(Privilege.READ_METADATA, missing), ADA, grants, None)
+
+
+async def test_who_is_disabled_is_refused_by_every_rule() -> None:
+    async def exists(_request: object) -> Chain:
+        return CHAIN
+
+    grants = Grants()
+    grants.replace("ada", "ada", USE + allow("m", Privilege.EDIT), disabled=True)
+    await grants.mark_fresh(1)
+    for rule in (AUTHENTICATED, SERVICES, Requires(Privilege.EDIT, exists)):
+        with pytest.raises(TokenInvalid, match="disabled"):
+            await authorize(rule, ADA, grants, None)
+    assert await authorize(PUBLIC, ADA, grants, None) is None
+    assert not grants.decide("ada", Privilege.EDIT, CHAIN).allowed
+    assert grants.scope("ada", Privilege.EDIT).denied == {SYSTEM.id}
+
+
+async def test_with_stale_grants_only_services_are_served() -> None:
+    now = 0.0
+    grants = Grants(bound=10.0, monotonic=lambda: now)
+    await grants.mark_fresh(1)
+    now = 11.0
+    with pytest.raises(PermissionsStale):
+        await authorize(AUTHENTICATED, ADA, grants, None)
+    await authorize(SERVICES, Principal("1", "catalog", "service"), grants, None)
+    await authorize(PUBLIC, ADA, grants, None)
+
+
+async def test_a_group_gives_and_denies_and_owns_for_its_members() -> None:
+    grants = Grants()
+    grants.replace("ada", "ada", [], groups=["inner"])
+    grants.replace("inner", "inner", USE, groups=["outer"], is_group=True)
+    grants.replace("outer", "outer", allow("m", Privilege.EDIT), is_group=True)
+    await grants.mark_fresh(1)
+    decision = grants.decide("ada", Privilege.EDIT, CHAIN)
+    assert decision.explanation == "EDIT is granted on model 'prod.ml.iris' to group 'outer'"
+    grants.replace("inner", "inner", USE + deny("c", Privilege.EDIT), groups=["outer"], is_group=True)
+    decision = grants.decide("ada", Privilege.EDIT, CHAIN)
+    assert (decision.allowed, decision.explanation) == (
+        False,
+        "EDIT is denied on catalog 'prod' to group 'inner'",
+    )
+    owned = (Link(ResourceType.MODEL, "o", "prod.ml.owned", "outer"), SCHEMA, CATALOG, SYSTEM)
+    decision = grants.decide("ada", Privilege.DEPLOY, owned)
+    assert decision.explanation == "owner of model 'prod.ml.owned' through group 'outer'"
+    assert set(grants.scope("ada", Privilege.DEPLOY).owners) == {"ada", "inner", "outer"}
+    grants.replace("ada", "ada", [])
+    assert not grants.decide("ada", Privilege.DEPLOY, owned).allowed
+
+
+async def test_a_limited_token_gives_no_other_privilege() -> None:
+    grants = Grants()
+    held = USE + allow("m", Privilege.EDIT) + allow("m", Privilege.EXECUTE)
+    grants.replace("ada", "ada", held)
+    grants.replace("bob", "bob", held)
+    await grants.mark_fresh(1)
+    limited = replace(ADA, privileges=frozenset(("EXECUTE",)))
+
+    async def ask() -> list[bool]:
+        set_current_call(Call(limited, "r"))
+        asked = [("ada", Privilege.EXECUTE), ("ada", Privilege.EDIT), ("bob", Privilege.EDIT)]
+        return [grants.decide(who, privilege, CHAIN).allowed for who, privilege in asked]
+
+    assert await asyncio.create_task(ask()) == [True, False, True]
+    assert grants.decide("ada", Privilege.EDIT, CHAIN).allowed  # no call, no token
 
 
 async def test_service_rules_refuse_people() -> None:

@@ -18,6 +18,7 @@ from modelyard.cli import (
     contexts,
     deployments,
     events,
+    identities,
     inspections,
     labels,
     limits,
@@ -84,6 +85,8 @@ app.add_typer(trust.trust, name="trust")
 app.add_typer(cache.cache, name="cache")
 app.add_typer(deployments.deployments, name="deployments")
 app.add_typer(access.principals, name="principals")
+app.add_typer(identities.groups, name="groups")
+app.add_typer(identities.issuers, name="issuers")
 app.add_typer(access.tokens, name="tokens")
 app.add_typer(access.grants, name="grants")
 app.add_typer(approvals.approvals, name="approvals")
@@ -92,6 +95,9 @@ app.add_typer(audit.audit, name="audit")
 app.add_typer(cards.cards, name="cards")
 app.add_typer(webhooks.webhooks, name="webhooks")
 app.add_typer(events.events, name="events")
+identities.add_to(access.tokens)
+app.command("grant", help="Same as `grants create`.")(access.create_grant)
+app.command("revoke", help="Same as `grants delete`.")(access.delete_grant)
 artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)
 trust.add_to(artifacts.artifacts)

@@ -35,7 +35,7 @@ def list_principals(
     filter_: Filter = "", order_by: OrderBy = "", limit: Limit = None, output: Output = TABLE
 ) -> None:
     """List principals."""
-    columns = ("name", "kind", "display_name", "create_time", "id")
+    columns = ("name", "kind", "display_name", "create_time", "disable_time", "id")
     with connect() as client:
         show_rows(client.principals.list(filter=filter_, order_by=order_by).collect(limit), columns, output)
 
@@ -53,13 +53,39 @@ def create_principal(
     service_account: Annotated[
         bool, typer.Option("--service-account", help="A program, not a person.")
     ] = False,
+    group: Annotated[bool, typer.Option("--group", help="Several principals together.")] = False,
     display_name: Annotated[str, typer.Option("--display-name", help="Name to show.")] = "",
+    issuer: Annotated[str, typer.Option("--issuer", help="External issuer it comes from.")] = "",
+    subject: Annotated[str, typer.Option("--subject", help="Its claim `sub` at that issuer.")] = "",
     output: Output = TABLE,
 ) -> None:
-    """Make a user or a service account."""
+    """Make a user, a service account or a group."""
+    if group and service_account:
+        raise typer.BadParameter("say --group or --service-account, not both")
     kind = PrincipalKind.SERVICE_ACCOUNT if service_account else PrincipalKind.USER
     with connect() as client:
-        show_one(client.principals.create(name, kind=kind, display_name=display_name), output)
+        made = client.principals.create(
+            name,
+            kind=PrincipalKind.GROUP if group else kind,
+            display_name=display_name,
+            issuer=issuer,
+            subject=subject,
+        )
+        show_one(made, output)
+
+
+@principals.command("disable")
+def disable_principal(name: PrincipalName, output: Output = TABLE) -> None:
+    """Take everything from a user or service account, within a second and everywhere."""
+    with connect() as client:
+        show_one(client.principals.disable(name), output)
+
+
+@principals.command("enable")
+def enable_principal(name: PrincipalName, output: Output = TABLE) -> None:
+    """Give back what `disable` took."""
+    with connect() as client:
+        show_one(client.principals.enable(name), output)
 
 
 @tokens.command("list")
@@ -71,7 +97,7 @@ def list_tokens(
     output: Output = TABLE,
 ) -> None:
     """List API tokens, without their secrets."""
-    columns = ("id", "principal", "description", "expire_time", "revoke_time", "create_time")
+    columns = ("id", "principal", "description", "privileges", "expire_time", "revoke_time", "last_use_time")
     with connect() as client:
         pager = client.tokens.list(principal=principal, filter=filter_, order_by=order_by)
         show_rows(pager.collect(limit), columns, output, empty="no tokens")
@@ -84,12 +110,20 @@ def create_token(
     days: Annotated[
         int | None, typer.Option("--days", min=1, help="Days until it stops working; by default 90.")
     ] = None,
+    privilege: Annotated[
+        list[str] | None, typer.Option("--privilege", help="Give this one only. May be repeated.")
+    ] = None,
     output: Output = TABLE,
 ) -> None:
     """Make an API token. Its secret is shown only now: keep it."""
     expire_time = datetime.now(UTC) + timedelta(days=days) if days else None
     with connect() as client:
-        made = client.tokens.create(principal=principal, description=description, expire_time=expire_time)
+        made = client.tokens.create(
+            principal=principal,
+            description=description,
+            expire_time=expire_time,
+            privileges=privilege or (),
+        )
         show_one(
             {
                 "id": made.token.id,
@@ -162,6 +196,38 @@ def delete_grant(
             principal, privilege, resource, resource_type=_kind(kind), effect=effect
         )
     typer.echo("Taken back." if deleted else "There was no such grant.")
+
+
+@grants.command("of")
+def grants_of(
+    principal: Annotated[str, typer.Argument(help="Principal or group; by default you.")] = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = None,
+    output: Output = TABLE,
+) -> None:
+    """List what a principal or group was given itself, on whatever resource."""
+    columns = ("resource.type", "resource.name", "privilege", "effect", "create_time")
+    with connect() as client:
+        pager = client.grants.held_by(principal, filter=filter_, order_by=order_by)
+        show_rows(pager.collect(limit), columns, output, empty="no grants")
+
+
+@grants.command("effective")
+def effective(
+    resource: ResourceName = "",
+    kind: Kind = "",
+    principal: OtherPrincipal = "",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also which grant decides, and what is missing.")
+    ] = False,
+    output: Output = TABLE,
+) -> None:
+    """Show what a principal may do with a resource, from all grants, groups and ownership together."""
+    with connect() as client:
+        found = client.grants.effective(resource, resource_type=_kind(kind), principal=principal)
+    columns = ("privilege", "allowed", "explanation") if explain else ("privilege", "allowed")
+    show_rows(found, columns, output)
 
 
 @grants.command("check")

@@ -9,7 +9,7 @@ import typer
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._session import Description, Limit, connect
-from modelyard.types import TrafficTarget
+from modelyard.types import DeploymentState, TrafficTarget
 
 deployments = typer.Typer(help="Names that answer predictions.", no_args_is_help=True)
 
@@ -113,6 +113,29 @@ def update(
             etag=etag,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
+
+
+@deployments.command("activate")
+def activate(name: Name, wait: Wait = True, wait_timeout: WaitSeconds = 300, output: Output = TABLE) -> None:
+    """Let an inactive endpoint answer again."""
+    with connect() as client:
+        deployment = client.deployments.activate(name)
+        show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
+
+
+@deployments.command("deactivate")
+def deactivate(
+    name: Name,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until nothing runs any more.")] = True,
+    wait_timeout: WaitSeconds = 120,
+    output: Output = TABLE,
+) -> None:
+    """End everything that an endpoint runs and keep its settings."""
+    with connect() as client:
+        deployment = client.deployments.deactivate(name)
+        if wait:
+            deployment = client.deployments.wait(name, state=DeploymentState.INACTIVE, timeout=wait_timeout)
+        show_one(deployment, output)
 
 
 @deployments.command("delete")

@@ -26,6 +26,8 @@ class ResourceType(StrEnum):
     UPLOAD = "UPLOAD"
     POLICY = "POLICY"
     TRUST_ROOT = "TRUST_ROOT"
+    ISSUER = "ISSUER"
+    SIGNING_KEY = "SIGNING_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)

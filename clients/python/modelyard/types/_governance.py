@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from modelyard.types._common import Event, JsonValue, Resource
 
 
 class PrincipalKind(StrEnum):
-    """Kind of principal; SERVICE is a service of Modelyard itself."""
+    """Kind of principal; SERVICE is a service of Modelyard itself, GROUP is several principals together."""
 
     USER = "USER"
     SERVICE_ACCOUNT = "SERVICE_ACCOUNT"
     SERVICE = "SERVICE"
+    GROUP = "GROUP"
 
 
 class Privilege(StrEnum):
@@ -52,6 +54,13 @@ class ReviewDecision(StrEnum):
     REJECT = "REJECT"
 
 
+class GatedAction(StrEnum):
+    """What a policy can hold back."""
+
+    MOVE_ALIAS = "MOVE_ALIAS"
+    DEPLOY = "DEPLOY"
+
+
 class ApprovalState(StrEnum):
     """Where the approval of a version stands."""
 
@@ -69,6 +78,36 @@ class Principal:
     kind: PrincipalKind | None = None
     display_name: str = ""
     create_time: datetime | None = None
+    disable_time: datetime | None = None
+    issuer: str = ""
+    subject: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership:
+    """That a principal or group is in a group; `issuer` names the external one that says so, if one does."""
+
+    group: str
+    member: str
+    member_kind: PrincipalKind | None = None
+    issuer: str = ""
+    create_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issuer:
+    """An OpenID Connect provider whose tokens are accepted, and what their claims mean here."""
+
+    id: str = ""
+    name: str
+    url: str
+    audience: str
+    principal_claim: str = ""
+    principal_prefix: str = ""
+    groups_claim: str = ""
+    group_prefix: str = ""
+    create_principals: bool = False
+    create_time: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +120,8 @@ class ApiToken:
     expire_time: datetime | None = None
     revoke_time: datetime | None = None
     create_time: datetime | None = None
+    privileges: tuple[Privilege, ...] = ()
+    last_use_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +140,8 @@ class SigningKey:
     alg: str = ""
     x: str = ""
     y: str = ""
+    sign_time: datetime | None = None
+    withdraw_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +177,61 @@ class PermissionDecision:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EffectivePrivilege:
+    """Whether somebody has a privilege on a resource, and which grant or ownership decided."""
+
+    privilege: Privilege | None
+    allowed: bool
+    explanation: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Required evidence: an expression in CEL over the facts of docs/policies.md, and what a refusal calls it."""
+
+    name: str
+    expression: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionResult:
+    """What came of one condition: whether it is met, and if not why."""
+
+    name: str
+    met: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateOverride:
+    """Lets one version pass one gate for a while; in the audit chain, as is each use."""
+
+    id: str = ""
+    model_version: Resource = field(default_factory=Resource)
+    action: GatedAction | None = None
+    aliases: tuple[str, ...] = ()
+    reason: str = ""
+    principal: str = ""
+    create_time: datetime | None = None
+    expire_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateExplanation:
+    """What a gate would say and why; `gated` tells whether the policy holds back this action at all."""
+
+    allowed: bool
+    policy: ApprovalPolicy | None = None
+    gated: bool = False
+    conditions: tuple[ConditionResult, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    override: GateOverride | None = None
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+@dataclass(frozen=True, kw_only=True)
 class ApprovalPolicy:
     """What a version needs before it may be used; `*` among the aliases means every alias."""
 
@@ -144,6 +242,9 @@ class ApprovalPolicy:
     protected_aliases: tuple[str, ...] = ()
     protect_deployments: bool = False
     update_time: datetime | None = None
+    approver_group: str = ""
+    approval_lifetime: timedelta | None = None
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ class DeploymentState(StrEnum):
     ACTIVE = "ACTIVE"
     UPDATING = "UPDATING"
     FAILED = "FAILED"
+    INACTIVE = "INACTIVE"
     DELETING = "DELETING"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -135,6 +135,17 @@ class Cards:
         if before or new.revision > 1:
             old = await self._revision(version, before or new.revision - 1)
         return old, new, differences(old.content, new.content)
+
+    async def evidence(self, version: Link) -> dict[str, Any]:
+        """Return what policies see of the newest card of a version; docs/policies.md tells what is in it."""
+        card = await self._database.read(lambda connection: store.get(connection, version.id, version.name))
+        found = completeness(card.content if card else {})
+        return {
+            "present": card is not None,
+            "complete": not found.missing,
+            "completeness": found.fraction,
+            "missing": list(found.missing),
+        }
 
     async def paint(self, reference: str, revision: int, wanted: Format) -> Document:
         """Return a revision as a document, made on a thread.

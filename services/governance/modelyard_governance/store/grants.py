@@ -9,9 +9,9 @@ from sqlalchemy import RowMapping, delete, func, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_governance.fields import GRANTS
+from modelyard_governance.fields import GRANTS, PRINCIPAL_GRANTS
 from modelyard_governance.models import Grant, HeldGrants
-from modelyard_governance.tables import grants, permissions, principals
+from modelyard_governance.tables import grants, memberships, permissions, principals
 from modelyard_kit.access import Effect, Link, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.filters import Asked, fetch
 
@@ -88,6 +88,13 @@ async def page_on(connection: AsyncConnection, resource_id: str, asked: Asked) -
     return [_grant(row) for row in rows], token
 
 
+async def page_of(connection: AsyncConnection, principal_id: str, asked: Asked) -> tuple[list[Grant], str]:
+    """Return a page of what a principal was given itself and the token of the next."""
+    query = _grants.where(grants.c.principal_id == principal_id)
+    rows, token = await fetch(connection, query, asked, PRINCIPAL_GRANTS, scope=principal_id)
+    return [_grant(row) for row in rows], token
+
+
 async def mark_changed(connection: AsyncConnection, principal_ids: Iterable[str], *, revision: int) -> None:
     """Note that the grants of these principals changed at this revision."""
     await connection.execute(
@@ -108,18 +115,35 @@ async def changed_since(connection: AsyncConnection, since: int) -> list[HeldGra
         func.array_agg(aggregate_order_by(grants.c.privilege, by_id)),
         func.array_agg(aggregate_order_by(grants.c.effect, by_id)),
     )
+    groups = (
+        select(func.array_agg(aggregate_order_by(memberships.c.group_id, memberships.c.group_id)))
+        .where(memberships.c.member_id == principals.c.id)
+        .scalar_subquery()
+    )
     query = (
-        select(principals.c.id, principals.c.name, *held)
+        select(
+            principals.c.id,
+            principals.c.name,
+            principals.c.disable_time.is_not(None),
+            principals.c.kind == "group",
+            groups,
+            *held,
+        )
         .join(grants, grants.c.principal_id == principals.c.id, isouter=True)
         .where(principals.c.revision > since)
-        .group_by(principals.c.id, principals.c.name)
+        .group_by(principals.c.id)
         .order_by(principals.c.id)
     )
     return [
         HeldGrants(
-            row[0], row[1], tuple(_held(*content) for content in zip(*row[2:], strict=True) if content[0])
+            principal_id,
+            name,
+            tuple(_held(*content) for content in zip(*contents, strict=True) if content[0]),
+            groups=tuple(group_ids or ()),
+            disabled=disabled,
+            is_group=is_group,
         )
-        for row in await connection.execute(query)
+        for principal_id, name, disabled, is_group, group_ids, *contents in await connection.execute(query)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, case, or_, select, update
+from sqlalchemy import RowMapping, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -50,6 +50,7 @@ async def _write(connection: AsyncConnection, version: Version, approval: Approv
         "approvals": approval.approvals,
         "required_approvals": approval.required_approvals,
         "review_time": max(review.create_time for review in approval.reviews),
+        "expire_time": approval.expire_time,
     }
     nothing_due = {"sequence": 1, "delivered": 0, "marks": 0, "seen": 0, "look_up": False}
     statement = insert(standings).values(version_id=approval.version.id, **content, **nothing_due)
@@ -75,8 +76,9 @@ async def mark(connection: AsyncConnection, resource_ids: Iterable[str], *, look
 
 
 async def marked(connection: AsyncConnection, *, limit: int) -> list[MarkedStanding]:
-    """Return standings that are to be looked at again."""
-    query = select(_row.version_id, _row.marks, _row.look_up).where(_row.seen < _row.marks)
+    """Return standings that are to be looked at again: marked, or with an approval that has expired."""
+    due = or_(_row.seen < _row.marks, _row.expire_time <= func.now())
+    query = select(_row.version_id, _row.marks, _row.look_up).where(due)
     rows = await connection.execute(query.order_by(_row.version_id).limit(limit))
     return [MarkedStanding(*row) for row in rows]
 

@@ -93,7 +93,7 @@ class _Plan:
 def desired_groups(deployment: Deployment) -> dict[GroupKey, Desired]:
     """Return the groups that a deployment should be served by; targets that mean one version share one."""
     found: dict[GroupKey, Desired] = {}
-    if deployment.state is DeploymentState.DELETING:
+    if deployment.leaving:
         return found
     for target in deployment.targets:
         key = key_of(deployment, target)
@@ -240,7 +240,7 @@ def _let_go(observed: Observed, replica: Replica) -> Action:
 def _shift(state: _Plan) -> Iterator[Action]:
     """Move the traffic when everything that should get it can take it, all at once."""
     observed = state.observed
-    if observed.deleting:
+    if observed.deployment.leaving:
         if state.served:
             yield Shift({})
         return
@@ -261,6 +261,9 @@ def _report(state: _Plan) -> Iterator[Action]:
     deployment = state.observed.deployment
     if state.observed.deleting:
         found, message = DeploymentState.DELETING, _leaving(state.observed)
+    elif not deployment.active:
+        found = DeploymentState.UPDATING if state.observed.groups else DeploymentState.INACTIVE
+        message = _leaving(state.observed)
     else:
         found, message = _condition(state)
     problems = [

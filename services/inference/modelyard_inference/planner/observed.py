@@ -121,6 +121,6 @@ class Observed:
         if version == 0:
             return True
         if not self.gateways.live:
-            # An endpoint that is being removed has nothing to keep answering for; any other change waits.
-            return self.deleting and self.gateways.settled
+            # An endpoint that is being removed or deactivated has nothing to keep answering for; any other change waits.
+            return self.deployment.leaving and self.gateways.settled
         return not self.gateways.lagging(version)

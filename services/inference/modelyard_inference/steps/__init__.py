@@ -224,9 +224,8 @@ class Steps:
                     await self._parts.store.set_group(
                         connection, group.id, GroupState.DRAINING, weight=0, table_version=table
                     )
-            if action.weights:
-                targets = [_now_serving(target) for target in now.targets]
-                await self._parts.store.replace_targets(connection, deployment.id, targets)
+            serving = _now_serving if action.weights else _nothing_serving
+            await self._parts.store.replace_targets(connection, deployment.id, map(serving, now.targets))
             await notes.answering(connection, deployment, sorted(answering), self._parts.clock())
             await self._append(
                 connection, "shifted", deployment, {"before": dict(before), "after": dict(after)}
@@ -302,6 +301,10 @@ def _snake(kind: type[a.Action]) -> str:
 
 def _wanted(deployment: Deployment) -> list[tuple[GroupKey, int]]:
     return [(key_of(deployment, target), target.spec.weight) for target in deployment.targets]
+
+
+def _nothing_serving(target: Target) -> Target:
+    return replace(target, serving="", serving_digest="", serving_weight=0)
 
 
 def _now_serving(target: Target) -> Target:

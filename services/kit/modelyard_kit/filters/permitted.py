@@ -29,7 +29,7 @@ def permitted(
     allowed = or_(
         literal(SYSTEM_ID in scope.allowed),
         *(_among(column, scope.allowed) for column in ids),
-        *(column == scope.principal_id for column in owners),
+        *(_among(column, frozenset(scope.owners)) for column in owners),
     )
     return and_(not_(denied), allowed)
 

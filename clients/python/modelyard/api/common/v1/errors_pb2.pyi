@@ -183,6 +183,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: problem.
     Example: {"reason":"SIGNATURE_INVALID","metadata":{"problem":"model.onnx has another digest"}}
     """
+    ERROR_REASON_GROUP_CYCLE: _ErrorReason.ValueType  # 40
+    """FAILED_PRECONDITION. The group would be in itself, directly or through other groups.
+    Metadata: group, member.
+    Example: {"reason":"GROUP_CYCLE","metadata":{"group":"ml","member":"everybody"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the catalogue of everything a Modelyard service can refuse, by the name that programs match on.
@@ -353,5 +358,10 @@ ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 34
 """INVALID_ARGUMENT. The signature is not one, or signs other files than those of the artifact.
 Metadata: problem.
 Example: {"reason":"SIGNATURE_INVALID","metadata":{"problem":"model.onnx has another digest"}}
+"""
+ERROR_REASON_GROUP_CYCLE: ErrorReason.ValueType  # 40
+"""FAILED_PRECONDITION. The group would be in itself, directly or through other groups.
+Metadata: group, member.
+Example: {"reason":"GROUP_CYCLE","metadata":{"group":"ml","member":"everybody"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/api/common/v1/resource.proto\x12\x17modelyard.api.common.v1\"k\n\x08Resource\x12\x33\n\x04type\x18\x01 \x01(\x0e\x32%.modelyard.api.common.v1.ResourceType\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\"A\n\rResourceChain\x12\x30\n\x05links\x18\x01 \x03(\x0b\x32!.modelyard.api.common.v1.Resource*\xf8\x02\n\x0cResourceType\x12\x1d\n\x19RESOURCE_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14RESOURCE_TYPE_SYSTEM\x10\x01\x12\x19\n\x15RESOURCE_TYPE_CATALOG\x10\x02\x12\x18\n\x14RESOURCE_TYPE_SCHEMA\x10\x03\x12\x17\n\x13RESOURCE_TYPE_MODEL\x10\x04\x12\x1f\n\x1bRESOURCE_TYPE_MODEL_VERSION\x10\x05\x12\x1c\n\x18RESOURCE_TYPE_DEPLOYMENT\x10\x06\x12\x1a\n\x16RESOURCE_TYPE_ARTIFACT\x10\x07\x12\x1b\n\x17RESOURCE_TYPE_PRINCIPAL\x10\x08\x12\x17\n\x13RESOURCE_TYPE_TOKEN\x10\t\x12\x18\n\x14RESOURCE_TYPE_UPLOAD\x10\n\x12\x18\n\x14RESOURCE_TYPE_POLICY\x10\x0b\x12\x1c\n\x18RESOURCE_TYPE_TRUST_ROOT\x10\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/api/common/v1/resource.proto\x12\x17modelyard.api.common.v1\"k\n\x08Resource\x12\x33\n\x04type\x18\x01 \x01(\x0e\x32%.modelyard.api.common.v1.ResourceType\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x10\n\x08owner_id\x18\x04 \x01(\t\"A\n\rResourceChain\x12\x30\n\x05links\x18\x01 \x03(\x0b\x32!.modelyard.api.common.v1.Resource*\xb1\x03\n\x0cResourceType\x12\x1d\n\x19RESOURCE_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14RESOURCE_TYPE_SYSTEM\x10\x01\x12\x19\n\x15RESOURCE_TYPE_CATALOG\x10\x02\x12\x18\n\x14RESOURCE_TYPE_SCHEMA\x10\x03\x12\x17\n\x13RESOURCE_TYPE_MODEL\x10\x04\x12\x1f\n\x1bRESOURCE_TYPE_MODEL_VERSION\x10\x05\x12\x1c\n\x18RESOURCE_TYPE_DEPLOYMENT\x10\x06\x12\x1a\n\x16RESOURCE_TYPE_ARTIFACT\x10\x07\x12\x1b\n\x17RESOURCE_TYPE_PRINCIPAL\x10\x08\x12\x17\n\x13RESOURCE_TYPE_TOKEN\x10\t\x12\x18\n\x14RESOURCE_TYPE_UPLOAD\x10\n\x12\x18\n\x14RESOURCE_TYPE_POLICY\x10\x0b\x12\x1c\n\x18RESOURCE_TYPE_TRUST_ROOT\x10\x0c\x12\x18\n\x14RESOURCE_TYPE_ISSUER\x10\x14\x12\x1d\n\x19RESOURCE_TYPE_SIGNING_KEY\x10\x15\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.common.v1.res
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESOURCETYPE']._serialized_start=244
-  _globals['_RESOURCETYPE']._serialized_end=620
+  _globals['_RESOURCETYPE']._serialized_end=677
   _globals['_RESOURCE']._serialized_start=67
   _globals['_RESOURCE']._serialized_end=174
   _globals['_RESOURCECHAIN']._serialized_start=176

@@ -51,6 +51,10 @@ class _ResourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resource
     """An approval policy, by the name of the resource it stands on."""
     RESOURCE_TYPE_TRUST_ROOT: _ResourceType.ValueType  # 12
     """A key or certificate whose model signatures count, by its name and the resource it stands on."""
+    RESOURCE_TYPE_ISSUER: _ResourceType.ValueType  # 20
+    """An external issuer of tokens, by its name."""
+    RESOURCE_TYPE_SIGNING_KEY: _ResourceType.ValueType  # 21
+    """A key that signs JWTs, by its id."""
 
 class ResourceType(_ResourceType, metaclass=_ResourceTypeEnumTypeWrapper):
     """ResourceType tells what kind of thing a grant, an event or a link is about."""
@@ -81,6 +85,10 @@ RESOURCE_TYPE_POLICY: ResourceType.ValueType  # 11
 """An approval policy, by the name of the resource it stands on."""
 RESOURCE_TYPE_TRUST_ROOT: ResourceType.ValueType  # 12
 """A key or certificate whose model signatures count, by its name and the resource it stands on."""
+RESOURCE_TYPE_ISSUER: ResourceType.ValueType  # 20
+"""An external issuer of tokens, by its name."""
+RESOURCE_TYPE_SIGNING_KEY: ResourceType.ValueType  # 21
+"""A key that signs JWTs, by its id."""
 Global___ResourceType: _TypeAlias = ResourceType  # noqa: Y015
 
 @_typing.final

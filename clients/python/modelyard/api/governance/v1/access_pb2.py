@@ -26,21 +26,23 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelyard.api.common.v1 import resource_pb2 as modelyard_dot_api_dot_common_dot_v1_dot_resource__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/api/governance/v1/access.proto\x12\x1bmodelyard.api.governance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&modelyard/api/common/v1/resource.proto\"\x92\x02\n\x05Grant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x14\n\x0cprincipal_id\x18\x03 \x01(\t\x12\x39\n\tprivilege\x18\x04 \x01(\x0e\x32&.modelyard.api.governance.v1.Privilege\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32#.modelyard.api.governance.v1.Effect\x12\x33\n\x08resource\x18\x06 \x01(\x0b\x32!.modelyard.api.common.v1.Resource\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"{\n\x0fPrincipalGrants\x12\x14\n\x0cprincipal_id\x18\x01 \x01(\t\x12\x16\n\x0eprincipal_name\x18\x02 \x01(\t\x12:\n\x06grants\x18\x03 \x03(\x0b\x32*.modelyard.api.governance.v1.ResourceGrant\"\x94\x01\n\rResourceGrant\x12\x13\n\x0bresource_id\x18\x01 \x01(\t\x12\x39\n\tprivilege\x18\x02 \x01(\x0e\x32&.modelyard.api.governance.v1.Privilege\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32#.modelyard.api.governance.v1.Effect*\xaa\x03\n\tPrivilege\x12\x19\n\x15PRIVILEGE_UNSPECIFIED\x10\x00\x12\x19\n\x15PRIVILEGE_USE_CATALOG\x10\x01\x12\x18\n\x14PRIVILEGE_USE_SCHEMA\x10\x02\x12\x1c\n\x18PRIVILEGE_CREATE_CATALOG\x10\x03\x12\x1b\n\x17PRIVILEGE_CREATE_SCHEMA\x10\x04\x12\x1a\n\x16PRIVILEGE_CREATE_MODEL\x10\x05\x12\x1c\n\x18PRIVILEGE_CREATE_VERSION\x10\x06\x12\x1b\n\x17PRIVILEGE_READ_METADATA\x10\x07\x12\x1b\n\x17PRIVILEGE_READ_ARTIFACT\x10\x08\x12\x15\n\x11PRIVILEGE_EXECUTE\x10\t\x12\x17\n\x13PRIVILEGE_APPLY_TAG\x10\n\x12\x12\n\x0ePRIVILEGE_EDIT\x10\x0b\x12\x15\n\x11PRIVILEGE_APPROVE\x10\x0c\x12\x14\n\x10PRIVILEGE_DEPLOY\x10\r\x12\x14\n\x10PRIVILEGE_MANAGE\x10\x0e\x12\x17\n\x13PRIVILEGE_OWNERSHIP\x10\x0f*C\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45\x46\x46\x45\x43T_ALLOW\x10\x01\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_DENY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/api/governance/v1/access.proto\x12\x1bmodelyard.api.governance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&modelyard/api/common/v1/resource.proto\"\x92\x02\n\x05Grant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x14\n\x0cprincipal_id\x18\x03 \x01(\t\x12\x39\n\tprivilege\x18\x04 \x01(\x0e\x32&.modelyard.api.governance.v1.Privilege\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32#.modelyard.api.governance.v1.Effect\x12\x33\n\x08resource\x18\x06 \x01(\x0b\x32!.modelyard.api.common.v1.Resource\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb2\x01\n\x0fPrincipalGrants\x12\x14\n\x0cprincipal_id\x18\x01 \x01(\t\x12\x16\n\x0eprincipal_name\x18\x02 \x01(\t\x12:\n\x06grants\x18\x03 \x03(\x0b\x32*.modelyard.api.governance.v1.ResourceGrant\x12\x11\n\tgroup_ids\x18\x04 \x03(\t\x12\x10\n\x08\x64isabled\x18\x05 \x01(\x08\x12\x10\n\x08is_group\x18\x06 \x01(\x08\"u\n\x12\x45\x66\x66\x65\x63tivePrivilege\x12\x39\n\tprivilege\x18\x01 \x01(\x0e\x32&.modelyard.api.governance.v1.Privilege\x12\x0f\n\x07\x61llowed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"\x94\x01\n\rResourceGrant\x12\x13\n\x0bresource_id\x18\x01 \x01(\t\x12\x39\n\tprivilege\x18\x02 \x01(\x0e\x32&.modelyard.api.governance.v1.Privilege\x12\x33\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32#.modelyard.api.governance.v1.Effect*\xaa\x03\n\tPrivilege\x12\x19\n\x15PRIVILEGE_UNSPECIFIED\x10\x00\x12\x19\n\x15PRIVILEGE_USE_CATALOG\x10\x01\x12\x18\n\x14PRIVILEGE_USE_SCHEMA\x10\x02\x12\x1c\n\x18PRIVILEGE_CREATE_CATALOG\x10\x03\x12\x1b\n\x17PRIVILEGE_CREATE_SCHEMA\x10\x04\x12\x1a\n\x16PRIVILEGE_CREATE_MODEL\x10\x05\x12\x1c\n\x18PRIVILEGE_CREATE_VERSION\x10\x06\x12\x1b\n\x17PRIVILEGE_READ_METADATA\x10\x07\x12\x1b\n\x17PRIVILEGE_READ_ARTIFACT\x10\x08\x12\x15\n\x11PRIVILEGE_EXECUTE\x10\t\x12\x17\n\x13PRIVILEGE_APPLY_TAG\x10\n\x12\x12\n\x0ePRIVILEGE_EDIT\x10\x0b\x12\x15\n\x11PRIVILEGE_APPROVE\x10\x0c\x12\x14\n\x10PRIVILEGE_DEPLOY\x10\r\x12\x14\n\x10PRIVILEGE_MANAGE\x10\x0e\x12\x17\n\x13PRIVILEGE_OWNERSHIP\x10\x0f*C\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45\x46\x46\x45\x43T_ALLOW\x10\x01\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_DENY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.governance.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIVILEGE']._serialized_start=700
-  _globals['_PRIVILEGE']._serialized_end=1126
-  _globals['_EFFECT']._serialized_start=1128
-  _globals['_EFFECT']._serialized_end=1195
+  _globals['_PRIVILEGE']._serialized_start=875
+  _globals['_PRIVILEGE']._serialized_end=1301
+  _globals['_EFFECT']._serialized_start=1303
+  _globals['_EFFECT']._serialized_end=1370
   _globals['_GRANT']._serialized_start=147
   _globals['_GRANT']._serialized_end=421
-  _globals['_PRINCIPALGRANTS']._serialized_start=423
-  _globals['_PRINCIPALGRANTS']._serialized_end=546
-  _globals['_RESOURCEGRANT']._serialized_start=549
-  _globals['_RESOURCEGRANT']._serialized_end=697
+  _globals['_PRINCIPALGRANTS']._serialized_start=424
+  _globals['_PRINCIPALGRANTS']._serialized_end=602
+  _globals['_EFFECTIVEPRIVILEGE']._serialized_start=604
+  _globals['_EFFECTIVEPRIVILEGE']._serialized_end=721
+  _globals['_RESOURCEGRANT']._serialized_start=724
+  _globals['_RESOURCEGRANT']._serialized_end=872
 # @@protoc_insertion_point(module_scope)

@@ -173,20 +173,31 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class PrincipalGrants(_message.Message):
-    """PrincipalGrants is everything decided about one principal."""
+    """PrincipalGrants is everything decided about one principal or group."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PRINCIPAL_ID_FIELD_NUMBER: _builtins.int
     PRINCIPAL_NAME_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
+    GROUP_IDS_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
+    IS_GROUP_FIELD_NUMBER: _builtins.int
     principal_id: _builtins.str
     """Id of the principal."""
     principal_name: _builtins.str
     """Name of the principal."""
+    disabled: _builtins.bool
+    """Whether it may do nothing at all."""
+    is_group: _builtins.bool
+    """Whether it is a group, which cannot act itself."""
     @_builtins.property
     def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceGrant]:
-        """Its grants, and as OWNERSHIP what it owns; replaces whatever was sent before."""
+        """Its own grants, and as OWNERSHIP what it owns; replaces whatever was sent before."""
+
+    @_builtins.property
+    def group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the groups that it is directly in; it holds and owns what they, and the groups they are in, hold and own."""
 
     def __init__(
         self,
@@ -194,14 +205,47 @@ class PrincipalGrants(_message.Message):
         principal_id: _builtins.str = ...,
         principal_name: _builtins.str = ...,
         grants: _abc.Iterable[Global___ResourceGrant] | None = ...,
+        group_ids: _abc.Iterable[_builtins.str] | None = ...,
+        disabled: _builtins.bool = ...,
+        is_group: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "principal_id", b"principal_id", "principal_name", b"principal_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "grants", b"grants", "group_ids", b"group_ids", "is_group", b"is_group", "principal_id", b"principal_id", "principal_name", b"principal_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PrincipalGrants: _TypeAlias = PrincipalGrants  # noqa: Y015
+
+@_typing.final
+class EffectivePrivilege(_message.Message):
+    """EffectivePrivilege is what comes of all grants for one privilege on one resource."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIVILEGE_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    privilege: Global___Privilege.ValueType
+    """The privilege."""
+    allowed: _builtins.bool
+    """Whether the principal has it."""
+    explanation: _builtins.str
+    """Which grant or ownership decided, through which group, or what is missing, as a sentence."""
+    def __init__(
+        self,
+        *,
+        privilege: Global___Privilege.ValueType = ...,
+        allowed: _builtins.bool = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "explanation", b"explanation", "privilege", b"privilege"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffectivePrivilege: _TypeAlias = EffectivePrivilege  # noqa: Y015
 
 @_typing.final
 class ResourceGrant(_message.Message):

@@ -22,27 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.api.common.v1 import resource_pb2 as modelyard_dot_api_dot_common_dot_v1_dot_resource__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*modelyard/api/governance/v1/approval.proto\x12\x1bmodelyard.api.governance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&modelyard/api/common/v1/resource.proto\"\xf3\x01\n\x0e\x41pprovalPolicy\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x08resource\x18\x02 \x01(\x0b\x32!.modelyard.api.common.v1.Resource\x12\x1a\n\x12required_approvals\x18\x03 \x01(\x05\x12\x1b\n\x13\x61llow_self_approval\x18\x04 \x01(\x08\x12\x19\n\x11protected_aliases\x18\x05 \x03(\t\x12\x1b\n\x13protect_deployments\x18\x06 \x01(\x08\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x82\x02\n\x06Review\x12\x10\n\x08reviewer\x18\x01 \x01(\t\x12\x13\n\x0breviewer_id\x18\x02 \x01(\t\x12>\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32,.modelyard.api.governance.v1.Review.Decision\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x43ISION_APPROVE\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REJECT\x10\x02\"\xc0\x02\n\x08\x41pproval\x12\x38\n\rmodel_version\x18\x01 \x01(\x0b\x32!.modelyard.api.common.v1.Resource\x12:\n\x05state\x18\x02 \x01(\x0e\x32+.modelyard.api.governance.v1.Approval.State\x12\x11\n\tapprovals\x18\x03 \x01(\x05\x12\x1a\n\x12required_approvals\x18\x04 \x01(\x05\x12\x34\n\x07reviews\x18\x05 \x03(\x0b\x32#.modelyard.api.governance.v1.Review\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_APPROVED\x10\x02\x12\x12\n\x0eSTATE_REJECTED\x10\x03*a\n\x0bGatedAction\x12\x1c\n\x18GATED_ACTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17GATED_ACTION_MOVE_ALIAS\x10\x01\x12\x17\n\x13GATED_ACTION_DEPLOY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*modelyard/api/governance/v1/approval.proto\x12\x1bmodelyard.api.governance.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&modelyard/api/common/v1/resource.proto\"\xfd\x02\n\x0e\x41pprovalPolicy\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x08resource\x18\x02 \x01(\x0b\x32!.modelyard.api.common.v1.Resource\x12\x1a\n\x12required_approvals\x18\x03 \x01(\x05\x12\x1b\n\x13\x61llow_self_approval\x18\x04 \x01(\x08\x12\x19\n\x11protected_aliases\x18\x05 \x03(\t\x12\x1b\n\x13protect_deployments\x18\x06 \x01(\x08\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61pprover_group\x18\x08 \x01(\t\x12\x34\n\x11\x61pproval_lifetime\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\nconditions\x18\n \x03(\x0b\x32&.modelyard.api.governance.v1.Condition\"-\n\tCondition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nexpression\x18\x02 \x01(\t\"=\n\x0f\x43onditionResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03met\x18\x02 \x01(\x08\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\xa4\x02\n\x0cGateOverride\x12\n\n\x02id\x18\x01 \x01(\t\x12\x38\n\rmodel_version\x18\x02 \x01(\x0b\x32!.modelyard.api.common.v1.Resource\x12\x38\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32(.modelyard.api.governance.v1.GatedAction\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x95\x02\n\x0fGateExplanation\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12;\n\x06policy\x18\x02 \x01(\x0b\x32+.modelyard.api.governance.v1.ApprovalPolicy\x12\r\n\x05gated\x18\x03 \x01(\x08\x12@\n\nconditions\x18\x04 \x03(\x0b\x32,.modelyard.api.governance.v1.ConditionResult\x12&\n\x05\x66\x61\x63ts\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12;\n\x08override\x18\x06 \x01(\x0b\x32).modelyard.api.governance.v1.GateOverride\"\x82\x02\n\x06Review\x12\x10\n\x08reviewer\x18\x01 \x01(\t\x12\x13\n\x0breviewer_id\x18\x02 \x01(\t\x12>\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32,.modelyard.api.governance.v1.Review.Decision\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x43ISION_APPROVE\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REJECT\x10\x02\"\xc0\x02\n\x08\x41pproval\x12\x38\n\rmodel_version\x18\x01 \x01(\x0b\x32!.modelyard.api.common.v1.Resource\x12:\n\x05state\x18\x02 \x01(\x0e\x32+.modelyard.api.governance.v1.Approval.State\x12\x11\n\tapprovals\x18\x03 \x01(\x05\x12\x1a\n\x12required_approvals\x18\x04 \x01(\x05\x12\x34\n\x07reviews\x18\x05 \x03(\x0b\x32#.modelyard.api.governance.v1.Review\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_APPROVED\x10\x02\x12\x12\n\x0eSTATE_REJECTED\x10\x03*a\n\x0bGatedAction\x12\x1c\n\x18GATED_ACTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17GATED_ACTION_MOVE_ALIAS\x10\x01\x12\x17\n\x13GATED_ACTION_DEPLOY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.governance.v1.approval_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GATEDACTION']._serialized_start=978
-  _globals['_GATEDACTION']._serialized_end=1075
-  _globals['_APPROVALPOLICY']._serialized_start=149
-  _globals['_APPROVALPOLICY']._serialized_end=392
-  _globals['_REVIEW']._serialized_start=395
-  _globals['_REVIEW']._serialized_end=653
-  _globals['_REVIEW_DECISION']._serialized_start=574
-  _globals['_REVIEW_DECISION']._serialized_end=653
-  _globals['_APPROVAL']._serialized_start=656
-  _globals['_APPROVAL']._serialized_end=976
-  _globals['_APPROVAL_STATE']._serialized_start=887
-  _globals['_APPROVAL_STATE']._serialized_end=976
+  _globals['_GATEDACTION']._serialized_start=1863
+  _globals['_GATEDACTION']._serialized_end=1960
+  _globals['_APPROVALPOLICY']._serialized_start=211
+  _globals['_APPROVALPOLICY']._serialized_end=592
+  _globals['_CONDITION']._serialized_start=594
+  _globals['_CONDITION']._serialized_end=639
+  _globals['_CONDITIONRESULT']._serialized_start=641
+  _globals['_CONDITIONRESULT']._serialized_end=702
+  _globals['_GATEOVERRIDE']._serialized_start=705
+  _globals['_GATEOVERRIDE']._serialized_end=997
+  _globals['_GATEEXPLANATION']._serialized_start=1000
+  _globals['_GATEEXPLANATION']._serialized_end=1277
+  _globals['_REVIEW']._serialized_start=1280
+  _globals['_REVIEW']._serialized_end=1538
+  _globals['_REVIEW_DECISION']._serialized_start=1459
+  _globals['_REVIEW_DECISION']._serialized_end=1538
+  _globals['_APPROVAL']._serialized_start=1541
+  _globals['_APPROVAL']._serialized_end=1861
+  _globals['_APPROVAL_STATE']._serialized_start=1772
+  _globals['_APPROVAL_STATE']._serialized_end=1861
 # @@protoc_insertion_point(module_scope)

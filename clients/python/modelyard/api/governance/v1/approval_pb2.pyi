@@ -5,7 +5,9 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -60,6 +62,9 @@ class ApprovalPolicy(_message.Message):
     PROTECTED_ALIASES_FIELD_NUMBER: _builtins.int
     PROTECT_DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    APPROVER_GROUP_FIELD_NUMBER: _builtins.int
+    APPROVAL_LIFETIME_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     required_approvals: _builtins.int
@@ -68,6 +73,8 @@ class ApprovalPolicy(_message.Message):
     """Whether the author of a version may be one of them."""
     protect_deployments: _builtins.bool
     """Whether only approved versions may be deployed."""
+    approver_group: _builtins.str
+    """Name of the group whose members' approvals count; empty means everybody's."""
     @_builtins.property
     def resource(self) -> _resource_pb2.Resource:
         """The catalog, schema or model it stands on."""
@@ -80,6 +87,14 @@ class ApprovalPolicy(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last set."""
 
+    @_builtins.property
+    def approval_lifetime(self) -> _duration_pb2.Duration:
+        """How long an approval counts; absent or zero means for ever."""
+
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
+        """What must be true of the version beside its approvals, all of it, at most 50."""
+
     def __init__(
         self,
         *,
@@ -90,14 +105,183 @@ class ApprovalPolicy(_message.Message):
         protected_aliases: _abc.Iterable[_builtins.str] | None = ...,
         protect_deployments: _builtins.bool = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        approver_group: _builtins.str = ...,
+        approval_lifetime: _duration_pb2.Duration | None = ...,
+        conditions: _abc.Iterable[Global___Condition] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_lifetime", b"approval_lifetime", "resource", b"resource", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_self_approval", b"allow_self_approval", "id", b"id", "protect_deployments", b"protect_deployments", "protected_aliases", b"protected_aliases", "required_approvals", b"required_approvals", "resource", b"resource", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_self_approval", b"allow_self_approval", "approval_lifetime", b"approval_lifetime", "approver_group", b"approver_group", "conditions", b"conditions", "id", b"id", "protect_deployments", b"protect_deployments", "protected_aliases", b"protected_aliases", "required_approvals", b"required_approvals", "resource", b"resource", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApprovalPolicy: _TypeAlias = ApprovalPolicy  # noqa: Y015
+
+@_typing.final
+class Condition(_message.Message):
+    """Condition is required evidence: an expression in CEL over the facts of docs/policies.md."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. What is wanted, as a refusal names it: `accuracy is at least 0.9`. At most 255 characters."""
+    expression: _builtins.str
+    """Required. An expression of type bool: `metrics.accuracy >= 0.9`. At most 2,000 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        expression: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Condition: _TypeAlias = Condition  # noqa: Y015
+
+@_typing.final
+class ConditionResult(_message.Message):
+    """ConditionResult is what came of one condition of a policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MET_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What is wanted."""
+    met: _builtins.bool
+    """Whether it is met."""
+    problem: _builtins.str
+    """Why not, as a sentence; empty when it is met."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        met: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["met", b"met", "name", b"name", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConditionResult: _TypeAlias = ConditionResult  # noqa: Y015
+
+@_typing.final
+class GateOverride(_message.Message):
+    """GateOverride lets one version pass one gate for a while, whatever the policy says. It is in the audit chain, as is
+    each use.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Output only. Immutable id (UUIDv7)."""
+    action: Global___GatedAction.ValueType
+    """What it lets happen."""
+    reason: _builtins.str
+    """Why."""
+    principal: _builtins.str
+    """Name of who answers for it."""
+    @_builtins.property
+    def model_version(self) -> _resource_pb2.Resource:
+        """The version."""
+
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Aliases that it is about, for MOVE_ALIAS."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        model_version: _resource_pb2.Resource | None = ...,
+        action: Global___GatedAction.ValueType = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "model_version", b"model_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "aliases", b"aliases", "create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "model_version", b"model_version", "principal", b"principal", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateOverride: _TypeAlias = GateOverride  # noqa: Y015
+
+@_typing.final
+class GateExplanation(_message.Message):
+    """GateExplanation is what a gate would say and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    OVERRIDE_FIELD_NUMBER: _builtins.int
+    allowed: _builtins.bool
+    """Whether it may be done."""
+    gated: _builtins.bool
+    """Whether the policy holds back this action at all."""
+    @_builtins.property
+    def policy(self) -> Global___ApprovalPolicy:
+        """The policy that applies; absent when none does."""
+
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConditionResult]:
+        """Every condition, those about approvals first."""
+
+    @_builtins.property
+    def facts(self) -> _struct_pb2.Struct:
+        """What the expressions saw; empty when the policy has none."""
+
+    @_builtins.property
+    def override(self) -> Global___GateOverride:
+        """The override that counts; absent when there is none."""
+
+    def __init__(
+        self,
+        *,
+        allowed: _builtins.bool = ...,
+        policy: Global___ApprovalPolicy | None = ...,
+        gated: _builtins.bool = ...,
+        conditions: _abc.Iterable[Global___ConditionResult] | None = ...,
+        facts: _struct_pb2.Struct | None = ...,
+        override: Global___GateOverride | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "override", b"override", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "conditions", b"conditions", "facts", b"facts", "gated", b"gated", "override", b"override", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateExplanation: _TypeAlias = GateExplanation  # noqa: Y015
 
 @_typing.final
 class Review(_message.Message):

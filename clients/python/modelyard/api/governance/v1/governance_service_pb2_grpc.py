@@ -87,6 +87,51 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RevokeTokenRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RevokeTokenResponse.FromString,
                 _registered_method=True)
+        self.DisablePrincipal = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DisablePrincipal',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DisablePrincipalRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DisablePrincipalResponse.FromString,
+                _registered_method=True)
+        self.EnablePrincipal = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/EnablePrincipal',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EnablePrincipalRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EnablePrincipalResponse.FromString,
+                _registered_method=True)
+        self.AddGroupMember = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/AddGroupMember',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.AddGroupMemberRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.AddGroupMemberResponse.FromString,
+                _registered_method=True)
+        self.RemoveGroupMember = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/RemoveGroupMember',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RemoveGroupMemberRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RemoveGroupMemberResponse.FromString,
+                _registered_method=True)
+        self.ListMemberships = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListMemberships',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListMembershipsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListMembershipsResponse.FromString,
+                _registered_method=True)
+        self.CreateIssuer = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/CreateIssuer',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateIssuerRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateIssuerResponse.FromString,
+                _registered_method=True)
+        self.DeleteIssuer = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DeleteIssuer',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteIssuerRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteIssuerResponse.FromString,
+                _registered_method=True)
+        self.ListIssuers = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListIssuers',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListIssuersRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListIssuersResponse.FromString,
+                _registered_method=True)
+        self.RotateSigningKey = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/RotateSigningKey',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateSigningKeyRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateSigningKeyResponse.FromString,
+                _registered_method=True)
         self.CreateGrant = channel.unary_unary(
                 '/modelyard.api.governance.v1.GovernanceService/CreateGrant',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateGrantRequest.SerializeToString,
@@ -107,6 +152,16 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckPermissionRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckPermissionResponse.FromString,
                 _registered_method=True)
+        self.ListPrincipalGrants = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListPrincipalGrants',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsResponse.FromString,
+                _registered_method=True)
+        self.ExplainPrivileges = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ExplainPrivileges',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesResponse.FromString,
+                _registered_method=True)
         self.WatchPermissions = channel.unary_stream(
                 '/modelyard.api.governance.v1.GovernanceService/WatchPermissions',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.WatchPermissionsRequest.SerializeToString,
@@ -121,6 +176,11 @@ class GovernanceServiceStub(object):
                 '/modelyard.api.governance.v1.GovernanceService/GetApprovalPolicy',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalPolicyRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalPolicyResponse.FromString,
+                _registered_method=True)
+        self.ListPolicies = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListPolicies',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPoliciesResponse.FromString,
                 _registered_method=True)
         self.ReviewVersion = channel.unary_unary(
                 '/modelyard.api.governance.v1.GovernanceService/ReviewVersion',
@@ -141,6 +201,16 @@ class GovernanceServiceStub(object):
                 '/modelyard.api.governance.v1.GovernanceService/EvaluateGate',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateResponse.FromString,
+                _registered_method=True)
+        self.ExplainGate = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ExplainGate',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainGateRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainGateResponse.FromString,
+                _registered_method=True)
+        self.OverrideGate = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/OverrideGate',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.OverrideGateRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.OverrideGateResponse.FromString,
                 _registered_method=True)
         self.CreateTrustRoot = channel.unary_unary(
                 '/modelyard.api.governance.v1.GovernanceService/CreateTrustRoot',
@@ -276,8 +346,9 @@ class GovernanceServiceServicer(object):
     """
 
     def ExchangeToken(self, request, context):
-        """ExchangeToken turns an API token into a JWT (ES256). Needs no JWT.
-        Errors: INVALID_FIELD, TOKEN_INVALID, TOKEN_EXPIRED.
+        """ExchangeToken turns an API token, or the token of an issuer that was made known by CreateIssuer, into a JWT (ES256).
+        Needs no JWT.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -298,7 +369,7 @@ class GovernanceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreatePrincipal(self, request, context):
-        """CreatePrincipal makes a user or service account. Needs MANAGE on the system.
+        """CreatePrincipal makes a user, service account or group. Needs MANAGE on the system.
         Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -346,6 +417,83 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DisablePrincipal(self, request, context):
+        """DisablePrincipal takes everything from a user or service account within a second: its tokens are refused, by Envoy
+        too. What it owns and was granted stays for the day it is enabled. Repeating it is harmless. Needs MANAGE on the
+        system. Nobody can disable itself.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnablePrincipal(self, request, context):
+        """EnablePrincipal gives back what DisablePrincipal took. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddGroupMember(self, request, context):
+        """AddGroupMember puts a principal or group into a group. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, GROUP_CYCLE, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveGroupMember(self, request, context):
+        """RemoveGroupMember takes a member out of a group. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMemberships(self, request, context):
+        """ListMemberships reads who is directly in which group. Any authenticated caller.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateIssuer(self, request, context):
+        """CreateIssuer lets ExchangeToken accept the tokens of an OpenID Connect provider. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteIssuer(self, request, context):
+        """DeleteIssuer lets its tokens be accepted no more; the principals that it made stay, what it said of groups does
+        not. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIssuers(self, request, context):
+        """ListIssuers reads issuers. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSigningKey(self, request, context):
+        """RotateSigningKey makes a new key for JWTs. It is published at once and signs once every service and Envoy know it;
+        the old one is withdrawn when the last token that it signed has expired. With `withdraw_now` all of that happens
+        now, and every JWT must be exchanged anew. Needs MANAGE on the system.
+        Errors: LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateGrant(self, request, context):
         """CreateGrant gives or denies a privilege; the same grant twice is one. Needs MANAGE on the resource.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
@@ -378,6 +526,24 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPrincipalGrants(self, request, context):
+        """ListPrincipalGrants reads what a principal was given itself, on whatever resource: the caller, or with MANAGE on the
+        system anybody. What it has through groups stands on these.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainPrivileges(self, request, context):
+        """ExplainPrivileges decides every privilege on a resource and tells why: for the caller itself, or with MANAGE
+        on the resource for anybody.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchPermissions(self, request, context):
         """WatchPermissions streams the grants of every principal: first all, then each change, and a heartbeat every second.
         For services only.
@@ -388,7 +554,7 @@ class GovernanceServiceServicer(object):
 
     def SetApprovalPolicy(self, request, context):
         """SetApprovalPolicy puts a policy on a catalog, schema or model, or replaces it. Needs MANAGE on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -397,6 +563,14 @@ class GovernanceServiceServicer(object):
     def GetApprovalPolicy(self, request, context):
         """GetApprovalPolicy reads the policy that applies to a catalog, schema or model. Needs READ_METADATA on it.
         Errors: RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicies(self, request, context):
+        """ListPolicies reads every policy of the installation. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -430,6 +604,24 @@ class GovernanceServiceServicer(object):
     def EvaluateGate(self, request, context):
         """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainGate(self, request, context):
+        """ExplainGate tells what a gate would say now, and of every condition whether it is met; nothing is changed. Needs
+        READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OverrideGate(self, request, context):
+        """OverrideGate lets a version pass a gate for a while, whatever the policy says: for emergencies. It is audited with
+        its reason, as is each use. Needs MANAGE on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -680,6 +872,51 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RevokeTokenRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RevokeTokenResponse.SerializeToString,
             ),
+            'DisablePrincipal': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisablePrincipal,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DisablePrincipalRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DisablePrincipalResponse.SerializeToString,
+            ),
+            'EnablePrincipal': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnablePrincipal,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EnablePrincipalRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EnablePrincipalResponse.SerializeToString,
+            ),
+            'AddGroupMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddGroupMember,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.AddGroupMemberRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.AddGroupMemberResponse.SerializeToString,
+            ),
+            'RemoveGroupMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveGroupMember,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RemoveGroupMemberRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RemoveGroupMemberResponse.SerializeToString,
+            ),
+            'ListMemberships': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMemberships,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListMembershipsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListMembershipsResponse.SerializeToString,
+            ),
+            'CreateIssuer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateIssuer,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateIssuerRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateIssuerResponse.SerializeToString,
+            ),
+            'DeleteIssuer': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteIssuer,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteIssuerRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteIssuerResponse.SerializeToString,
+            ),
+            'ListIssuers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIssuers,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListIssuersRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListIssuersResponse.SerializeToString,
+            ),
+            'RotateSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSigningKey,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateSigningKeyRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateSigningKeyResponse.SerializeToString,
+            ),
             'CreateGrant': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateGrant,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateGrantRequest.FromString,
@@ -700,6 +937,16 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckPermissionRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CheckPermissionResponse.SerializeToString,
             ),
+            'ListPrincipalGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPrincipalGrants,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsResponse.SerializeToString,
+            ),
+            'ExplainPrivileges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainPrivileges,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesResponse.SerializeToString,
+            ),
             'WatchPermissions': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchPermissions,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.WatchPermissionsRequest.FromString,
@@ -714,6 +961,11 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.GetApprovalPolicy,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalPolicyRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalPolicyResponse.SerializeToString,
+            ),
+            'ListPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicies,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPoliciesResponse.SerializeToString,
             ),
             'ReviewVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.ReviewVersion,
@@ -734,6 +986,16 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.EvaluateGate,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateResponse.SerializeToString,
+            ),
+            'ExplainGate': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainGate,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainGateRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainGateResponse.SerializeToString,
+            ),
+            'OverrideGate': grpc.unary_unary_rpc_method_handler(
+                    servicer.OverrideGate,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.OverrideGateRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.OverrideGateResponse.SerializeToString,
             ),
             'CreateTrustRoot': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTrustRoot,
@@ -1118,6 +1380,249 @@ class GovernanceService(object):
             _registered_method=True)
 
     @staticmethod
+    def DisablePrincipal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DisablePrincipal',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DisablePrincipalRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DisablePrincipalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnablePrincipal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/EnablePrincipal',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EnablePrincipalRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EnablePrincipalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddGroupMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/AddGroupMember',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.AddGroupMemberRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.AddGroupMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveGroupMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/RemoveGroupMember',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RemoveGroupMemberRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RemoveGroupMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMemberships(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListMemberships',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListMembershipsRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListMembershipsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateIssuer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/CreateIssuer',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateIssuerRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateIssuerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteIssuer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DeleteIssuer',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteIssuerRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteIssuerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIssuers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListIssuers',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListIssuersRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListIssuersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/RotateSigningKey',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateSigningKeyRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateGrant(request,
             target,
             options=(),
@@ -1226,6 +1731,60 @@ class GovernanceService(object):
             _registered_method=True)
 
     @staticmethod
+    def ListPrincipalGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListPrincipalGrants',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPrincipalGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainPrivileges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ExplainPrivileges',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainPrivilegesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchPermissions(request,
             target,
             options=(),
@@ -1296,6 +1855,33 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/GetApprovalPolicy',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalPolicyRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetApprovalPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListPolicies',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPoliciesRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListPoliciesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1404,6 +1990,60 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/EvaluateGate',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.EvaluateGateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainGate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ExplainGate',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainGateRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ExplainGateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OverrideGate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/OverrideGate',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.OverrideGateRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.OverrideGateResponse.FromString,
             options,
             channel_credentials,
             insecure,

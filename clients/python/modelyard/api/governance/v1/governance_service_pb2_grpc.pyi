@@ -42,15 +42,16 @@ class GovernanceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GovernanceServiceAsyncStub: ...
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ExchangeTokenRequest, _governance_service_pb2.ExchangeTokenResponse]
-    """ExchangeToken turns an API token into a JWT (ES256). Needs no JWT.
-    Errors: INVALID_FIELD, TOKEN_INVALID, TOKEN_EXPIRED.
+    """ExchangeToken turns an API token, or the token of an issuer that was made known by CreateIssuer, into a JWT (ES256).
+    Needs no JWT.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
     """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetJwksRequest, _governance_service_pb2.GetJwksResponse]
     """GetJwks reads the public keys that verify JWTs. Needs no JWT."""
     GetCaller: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetCallerRequest, _governance_service_pb2.GetCallerResponse]
     """GetCaller tells who the caller is. Any authenticated caller."""
     CreatePrincipal: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreatePrincipalRequest, _governance_service_pb2.CreatePrincipalResponse]
-    """CreatePrincipal makes a user or service account. Needs MANAGE on the system.
+    """CreatePrincipal makes a user, service account or group. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, REQUEST_ID_REUSED.
     """
     GetPrincipal: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetPrincipalRequest, _governance_service_pb2.GetPrincipalResponse]
@@ -74,6 +75,47 @@ class GovernanceServiceStub:
     """RevokeToken ends an API token: one's own, or with MANAGE on the system anybody's. Repeating it is harmless.
     Errors: RESOURCE_NOT_FOUND, PERMISSION_DENIED.
     """
+    DisablePrincipal: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DisablePrincipalRequest, _governance_service_pb2.DisablePrincipalResponse]
+    """DisablePrincipal takes everything from a user or service account within a second: its tokens are refused, by Envoy
+    too. What it owns and was granted stays for the day it is enabled. Repeating it is harmless. Needs MANAGE on the
+    system. Nobody can disable itself.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    EnablePrincipal: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.EnablePrincipalRequest, _governance_service_pb2.EnablePrincipalResponse]
+    """EnablePrincipal gives back what DisablePrincipal took. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: RESOURCE_NOT_FOUND.
+    """
+    AddGroupMember: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.AddGroupMemberRequest, _governance_service_pb2.AddGroupMemberResponse]
+    """AddGroupMember puts a principal or group into a group. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, GROUP_CYCLE, LIMIT_EXCEEDED.
+    """
+    RemoveGroupMember: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.RemoveGroupMemberRequest, _governance_service_pb2.RemoveGroupMemberResponse]
+    """RemoveGroupMember takes a member out of a group. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ListMemberships: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListMembershipsRequest, _governance_service_pb2.ListMembershipsResponse]
+    """ListMemberships reads who is directly in which group. Any authenticated caller.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    CreateIssuer: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateIssuerRequest, _governance_service_pb2.CreateIssuerResponse]
+    """CreateIssuer lets ExchangeToken accept the tokens of an OpenID Connect provider. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+    """
+    DeleteIssuer: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteIssuerRequest, _governance_service_pb2.DeleteIssuerResponse]
+    """DeleteIssuer lets its tokens be accepted no more; the principals that it made stay, what it said of groups does
+    not. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD.
+    """
+    ListIssuers: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListIssuersRequest, _governance_service_pb2.ListIssuersResponse]
+    """ListIssuers reads issuers. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.RotateSigningKeyRequest, _governance_service_pb2.RotateSigningKeyResponse]
+    """RotateSigningKey makes a new key for JWTs. It is published at once and signs once every service and Envoy know it;
+    the old one is withdrawn when the last token that it signed has expired. With `withdraw_now` all of that happens
+    now, and every JWT must be exchanged anew. Needs MANAGE on the system.
+    Errors: LIMIT_EXCEEDED.
+    """
     CreateGrant: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateGrantRequest, _governance_service_pb2.CreateGrantResponse]
     """CreateGrant gives or denies a privilege; the same grant twice is one. Needs MANAGE on the resource.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
@@ -90,17 +132,31 @@ class GovernanceServiceStub:
     """CheckPermission decides and explains: for the caller itself, or with MANAGE on the resource for anybody.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
+    ListPrincipalGrants: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListPrincipalGrantsRequest, _governance_service_pb2.ListPrincipalGrantsResponse]
+    """ListPrincipalGrants reads what a principal was given itself, on whatever resource: the caller, or with MANAGE on the
+    system anybody. What it has through groups stands on these.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    """
+    ExplainPrivileges: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ExplainPrivilegesRequest, _governance_service_pb2.ExplainPrivilegesResponse]
+    """ExplainPrivileges decides every privilege on a resource and tells why: for the caller itself, or with MANAGE
+    on the resource for anybody.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+    """
     WatchPermissions: _grpc.UnaryStreamMultiCallable[_governance_service_pb2.WatchPermissionsRequest, _governance_service_pb2.WatchPermissionsResponse]
     """WatchPermissions streams the grants of every principal: first all, then each change, and a heartbeat every second.
     For services only.
     """
     SetApprovalPolicy: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.SetApprovalPolicyRequest, _governance_service_pb2.SetApprovalPolicyResponse]
     """SetApprovalPolicy puts a policy on a catalog, schema or model, or replaces it. Needs MANAGE on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
     GetApprovalPolicy: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetApprovalPolicyRequest, _governance_service_pb2.GetApprovalPolicyResponse]
     """GetApprovalPolicy reads the policy that applies to a catalog, schema or model. Needs READ_METADATA on it.
     Errors: RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListPolicies: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListPoliciesRequest, _governance_service_pb2.ListPoliciesResponse]
+    """ListPolicies reads every policy of the installation. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     ReviewVersion: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ReviewVersionRequest, _governance_service_pb2.ReviewVersionResponse]
     """ReviewVersion approves or rejects a READY version. Needs APPROVE on its model.
@@ -118,6 +174,16 @@ class GovernanceServiceStub:
     EvaluateGate: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.EvaluateGateRequest, _governance_service_pb2.EvaluateGateResponse]
     """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ExplainGate: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ExplainGateRequest, _governance_service_pb2.ExplainGateResponse]
+    """ExplainGate tells what a gate would say now, and of every condition whether it is met; nothing is changed. Needs
+    READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    OverrideGate: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.OverrideGateRequest, _governance_service_pb2.OverrideGateResponse]
+    """OverrideGate lets a version pass a gate for a while, whatever the policy says: for emergencies. It is audited with
+    its reason, as is each use. Needs MANAGE on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
     CreateTrustRoot: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateTrustRootRequest, _governance_service_pb2.CreateTrustRootResponse]
     """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
@@ -233,15 +299,16 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ExchangeTokenRequest, _governance_service_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
-    """ExchangeToken turns an API token into a JWT (ES256). Needs no JWT.
-    Errors: INVALID_FIELD, TOKEN_INVALID, TOKEN_EXPIRED.
+    """ExchangeToken turns an API token, or the token of an issuer that was made known by CreateIssuer, into a JWT (ES256).
+    Needs no JWT.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetJwksRequest, _governance_service_pb2.GetJwksResponse]  # type: ignore[assignment]
     """GetJwks reads the public keys that verify JWTs. Needs no JWT."""
     GetCaller: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetCallerRequest, _governance_service_pb2.GetCallerResponse]  # type: ignore[assignment]
     """GetCaller tells who the caller is. Any authenticated caller."""
     CreatePrincipal: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreatePrincipalRequest, _governance_service_pb2.CreatePrincipalResponse]  # type: ignore[assignment]
-    """CreatePrincipal makes a user or service account. Needs MANAGE on the system.
+    """CreatePrincipal makes a user, service account or group. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, REQUEST_ID_REUSED.
     """
     GetPrincipal: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetPrincipalRequest, _governance_service_pb2.GetPrincipalResponse]  # type: ignore[assignment]
@@ -265,6 +332,47 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """RevokeToken ends an API token: one's own, or with MANAGE on the system anybody's. Repeating it is harmless.
     Errors: RESOURCE_NOT_FOUND, PERMISSION_DENIED.
     """
+    DisablePrincipal: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DisablePrincipalRequest, _governance_service_pb2.DisablePrincipalResponse]  # type: ignore[assignment]
+    """DisablePrincipal takes everything from a user or service account within a second: its tokens are refused, by Envoy
+    too. What it owns and was granted stays for the day it is enabled. Repeating it is harmless. Needs MANAGE on the
+    system. Nobody can disable itself.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    EnablePrincipal: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.EnablePrincipalRequest, _governance_service_pb2.EnablePrincipalResponse]  # type: ignore[assignment]
+    """EnablePrincipal gives back what DisablePrincipal took. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: RESOURCE_NOT_FOUND.
+    """
+    AddGroupMember: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.AddGroupMemberRequest, _governance_service_pb2.AddGroupMemberResponse]  # type: ignore[assignment]
+    """AddGroupMember puts a principal or group into a group. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, GROUP_CYCLE, LIMIT_EXCEEDED.
+    """
+    RemoveGroupMember: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.RemoveGroupMemberRequest, _governance_service_pb2.RemoveGroupMemberResponse]  # type: ignore[assignment]
+    """RemoveGroupMember takes a member out of a group. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    ListMemberships: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListMembershipsRequest, _governance_service_pb2.ListMembershipsResponse]  # type: ignore[assignment]
+    """ListMemberships reads who is directly in which group. Any authenticated caller.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    CreateIssuer: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateIssuerRequest, _governance_service_pb2.CreateIssuerResponse]  # type: ignore[assignment]
+    """CreateIssuer lets ExchangeToken accept the tokens of an OpenID Connect provider. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+    """
+    DeleteIssuer: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteIssuerRequest, _governance_service_pb2.DeleteIssuerResponse]  # type: ignore[assignment]
+    """DeleteIssuer lets its tokens be accepted no more; the principals that it made stay, what it said of groups does
+    not. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD.
+    """
+    ListIssuers: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListIssuersRequest, _governance_service_pb2.ListIssuersResponse]  # type: ignore[assignment]
+    """ListIssuers reads issuers. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    RotateSigningKey: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.RotateSigningKeyRequest, _governance_service_pb2.RotateSigningKeyResponse]  # type: ignore[assignment]
+    """RotateSigningKey makes a new key for JWTs. It is published at once and signs once every service and Envoy know it;
+    the old one is withdrawn when the last token that it signed has expired. With `withdraw_now` all of that happens
+    now, and every JWT must be exchanged anew. Needs MANAGE on the system.
+    Errors: LIMIT_EXCEEDED.
+    """
     CreateGrant: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateGrantRequest, _governance_service_pb2.CreateGrantResponse]  # type: ignore[assignment]
     """CreateGrant gives or denies a privilege; the same grant twice is one. Needs MANAGE on the resource.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
@@ -281,17 +389,31 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """CheckPermission decides and explains: for the caller itself, or with MANAGE on the resource for anybody.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
+    ListPrincipalGrants: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListPrincipalGrantsRequest, _governance_service_pb2.ListPrincipalGrantsResponse]  # type: ignore[assignment]
+    """ListPrincipalGrants reads what a principal was given itself, on whatever resource: the caller, or with MANAGE on the
+    system anybody. What it has through groups stands on these.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
+    """
+    ExplainPrivileges: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ExplainPrivilegesRequest, _governance_service_pb2.ExplainPrivilegesResponse]  # type: ignore[assignment]
+    """ExplainPrivileges decides every privilege on a resource and tells why: for the caller itself, or with MANAGE
+    on the resource for anybody.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+    """
     WatchPermissions: _aio.UnaryStreamMultiCallable[_governance_service_pb2.WatchPermissionsRequest, _governance_service_pb2.WatchPermissionsResponse]  # type: ignore[assignment]
     """WatchPermissions streams the grants of every principal: first all, then each change, and a heartbeat every second.
     For services only.
     """
     SetApprovalPolicy: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.SetApprovalPolicyRequest, _governance_service_pb2.SetApprovalPolicyResponse]  # type: ignore[assignment]
     """SetApprovalPolicy puts a policy on a catalog, schema or model, or replaces it. Needs MANAGE on it.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
     GetApprovalPolicy: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetApprovalPolicyRequest, _governance_service_pb2.GetApprovalPolicyResponse]  # type: ignore[assignment]
     """GetApprovalPolicy reads the policy that applies to a catalog, schema or model. Needs READ_METADATA on it.
     Errors: RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ListPolicies: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListPoliciesRequest, _governance_service_pb2.ListPoliciesResponse]  # type: ignore[assignment]
+    """ListPolicies reads every policy of the installation. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     ReviewVersion: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ReviewVersionRequest, _governance_service_pb2.ReviewVersionResponse]  # type: ignore[assignment]
     """ReviewVersion approves or rejects a READY version. Needs APPROVE on its model.
@@ -309,6 +431,16 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     EvaluateGate: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.EvaluateGateRequest, _governance_service_pb2.EvaluateGateResponse]  # type: ignore[assignment]
     """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    ExplainGate: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ExplainGateRequest, _governance_service_pb2.ExplainGateResponse]  # type: ignore[assignment]
+    """ExplainGate tells what a gate would say now, and of every condition whether it is met; nothing is changed. Needs
+    READ_METADATA on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+    """
+    OverrideGate: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.OverrideGateRequest, _governance_service_pb2.OverrideGateResponse]  # type: ignore[assignment]
+    """OverrideGate lets a version pass a gate for a while, whatever the policy says: for emergencies. It is audited with
+    its reason, as is each use. Needs MANAGE on the model.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
     CreateTrustRoot: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateTrustRootRequest, _governance_service_pb2.CreateTrustRootResponse]  # type: ignore[assignment]
     """CreateTrustRoot names a key or certificate whose model signatures count. Needs MANAGE on the resource.
@@ -427,8 +559,9 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _governance_service_pb2.ExchangeTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.ExchangeTokenResponse, _abc.Awaitable[_governance_service_pb2.ExchangeTokenResponse]]:
-        """ExchangeToken turns an API token into a JWT (ES256). Needs no JWT.
-        Errors: INVALID_FIELD, TOKEN_INVALID, TOKEN_EXPIRED.
+        """ExchangeToken turns an API token, or the token of an issuer that was made known by CreateIssuer, into a JWT (ES256).
+        Needs no JWT.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED, TOKEN_INVALID, TOKEN_EXPIRED, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -453,7 +586,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _governance_service_pb2.CreatePrincipalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.CreatePrincipalResponse, _abc.Awaitable[_governance_service_pb2.CreatePrincipalResponse]]:
-        """CreatePrincipal makes a user or service account. Needs MANAGE on the system.
+        """CreatePrincipal makes a user, service account or group. Needs MANAGE on the system.
         Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, REQUEST_ID_REUSED.
         """
 
@@ -509,6 +642,101 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def DisablePrincipal(
+        self,
+        request: _governance_service_pb2.DisablePrincipalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DisablePrincipalResponse, _abc.Awaitable[_governance_service_pb2.DisablePrincipalResponse]]:
+        """DisablePrincipal takes everything from a user or service account within a second: its tokens are refused, by Envoy
+        too. What it owns and was granted stays for the day it is enabled. Repeating it is harmless. Needs MANAGE on the
+        system. Nobody can disable itself.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def EnablePrincipal(
+        self,
+        request: _governance_service_pb2.EnablePrincipalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.EnablePrincipalResponse, _abc.Awaitable[_governance_service_pb2.EnablePrincipalResponse]]:
+        """EnablePrincipal gives back what DisablePrincipal took. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def AddGroupMember(
+        self,
+        request: _governance_service_pb2.AddGroupMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.AddGroupMemberResponse, _abc.Awaitable[_governance_service_pb2.AddGroupMemberResponse]]:
+        """AddGroupMember puts a principal or group into a group. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, GROUP_CYCLE, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveGroupMember(
+        self,
+        request: _governance_service_pb2.RemoveGroupMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.RemoveGroupMemberResponse, _abc.Awaitable[_governance_service_pb2.RemoveGroupMemberResponse]]:
+        """RemoveGroupMember takes a member out of a group. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMemberships(
+        self,
+        request: _governance_service_pb2.ListMembershipsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListMembershipsResponse, _abc.Awaitable[_governance_service_pb2.ListMembershipsResponse]]:
+        """ListMemberships reads who is directly in which group. Any authenticated caller.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateIssuer(
+        self,
+        request: _governance_service_pb2.CreateIssuerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.CreateIssuerResponse, _abc.Awaitable[_governance_service_pb2.CreateIssuerResponse]]:
+        """CreateIssuer lets ExchangeToken accept the tokens of an OpenID Connect provider. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, LIMIT_EXCEEDED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteIssuer(
+        self,
+        request: _governance_service_pb2.DeleteIssuerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DeleteIssuerResponse, _abc.Awaitable[_governance_service_pb2.DeleteIssuerResponse]]:
+        """DeleteIssuer lets its tokens be accepted no more; the principals that it made stay, what it said of groups does
+        not. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def ListIssuers(
+        self,
+        request: _governance_service_pb2.ListIssuersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListIssuersResponse, _abc.Awaitable[_governance_service_pb2.ListIssuersResponse]]:
+        """ListIssuers reads issuers. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateSigningKey(
+        self,
+        request: _governance_service_pb2.RotateSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.RotateSigningKeyResponse, _abc.Awaitable[_governance_service_pb2.RotateSigningKeyResponse]]:
+        """RotateSigningKey makes a new key for JWTs. It is published at once and signs once every service and Envoy know it;
+        the old one is withdrawn when the last token that it signed has expired. With `withdraw_now` all of that happens
+        now, and every JWT must be exchanged anew. Needs MANAGE on the system.
+        Errors: LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
     def CreateGrant(
         self,
         request: _governance_service_pb2.CreateGrantRequest,
@@ -549,6 +777,28 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListPrincipalGrants(
+        self,
+        request: _governance_service_pb2.ListPrincipalGrantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListPrincipalGrantsResponse, _abc.Awaitable[_governance_service_pb2.ListPrincipalGrantsResponse]]:
+        """ListPrincipalGrants reads what a principal was given itself, on whatever resource: the caller, or with MANAGE on the
+        system anybody. What it has through groups stands on these.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainPrivileges(
+        self,
+        request: _governance_service_pb2.ExplainPrivilegesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ExplainPrivilegesResponse, _abc.Awaitable[_governance_service_pb2.ExplainPrivilegesResponse]]:
+        """ExplainPrivileges decides every privilege on a resource and tells why: for the caller itself, or with MANAGE
+        on the resource for anybody.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
     def WatchPermissions(
         self,
         request: _governance_service_pb2.WatchPermissionsRequest,
@@ -565,7 +815,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_governance_service_pb2.SetApprovalPolicyResponse, _abc.Awaitable[_governance_service_pb2.SetApprovalPolicyResponse]]:
         """SetApprovalPolicy puts a policy on a catalog, schema or model, or replaces it. Needs MANAGE on it.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -576,6 +826,16 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_governance_service_pb2.GetApprovalPolicyResponse, _abc.Awaitable[_governance_service_pb2.GetApprovalPolicyResponse]]:
         """GetApprovalPolicy reads the policy that applies to a catalog, schema or model. Needs READ_METADATA on it.
         Errors: RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPolicies(
+        self,
+        request: _governance_service_pb2.ListPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListPoliciesResponse, _abc.Awaitable[_governance_service_pb2.ListPoliciesResponse]]:
+        """ListPolicies reads every policy of the installation. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -617,6 +877,28 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_governance_service_pb2.EvaluateGateResponse, _abc.Awaitable[_governance_service_pb2.EvaluateGateResponse]]:
         """EvaluateGate decides whether policies let a version be used, and lists what is unmet. For services only.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainGate(
+        self,
+        request: _governance_service_pb2.ExplainGateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ExplainGateResponse, _abc.Awaitable[_governance_service_pb2.ExplainGateResponse]]:
+        """ExplainGate tells what a gate would say now, and of every condition whether it is met; nothing is changed. Needs
+        READ_METADATA on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def OverrideGate(
+        self,
+        request: _governance_service_pb2.OverrideGateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.OverrideGateResponse, _abc.Awaitable[_governance_service_pb2.OverrideGateResponse]]:
+        """OverrideGate lets a version pass a gate for a while, whatever the policy says: for emergencies. It is audited with
+        its reason, as is each use. Needs MANAGE on the model.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -23,21 +23,26 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from modelyard.api.governance.v1 import access_pb2 as modelyard_dot_api_dot_governance_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*modelyard/api/governance/v1/identity.proto\x12\x1bmodelyard.api.governance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x02\n\tPrincipal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x39\n\x04kind\x18\x03 \x01(\x0e\x32+.modelyard.api.governance.v1.Principal.Kind\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_USER\x10\x01\x12\x18\n\x14KIND_SERVICE_ACCOUNT\x10\x02\x12\x10\n\x0cKIND_SERVICE\x10\x03\"\xd1\x01\n\x08\x41piToken\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\nJsonWebKey\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\x0b\n\x03\x61lg\x18\x02 \x01(\t\x12\t\n\x01x\x18\x03 \x01(\t\x12\t\n\x01y\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*modelyard/api/governance/v1/identity.proto\x12\x1bmodelyard.api.governance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(modelyard/api/governance/v1/access.proto\"\xe3\x02\n\tPrincipal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x39\n\x04kind\x18\x03 \x01(\x0e\x32+.modelyard.api.governance.v1.Principal.Kind\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64isable_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06issuer\x18\x07 \x01(\t\x12\x0f\n\x07subject\x18\x08 \x01(\t\"g\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_USER\x10\x01\x12\x18\n\x14KIND_SERVICE_ACCOUNT\x10\x02\x12\x10\n\x0cKIND_SERVICE\x10\x03\x12\x0e\n\nKIND_GROUP\x10\x04\"\xae\x01\n\nMembership\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12@\n\x0bmember_kind\x18\x03 \x01(\x0e\x32+.modelyard.api.governance.v1.Principal.Kind\x12\x0e\n\x06issuer\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xec\x01\n\x06Issuer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x10\n\x08\x61udience\x18\x04 \x01(\t\x12\x17\n\x0fprincipal_claim\x18\x05 \x01(\t\x12\x18\n\x10principal_prefix\x18\x06 \x01(\t\x12\x14\n\x0cgroups_claim\x18\x07 \x01(\t\x12\x14\n\x0cgroup_prefix\x18\x08 \x01(\t\x12\x19\n\x11\x63reate_principals\x18\t \x01(\x08\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc0\x02\n\x08\x41piToken\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\nprivileges\x18\x07 \x03(\x0e\x32&.modelyard.api.governance.v1.Privilege\x12\x31\n\rlast_use_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x01\n\nJsonWebKey\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\x0b\n\x03\x61lg\x18\x02 \x01(\t\x12\t\n\x01x\x18\x03 \x01(\t\x12\t\n\x01y\x18\x04 \x01(\t\x12-\n\tsign_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rwithdraw_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.governance.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRINCIPAL']._serialized_start=109
-  _globals['_PRINCIPAL']._serialized_end=365
-  _globals['_PRINCIPAL_KIND']._serialized_start=278
-  _globals['_PRINCIPAL_KIND']._serialized_end=365
-  _globals['_APITOKEN']._serialized_start=368
-  _globals['_APITOKEN']._serialized_end=577
-  _globals['_JSONWEBKEY']._serialized_start=579
-  _globals['_JSONWEBKEY']._serialized_end=639
+  _globals['_PRINCIPAL']._serialized_start=151
+  _globals['_PRINCIPAL']._serialized_end=506
+  _globals['_PRINCIPAL_KIND']._serialized_start=403
+  _globals['_PRINCIPAL_KIND']._serialized_end=506
+  _globals['_MEMBERSHIP']._serialized_start=509
+  _globals['_MEMBERSHIP']._serialized_end=683
+  _globals['_ISSUER']._serialized_start=686
+  _globals['_ISSUER']._serialized_end=922
+  _globals['_APITOKEN']._serialized_start=925
+  _globals['_APITOKEN']._serialized_end=1245
+  _globals['_JSONWEBKEY']._serialized_start=1248
+  _globals['_JSONWEBKEY']._serialized_end=1406
 # @@protoc_insertion_point(module_scope)

@@ -3,10 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from modelyard.api.governance.v1 import access_pb2 as _access_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -38,6 +41,8 @@ class Principal(_message.Message):
         """A program of yours, for example a CI job."""
         KIND_SERVICE: Principal._Kind.ValueType  # 3
         """A service of Modelyard itself."""
+        KIND_GROUP: Principal._Kind.ValueType  # 4
+        """Several principals together; what it holds and owns, its members hold and own. It cannot act itself."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kind of principal."""
@@ -50,23 +55,36 @@ class Principal(_message.Message):
     """A program of yours, for example a CI job."""
     KIND_SERVICE: Principal.Kind.ValueType  # 3
     """A service of Modelyard itself."""
+    KIND_GROUP: Principal.Kind.ValueType  # 4
+    """Several principals together; what it holds and owns, its members hold and own. It cannot act itself."""
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DISABLE_TIME_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
     """Required. Unique name: letters, digits, `.`, `_`, `-`, `@`, at most 128."""
     kind: Global___Principal.Kind.ValueType
-    """Required. USER or SERVICE_ACCOUNT; services are made by the installation."""
+    """Required. USER, SERVICE_ACCOUNT or GROUP; services are made by the installation."""
     display_name: _builtins.str
     """Name to show."""
+    issuer: _builtins.str
+    """Name of the external issuer that it comes from; empty when it is known here alone."""
+    subject: _builtins.str
+    """Who it is to that issuer: the claim `sub` of its tokens."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was created."""
+
+    @_builtins.property
+    def disable_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Since when it is disabled; absent while it is not."""
 
     def __init__(
         self,
@@ -76,14 +94,121 @@ class Principal(_message.Message):
         kind: Global___Principal.Kind.ValueType = ...,
         display_name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        disable_time: _timestamp_pb2.Timestamp | None = ...,
+        issuer: _builtins.str = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "id", b"id", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disable_time", b"disable_time", "display_name", b"display_name", "id", b"id", "issuer", b"issuer", "kind", b"kind", "name", b"name", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Principal: _TypeAlias = Principal  # noqa: Y015
+
+@_typing.final
+class Membership(_message.Message):
+    """Membership says that a principal or group is in a group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    MEMBER_KIND_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """Name of the group."""
+    member: _builtins.str
+    """Name of the member."""
+    member_kind: Global___Principal.Kind.ValueType
+    """Kind of the member."""
+    issuer: _builtins.str
+    """Name of the issuer whose tokens say so and can take it back; empty when it was added here."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        member: _builtins.str = ...,
+        member_kind: Global___Principal.Kind.ValueType = ...,
+        issuer: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "group", b"group", "issuer", b"issuer", "member", b"member", "member_kind", b"member_kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Membership: _TypeAlias = Membership  # noqa: Y015
+
+@_typing.final
+class Issuer(_message.Message):
+    """Issuer is an OpenID Connect provider whose tokens ExchangeToken accepts. Its keys are found by discovery
+    (`<url>/.well-known/openid-configuration`), and asked for again when a token has an unknown one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_CLAIM_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_PREFIX_FIELD_NUMBER: _builtins.int
+    GROUPS_CLAIM_FIELD_NUMBER: _builtins.int
+    GROUP_PREFIX_FIELD_NUMBER: _builtins.int
+    CREATE_PRINCIPALS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Output only. Immutable id (UUIDv7)."""
+    name: _builtins.str
+    """Required. Unique name: lower-case letters, digits, `_`, `-`, at most 64."""
+    url: _builtins.str
+    """Required. Value of the `iss` claim: an https address (http only for this machine itself)."""
+    audience: _builtins.str
+    """Required. Value that the `aud` claim must have or contain."""
+    principal_claim: _builtins.str
+    """Claim with the name of the principal; empty means `sub`."""
+    principal_prefix: _builtins.str
+    """Put before the value of that claim, so that names of several issuers cannot meet."""
+    groups_claim: _builtins.str
+    """Claim with a list of names of groups; empty means that the issuer says nothing of groups."""
+    group_prefix: _builtins.str
+    """Put before each of these names. Only groups that exist here count."""
+    create_principals: _builtins.bool
+    """Whether an unknown user becomes a principal at its first token; otherwise it is refused, until CreatePrincipal made
+    a principal with this issuer and its subject. A name that is taken is never handed over.
+    """
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was created."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        url: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        principal_claim: _builtins.str = ...,
+        principal_prefix: _builtins.str = ...,
+        groups_claim: _builtins.str = ...,
+        group_prefix: _builtins.str = ...,
+        create_principals: _builtins.bool = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "create_principals", b"create_principals", "create_time", b"create_time", "group_prefix", b"group_prefix", "groups_claim", b"groups_claim", "id", b"id", "name", b"name", "principal_claim", b"principal_claim", "principal_prefix", b"principal_prefix", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Issuer: _TypeAlias = Issuer  # noqa: Y015
 
 @_typing.final
 class ApiToken(_message.Message):
@@ -97,6 +222,8 @@ class ApiToken(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PRIVILEGES_FIELD_NUMBER: _builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     principal: _builtins.str
@@ -115,6 +242,16 @@ class ApiToken(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was created."""
 
+    @_builtins.property
+    def privileges(self) -> _containers.RepeatedScalarFieldContainer[_access_pb2.Privilege.ValueType]:
+        """The only privileges it gives, of those that its principal has; empty means all of them. USE_CATALOG and USE_SCHEMA
+        are always given.
+        """
+
+    @_builtins.property
+    def last_use_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was last exchanged, to the minute; absent if never."""
+
     def __init__(
         self,
         *,
@@ -124,10 +261,12 @@ class ApiToken(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        privileges: _abc.Iterable[_access_pb2.Privilege.ValueType] | None = ...,
+        last_use_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "expire_time", b"expire_time", "id", b"id", "principal", b"principal", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "expire_time", b"expire_time", "id", b"id", "last_use_time", b"last_use_time", "principal", b"principal", "privileges", b"privileges", "revoke_time", b"revoke_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,6 +282,8 @@ class JsonWebKey(_message.Message):
     ALG_FIELD_NUMBER: _builtins.int
     X_FIELD_NUMBER: _builtins.int
     Y_FIELD_NUMBER: _builtins.int
+    SIGN_TIME_FIELD_NUMBER: _builtins.int
+    WITHDRAW_TIME_FIELD_NUMBER: _builtins.int
     kid: _builtins.str
     """Key id."""
     alg: _builtins.str
@@ -151,6 +292,14 @@ class JsonWebKey(_message.Message):
     """X coordinate, base64url."""
     y: _builtins.str
     """Y coordinate, base64url."""
+    @_builtins.property
+    def sign_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on tokens are signed with it; until then it is published only, so that everybody knows it in time."""
+
+    @_builtins.property
+    def withdraw_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is withdrawn, and with it every token that it signed; absent for the newest key."""
+
     def __init__(
         self,
         *,
@@ -158,10 +307,12 @@ class JsonWebKey(_message.Message):
         alg: _builtins.str = ...,
         x: _builtins.str = ...,
         y: _builtins.str = ...,
+        sign_time: _timestamp_pb2.Timestamp | None = ...,
+        withdraw_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sign_time", b"sign_time", "withdraw_time", b"withdraw_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alg", b"alg", "kid", b"kid", "x", b"x", "y", b"y"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alg", b"alg", "kid", b"kid", "sign_time", b"sign_time", "withdraw_time", b"withdraw_time", "x", b"x", "y", b"y"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -151,6 +151,8 @@ class Deployment(_message.Message):
         """What was asked for could not be brought up; `state_message` says why. The old, if any, still answers."""
         STATE_DELETING: Deployment._State.ValueType  # 5
         """Draining its replicas."""
+        STATE_INACTIVE: Deployment._State.ValueType  # 6
+        """Runs nothing and answers nothing until it is activated; its settings are kept and can be changed."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State of a deployment. Changed only by the service."""
@@ -167,6 +169,8 @@ class Deployment(_message.Message):
     """What was asked for could not be brought up; `state_message` says why. The old, if any, still answers."""
     STATE_DELETING: Deployment.State.ValueType  # 5
     """Draining its replicas."""
+    STATE_INACTIVE: Deployment.State.ValueType  # 6
+    """Runs nothing and answers nothing until it is activated; its settings are kept and can be changed."""
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int

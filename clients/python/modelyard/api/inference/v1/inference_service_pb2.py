@@ -28,7 +28,7 @@ from modelyard.api.inference.v1 import deployment_pb2 as modelyard_dot_api_dot_i
 from modelyard.api.inference.v1 import route_pb2 as modelyard_dot_api_dot_inference_dot_v1_dot_route__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2modelyard/api/inference/v1/inference_service.proto\x12\x1amodelyard.api.inference.v1\x1a google/protobuf/field_mask.proto\x1a&modelyard/api/common/v1/resource.proto\x1a+modelyard/api/inference/v1/deployment.proto\x1a&modelyard/api/inference/v1/route.proto\"i\n\x17\x43reateDeploymentRequest\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"V\n\x18\x43reateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x15GetDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"q\n\x16ListDeploymentsRequest\x12\x0e\n\x06schema\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"o\n\x17ListDeploymentsResponse\x12;\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x17UpdateDeploymentRequest\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"V\n\x18UpdateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"5\n\x17\x44\x65leteDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"V\n\x18\x44\x65leteDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"r\n\x13ListReplicasRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"f\n\x14ListReplicasResponse\x12\x35\n\x08replicas\x18\x01 \x03(\x0b\x32#.modelyard.api.inference.v1.Replica\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x16ResolveResourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"P\n\x17ResolveResourceResponse\x12\x35\n\x05\x63hain\x18\x01 \x01(\x0b\x32&.modelyard.api.common.v1.ResourceChain\"(\n\x12WatchRoutesRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\"L\n\x13WatchRoutesResponse\x12\x35\n\x05table\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.RouteTable\"d\n\x14\x43onfirmRoutesRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x16\n\x0ehealthy_groups\x18\x03 \x03(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\"\x17\n\x15\x43onfirmRoutesResponse\"3\n\x16\x46indDeploymentsRequest\x12\x19\n\x11model_version_ids\x18\x01 \x03(\t\"Q\n\x17\x46indDeploymentsResponse\x12\x36\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32!.modelyard.api.common.v1.Resource2\xd4\t\n\x10InferenceService\x12}\n\x10\x43reateDeployment\x12\x33.modelyard.api.inference.v1.CreateDeploymentRequest\x1a\x34.modelyard.api.inference.v1.CreateDeploymentResponse\x12t\n\rGetDeployment\x12\x30.modelyard.api.inference.v1.GetDeploymentRequest\x1a\x31.modelyard.api.inference.v1.GetDeploymentResponse\x12z\n\x0fListDeployments\x12\x32.modelyard.api.inference.v1.ListDeploymentsRequest\x1a\x33.modelyard.api.inference.v1.ListDeploymentsResponse\x12}\n\x10UpdateDeployment\x12\x33.modelyard.api.inference.v1.UpdateDeploymentRequest\x1a\x34.modelyard.api.inference.v1.UpdateDeploymentResponse\x12}\n\x10\x44\x65leteDeployment\x12\x33.modelyard.api.inference.v1.DeleteDeploymentRequest\x1a\x34.modelyard.api.inference.v1.DeleteDeploymentResponse\x12q\n\x0cListReplicas\x12/.modelyard.api.inference.v1.ListReplicasRequest\x1a\x30.modelyard.api.inference.v1.ListReplicasResponse\x12z\n\x0fResolveResource\x12\x32.modelyard.api.inference.v1.ResolveResourceRequest\x1a\x33.modelyard.api.inference.v1.ResolveResourceResponse\x12z\n\x0f\x46indDeployments\x12\x32.modelyard.api.inference.v1.FindDeploymentsRequest\x1a\x33.modelyard.api.inference.v1.FindDeploymentsResponse\x12p\n\x0bWatchRoutes\x12..modelyard.api.inference.v1.WatchRoutesRequest\x1a/.modelyard.api.inference.v1.WatchRoutesResponse0\x01\x12t\n\rConfirmRoutes\x12\x30.modelyard.api.inference.v1.ConfirmRoutesRequest\x1a\x31.modelyard.api.inference.v1.ConfirmRoutesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n2modelyard/api/inference/v1/inference_service.proto\x12\x1amodelyard.api.inference.v1\x1a google/protobuf/field_mask.proto\x1a&modelyard/api/common/v1/resource.proto\x1a+modelyard/api/inference/v1/deployment.proto\x1a&modelyard/api/inference/v1/route.proto\"i\n\x17\x43reateDeploymentRequest\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"V\n\x18\x43reateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x15GetDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"q\n\x16ListDeploymentsRequest\x12\x0e\n\x06schema\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"o\n\x17ListDeploymentsResponse\x12;\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x17UpdateDeploymentRequest\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"V\n\x18UpdateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"7\n\x19\x41\x63tivateDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"X\n\x1a\x41\x63tivateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"9\n\x1b\x44\x65\x61\x63tivateDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"Z\n\x1c\x44\x65\x61\x63tivateDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"5\n\x17\x44\x65leteDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"V\n\x18\x44\x65leteDeploymentResponse\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.Deployment\"r\n\x13ListReplicasRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"f\n\x14ListReplicasResponse\x12\x35\n\x08replicas\x18\x01 \x03(\x0b\x32#.modelyard.api.inference.v1.Replica\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x16ResolveResourceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"P\n\x17ResolveResourceResponse\x12\x35\n\x05\x63hain\x18\x01 \x01(\x0b\x32&.modelyard.api.common.v1.ResourceChain\"(\n\x12WatchRoutesRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\"L\n\x13WatchRoutesResponse\x12\x35\n\x05table\x18\x01 \x01(\x0b\x32&.modelyard.api.inference.v1.RouteTable\"d\n\x14\x43onfirmRoutesRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x16\n\x0ehealthy_groups\x18\x03 \x03(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\"\x17\n\x15\x43onfirmRoutesResponse\"3\n\x16\x46indDeploymentsRequest\x12\x19\n\x11model_version_ids\x18\x01 \x03(\t\"Q\n\x17\x46indDeploymentsResponse\x12\x36\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32!.modelyard.api.common.v1.Resource2\xe6\x0b\n\x10InferenceService\x12}\n\x10\x43reateDeployment\x12\x33.modelyard.api.inference.v1.CreateDeploymentRequest\x1a\x34.modelyard.api.inference.v1.CreateDeploymentResponse\x12t\n\rGetDeployment\x12\x30.modelyard.api.inference.v1.GetDeploymentRequest\x1a\x31.modelyard.api.inference.v1.GetDeploymentResponse\x12z\n\x0fListDeployments\x12\x32.modelyard.api.inference.v1.ListDeploymentsRequest\x1a\x33.modelyard.api.inference.v1.ListDeploymentsResponse\x12}\n\x10UpdateDeployment\x12\x33.modelyard.api.inference.v1.UpdateDeploymentRequest\x1a\x34.modelyard.api.inference.v1.UpdateDeploymentResponse\x12\x83\x01\n\x12\x41\x63tivateDeployment\x12\x35.modelyard.api.inference.v1.ActivateDeploymentRequest\x1a\x36.modelyard.api.inference.v1.ActivateDeploymentResponse\x12\x89\x01\n\x14\x44\x65\x61\x63tivateDeployment\x12\x37.modelyard.api.inference.v1.DeactivateDeploymentRequest\x1a\x38.modelyard.api.inference.v1.DeactivateDeploymentResponse\x12}\n\x10\x44\x65leteDeployment\x12\x33.modelyard.api.inference.v1.DeleteDeploymentRequest\x1a\x34.modelyard.api.inference.v1.DeleteDeploymentResponse\x12q\n\x0cListReplicas\x12/.modelyard.api.inference.v1.ListReplicasRequest\x1a\x30.modelyard.api.inference.v1.ListReplicasResponse\x12z\n\x0fResolveResource\x12\x32.modelyard.api.inference.v1.ResolveResourceRequest\x1a\x33.modelyard.api.inference.v1.ResolveResourceResponse\x12z\n\x0f\x46indDeployments\x12\x32.modelyard.api.inference.v1.FindDeploymentsRequest\x1a\x33.modelyard.api.inference.v1.FindDeploymentsResponse\x12p\n\x0bWatchRoutes\x12..modelyard.api.inference.v1.WatchRoutesRequest\x1a/.modelyard.api.inference.v1.WatchRoutesResponse0\x01\x12t\n\rConfirmRoutes\x12\x30.modelyard.api.inference.v1.ConfirmRoutesRequest\x1a\x31.modelyard.api.inference.v1.ConfirmRoutesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,30 +51,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=922
   _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_start=924
   _globals['_UPDATEDEPLOYMENTRESPONSE']._serialized_end=1010
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=1012
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1065
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=1067
-  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=1153
-  _globals['_LISTREPLICASREQUEST']._serialized_start=1155
-  _globals['_LISTREPLICASREQUEST']._serialized_end=1269
-  _globals['_LISTREPLICASRESPONSE']._serialized_start=1271
-  _globals['_LISTREPLICASRESPONSE']._serialized_end=1373
-  _globals['_RESOLVERESOURCEREQUEST']._serialized_start=1375
-  _globals['_RESOLVERESOURCEREQUEST']._serialized_end=1425
-  _globals['_RESOLVERESOURCERESPONSE']._serialized_start=1427
-  _globals['_RESOLVERESOURCERESPONSE']._serialized_end=1507
-  _globals['_WATCHROUTESREQUEST']._serialized_start=1509
-  _globals['_WATCHROUTESREQUEST']._serialized_end=1549
-  _globals['_WATCHROUTESRESPONSE']._serialized_start=1551
-  _globals['_WATCHROUTESRESPONSE']._serialized_end=1627
-  _globals['_CONFIRMROUTESREQUEST']._serialized_start=1629
-  _globals['_CONFIRMROUTESREQUEST']._serialized_end=1729
-  _globals['_CONFIRMROUTESRESPONSE']._serialized_start=1731
-  _globals['_CONFIRMROUTESRESPONSE']._serialized_end=1754
-  _globals['_FINDDEPLOYMENTSREQUEST']._serialized_start=1756
-  _globals['_FINDDEPLOYMENTSREQUEST']._serialized_end=1807
-  _globals['_FINDDEPLOYMENTSRESPONSE']._serialized_start=1809
-  _globals['_FINDDEPLOYMENTSRESPONSE']._serialized_end=1890
-  _globals['_INFERENCESERVICE']._serialized_start=1893
-  _globals['_INFERENCESERVICE']._serialized_end=3129
+  _globals['_ACTIVATEDEPLOYMENTREQUEST']._serialized_start=1012
+  _globals['_ACTIVATEDEPLOYMENTREQUEST']._serialized_end=1067
+  _globals['_ACTIVATEDEPLOYMENTRESPONSE']._serialized_start=1069
+  _globals['_ACTIVATEDEPLOYMENTRESPONSE']._serialized_end=1157
+  _globals['_DEACTIVATEDEPLOYMENTREQUEST']._serialized_start=1159
+  _globals['_DEACTIVATEDEPLOYMENTREQUEST']._serialized_end=1216
+  _globals['_DEACTIVATEDEPLOYMENTRESPONSE']._serialized_start=1218
+  _globals['_DEACTIVATEDEPLOYMENTRESPONSE']._serialized_end=1308
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=1310
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1363
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_start=1365
+  _globals['_DELETEDEPLOYMENTRESPONSE']._serialized_end=1451
+  _globals['_LISTREPLICASREQUEST']._serialized_start=1453
+  _globals['_LISTREPLICASREQUEST']._serialized_end=1567
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=1569
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=1671
+  _globals['_RESOLVERESOURCEREQUEST']._serialized_start=1673
+  _globals['_RESOLVERESOURCEREQUEST']._serialized_end=1723
+  _globals['_RESOLVERESOURCERESPONSE']._serialized_start=1725
+  _globals['_RESOLVERESOURCERESPONSE']._serialized_end=1805
+  _globals['_WATCHROUTESREQUEST']._serialized_start=1807
+  _globals['_WATCHROUTESREQUEST']._serialized_end=1847
+  _globals['_WATCHROUTESRESPONSE']._serialized_start=1849
+  _globals['_WATCHROUTESRESPONSE']._serialized_end=1925
+  _globals['_CONFIRMROUTESREQUEST']._serialized_start=1927
+  _globals['_CONFIRMROUTESREQUEST']._serialized_end=2027
+  _globals['_CONFIRMROUTESRESPONSE']._serialized_start=2029
+  _globals['_CONFIRMROUTESRESPONSE']._serialized_end=2052
+  _globals['_FINDDEPLOYMENTSREQUEST']._serialized_start=2054
+  _globals['_FINDDEPLOYMENTSREQUEST']._serialized_end=2105
+  _globals['_FINDDEPLOYMENTSRESPONSE']._serialized_start=2107
+  _globals['_FINDDEPLOYMENTSRESPONSE']._serialized_end=2188
+  _globals['_INFERENCESERVICE']._serialized_start=2191
+  _globals['_INFERENCESERVICE']._serialized_end=3701
 # @@protoc_insertion_point(module_scope)

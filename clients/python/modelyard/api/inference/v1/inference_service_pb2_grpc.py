@@ -63,6 +63,16 @@ class InferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentResponse.FromString,
                 _registered_method=True)
+        self.ActivateDeployment = channel.unary_unary(
+                '/modelyard.api.inference.v1.InferenceService/ActivateDeployment',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ActivateDeploymentRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ActivateDeploymentResponse.FromString,
+                _registered_method=True)
+        self.DeactivateDeployment = channel.unary_unary(
+                '/modelyard.api.inference.v1.InferenceService/DeactivateDeployment',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentResponse.FromString,
+                _registered_method=True)
         self.DeleteDeployment = channel.unary_unary(
                 '/modelyard.api.inference.v1.InferenceService/DeleteDeployment',
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeleteDeploymentRequest.SerializeToString,
@@ -142,6 +152,24 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ActivateDeployment(self, request, context):
+        """ActivateDeployment lets an INACTIVE endpoint answer again and returns at once; watch its state. Repeating it is harmless.
+        Needs DEPLOY on it and on the model of every target; policies on the versions are evaluated.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeactivateDeployment(self, request, context):
+        """DeactivateDeployment drains and ends all replicas of an endpoint and keeps its settings; it becomes INACTIVE. Returns at
+        once. Repeating it is harmless. Needs DEPLOY on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDeployment(self, request, context):
         """DeleteDeployment drains and removes an endpoint; returns at once. Repeating it while it drains is harmless. Needs
         DEPLOY on it.
@@ -213,6 +241,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.UpdateDeployment,
                     request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentResponse.SerializeToString,
+            ),
+            'ActivateDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateDeployment,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ActivateDeploymentRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ActivateDeploymentResponse.SerializeToString,
+            ),
+            'DeactivateDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeactivateDeployment,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentResponse.SerializeToString,
             ),
             'DeleteDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDeployment,
@@ -362,6 +400,60 @@ class InferenceService(object):
             '/modelyard.api.inference.v1.InferenceService/UpdateDeployment',
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentRequest.SerializeToString,
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/ActivateDeployment',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ActivateDeploymentRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ActivateDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeactivateDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/DeactivateDeployment',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

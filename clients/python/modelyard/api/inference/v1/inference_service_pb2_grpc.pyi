@@ -61,6 +61,16 @@ class InferenceServiceStub:
     the model of every new target; policies on the versions are evaluated.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
+    ActivateDeployment: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ActivateDeploymentRequest, _inference_service_pb2.ActivateDeploymentResponse]
+    """ActivateDeployment lets an INACTIVE endpoint answer again and returns at once; watch its state. Repeating it is harmless.
+    Needs DEPLOY on it and on the model of every target; policies on the versions are evaluated.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, PEER_UNAVAILABLE.
+    """
+    DeactivateDeployment: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.DeactivateDeploymentRequest, _inference_service_pb2.DeactivateDeploymentResponse]
+    """DeactivateDeployment drains and ends all replicas of an endpoint and keeps its settings; it becomes INACTIVE. Returns at
+    once. Repeating it is harmless. Needs DEPLOY on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE.
+    """
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.DeleteDeploymentRequest, _inference_service_pb2.DeleteDeploymentResponse]
     """DeleteDeployment drains and removes an endpoint; returns at once. Repeating it while it drains is harmless. Needs
     DEPLOY on it.
@@ -118,6 +128,16 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """UpdateDeployment changes the fields named in the mask and returns at once; watch its state. Needs DEPLOY on it and on
     the model of every new target; policies on the versions are evaluated.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    ActivateDeployment: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ActivateDeploymentRequest, _inference_service_pb2.ActivateDeploymentResponse]  # type: ignore[assignment]
+    """ActivateDeployment lets an INACTIVE endpoint answer again and returns at once; watch its state. Repeating it is harmless.
+    Needs DEPLOY on it and on the model of every target; policies on the versions are evaluated.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, PEER_UNAVAILABLE.
+    """
+    DeactivateDeployment: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.DeactivateDeploymentRequest, _inference_service_pb2.DeactivateDeploymentResponse]  # type: ignore[assignment]
+    """DeactivateDeployment drains and ends all replicas of an endpoint and keeps its settings; it becomes INACTIVE. Returns at
+    once. Repeating it is harmless. Needs DEPLOY on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE.
     """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.DeleteDeploymentRequest, _inference_service_pb2.DeleteDeploymentResponse]  # type: ignore[assignment]
     """DeleteDeployment drains and removes an endpoint; returns at once. Repeating it while it drains is harmless. Needs
@@ -197,6 +217,28 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """UpdateDeployment changes the fields named in the mask and returns at once; watch its state. Needs DEPLOY on it and on
         the model of every new target; policies on the versions are evaluated.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ActivateDeployment(
+        self,
+        request: _inference_service_pb2.ActivateDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ActivateDeploymentResponse, _abc.Awaitable[_inference_service_pb2.ActivateDeploymentResponse]]:
+        """ActivateDeployment lets an INACTIVE endpoint answer again and returns at once; watch its state. Repeating it is harmless.
+        Needs DEPLOY on it and on the model of every target; policies on the versions are evaluated.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeactivateDeployment(
+        self,
+        request: _inference_service_pb2.DeactivateDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.DeactivateDeploymentResponse, _abc.Awaitable[_inference_service_pb2.DeactivateDeploymentResponse]]:
+        """DeactivateDeployment drains and ends all replicas of an endpoint and keeps its settings; it becomes INACTIVE. Returns at
+        once. Repeating it is harmless. Needs DEPLOY on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE.
         """
 
     @_abc_1.abstractmethod
