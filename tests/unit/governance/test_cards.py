@@ -21,7 +21,7 @@ from modelyard_governance.cards.content import (
     merged,
     parse,
 )
-from modelyard_governance.cards.page import Page, lay_out
+from modelyard_governance.cards.page import MOST_SHAPES, Chart, Page, lay_out
 from modelyard_governance.cards.prefill import Facts, draft
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.limits import LIMITS
@@ -510,6 +510,16 @@ def test_the_longest_texts_fit_the_pages_of_a_pdf() -> None:
         **job(user_provided_training_metrics=[{"name": "n" * 255, "value": 1, "notes": "\n" * 1_024}] * 25),
     }
     assert pdf.render(page(parse(json.dumps(card)))).startswith(b"%PDF-")
+
+
+def test_charts_that_are_too_many_are_named_and_not_drawn() -> None:
+    matrix = MATRIX | {"name": "m", "value": [[1] * 20] * 20}
+    laid_out = page(parse(json.dumps(evaluation(*[matrix] * 50))))
+    (section,) = laid_out.sections
+    drawings = [block.drawing for block in section.blocks if isinstance(block, Chart)]
+    assert 0 < sum(len(drawing.shapes) for drawing in drawings) <= MOST_SHAPES
+    assert sum("not drawn" in getattr(block, "text", "") for block in section.blocks) == 50 - len(drawings)
+    assert len(html.render(laid_out)) < 2**20
 
 
 NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(10**20), 10**20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,8 @@ _TITLES = {
     "evaluation_details": "Evaluation",
     "additional_information": "More",
 }
+MOST_SHAPES = 4_000
+"""Lines, boxes and texts of all drawings together; what 16 matrices of 10 rows and columns need."""
 _IN_HEADER = ("model_name", "model_description", "risk_rating")
 _OWN_NAMES = ("metadata", "custom_details")
 """Fields that hold names of somebody's own."""
@@ -100,7 +102,7 @@ def lay_out(
         time: when.
     """
     overview = content.get("model_overview", {})
-    made = (_section(name, content[name]) for name in _TITLES if content.get(name))
+    made = _bounded(_section(name, content[name]) for name in _TITLES if content.get(name))
     return Page(
         title=overview.get("model_name") or version,
         version=version,
@@ -110,6 +112,21 @@ def lay_out(
         sections=tuple(section for section in made if section.blocks),
         footer=f"Revision {revision} of the model card of {version}, by {author}, {time:%Y-%m-%d %H:%M} UTC",
     )
+
+
+def _bounded(sections: Iterable[Section]) -> Iterator[Section]:
+    """Draw what can be painted in a moment; of charts that are too many only the names remain."""
+    room = MOST_SHAPES
+    for section in sections:
+        blocks: list[Block] = []
+        for block in section.blocks:
+            if isinstance(block, Chart):
+                room -= len(block.drawing.shapes)
+            if isinstance(block, Chart) and room < 0:
+                blocks.append(Heading(f"{block.title}: not drawn, there are too many charts"))
+            else:
+                blocks.append(block)
+        yield Section(section.title, tuple(blocks))
 
 
 def _section(name: str, value: Any) -> Section:

@@ -49,6 +49,7 @@ class Cards:
         self._directory = directory
         self._facts = facts
         self._clock = clock
+        self._painting = asyncio.Semaphore(1)  # a thread that paints takes its time from all others
 
     async def draft(self, call: Call, reference: str) -> Card:
         """Return a card with what the catalog knows, under what the newest revision says."""
@@ -162,7 +163,8 @@ class Cards:
             time=card.create_time or self._clock(),
         )
         painter = html if wanted is Format.HTML else pdf
-        return Document(await asyncio.to_thread(painter.render, page), painter.MEDIA_TYPE)
+        async with self._painting:
+            return Document(await asyncio.to_thread(painter.render, page), painter.MEDIA_TYPE)
 
     async def _version(self, reference: str) -> Link:
         return (await self._directory.version(reference)).chain[0]
