@@ -40,6 +40,7 @@ from modelyard_kit.auth import Principal, TokenVerifier
 from modelyard_kit.channels import open_channel
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
+from modelyard_kit.denials import Denials
 from modelyard_kit.errors import DomainError, NotFound, PeerUnavailable
 from modelyard_kit.peers import Peers, domain_error
 from modelyard_kit.protos import chain_to_proto
@@ -338,7 +339,11 @@ async def artifact_service(dsn: str, blobs: Path | str, **others: object) -> Asy
         verifier = cast("TokenVerifier", NameIsToken())
         running = ArtifactService(settings.listen, catalog, governance, database, grants)
         try:
-            async with build(parts) as service, chassis._serving(service, settings, verifier, grants):
+            denials = Denials(database, "artifact", utc_now)
+            async with (
+                build(parts) as service,
+                chassis._serving(service, settings, verifier, grants, denials),
+            ):
                 yield running
                 for channel in running.channels:
                     await channel.close()
