@@ -42,6 +42,13 @@ LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     ),
     "ListPrincipals": (lambda c, **asked: c.principals.list(**asked).collect(), ("principals", "list")),
     "ListTokens": (lambda c, **asked: c.tokens.list(**asked).collect(), ("tokens", "list")),
+    "ListPrincipalGrants": (
+        lambda c, **asked: c.grants.held_by("ada", **asked).collect(),
+        ("grants", "of", "ada"),
+    ),
+    "ListMemberships": (lambda c, **asked: c.groups.list(**asked).collect(), ("groups", "list")),
+    "ListIssuers": (lambda c, **asked: c.issuers.list(**asked).collect(), ("issuers", "list")),
+    "ListPolicies": (lambda c, **asked: c.policies.list(**asked).collect(), ("policies", "list")),
     "ListGrants": (lambda c, **asked: c.grants.list("prod", **asked).collect(), ("grants", "list", "prod")),
     "ListApprovals": (lambda c, **asked: c.approvals.list(**asked).collect(), ("approvals", "list")),
     "ListActivity": (
