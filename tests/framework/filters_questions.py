@@ -37,6 +37,7 @@ patterns = st.lists(st.sampled_from(("%", "_", "a", "B", "v", "\\%", "1")), max_
 _VALUES: Mapping[FieldType, st.SearchStrategy[Any]] = {
     FieldType.TEXT: texts,
     FieldType.TEXT_SET: names,
+    FieldType.BOOLEAN: st.booleans(),
     FieldType.INTEGER: st.integers(0, 9),
     FieldType.REAL: reals,
     FieldType.TIMESTAMP: times,

@@ -63,9 +63,10 @@ def principal(number: int) -> st.SearchStrategy[dict[str, Any]]:
         {
             "name": st.sampled_from(("b", "B", "a.", "a")).map(lambda name: f"{name}{number}"),
             "id": st.integers(0, 99).map(lambda high: uuid(high * 10 + number)),
-            "kind": st.sampled_from(("USER", "SERVICE_ACCOUNT", "SERVICE")),
+            "kind": st.sampled_from(governance_fields.PRINCIPALS.fields["kind"].values),
             "display_name": texts,
             "create_time": times,
+            "disable_time": st.none() | times,
         }
     )
 
@@ -146,6 +147,7 @@ def deployment(number: int) -> st.SearchStrategy[dict[str, Any]]:
             "replicas": st.integers(1, 3),
             "max_request_bytes": st.integers(1, 3),
             "timeout": st.sampled_from((0.5, 1.0, 2.5)),
+            "require_signature": st.booleans(),
             "owner_id": st.sampled_from((uuid(1), uuid(2))),
             "targets": targets,
             "create_time": times,
@@ -172,6 +174,7 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             **containers,
             "timeout_ms": int(row["timeout"] * 1000),
             "revision": 1,
+            "active": True,
         }
         for row in rows
     ]
