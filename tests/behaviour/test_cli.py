@@ -124,7 +124,7 @@ def test_from_a_saved_model_to_a_champion(admin: Cli, schema: str, saved: Path, 
     example = str(saved.with_name("rows.csv"))
     admin.ok("log", str(saved), model, "--example", example, "--metric", "accuracy=0.9")
     header, row = lines(admin.ok("models", "list", schema).out)
-    assert (header[:2], row[:2]) == (["name", "latest"], [model, "1"])
+    assert (header[:3], row[:3]) == (["name", "owner", "latest"], [model, "admin", "1"])
     [version] = admin.json("versions", "list", model)
     assert (version["number"], version["state"], version["metrics"]) == (1, "READY", {"accuracy": 0.9})
     assert ["champion", "1"] in lines(admin.ok("aliases", "set", model, "champion=1").out)
@@ -150,7 +150,7 @@ def test_lists_for_people_and_for_programs(admin: Cli, schema: str) -> None:
     assert (row["description"], row["tags"]) == ("for a test", {"team": "blue"})
     assert row["create_time"].endswith("Z")
     table = admin.ok("catalogs", "list").out
-    assert [catalog, "for", "a", "test", "team=blue"] in [words[:5] for words in lines(table)]
+    assert [catalog, "admin", "for", "a", "test", "team=blue"] in [words[:6] for words in lines(table)]
     assert "\x1b" not in table
     assert len(admin.json("catalogs", "list", "--limit", "1")) == 1
     empty = admin.ok("deployments", "list", schema)

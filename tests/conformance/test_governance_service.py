@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ from modelyard_kit.errors import (
 )
 from modelyard_kit.limits import LIMITS
 from modelyard_kit.protos import chain_to_proto, timestamp
+from tests.framework.waiting import eventually
 
 from .governance_stack import IRIS, IRIS_1, ML, PROD, Caller, Stack, stack
 
@@ -64,13 +65,15 @@ async def see(admin: Caller, name: str, *privileges: str) -> None:
 
 
 async def audited(admin: Caller, *types: str) -> list[Any]:
-    """Return the audit entries once events of these types have arrived."""
-    async with asyncio.timeout(15):
-        while True:
-            entries = list((await admin("ListAuditEntries", page_size=1000)).entries)
-            if set(types) <= {entry.event.type for entry in entries}:
-                return entries
-            await asyncio.sleep(0.05)
+    """Return the audit entries once events of these types have arrived, each as often as it is named."""
+    entries: list[Any] = []
+
+    async def arrived() -> bool:
+        entries[:] = (await admin("ListAuditEntries", page_size=1000)).entries
+        return Counter(types) <= Counter(entry.event.type for entry in entries)
+
+    await eventually(arrived)
+    return entries
 
 
 class TestTokens:
