@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -10,7 +11,7 @@ import grpc
 
 from modelyard._channel import open_channel, parse_target
 from modelyard._chunks import RawArtifactStub
-from modelyard._refusals import FirstStatus
+from modelyard._refusals import FirstStatus, cut_off, is_cancelled
 from modelyard._status import error_from_call
 from modelyard._token import TokenSource, is_external
 from modelyard._tracing import call_span
@@ -153,6 +154,10 @@ class Connection:
                 return await call
             except grpc.aio.AioRpcError as error:
                 raise status.of(error) from error
+            except asyncio.CancelledError as error:
+                if is_cancelled():
+                    raise
+                raise cut_off(error) from error
 
         return await self._authenticated(kind, start)
 

@@ -6,6 +6,7 @@ the place of the status that has come already (grpc/grpc#36066); so the status i
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -38,6 +39,26 @@ class FirstStatus:
                 _at_once(call.details()),
                 _at_once(call.debug_error_string()),
             )
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancelled the task that runs.
+
+    `grpc.aio` cancels a call by itself when a connection is cut while a request is being written to it.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def cut_off(error: asyncio.CancelledError) -> grpc.aio.AioRpcError:
+    """Return what `grpc.aio` should have said of a call that it cancelled by itself."""
+    return grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata(),
+        details="the connection was cut while requests were being sent",
+        debug_error_string=repr(error),
+    )
 
 
 def _at_once(coroutine: Coroutine[Any, Any, R]) -> R:
