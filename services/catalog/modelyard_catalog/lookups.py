@@ -6,19 +6,22 @@ asked comes as arrays, one for each part of a name; every row of an answer says 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    FromClause,
     Select,
-    TableValuedAlias,
     Text,
     bindparam,
     case,
     column,
     func,
+    literal_column,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -53,27 +56,44 @@ def versions(refs: Sequence[VersionRef]) -> Arrays:
     }
 
 
-def _asked(parts: int, **others: Any) -> TableValuedAlias:
-    """Return what is asked as a table: a row for each thing, with the parts of a name and other columns."""
+@dataclass(frozen=True)
+class Lookup:
+    """A query of what is asked: of many things as arrays, of one as plain values.
+
+    PostgreSQL plans the first anew each time, as arrays may have any length; the second it plans once.
+    """
+
+    many: Select[Any]
+    one: Select[Any]
+
+    def of(self, asked: Arrays) -> tuple[Select[Any], Mapping[str, Any]]:
+        """Return the query, and its parameters."""
+        if any(len(values) != 1 for values in asked.values()):
+            return self.many, asked
+        return self.one, {name: values[0] for name, values in asked.items()}
+
+
+def _lookup(build: Callable[[FromClause], Select[Any]], parts: int, **others: Any) -> Lookup:
+    """Build a query of a table that has a row for each thing asked: the parts of a name, other columns, and its place."""
     types = {f"name_{up}": Text() for up in range(parts)} | others
     arrays = (bindparam(name, type_=ARRAY(type_)) for name, type_ in types.items())
     columns = (column(name, type_) for name, type_ in types.items())
-    table = func.unnest(*arrays).table_valued(*columns, with_ordinality="place", name="asked")
-    return table.render_derived()
+    many = func.unnest(*arrays).table_valued(*columns, with_ordinality="place", name="asked")
+    values = (bindparam(name, type_=type_).label(name) for name, type_ in types.items())
+    one = select(*values, literal_column("1").label("place")).subquery("asked")
+    return Lookup(build(many.render_derived()), build(one))
 
 
-def _called(kind: type[Resource], asked: TableValuedAlias) -> Iterator[ColumnElement[bool]]:
+def _called(kind: type[Resource], asked: FromClause) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions that give a kind and its containers the names that were asked for."""
     return (table.c.name == asked.c[f"name_{up}"] for up, table in enumerate(levels(kind)))
 
 
-def _by_name(kind: type[Resource]) -> Select[Any]:
-    asked = _asked(len(levels(kind)))
+def _by_name(kind: type[Resource], asked: FromClause) -> Select[Any]:
     return select_live(kind).add_columns(asked.c.place).where(*_called(kind, asked))
 
 
-def _locked_models() -> Select[Any]:
-    asked = _asked(len(levels(Model)))
+def _locked_models(asked: FromClause) -> Select[Any]:
     live = (table.c.delete_time.is_(None) for table in levels(Model))
     found = select(models.c.latest_version, *model_columns(), asked.c.place)
     found = found.join_from(models, schemas).join(catalogs).where(*_called(Model, asked), *live)
@@ -81,7 +101,7 @@ def _locked_models() -> Select[Any]:
     return found.order_by(models.c.id).with_for_update(of=models)
 
 
-def _number(asked: TableValuedAlias) -> ColumnElement[int]:
+def _number(asked: FromClause) -> ColumnElement[int]:
     """Return the number that a reference to the model of the query means; no name is both an alias and a label."""
     of_model = model_versions.alias("of_model")
     live = select(of_model.c.number).where(
@@ -107,19 +127,20 @@ def _number(asked: TableValuedAlias) -> ColumnElement[int]:
     )
 
 
-def _versions() -> Select[Any]:
-    asked = _asked(len(levels(Model)), number=BigInteger(), alias=Text())
+def _versions(asked: FromClause) -> Select[Any]:
     query = select_live(ModelVersion).add_columns(asked.c.place)
     return query.where(*_called(Model, asked), model_versions.c.number == _number(asked))
 
 
-BY_NAME: Mapping[type[Resource], Select[Any]] = {kind: _by_name(kind) for kind in CONTAINERS}
+BY_NAME: Mapping[type[Resource], Lookup] = {
+    kind: _lookup(partial(_by_name, kind), len(levels(kind))) for kind in CONTAINERS
+}
 """With `names`: catalogs, schemas or models."""
 
-VERSIONS = _versions()
+VERSIONS = _lookup(_versions, len(levels(Model)), number=BigInteger(), alias=Text())
 """With `versions`: the versions that references mean at this moment."""
 
-LOCKED = _locked_models()
+LOCKED = _lookup(_locked_models, len(levels(Model)))
 """With `names`: what a new version needs of its model, whose row stays locked to the end of the transaction."""
 
 BY_ID: Mapping[type[Resource], Select[Any]] = {

@@ -72,7 +72,7 @@ class CatalogStore:
         self, connection: AsyncConnection, kind: type[R], paths: Sequence[Path]
     ) -> list[R | None]:
         """Return the catalogs, schemas or models with these names."""
-        rows = await connection.execute(lookups.BY_NAME[kind], lookups.names(paths))
+        rows = await connection.execute(*lookups.BY_NAME[kind].of(lookups.names(paths)))
         return _placed(rows, len(paths), lambda row: read_row(kind, row))
 
     async def get(self, connection: AsyncConnection, kind: type[R], id: str) -> R | None:  # noqa: A002 - what it is
@@ -97,7 +97,7 @@ class CatalogStore:
         self, connection: AsyncConnection, refs: Sequence[VersionRef]
     ) -> list[ModelVersion | None]:
         """Return the versions that references name at this moment."""
-        rows = await connection.execute(lookups.VERSIONS, lookups.versions(refs))
+        rows = await connection.execute(*lookups.VERSIONS.of(lookups.versions(refs)))
         return _placed(rows, len(refs), lambda row: read_row(ModelVersion, row))
 
     async def versions_by_number(
@@ -172,7 +172,7 @@ class CatalogStore:
 
         Until the transaction ends no one else counts, deletes or renames them: they wait for their rows.
         """
-        rows = await connection.execute(lookups.LOCKED, lookups.names(paths))
+        rows = await connection.execute(*lookups.LOCKED.of(lookups.names(paths)))
         return _placed(rows, len(paths), lambda row: (row.latest_version, read_model_chain(row)))
 
     async def insert_versions(self, connection: AsyncConnection, versions: Sequence[ModelVersion]) -> bool:
