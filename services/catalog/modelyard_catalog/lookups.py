@@ -60,7 +60,8 @@ def versions(refs: Sequence[VersionRef]) -> Arrays:
 class Lookup:
     """A query of what is asked: of many things as arrays, of one as plain values.
 
-    PostgreSQL plans the first anew each time, as arrays may have any length; the second it plans once.
+    PostgreSQL spends less on the second: about 1.8 instead of 2.8 ms of processor a look-up among 10,000 versions, on a slow
+    machine, in two runs a few minutes apart.
     """
 
     many: Select[Any]
