@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_governance import tables
 from modelyard_governance.audit import Audit
 from modelyard_governance.audit_key import AuditKey
+from modelyard_governance.canonical import canonical_json
 from modelyard_governance.chain import GENESIS
 from modelyard_governance.models import (
     Account,
@@ -65,7 +66,7 @@ def grant_to(account: Account, privilege: Privilege = Privilege.EXECUTE, on: Lin
 
 def event(number: int, *, resource: Link = IRIS, kind: str = "catalog.model.updated") -> RecordedEvent:
     document = {"id": f"e{number}", "type": kind, "resource": {"id": resource.id}, "data": {"number": number}}
-    return RecordedEvent(f"e{number}", kind, resource, document)
+    return RecordedEvent(f"e{number}", kind, resource, document, canonical_json(document))
 
 
 @pytest.fixture

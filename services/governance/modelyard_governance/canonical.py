@@ -13,6 +13,9 @@ _EXACT = 2**53 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+_LIBRARY = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False)
+
+
 def canonical_json(value: Any) -> str:
     """Return a JSON value in canonical form.
 
@@ -23,6 +26,31 @@ def canonical_json(value: Any) -> str:
         ValueError: a number is not finite, an integer is not exact as a double, or a string is not Unicode.
         TypeError: something is not JSON.
     """
+    if _is_common(value):
+        text = _LIBRARY.encode(value)
+        if text.isascii():
+            return text
+    return _canonical(value)
+
+
+def _is_common(value: Any) -> bool:
+    """Return whether the library's encoder, several times faster, writes a value canonically if all its text is ASCII.
+
+    It writes some numbers otherwise than ECMAScript, sorts names by code points, and turns keys that are no strings into such.
+    """
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is dict:
+        return all(type(key) is str and _is_common(item) for key, item in value.items())
+    if kind is list:
+        return all(map(_is_common, value))
+    if kind is int:
+        return abs(value) <= _EXACT
+    return kind is float and 1e-4 <= abs(value) <= _EXACT and not value.is_integer()
+
+
+def _canonical(value: Any) -> str:
     match value:
         case None:
             return "null"
@@ -34,9 +62,9 @@ def canonical_json(value: Any) -> str:
             return _number(value)
         case Mapping():
             members = sorted(value.items(), key=lambda member: member[0].encode("utf-16-be", "surrogatepass"))
-            return "{" + ",".join(f"{_string(key)}:{canonical_json(item)}" for key, item in members) + "}"
+            return "{" + ",".join(f"{_string(key)}:{_canonical(item)}" for key, item in members) + "}"
         case list() | tuple():
-            return "[" + ",".join(map(canonical_json, value)) + "]"
+            return "[" + ",".join(map(_canonical, value)) + "]"
         case _:
             raise TypeError(f"{type(value).__name__} is not a JSON value")
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from modelyard.auditing import GENESIS, entry_hash
 from modelyard.types import AuditCheckpoint
-from modelyard_governance.canonical import canonical_json
 from modelyard_governance.models import Entry, RecordedEvent, Verification
 
 __all__ = ["GENESIS", "ChainVerifier", "entry_hash", "extend"]
@@ -18,9 +17,8 @@ def extend(sequence: int, head: bytes, events: Iterable[RecordedEvent]) -> Seque
     entries = []
     for event in events:
         sequence += 1
-        canonical = canonical_json(event.document)
-        digest = entry_hash(head, sequence, canonical)
-        entries.append(Entry(sequence, event.id, event.resource.id, canonical, head, digest))
+        digest = entry_hash(head, sequence, event.canonical)
+        entries.append(Entry(sequence, event.id, event.resource.id, event.canonical, head, digest))
         head = digest
     return entries
 

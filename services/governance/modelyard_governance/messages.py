@@ -363,10 +363,10 @@ def parse_event(event: event_pb2.Event, field: str = "event") -> RecordedEvent:
     link = link_from_proto(event.resource, f"{field}.resource")
     try:
         document = json_format.MessageToDict(event, always_print_fields_with_no_presence=True)
-        canonical_json(document)
+        canonical = canonical_json(document)
     except (ValueError, json_format.Error) as error:
         raise InvalidField(field, f"has no JSON form: {error}") from error
-    return RecordedEvent(event.id, event.type, link, document)
+    return RecordedEvent(event.id, event.type, link, document, canonical)
 
 
 def parse_resource_id(request: pb.ListAuditEntriesRequest) -> str:

@@ -200,12 +200,13 @@ class Gate:
 
 @dataclass(frozen=True)
 class RecordedEvent:
-    """An event on its way into the audit chain; `document` is all of it, in the JSON form of its protobuf message."""
+    """An event on its way into the audit chain: all of it in the JSON form of its protobuf message, and that in canonical form."""
 
     id: str
     type: str
     resource: Link
     document: Mapping[str, Any]
+    canonical: str
 
 
 @dataclass(frozen=True)

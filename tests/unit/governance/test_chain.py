@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelyard_governance.canonical import canonical_json
 from modelyard_governance.chain import GENESIS, ChainVerifier, entry_hash, extend
 from modelyard_governance.models import Entry, RecordedEvent, Verification
 from modelyard_kit.access import Link, ResourceType
@@ -18,7 +19,7 @@ from modelyard_kit.access import Link, ResourceType
 def event(number: int) -> RecordedEvent:
     link = Link(ResourceType.MODEL, f"m{number % 3}", f"prod.ml.m{number % 3}")
     document = {"id": f"e{number}", "type": "t", "resource": {"id": link.id}, "data": {"number": number}}
-    return RecordedEvent(f"e{number}", "t", link, document)
+    return RecordedEvent(f"e{number}", "t", link, document, canonical_json(document))
 
 
 def chain(length: int) -> list[Entry]:
