@@ -57,7 +57,7 @@ up: $(READY) ## Start the whole suite on this machine and stay (Ctrl-C stops it)
 
 # --- Tests ---------------------------------------------------------------------------------------------------------------
 
-# Parallel where tests share nothing; those that start the whole suite use both cores by themselves.
+# Two processes, each of which keeps what a file of tests starts. The wheel is built and installed once, for one process.
 PYTEST = $(BIN)/pytest --no-header --junitxml=$(REPORTS)/$(@:test-%=%).xml $(ARGS)
 PARALLEL := -n 2 --dist loadfile
 
@@ -72,7 +72,7 @@ test-property: $(READY) ## Random sequences against a model (hypothesis).
 test-conformance: $(READY) ## Stores and runtimes against their suites, on real PostgreSQL and disks.
 	$(PYTEST) $(PARALLEL) tests/conformance
 test-behaviour: $(READY) ## Users' stories through the public client, on real processes and real Envoy.
-	$(PYTEST) tests/behaviour
+	$(PYTEST) $(PARALLEL) tests/behaviour
 test-faults: $(READY) ## Kill, cut and fail at the durable steps, then check what must hold.
 	$(PYTEST) $(PARALLEL) tests/faults
 test-install: $(READY) ## The wheel in clean environments.
