@@ -46,8 +46,8 @@ def _is_common(value: Any) -> bool:
     if kind is list:
         return all(map(_is_common, value))
     if kind is int:
-        return abs(value) <= _EXACT
-    return kind is float and 1e-4 <= abs(value) <= _EXACT and not value.is_integer()
+        return bool(abs(value) <= _EXACT)
+    return bool(kind is float and 1e-4 <= abs(value) <= _EXACT and not value.is_integer())
 
 
 def _canonical(value: Any) -> str:

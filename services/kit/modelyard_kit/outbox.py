@@ -19,6 +19,7 @@ that has no number, in the order of positions. So
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,6 +42,8 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     and_,
+    any_,
+    bindparam,
     delete,
     exists,
     func,
@@ -63,8 +66,11 @@ from modelyard_kit.ids import new_id
 CHANNEL = "modelyard_outbox"
 BATCH = 500
 POLL_SECONDS = 1.0
-# Between two deliveries. What comes meanwhile travels together: every delivery costs a call, and transactions on both sides.
+# Between two deliveries. What comes meanwhile travels together: every delivery costs a call, and transactions on both sides. Who is
+# busy rests longer, for as many times as long as the last delivery took, so that this stays a fixed share of the work.
 REST_SECONDS = 0.05
+LONGEST_REST_SECONDS = 0.5
+REST_RATIO = 4
 
 _log = structlog.get_logger()
 
@@ -156,6 +162,15 @@ _sequenced = outbox_table(MetaData(), sequenced=True)
 _head = _sequenced.metadata.tables["outbox_head"]
 _APPEND = insert(_outbox)
 _APPEND_SEQUENCED = insert(_sequenced)
+_UNDELIVERED = (
+    select(_outbox).where(_outbox.c.deliver_time.is_(None)).order_by(_outbox.c.position).limit(BATCH)
+)
+# An array, so that PostgreSQL is not sent another statement for every number of events.
+_MARK_DELIVERED = (
+    update(_outbox)
+    .where(_outbox.c.position == any_(bindparam("positions", type_=ARRAY(BigInteger))))
+    .values(deliver_time=func.now())
+)
 
 
 def create(operations: Any) -> None:
@@ -316,6 +331,7 @@ class Relay:
         pause = POLL_SECONDS
         while True:
             self._wake.clear()
+            began = time.monotonic()
             try:
                 delivered = await self.deliver()
                 pause = POLL_SECONDS
@@ -325,7 +341,7 @@ class Relay:
                 pause = min(pause * 2, 30.0)
                 continue
             if delivered < BATCH:
-                await asyncio.sleep(REST_SECONDS if delivered else 0)
+                await asyncio.sleep(_rest_after(time.monotonic() - began) if delivered else 0)
                 await self._wait()
 
     async def _wait(self) -> None:
@@ -337,25 +353,26 @@ class Relay:
 
     async def deliver(self) -> int:
         """Deliver one batch and return its size."""
-        rows = await self._database.in_tx(_undelivered, isolation="READ COMMITTED")
+        rows = await self._database.query(_undelivered)
         if not rows:
             return 0
         await self._sink([event for _, event in rows])
         positions = [position for position, _ in rows]
 
         async def mark(connection: AsyncConnection) -> None:
-            delivered = (
-                update(_outbox).where(_outbox.c.position.in_(positions)).values(deliver_time=func.now())
-            )
-            await connection.execute(delivered)
+            await connection.execute(_MARK_DELIVERED, {"positions": positions})
 
         await self._database.in_tx(mark, isolation="READ COMMITTED")
         return len(rows)
 
 
+def _rest_after(seconds: float) -> float:
+    """Return how long to rest after a delivery that took so long."""
+    return min(max(REST_SECONDS, REST_RATIO * seconds), LONGEST_REST_SECONDS)
+
+
 async def _undelivered(connection: AsyncConnection) -> list[tuple[int, Event]]:
-    query = select(_outbox).where(_outbox.c.deliver_time.is_(None)).order_by(_outbox.c.position).limit(BATCH)
-    return [(row.position, event_of(row)) for row in await connection.execute(query)]
+    return [(row.position, event_of(row)) for row in await connection.execute(_UNDELIVERED)]
 
 
 def event_of(row: Any) -> Event:

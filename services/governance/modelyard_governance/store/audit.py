@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, Text, cast, delete, insert, select, update
+from sqlalchemy import ARRAY, Text, any_, bindparam, cast, delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,6 +25,8 @@ _columns = (
     audit.c.previous_hash,
     audit.c.hash,
 )
+# An array, so that PostgreSQL is not sent another statement for every number of events.
+_KNOWN = select(audit.c.event_id).where(audit.c.event_id == any_(bindparam("ids", type_=ARRAY(Text))))
 
 
 async def lock_head(connection: AsyncConnection) -> tuple[int, bytes]:
@@ -52,8 +54,7 @@ async def ends(connection: AsyncConnection, *, lock: bool = False) -> ChainEnds:
 
 async def known(connection: AsyncConnection, event_ids: Iterable[str]) -> frozenset[str]:
     """Return which of these events are in the chain."""
-    query = select(audit.c.event_id).where(audit.c.event_id.in_(list(event_ids)))
-    return frozenset((await connection.execute(query)).scalars())
+    return frozenset((await connection.execute(_KNOWN, {"ids": list(event_ids)})).scalars())
 
 
 async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
