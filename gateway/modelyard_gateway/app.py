@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import structlog
+import uvloop
 import yaml
 
 from modelyard_gateway import envoy
@@ -77,7 +78,7 @@ def _run_agent(settings: GatewaySettings) -> None:
     telemetry.configure_logging(settings, "gateway")
     provider = telemetry.start(settings, "gateway")
     try:
-        asyncio.run(_until_stopped(settings))
+        uvloop.run(_until_stopped(settings))
     finally:
         if provider:
             provider.shutdown()

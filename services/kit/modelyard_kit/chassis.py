@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 import structlog
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -78,7 +79,7 @@ def main(settings_type: type[S], build: Build, *, package: str) -> None:
     telemetry.configure_logging(settings, name)
     provider = telemetry.start(settings, name)
     try:
-        asyncio.run(_run(settings, build, package))
+        uvloop.run(_run(settings, build, package))
     finally:
         if provider:
             provider.shutdown()

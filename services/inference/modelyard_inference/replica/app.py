@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+import uvloop
 
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.replica import tracing
@@ -89,7 +90,7 @@ def main(config_path: Path) -> int:
         deployment=config.deployment, model_version=f"{config.model}/{config.version}"
     )
     _try_write_status(config_path, "loading")
-    return asyncio.run(_serve(config, config_path))
+    return uvloop.run(_serve(config, config_path))
 
 
 async def _serve(config: ReplicaConfig, config_path: Path) -> int:
