@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+from tests.bench.goals import Goal, machine
 
 if TYPE_CHECKING:
     import argparse
@@ -52,21 +50,6 @@ class Results:
         return statistics.median(one / other for one, other in zip(first, second, strict=False))
 
 
-@dataclass(frozen=True)
-class Goal:
-    """One figure and its bound."""
-
-    name: str
-    measured: float
-    bound: float
-    at_least: bool
-
-    def __str__(self) -> str:
-        """The line that tools read."""
-        fine = self.measured >= self.bound if self.at_least else self.measured <= self.bound
-        return f"GOAL {self.name} {self.measured:.2f} {self.bound:g} {'ok' if fine else 'short'}"
-
-
 def report(results: Results, arguments: argparse.Namespace) -> None:
     """Print the table, the machine and the goals."""
     console = Console(width=120)
@@ -80,7 +63,7 @@ def report(results: Results, arguments: argparse.Namespace) -> None:
         rate = f"{size / 2**20 / statistics.median(found):,.0f}" if size else ""
         table.add_row(name, f"{min(found):.2f} - {statistics.median(found):.2f} - {max(found):.2f}", rate)
     console.print(table)
-    console.print(", ".join(_machine(results)))
+    console.print(", ".join(f"{name} {value}" for name, value in _machine(results).items()))
     if arguments.quick:
         console.print("no GOAL lines: --quick moves too little to say anything")
         return
@@ -115,15 +98,5 @@ def goals(results: Results) -> Iterator[Goal]:
         )
 
 
-def _machine(results: Results) -> Iterator[str]:
-    yield f"Python {platform.python_version()}"
-    yield f"grpcio {metadata.version('grpcio')}"
-    if results.mlflow:
-        yield f"MLflow {results.mlflow}"
-    yield f"{os.cpu_count()} cores for everything"
-    yield f"load {os.getloadavg()[0]:.1f}"
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    if found.returncode == 0:
-        yield f"commit {found.stdout.strip()}"
+def _machine(results: Results) -> dict[str, str]:
+    return machine("grpcio") | ({"MLflow": results.mlflow} if results.mlflow else {})

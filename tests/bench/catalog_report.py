@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
 import statistics
-import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from tests.bench.goals import Goal, machine
 
 CATALOG, MLFLOW = "catalog", "MLflow"
 WATCH = "watch latency"
@@ -74,22 +72,6 @@ class Results:
         return statistics.median(found) if found and None not in found else None
 
 
-@dataclass(frozen=True)
-class Goal:
-    """One figure and its bound."""
-
-    name: str
-    measured: float
-    bound: float
-    at_least: bool = False
-    where: str = ""
-
-    def __str__(self) -> str:
-        """Return the line that tools read."""
-        fine = self.measured >= self.bound if self.at_least else self.measured <= self.bound
-        return f"GOAL {self.name} {self.measured:.2f} {self.bound:g} {'ok' if fine else 'short'}"
-
-
 def read_metrics(address: str) -> str:
     """Return what a service tells Prometheus."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
@@ -109,18 +91,18 @@ def server_milliseconds(metrics: str, call: str) -> tuple[float, int]:
 def report(results: Results, path: Path) -> None:
     """Print tables and goals, and keep all of it in a file."""
     console = Console(width=130)
-    machine = _machine(results)
+    measured_on = _machine(results)
     goals = list(_goals(results))
     for table in _tables(results):
         console.print(table)
-    console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    console.print(", ".join(f"{name} {value}" for name, value in measured_on.items()))
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         {**asdict(key), "rounds": [asdict(sample) for sample in samples]}
         for key, samples in results.samples.items()
     ]
     content = {
-        "machine": machine,
+        "machine": measured_on,
         "arguments": dict(results.arguments),
         "goals": [asdict(goal) for goal in goals],
         "results": rows,
@@ -227,13 +209,5 @@ def _growth(p50: Callable[[str, int, int], float | None], concurrencies: list[in
 
 
 def _machine(results: Results) -> dict[str, str]:
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    found = {
-        "commit": commit or "unknown",
-        "cores": str(os.cpu_count()),
-        "Python": platform.python_version(),
-        "PostgreSQL": results.postgres,
-        **{name: metadata.version(name) for name in ("grpcio", "SQLAlchemy", "asyncpg")},
-    }
+    found = machine("grpcio", "SQLAlchemy", "asyncpg") | {"PostgreSQL": results.postgres}
     return found | ({"MLflow": f"{results.mlflow} with 4 workers"} if results.mlflow else {})
