@@ -27,6 +27,7 @@ from modelyard_gateway.render import (
     bootstrap,
     discovery_file,
     referenced_clusters,
+    shape,
     static_candidate,
 )
 from modelyard_gateway.settings import GatewaySettings
@@ -51,7 +52,7 @@ class Applier:
         self._versions: dict[str, str] = {}
         self._routes: Json | None = None
         self._clusters: dict[str, Json] = {}
-        self._accepted: Configuration | None = None
+        self._accepted: Json = {}
 
     def prepare(self) -> None:
         """Make the folder, the bootstrap and, where they are missing, files without resources; read what is there."""
@@ -84,10 +85,10 @@ class Applier:
         if not self._differs(wanted):
             await self._settle()
             return
-        if wanted != self._accepted:
+        if (form := shape(wanted)) != self._accepted:
             if problem := await self._refusal(wanted):
                 raise ApplyFailedError(f"Envoy refuses the configuration: {problem}")
-            self._accepted = wanted
+            self._accepted = form
         names = {cluster["name"] for cluster in wanted.clusters}
         old = [
             self._clusters[name]

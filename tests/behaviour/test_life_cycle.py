@@ -95,7 +95,7 @@ async def test_a_new_owner_takes_the_place_of_the_old_one(admin: AsyncClient, sc
         grants = [grant async for grant in admin.grants.list(name, resource_type="MODEL")]
         return [grant.principal for grant in grants if grant.privilege == "OWNERSHIP"]
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await owners() != ["gateway"]:
             await asyncio.sleep(0.05)
 

@@ -102,7 +102,7 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
         return int(version)
 
     async def until_confirmed(self, version: int, groups: Sequence[str] = ()) -> Any:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for confirmation in self.confirmed.follow():
                 if confirmation.version == version and set(groups) <= set(confirmation.healthy_groups):
                     return confirmation

@@ -177,7 +177,7 @@ class GatewayStack:
         request = oip.ModelInferRequest(
             model_name=name, id="7", inputs=[tensor], raw_input_contents=[bytes(size)]
         )
-        response: oip.ModelInferResponse = await call(request, metadata=metadata, timeout=20)
+        response: oip.ModelInferResponse = await call(request, metadata=metadata, timeout=60)
         return response
 
     async def close(self) -> None:

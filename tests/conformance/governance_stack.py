@@ -163,13 +163,13 @@ class Caller:
         message = request if request is not None else getattr(pb, f"{method}Request")(**fields)
         metadata = [("authorization", f"Bearer {self.token}")] if self.token else []
         try:
-            return await getattr(self.stub, method)(message, metadata=metadata, timeout=20)
+            return await getattr(self.stub, method)(message, metadata=metadata, timeout=60)
         except grpc.aio.AioRpcError as error:
             raise peer_error(error) from error
 
     def watch(self) -> Any:
         metadata = [("authorization", f"Bearer {self.token}")]
-        return self.stub.WatchPermissions(pb.WatchPermissionsRequest(), metadata=metadata, timeout=20)
+        return self.stub.WatchPermissions(pb.WatchPermissionsRequest(), metadata=metadata, timeout=60)
 
 
 def peer_error(error: grpc.aio.AioRpcError) -> BaseException:

@@ -126,7 +126,7 @@ def _spec(launcher: Launcher, runtime: str = "ready") -> ReplicaSpec:
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.02)
 

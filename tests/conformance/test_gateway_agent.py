@@ -158,19 +158,19 @@ async def test_confirmations_tell_of_a_dead_envoy(gateway: Gateway) -> None:
 async def test_services_answer_through_the_gateway(gateway: Gateway) -> None:
     async with gateway.stack.channel() as channel:
         governance, catalog = GovernanceServiceStub(channel), CatalogServiceStub(channel)
-        assert (await governance.GetJwks(GetJwksRequest(), timeout=10)).issuer == "modelyard"
+        assert (await governance.GetJwks(GetJwksRequest(), timeout=60)).issuer == "modelyard"
         assert (
-            await code_of(governance.ListGrants(ListGrantsRequest(), timeout=10))
+            await code_of(governance.ListGrants(ListGrantsRequest(), timeout=60))
             is grpc.StatusCode.UNAUTHENTICATED
         )
         metadata = [gateway.stack.authorization()]
         request = catalog_service_pb2.GetCatalogRequest(name="prod")
-        answer = await catalog.GetCatalog(request, metadata=metadata, timeout=10)
+        answer = await catalog.GetCatalog(request, metadata=metadata, timeout=60)
         assert answer.catalog.name == "prod"
         assert gateway.plane.catalog.metadata["authorization"] == metadata[0][1]
         await gateway.plane.stop("catalog")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await catalog.GetCatalog(request, metadata=metadata, timeout=10)
+            await catalog.GetCatalog(request, metadata=metadata, timeout=60)
         assert (caught.value.code(), "catalog" in str(caught.value.details())) == (
             grpc.StatusCode.UNAVAILABLE,
             True,
@@ -181,7 +181,7 @@ async def test_services_answer_through_the_gateway(gateway: Gateway) -> None:
 async def test_health_and_reflection(gateway: Gateway) -> None:
     async with gateway.stack.channel() as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        health = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        health = await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
     services = await asyncio.to_thread(_reflected, gateway.stack)
     assert {"inference.GRPCInferenceService", "modelyard.api.catalog.v1.CatalogService"} <= services

@@ -39,7 +39,7 @@ async def ask(
     if body is not None:
         headers["content-type"] = "application/json"
     url = f"http://127.0.0.1:{stack.port}{path}"
-    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         data = None if body is None else io.BytesIO(json.dumps(body).encode())
         async with session.request(method, url, data=data, headers=headers) as response:
             assert response.content_type == "application/json", await response.text()

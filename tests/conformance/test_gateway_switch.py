@@ -14,6 +14,7 @@ import grpc.aio
 import pytest
 
 from modelyard import _status, errors
+from modelyard_gateway import envoy
 from modelyard_gateway.admin import EnvoyUnreachableError
 from modelyard_gateway.apply import ApplyFailedError
 from modelyard_gateway.render import Configuration
@@ -121,7 +122,7 @@ async def test_a_replica_that_says_not_serving_gets_nothing_more(stack: GatewayS
     await stack.apply([route(IRIS, ("g1", 1, [first.address, second.address]))])
     await stack.healthy("g1")
     await first.set_serving(False)
-    async with load(stack, IRIS) as answers, asyncio.timeout(20):
+    async with load(stack, IRIS) as answers, asyncio.timeout(60):
         before = -1
         while answers["one"] != before:
             before = answers["one"]
@@ -143,13 +144,14 @@ async def test_no_replica_is_unavailable_and_says_so(stack: GatewayStack) -> Non
     assert await stack.admin.healthy_groups() == frozenset()
 
 
-async def test_a_revoked_right_ends_at_once(stack: GatewayStack) -> None:
+async def test_a_revoked_right_ends_at_once(stack: GatewayStack, monkeypatch: pytest.MonkeyPatch) -> None:
     replica = await stack.replica("one")
     routes = [route(IRIS, ("g1", 1, [replica.address]))]
     await stack.apply(routes, {IRIS: [ADA.id, BOB.id]})
     await stack.healthy("g1")
     async with stack.channel() as channel:
         await stack.infer_on(channel, IRIS, BOB)
+        monkeypatch.delattr(envoy, "validate")  # no Envoy is started to check that other names are as good
         await stack.apply(routes, {IRIS: [ADA.id]})
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stack.infer_on(channel, IRIS, BOB)

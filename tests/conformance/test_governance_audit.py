@@ -79,7 +79,7 @@ async def export(admin: Caller, after: int = 0) -> list[str]:
     request = pb.ExportAuditRequest(after_sequence=after)
     return [
         line
-        async for answer in admin.stub.ExportAudit(request, metadata=metadata, timeout=20)
+        async for answer in admin.stub.ExportAudit(request, metadata=metadata, timeout=60)
         for line in answer.lines
     ]
 

@@ -128,7 +128,7 @@ async def test_a_notification_wakes_the_relay(database: Database, monkeypatch: p
     task = asyncio.create_task(Relay(database, sink).run())
     try:
         # The relay may still be connecting its listener: every append notifies again.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not delivered.is_set():
                 await append(database, "a")
                 await asyncio.sleep(0.05)
@@ -297,4 +297,4 @@ async def test_a_turn_ends_with_a_failing_transaction(database: Database) -> Non
     for _ in range(3):
         with pytest.raises(LookupError):
             await database.in_tx(fail, turns=["counter"])
-    await asyncio.wait_for(database.in_tx(increment, turns=["counter"]), 10)
+    await asyncio.wait_for(database.in_tx(increment, turns=["counter"]), 60)

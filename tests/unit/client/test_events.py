@@ -103,7 +103,7 @@ def test_impatience_does_not_end_a_watch(fake: Fake) -> None:
                 async with asyncio.timeout(0.2):
                     await anext(watch)
             fake.hanging.clear()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 return (await anext(watch)).id
 
     assert asyncio.run(scenario()) == "a"

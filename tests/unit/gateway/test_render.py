@@ -16,6 +16,7 @@ from modelyard_gateway.render import (
     bootstrap,
     discovery_file,
     render,
+    shape,
 )
 from modelyard_gateway.routes import CONTROL_PLANE, RBAC
 from modelyard_gateway.table import Desired, Predictions, RouteTable
@@ -164,3 +165,15 @@ def test_the_bootstrap_watches_the_folder() -> None:
     assert made["admin"]["address"] == {"pipe": {"path": "/run/m/envoy/admin.sock", "mode": 0o600}}
     paths = [source["path_config_source"]["path"] for source in made["dynamic_resources"].values()]
     assert paths == ["/run/m/envoy/listeners.json", "/run/m/envoy/clusters.json"]
+
+
+def test_the_names_of_who_may_are_all_that_envoy_need_not_be_asked_about() -> None:
+    asked = shape(render(settings(), desired(target(), allowed=("p1",))))
+    assert asked == shape(render(settings(), desired(target(), allowed=("p2", "p3"))))
+    for other in (
+        desired(target(), allowed=()),
+        desired(target(), target("g2")),
+        desired(target("g1", 0)),
+        desired(target(), max_request_bytes=2000),
+    ):
+        assert shape(render(settings(), other)) != asked

@@ -60,7 +60,7 @@ class Source:
 async def fetch(cache: ArtifactCache, version: Version) -> None:
     done = asyncio.Event()
     cache.fetch(version, done.set)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await done.wait()
 
 
