@@ -98,4 +98,11 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "DeleteWebhook": Requires(Privilege.MANAGE, system),
         "ListWebhookDeliveries": Requires(Privilege.MANAGE, system),
         "ReplayWebhookDeliveries": Requires(Privilege.MANAGE, system),
+        "CreateShare": Requires(Privilege.MANAGE, system),
+        "GetShare": AUTHENTICATED,  # exporters read their shares, too
+        "ListShares": Requires(Privilege.MANAGE, system),
+        "UpdateShare": Requires(Privilege.MANAGE, system),
+        "DeleteShare": Requires(Privilege.MANAGE, system),
+        "DescribeVersionForExport": Requires(Privilege.READ_METADATA, model),
+        "SignBundle": AUTHENTICATED,  # the rules ask for each model
     }
