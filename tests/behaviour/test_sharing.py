@@ -11,7 +11,7 @@ import pytest
 from modelyard import errors, types
 from modelyard.aio import AsyncClient
 from tests.framework.cli import Cli
-from tests.framework.stack import Processes
+from tests.framework.stack import InProcess, Processes
 
 CARDS = [{"intended_uses": {"risk_rating": "Low"}}, {"intended_uses": {"risk_rating": "High"}}]
 FILES = {
@@ -76,7 +76,9 @@ def told(version: types.ModelVersion) -> types.ModelVersion:
     )
 
 
-async def test_a_model_leaves_and_comes_in_under_another_name(processes: Processes, tmp_path: Path) -> None:
+async def test_a_model_leaves_and_comes_in_under_another_name(
+    processes: Processes, in_process: InProcess, tmp_path: Path
+) -> None:
     catalog = f"s{uuid.uuid4().hex[:10]}"
     source, target, bundle = f"{catalog}.ml.iris", f"{catalog}.lab.lily", tmp_path / "iris.bundle"
     async with processes.admin() as client:
@@ -135,6 +137,8 @@ async def test_a_model_leaves_and_comes_in_under_another_name(processes: Process
         content = await client.artifacts.read(here[0].name, "copy/model.bin")
         assert content == FILES["copy/model.bin"]
         await references_alone(client, source, f"{catalog}.lab", tmp_path)
+    async with in_process.admin() as elsewhere:
+        await another_installation(elsewhere, bundle, key, [told(version) for version in here])
 
 
 async def references_alone(client: AsyncClient, source: str, schema: str, folder: Path) -> None:
@@ -151,3 +155,25 @@ async def references_alone(client: AsyncClient, source: str, schema: str, folder
     (row,) = await client.bundles.import_bundle(path, schema, trust=keys, progress=False)
     assert (row.version, row.created) == (f"{schema}.iris/1", True)
     assert not list(folder.glob(".*")), "nothing is left beside the bundles"
+
+
+async def another_installation(
+    client: AsyncClient, bundle: Path, key: Path, wanted: list[types.ModelVersion]
+) -> None:
+    """The bundle comes in where nobody knows its origin but by its key."""
+    catalog = f"s{uuid.uuid4().hex[:10]}"
+    await client.catalogs.create(catalog)
+    await client.schemas.create(f"{catalog}.ml")
+    target = f"{catalog}.ml.rose"
+    with pytest.raises(errors.SignatureInvalid):
+        await client.bundles.import_bundle(bundle, target, trust=await client.audit.keys())
+    with pytest.raises(errors.NotFound):
+        await client.models.get(target)
+    made = await client.bundles.import_bundle(bundle, target, trust=[key], progress=False)
+    assert [row.version for row in made] == [f"{target}/1", f"{target}/2"]
+    here = [await client.versions.get(row.version) for row in made]
+    assert [told(version) for version in here] == wanted
+    assert (await client.cards.get(here[1].name)).document == CARDS[1]
+    assert await client.artifacts.read(here[0].name, "model.bin") == FILES["model.bin"]
+    model = await client.models.get(target)
+    assert (model.description, model.tags, model.aliases) == ("irises", {"team": "ml"}, {})

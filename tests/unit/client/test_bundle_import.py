@@ -19,7 +19,7 @@ from modelyard.bundles import (
     BundleSignature,
     VersionDocument,
 )
-from modelyard.types import LineageEdge, Model, ModelCard, ModelVersion
+from modelyard.types import FileEntry, LineageEdge, MissingBlob, Model, ModelCard, ModelVersion, Upload
 
 from .test_bundles import NOON
 
@@ -51,6 +51,8 @@ class Here:
     stored: int = 0
     fail_at_card: int = 0
     purged: bool = False
+    lacks_blobs: bool = False
+    cancelled: int = 0
 
     @property
     def models(self) -> Any:
@@ -71,6 +73,20 @@ class Here:
     @property
     def aliases(self) -> Any:
         return self
+
+    @property
+    def artifacts(self) -> Any:
+        return self
+
+    async def begin_upload(self, model: str, files: Any) -> Upload:
+        missing = (MissingBlob(sha256="0" * 64, size=2),) if self.lacks_blobs else ()
+        return Upload(id="u-1", missing=missing)
+
+    async def cancel_upload(self, upload_id: str) -> None:
+        self.cancelled += 1
+
+    async def commit_upload(self, upload_id: str) -> None:
+        self.stored += 1
 
     async def store(self, model: str, files: Any, progress: Any) -> None:
         self.stored += 1
@@ -167,15 +183,18 @@ class Inside(Bundle):
         }
         return VersionDocument(told, {"state": "APPROVED"}, CARDS, ())
 
+    def files(self, version: BundledVersion) -> tuple[FileEntry, ...]:
+        return (FileEntry("a", 2, "0" * 64),)
+
     def local_files(self, version: BundledVersion) -> list[Any]:
         return []
 
 
-def bundle() -> Bundle:
+def bundle(*, embedded: bool = True) -> Bundle:
     versions = tuple(BundledVersion(f"v-{n}", "m-1", n, f"sha256:{n}", "") for n in (3, 4))
     model = BundledModel("m-1", "prod.ml.iris", "irises", {"team": "ml"}, {"champion": 4})
     edge = BundledEdge("v-3", "v-4", "fine_tuned_to")
-    manifest = BundleManifest(True, (model,), versions, (edge,), ())
+    manifest = BundleManifest(embedded, (model,), versions, (edge,), ())
     signature = BundleSignature("sha256:b", "modelyard", NOON, "k")
     return Inside(Path("a.bundle"), manifest, signature, {}, {}, ("", ""))
 
@@ -257,3 +276,14 @@ async def test_what_is_here_stays() -> None:
     await imported(here)
     assert here.models_here[LILY].description == "ours"
     assert here.written[f"{LILY}/8"][-1] == {"ours": True}
+
+
+async def test_references_come_in_where_the_bytes_are() -> None:
+    here = Here(lacks_blobs=True)
+    importer = Importer(here, bundle(embedded=False), {"m-1": LILY}, False)  # type: ignore[arg-type]
+    with pytest.raises(errors.InvalidArgument, match="holds no blobs, and 1 of sha256:3 are not here"):
+        await importer.run(aliases=False)
+    assert (here.made, here.cancelled, here.stored) == ([], 1, 0)
+    here.lacks_blobs = False
+    await importer.run(aliases=False)
+    assert (len(here.made), here.stored) == (2, 2)

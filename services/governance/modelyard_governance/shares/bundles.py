@@ -150,7 +150,6 @@ class Bundles:
             InvalidField: the manifest is none, or says something else than this service told.
             PermissionDenied: the caller may not export one of the models.
             LimitExceeded: the manifest is too large.
-            NotFound: there is no such model.
             PeerUnavailable: the catalog does not answer.
         """
         limits.check("bundle_manifest_bytes", len(command.manifest.encode()))

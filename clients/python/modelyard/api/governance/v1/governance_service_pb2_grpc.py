@@ -914,7 +914,7 @@ class GovernanceServiceServicer(object):
         """SignBundle signs the manifest of a bundle with the key of the audit chain, and notes each model's export in that. Needs MANAGE on
         each model, or a share that has it and that the caller may export; and READ_METADATA and READ_ARTIFACT on each model.
         What the manifest says of versions must be what DescribeVersionForExport told.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -315,7 +315,7 @@ class GovernanceServiceStub:
     """SignBundle signs the manifest of a bundle with the key of the audit chain, and notes each model's export in that. Needs MANAGE on
     each model, or a share that has it and that the caller may export; and READ_METADATA and READ_ARTIFACT on each model.
     What the manifest says of versions must be what DescribeVersionForExport told.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -605,7 +605,7 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """SignBundle signs the manifest of a bundle with the key of the audit chain, and notes each model's export in that. Needs MANAGE on
     each model, or a share that has it and that the caller may export; and READ_METADATA and READ_ARTIFACT on each model.
     What the manifest says of versions must be what DescribeVersionForExport told.
-    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    Errors: INVALID_FIELD, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
 
 class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -1282,7 +1282,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """SignBundle signs the manifest of a bundle with the key of the audit chain, and notes each model's export in that. Needs MANAGE on
         each model, or a share that has it and that the caller may export; and READ_METADATA and READ_ARTIFACT on each model.
         What the manifest says of versions must be what DescribeVersionForExport told.
-        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        Errors: INVALID_FIELD, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
         """
 
 def add_GovernanceServiceServicer_to_server(servicer: GovernanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
