@@ -242,7 +242,9 @@ async def test_a_document_tells_of_the_version_and_of_nothing_else(running_stack
     await admin(
         "SetModelCard", model_version=IRIS_1.name, content='{"intended_uses": {"risk_rating": "Low"}}'
     )
-    card = '{"intended_uses": {"risk_rating": "High"}}'
+    large = {"name": "samples", "type": "number", "value": 2**60 + 1}  # more than a double can tell
+    groups = [{"name": "size", "metric_data": [large]}]
+    card = json.dumps({"evaluation_details": [{"name": "all", "metric_groups": groups}]})
     await ada("SetModelCard", model_version=IRIS_1.name, content=card, comment="worse")
     catalog = await running_stack.login(running_stack.secret("catalog"))
     events = [
@@ -270,7 +272,7 @@ async def test_a_document_tells_of_the_version_and_of_nothing_else(running_stack
     assert (version["metrics"], version["label"]) == ({"accuracy": 0.97}, "1.4.0")
     (review,) = approval["reviews"]
     assert (approval["state"], review["decision"], review["comment"]) == ("APPROVED", "APPROVE", "good")
-    assert (first["revision"], second["content"]) == (1, json.loads(card))
+    assert (first["revision"], json.loads(second["content"])) == (1, json.loads(card))
     audit = {part["type"]: part for part in parts if part["kind"] == "audit"}
     assert set(audit) == {
         "catalog.model_version.created",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
@@ -214,7 +215,7 @@ class Importer:
         """Write the revisions of the card that follow on the one that is here; a card of somebody's own stays."""
         if not document.cards:
             return
-        contents = [card.get("content") for card in document.cards]
+        contents = [_card(card) for card in document.cards]
         try:
             newest = (await self._verbs.cards.get(name)).document
         except errors.NotFound:
@@ -223,11 +224,8 @@ class Importer:
             if newest not in contents:
                 return
             begin = len(contents) - contents[::-1].index(newest)
-        for card in document.cards[begin:]:
-            content, comment = card.get("content"), card.get("comment")
-            if not isinstance(content, dict) or not isinstance(comment, str):
-                raise InvalidArgument("the bundle holds a card that is none")
-            await self._verbs.cards.set(name, content, comment=comment)
+        for content, card in list(zip(contents, document.cards, strict=True))[begin:]:
+            await self._verbs.cards.set(name, content, comment=str(card.get("comment", "")))
 
     async def _lineage(self) -> None:
         """Record what was made from what."""
@@ -258,6 +256,16 @@ def _parsed(document: VersionDocument, version: BundledVersion) -> ModelVersion:
     except json_format.ParseError as error:
         raise InvalidArgument(f"{version.document}: tells of no version: {error}") from error
     return from_proto(ModelVersion, message)
+
+
+def _card(card: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        content = json.loads(card["content"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgument(f"the bundle holds a card that is none: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidArgument("the bundle holds a card that is none: it is no object")
+    return content
 
 
 def _facts(

@@ -23,7 +23,7 @@ from modelyard.types import FileEntry, LineageEdge, MissingBlob, Model, ModelCar
 
 from .test_bundles import NOON
 
-CARDS = ({"content": {"a": 1}, "comment": "first"}, {"content": {"a": 2}, "comment": "second"})
+CARDS = ({"content": '{"a":1}', "comment": "first"}, {"content": '{"a":2}', "comment": "second"})
 LILY = "lab.ml.lily"
 
 
@@ -287,3 +287,13 @@ async def test_references_come_in_where_the_bytes_are() -> None:
     here.lacks_blobs = False
     await importer.run(aliases=False)
     assert (len(here.made), here.stored) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "card", [{}, {"content": 1}, {"content": "{"}, {"content": "[]"}, {"content": "[" * 100_000}]
+)
+async def test_a_card_that_is_none(monkeypatch: pytest.MonkeyPatch, card: dict[str, Any]) -> None:
+    whole = Inside.document
+    monkeypatch.setattr(Inside, "document", lambda *given: replace(whole(*given), cards=(card,)))
+    with pytest.raises(errors.InvalidArgument, match="a card that is none"):
+        await imported(Here())

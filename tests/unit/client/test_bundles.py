@@ -58,8 +58,9 @@ class Origin:
         version = BundledVersion("v-1", "m-1", 3, manifest_digest(entries()), "seal")
         told = {"kind": "version", "id": "v-1", "number": "3", "artifactDigest": version.artifact_digest}
         lines = [told | document, {"kind": "approval", "state": "PENDING", "reviews": []}]
+        written_out = (f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         parts = {
-            version.document: "".join(f"{json.dumps(line)}\n" for line in lines).encode(),
+            version.document: "".join(written_out).encode(),
             version.artifact: bundles.artifact_to_json(entries()).encode(),
         }
         manifest = BundleManifest(
@@ -124,6 +125,12 @@ def test_an_honest_bundle_holds(origin: Origin, tmp_path: Path) -> None:
     assert bundle.document(version).approval["state"] == "PENDING"
     assert written(tmp_path, origin.parts(), "b.bundle").read_bytes() == path.read_bytes()
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "b.bundle"]
+
+
+def test_any_text_may_be_in_a_document(origin: Origin, tmp_path: Path) -> None:
+    text = "first\u2028second\u2029third\x85fourth\nfifth"
+    bundle = open_bundle(written(tmp_path, origin.parts(description=text)))
+    assert bundle.document(bundle.manifest.versions[0]).version["description"] == text
 
 
 def test_a_member_that_may_be_large_is_read_like_others(tmp_path: Path) -> None:

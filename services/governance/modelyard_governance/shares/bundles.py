@@ -22,6 +22,7 @@ from modelyard_governance.approvals import Approvals
 from modelyard_governance.audit_key import AuditKey
 from modelyard_governance.canonical import canonical_json
 from modelyard_governance.cards import store as cards
+from modelyard_governance.cards.content import dump
 from modelyard_governance.models import Approval, Directory, Entry, Version
 from modelyard_governance.shares import store
 from modelyard_governance.shares.models import Origin, Share, SignBundle
@@ -125,7 +126,8 @@ class Bundles:
                 lambda connection, revision=revision: cards.get(connection, version.id, "", revision)  # type: ignore[misc]
             )
             if card is not None:
-                told = {"revision": revision, "content": card.content, "comment": card.comment}
+                # As text: a card may hold numbers that canonical JSON has no form for.
+                told = {"revision": revision, "content": dump(card.content), "comment": card.comment}
                 told |= {"author_id": card.author_id, "create_time": _time(card.create_time)}
                 yield [_line("card", told)]
 
