@@ -101,6 +101,7 @@ class Webhooks(Blocking[_webhooks.AsyncWebhooks]):
     create = blocking(_webhooks.AsyncWebhooks.create)
     get = blocking(_webhooks.AsyncWebhooks.get)
     list = paging(_webhooks.AsyncWebhooks.list)
+    update = blocking(_webhooks.AsyncWebhooks.update)
     pause = blocking(_webhooks.AsyncWebhooks.pause)
     resume = blocking(_webhooks.AsyncWebhooks.resume)
     delete = blocking(_webhooks.AsyncWebhooks.delete)

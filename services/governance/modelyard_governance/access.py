@@ -93,6 +93,7 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "CreateWebhook": Requires(Privilege.MANAGE, system),
         "GetWebhook": Requires(Privilege.MANAGE, system),
         "ListWebhooks": Requires(Privilege.MANAGE, system),
+        "UpdateWebhook": Requires(Privilege.MANAGE, system),
         "PauseWebhook": Requires(Privilege.MANAGE, system),
         "ResumeWebhook": Requires(Privilege.MANAGE, system),
         "DeleteWebhook": Requires(Privilege.MANAGE, system),

@@ -358,6 +358,10 @@ class GovernanceServicer(ShareServicer, GovernanceServiceServicer):
             webhooks=map(webhook_messages.webhook_out, rows), next_page_token=token
         )
 
+    async def UpdateWebhook(self, request: pb.UpdateWebhookRequest, context: Any) -> pb.UpdateWebhookResponse:
+        webhook = await self._webhooks.update(current_call(), webhook_messages.parse_update(request))
+        return pb.UpdateWebhookResponse(webhook=webhook_messages.webhook_out(webhook))
+
     async def PauseWebhook(self, request: pb.PauseWebhookRequest, context: Any) -> pb.PauseWebhookResponse:
         name = webhook_messages.parse_name(request)
         webhook = await self._webhooks.set_state(current_call(), name, WebhookState.PAUSED)

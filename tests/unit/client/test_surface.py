@@ -133,6 +133,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "CreateWebhook": lambda c: c.webhooks.create("ops", "https://example.com/hook"),
     "GetWebhook": lambda c: c.webhooks.get("ops"),
     "ListWebhooks": lambda c: c.webhooks.list().collect(),
+    "UpdateWebhook": lambda c: c.webhooks.update("ops", types=["catalog.*"]),
     "PauseWebhook": lambda c: c.webhooks.pause("ops"),
     "ResumeWebhook": lambda c: c.webhooks.resume("ops"),
     "DeleteWebhook": lambda c: c.webhooks.delete("ops"),

@@ -307,6 +307,11 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.FromString,
                 _registered_method=True)
+        self.UpdateWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/UpdateWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookResponse.FromString,
+                _registered_method=True)
         self.PauseWebhook = channel.unary_unary(
                 '/modelyard.api.governance.v1.GovernanceService/PauseWebhook',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.SerializeToString,
@@ -819,6 +824,15 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateWebhook(self, request, context):
+        """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
+        is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseWebhook(self, request, context):
         """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -1187,6 +1201,11 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.ListWebhooks,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'UpdateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookResponse.SerializeToString,
             ),
             'PauseWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseWebhook,
@@ -2688,6 +2707,33 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/ListWebhooks',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/UpdateWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookResponse.FromString,
             options,
             channel_credentials,
             insecure,

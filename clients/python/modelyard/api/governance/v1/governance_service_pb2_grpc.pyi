@@ -264,6 +264,11 @@ class GovernanceServiceStub:
     """ListWebhooks reads webhooks. Needs MANAGE on the system.
     Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
+    UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.UpdateWebhookRequest, _governance_service_pb2.UpdateWebhookResponse]
+    """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
+    is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+    """
     PauseWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]
     """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -553,6 +558,11 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListWebhooksRequest, _governance_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """ListWebhooks reads webhooks. Needs MANAGE on the system.
     Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    UpdateWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.UpdateWebhookRequest, _governance_service_pb2.UpdateWebhookResponse]  # type: ignore[assignment]
+    """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
+    is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     PauseWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]  # type: ignore[assignment]
     """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
@@ -1158,6 +1168,17 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_governance_service_pb2.ListWebhooksResponse, _abc.Awaitable[_governance_service_pb2.ListWebhooksResponse]]:
         """ListWebhooks reads webhooks. Needs MANAGE on the system.
         Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateWebhook(
+        self,
+        request: _governance_service_pb2.UpdateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.UpdateWebhookResponse, _abc.Awaitable[_governance_service_pb2.UpdateWebhookResponse]]:
+        """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
+        is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
