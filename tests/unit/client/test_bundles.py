@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from modelyard import bundles, errors
+from modelyard import _direct, bundles, errors
 from modelyard._bundle_file import BundleWriter, open_bundle
 from modelyard._bundle_import import names_for
 from modelyard._manifest import manifest_digest
@@ -24,7 +24,7 @@ from modelyard.archives import ArchiveRefused
 from modelyard.auditing import AuditKeys, key_id
 from modelyard.bundles import BundledModel, BundledVersion, BundleManifest, BundleSignature
 from modelyard.client import Client
-from modelyard.types import FileEntry
+from modelyard.types import BlobUrls, FileEntry, MissingBlob, PartUrl, SignedUrl
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 CONTENTS = {"a/model.bin": b"weights" * 100, "b.txt": b"hi", "c.txt": b"hi"}
@@ -125,6 +125,50 @@ def test_an_honest_bundle_holds(origin: Origin, tmp_path: Path) -> None:
     assert bundle.document(version).approval["state"] == "PENDING"
     assert written(tmp_path, origin.parts(), "b.bundle").read_bytes() == path.read_bytes()
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "b.bundle"]
+
+
+class ObjectStore:
+    """What an object store gets, when it is the client that tells it which bytes of which file."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def put(
+        self, request: SignedUrl, source: str, offset: int, length: int, tell: Callable[[int], None]
+    ) -> None:
+        self.sent.append(Path(source).read_bytes()[offset : offset + length])
+        tell(length)
+
+    def stop(self) -> None:
+        """Nothing is open."""
+
+
+class Signing:
+    """An artifact service that takes a blob in two parts."""
+
+    async def sign_upload_urls(self, upload_id: str, sha256s: list[str]) -> list[BlobUrls]:
+        request = SignedUrl(url="", method="PUT")
+        parts = (
+            PartUrl(number=1, offset=0, length=300, request=request),
+            PartUrl(number=2, offset=300, length=400, request=request),
+        )
+        return [BlobUrls(sha256=sha256s[0], size=700, parts=parts)]
+
+    async def finish_blob(self, upload_id: str, sha256: str, *, timeout: float) -> None:
+        """Trusts everybody."""
+
+
+async def test_a_blob_goes_to_an_object_store_from_where_it_lies(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = open_bundle(written(tmp_path, origin.parts()))
+    files = {file.entry.sha256: file for file in bundle.local_files(bundle.manifest.versions[0])}
+    store = ObjectStore()
+    monkeypatch.setattr(_direct, "ObjectStore", lambda: store)
+    blob = MissingBlob(sha256=sha256(CONTENTS["a/model.bin"]), size=700)
+    sender = _direct.DirectSender(Signing(), files, lambda _size: None)  # type: ignore[arg-type]
+    assert await sender.send("u-1", [blob]) == []
+    assert b"".join(sorted(store.sent, key=len)) == CONTENTS["a/model.bin"]
 
 
 def test_any_text_may_be_in_a_document(origin: Origin, tmp_path: Path) -> None:
