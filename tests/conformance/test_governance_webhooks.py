@@ -332,6 +332,46 @@ async def test_secrets_are_shown_once_and_sealed_in_the_database(running_stack: 
     assert made.secret[6:] not in audited[0].canonical_event
 
 
+async def test_what_waits_goes_to_a_changed_address(running_stack: Stack) -> None:
+    admin = await running_stack.admin()
+    async with receiver(answer=lambda _event: 500) as old, receiver() as new:
+        secret = (await hook(admin, old)).secret
+        await happen(admin, "ada")
+        await eventually(lambda: old.bodies)
+        wanted = {
+            "url": new.url,
+            "types": ["governance.principal.created"],
+            "resource": "not asked to be changed",
+        }
+        mask = {"paths": ["url", "types"]}
+        changed = (await admin("UpdateWebhook", name="ops", webhook=wanted, update_mask=mask)).webhook
+        assert (changed.url, list(changed.types)) == (new.url, ["governance.principal.created"])
+        assert (changed.resource, changed.failures) == ("", 0)
+        await eventually(lambda: new.bodies)
+        assert new.signed_with(secret)
+        assert (
+            await admin("UpdateWebhook", name="ops", webhook=wanted, update_mask=mask)
+        ).webhook.url == new.url
+
+    async def told() -> bool:
+        entries = (await admin("ListAuditEntries", page_size=1000)).entries
+        data = [entry.event.data for entry in entries if entry.event.type == "governance.webhook.updated"]
+        return [(each["before"]["url"], each["after"]["url"]) for each in data] == [(old.url, new.url)]
+
+    await eventually(told)
+    for paths, webhook in (
+        ([], {}),
+        (["name"], {}),
+        (["url"], {"url": "ftp://example.com"}),
+        (["types"], {"types": ["*"]}),
+        (["resource"], {"resource": "a\0"}),
+    ):
+        with pytest.raises(InvalidField):
+            await admin("UpdateWebhook", name="ops", webhook=webhook, update_mask={"paths": paths})
+    with pytest.raises(NotFound):
+        await admin("UpdateWebhook", name="none", webhook={}, update_mask={"paths": ["resource"]})
+
+
 async def test_lists_deletion_and_limits(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     admin = await running_stack.admin()
     few = Limit("webhooks", 2, "webhooks", "few")

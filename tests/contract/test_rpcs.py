@@ -44,6 +44,15 @@ def servicer(service: str) -> type:
 
 
 @cache
+def handwritten(service: str) -> dict[str, object]:
+    """What the class that serves a contract has, also from its parts in other files, but not from the generated class."""
+    parts = [
+        part for part in servicer(service).__mro__ if part.__module__.startswith(f"modelyard_{service}.")
+    ]
+    return {name: value for part in reversed(parts) for name, value in vars(part).items()}
+
+
+@cache
 def access_table(service: str) -> AccessTable:
     """The access table of a service; what resolves its resources is not asked anything here."""
     make = importlib.import_module(f"modelyard_{service}.access").access_table
@@ -77,7 +86,7 @@ def test_the_contracts_were_found() -> None:
 @EACH_RPC
 def test_served(rpc: Rpc) -> None:
     """The generated base class answers UNIMPLEMENTED, so each method must be written in the servicer."""
-    method = vars(servicer(rpc.service)).get(rpc.name)
+    method = handwritten(rpc.service).get(rpc.name)
     assert method is not None, f"{servicer(rpc.service).__name__} has no {rpc.name}"
     streams = rpc.method.server_streaming
     wanted = inspect.isasyncgenfunction if streams else inspect.iscoroutinefunction
@@ -87,7 +96,7 @@ def test_served(rpc: Rpc) -> None:
 @EACH_SERVICE
 def test_nothing_is_served_or_permitted_that_the_contract_lacks(service: str) -> None:
     names = {rpc.name for rpc in rpcs() if rpc.service == service}
-    served = {name for name in vars(servicer(service)) if not name.startswith("_")}
+    served = {name for name in handwritten(service) if not name.startswith("_")}
     assert served <= names
     assert set(access_table(service)) <= names
 

@@ -26,6 +26,7 @@ from modelyard._inspections import AsyncInspections
 from modelyard._labels import AsyncAliases, AsyncMetrics, AsyncTags
 from modelyard._lineage import AsyncLineage, input_edges
 from modelyard._log_model import log_model
+from modelyard._sharing import AsyncBundles, AsyncShares
 from modelyard._signatures import AsyncSignatures
 from modelyard._storage import AsyncStorage
 from modelyard._trust import AsyncTrustRoots
@@ -82,6 +83,8 @@ class AsyncClient:
         audit: Everything that was changed.
         cards: Model cards of versions.
         webhooks: Addresses that are told of events.
+        shares: What may leave the installation, and who may export it.
+        bundles: Models as files that are signed and complete.
         deployments: Names that answer predictions.
         endpoints: Deployments as those who predict see them.
         events: Every change, as it happens.
@@ -145,6 +148,8 @@ class AsyncClient:
         self.audit = AsyncAudit(self._connection)
         self.cards = AsyncCards(self._connection)
         self.webhooks = AsyncWebhooks(self._connection)
+        self.shares = AsyncShares(self._connection)
+        self.bundles = AsyncBundles(self._connection)
         self.deployments = AsyncDeployments(self._connection)
         self.endpoints = AsyncEndpoints(self._connection)
         self.events = AsyncEvents(self._connection)

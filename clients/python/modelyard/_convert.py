@@ -75,6 +75,7 @@ MESSAGES: dict[str, type[Any]] = {
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.AuditCheckpoint, types.Activity)},
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.ModelCard, types.CardChange)},
     **{f"{_API}.governance.v1.{c.__name__}": c for c in (types.Webhook, types.WebhookDelivery)},
+    f"{_API}.governance.v1.Share": types.Share,
     f"{_API}.common.v1.Event": types.Event,
     f"{_API}.common.v1.Resource": types.Resource,
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},

@@ -90,7 +90,7 @@ class DirectSender:
         return False
 
     async def _parts(self, urls: BlobUrls, store: ObjectStore, pool: ThreadPoolExecutor) -> None:
-        source = self._files[urls.sha256].source
+        local = self._files[urls.sha256]
         loop = asyncio.get_running_loop()
 
         def tell(size: int) -> None:
@@ -102,7 +102,7 @@ class DirectSender:
             if failed.is_set():
                 raise Refused("a part before it failed")
             try:
-                store.put(part.request, source, part.offset, part.length, tell)
+                store.put(part.request, local.source, local.offset + part.offset, part.length, tell)
             except BaseException:
                 failed.set()
                 raise

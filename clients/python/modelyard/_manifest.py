@@ -39,10 +39,11 @@ _HASHERS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file of this machine and its entry in the manifest."""
+    """A file of this machine, or the part of one that begins at `offset`, and its entry in the manifest."""
 
     source: str
     entry: FileEntry
+    offset: int = 0
 
 
 def manifest_digest(files: Iterable[FileEntry]) -> str:

@@ -161,19 +161,22 @@ class _Stream:
         header = pb.BlobHeader(upload_id=self._upload_id, sha256=blob.sha256, offset=blob.offset)
         yield pb.UploadBlobsRequest(header=header).SerializeToString(), 0
         left = blob.size - blob.offset
-        with open(self._files[blob.sha256].source, "rb", buffering=0) as file:
-            file.seek(blob.offset)
+        local = self._files[blob.sha256]
+        with open(local.source, "rb", buffering=0) as file:
+            file.seek(local.offset + blob.offset)
             while left > 0:
                 data = file.read(min(CHUNK_BYTES, left))
                 if not data:
-                    raise _not_as_announced(self._files[blob.sha256])
+                    raise _not_as_announced(local)
                 left -= len(data)
                 yield upload_chunk(data), len(data)
 
     def _whole(self, blob: MissingBlob) -> bytes:
         file = self._files[blob.sha256]
         with open(file.source, "rb", buffering=0) as source:
-            data = source.read(blob.size + 1)  # never more of a file that grew
+            source.seek(file.offset)
+            # Never more of a file that grew; of a part of a file something else follows.
+            data = source.read(blob.size if file.offset else blob.size + 1)
         if hashlib.sha256(data).hexdigest() != blob.sha256:
             raise _not_as_announced(file)
         return data

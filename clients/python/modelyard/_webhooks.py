@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelyard._connection import new_request_id
 from modelyard._convert import from_proto, rows
-from modelyard._namespace import Namespace
+from modelyard._namespace import Namespace, update_mask
 from modelyard._pager import AsyncPager
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.api.governance.v1 import webhook_pb2
@@ -74,6 +74,31 @@ class AsyncWebhooks(Namespace):
             return rows(Webhook, answer.webhooks), answer.next_page_token
 
         return AsyncPager(fetch)
+
+    async def update(
+        self,
+        name: str,
+        *,
+        url: str | None = None,
+        types: Sequence[str] | None = None,
+        resource: str | None = None,
+    ) -> Webhook:
+        """Change what is given; the secret stays, and what waits to be sent goes to the new address.
+
+        Args:
+            name: The webhook.
+            url: `https://…`.
+            types: All types wanted, as of `create`; none means all there are.
+            resource: As of `create`; empty means everything.
+        """
+        given = {"url": url, "types": types, "resource": resource}
+        request = pb.UpdateWebhookRequest(
+            name=name,
+            webhook=webhook_pb2.Webhook(url=url or "", types=types or (), resource=resource or ""),
+            update_mask=update_mask(given),
+        )
+        answer = await self._connection.call(self._connection.governance.UpdateWebhook, request)
+        return from_proto(Webhook, answer.webhook)
 
     async def pause(self, name: str) -> Webhook:
         """Stop sending; what happens meanwhile is sent after a resume."""

@@ -124,16 +124,21 @@ class AuditKeys:
 
     def problem(self, checkpoint: AuditCheckpoint) -> str:
         """Return why the signature of a checkpoint does not count; empty when it does."""
+        what = f"the checkpoint of entry {checkpoint.sequence}"
+        return self.refuse(what, checkpoint.key_id, checkpoint.signature, statement(checkpoint))
+
+    def refuse(self, what: str, key_id: str, signature: str, signed: bytes) -> str:
+        """Return why a signature (base64) of one of the keys does not count, calling what it is on `what`; empty when it does."""
         from cryptography.exceptions import InvalidSignature
 
-        key = self._keys.get(checkpoint.key_id)
+        key = self._keys.get(key_id)
         if key is None:
             known = ", ".join(sorted(self._keys)) or "none"
-            return f"the checkpoint of entry {checkpoint.sequence} is signed by key {checkpoint.key_id}; given: {known}"
+            return f"{what} is signed by key {key_id}; given: {known}"
         try:
-            key.verify(base64.b64decode(checkpoint.signature, validate=True), statement(checkpoint))
-        except (InvalidSignature, binascii.Error):
-            return f"the signature of the checkpoint of entry {checkpoint.sequence} is wrong"
+            key.verify(base64.b64decode(signature, validate=True), signed)
+        except (InvalidSignature, binascii.Error, ValueError):
+            return f"the signature of {what} is wrong"
         return ""
 
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from modelyard import (
-    _approvals,
     _artifacts,
-    _audit,
-    _cards,
     _catalog,
     _deployments,
     _endpoints,
     _events,
-    _governance,
-    _identities,
     _inspections,
     _labels,
     _lineage,
@@ -22,8 +17,21 @@ from modelyard import (
     _storage,
     _trust,
     _versions,
-    _webhooks,
     contexts,
+)
+from modelyard._blocking_governance import (
+    Approvals,
+    Audit,
+    Bundles,
+    Cards,
+    Grants,
+    Groups,
+    Issuers,
+    Policies,
+    Principals,
+    Shares,
+    Tokens,
+    Webhooks,
 )
 from modelyard._channel import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TARGET
 from modelyard._client import AsyncClient
@@ -177,108 +185,6 @@ class TrustRoots(Blocking[_trust.AsyncTrustRoots]):
     list = blocking(_trust.AsyncTrustRoots.list)
 
 
-class Principals(Blocking[_governance.AsyncPrincipals]):
-    """`client.principals`: users and service accounts."""
-
-    create = blocking(_governance.AsyncPrincipals.create)
-    get = blocking(_governance.AsyncPrincipals.get)
-    disable = blocking(_governance.AsyncPrincipals.disable)
-    enable = blocking(_governance.AsyncPrincipals.enable)
-    get_caller = blocking(_governance.AsyncPrincipals.get_caller)
-    list = paging(_governance.AsyncPrincipals.list)
-
-
-class Tokens(Blocking[_governance.AsyncTokens]):
-    """`client.tokens`: long-lived secrets of principals, and what verifies the short-lived ones."""
-
-    create = blocking(_governance.AsyncTokens.create)
-    list = paging(_governance.AsyncTokens.list)
-    revoke = blocking(_governance.AsyncTokens.revoke)
-    signing_keys = blocking(_governance.AsyncTokens.signing_keys)
-    rotate_signing_key = blocking(_governance.AsyncTokens.rotate_signing_key)
-
-
-class Groups(Blocking[_identities.AsyncGroups]):
-    """`client.groups`: who is in which group; a group itself is made by `client.principals`."""
-
-    add = blocking(_identities.AsyncGroups.add)
-    remove = blocking(_identities.AsyncGroups.remove)
-    list = paging(_identities.AsyncGroups.list)
-
-
-class Issuers(Blocking[_identities.AsyncIssuers]):
-    """`client.issuers`: OpenID Connect providers whose tokens are accepted."""
-
-    create = blocking(_identities.AsyncIssuers.create)
-    delete = blocking(_identities.AsyncIssuers.delete)
-    list = paging(_identities.AsyncIssuers.list)
-
-
-class Grants(Blocking[_governance.AsyncGrants]):
-    """`client.grants`: who may do what."""
-
-    create = blocking(_governance.AsyncGrants.create)
-    delete = blocking(_governance.AsyncGrants.delete)
-    list = paging(_governance.AsyncGrants.list)
-    held_by = paging(_governance.AsyncGrants.held_by)
-    effective = blocking(_governance.AsyncGrants.effective)
-    check = blocking(_governance.AsyncGrants.check)
-
-
-class Policies(Blocking[_approvals.AsyncPolicies]):
-    """`client.policies`: what a version needs before it may be used."""
-
-    set = blocking(_approvals.AsyncPolicies.set)
-    get = blocking(_approvals.AsyncPolicies.get)
-    list = paging(_approvals.AsyncPolicies.list)
-    explain = blocking(_approvals.AsyncPolicies.explain)
-    override = blocking(_approvals.AsyncPolicies.override)
-
-
-class Approvals(Blocking[_approvals.AsyncApprovals]):
-    """`client.approvals`: reviews of versions."""
-
-    review = blocking(_approvals.AsyncApprovals.review)
-    get = blocking(_approvals.AsyncApprovals.get)
-    list = paging(_approvals.AsyncApprovals.list)
-
-
-class Audit(Blocking[_audit.AsyncAudit]):
-    """`client.audit`: everything that was changed, and everything that was refused, in a chain of hashes."""
-
-    list = paging(_audit.AsyncAudit.list)
-    follow = streaming(_audit.AsyncAudit.follow)
-    activity = paging(_audit.AsyncAudit.activity)
-    verify = blocking(_audit.AsyncAudit.verify)
-    checkpoint = blocking(_audit.AsyncAudit.checkpoint)
-    keys = blocking(_audit.AsyncAudit.keys)
-    export = blocking(_audit.AsyncAudit.export)
-
-
-class Cards(Blocking[_cards.AsyncCards]):
-    """`client.cards`: cards of versions in the format of SageMaker's model cards, as revisions."""
-
-    draft = blocking(_cards.AsyncCards.draft)
-    set = blocking(_cards.AsyncCards.set)
-    get = blocking(_cards.AsyncCards.get)
-    revisions = paging(_cards.AsyncCards.revisions)
-    diff = blocking(_cards.AsyncCards.diff)
-    render = blocking(_cards.AsyncCards.render)
-
-
-class Webhooks(Blocking[_webhooks.AsyncWebhooks]):
-    """`client.webhooks`: events as signed CloudEvents by HTTP, at least once."""
-
-    create = blocking(_webhooks.AsyncWebhooks.create)
-    get = blocking(_webhooks.AsyncWebhooks.get)
-    list = paging(_webhooks.AsyncWebhooks.list)
-    pause = blocking(_webhooks.AsyncWebhooks.pause)
-    resume = blocking(_webhooks.AsyncWebhooks.resume)
-    delete = blocking(_webhooks.AsyncWebhooks.delete)
-    deliveries = paging(_webhooks.AsyncWebhooks.deliveries)
-    replay = blocking(_webhooks.AsyncWebhooks.replay)
-
-
 class Deployments(Blocking[_deployments.AsyncDeployments]):
     """`client.deployments`: names that answer predictions."""
 
@@ -365,6 +271,8 @@ class Client(Blocking[AsyncClient]):
         self.audit = Audit(self._async.audit)
         self.cards = Cards(self._async.cards)
         self.webhooks = Webhooks(self._async.webhooks)
+        self.shares = Shares(self._async.shares)
+        self.bundles = Bundles(self._async.bundles)
         self.deployments = Deployments(self._async.deployments)
         self.endpoints = Endpoints(self._async.endpoints)
         self.events = Events(self._async.events)

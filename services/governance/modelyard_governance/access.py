@@ -93,9 +93,17 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "CreateWebhook": Requires(Privilege.MANAGE, system),
         "GetWebhook": Requires(Privilege.MANAGE, system),
         "ListWebhooks": Requires(Privilege.MANAGE, system),
+        "UpdateWebhook": Requires(Privilege.MANAGE, system),
         "PauseWebhook": Requires(Privilege.MANAGE, system),
         "ResumeWebhook": Requires(Privilege.MANAGE, system),
         "DeleteWebhook": Requires(Privilege.MANAGE, system),
         "ListWebhookDeliveries": Requires(Privilege.MANAGE, system),
         "ReplayWebhookDeliveries": Requires(Privilege.MANAGE, system),
+        "CreateShare": Requires(Privilege.MANAGE, system),
+        "GetShare": AUTHENTICATED,  # exporters read their shares, too
+        "ListShares": Requires(Privilege.MANAGE, system),
+        "UpdateShare": Requires(Privilege.MANAGE, system),
+        "DeleteShare": Requires(Privilege.MANAGE, system),
+        "DescribeVersionForExport": Requires(Privilege.READ_METADATA, model),
+        "SignBundle": AUTHENTICATED,  # the rules ask for each model
     }

@@ -31,6 +31,9 @@ from modelyard_governance.oidc import IssuerKeys
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.secret_files import UnusableSecretError
 from modelyard_governance.servicer import GovernanceServicer
+from modelyard_governance.shares.bundles import Bundles
+from modelyard_governance.shares.origin import PeerOrigin
+from modelyard_governance.shares.rules import Shares
 from modelyard_governance.signing import Signer, UnusableKeyError, load_or_create_key
 from modelyard_governance.standings import Standings
 from modelyard_governance.store.identity import account_by_name
@@ -164,6 +167,18 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             wake=dispatcher.wake,
             allow_private=settings.webhook_private_targets,
         ),
+        shares=Shares(database=database, directory=directory, grants=chassis.grants, clock=clock),
+        bundles=Bundles(
+            database=database,
+            directory=directory,
+            origin=PeerOrigin(chassis.peers),
+            approvals=approvals,
+            grants=chassis.grants,
+            key=audit_key,
+            installation=settings.issuer,
+            clock=clock,
+        ),
+        known=chassis.grants,
     )
 
     async def record_own_events(events: Sequence[Event]) -> None:

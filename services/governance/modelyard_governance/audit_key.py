@@ -1,4 +1,4 @@
-"""The key that signs checkpoints and exports of the audit chain (Ed25519)."""
+"""The key that signs checkpoints and exports of the audit chain, and bundles (Ed25519)."""
 
 from __future__ import annotations
 
@@ -51,12 +51,19 @@ class AuditKey:
             time=now,
             key_id=self.key_id,
         )
-        signature = self._private.sign(auditing.statement(unsigned))
-        return dataclasses.replace(unsigned, signature=base64.b64encode(signature).decode())
+        return dataclasses.replace(unsigned, signature=self.sign_content(auditing.statement(unsigned)))
+
+    def sign_content(self, content: bytes) -> str:
+        """Return a signature in base64. The content says what it is for, so that it cannot stand for anything else."""
+        return base64.b64encode(self._private.sign(content)).decode()
 
     def problem(self, checkpoint: AuditCheckpoint) -> str:
         """Return why the signature of a checkpoint does not count; empty when it does."""
         return self._keys.problem(checkpoint)
+
+    def refuse(self, what: str, key_id: str, signature: str, signed: bytes) -> str:
+        """Return why a signature does not count, calling what it is on `what`; empty when it does."""
+        return self._keys.refuse(what, key_id, signature, signed)
 
 
 def load_or_create_audit_key(path: Path) -> AuditKey:

@@ -73,7 +73,7 @@ class PeerDirectory:
 
     async def version_of_id(self, version_id: str) -> Version:
         """Return the version with this id as it is at the moment; errors as `chain`."""
-        name = (await self._chain_of_version(version_id))[0].name
+        name = (await self.chain_of_id(ResourceType.MODEL_VERSION, version_id))[0].name
         return await self._version(name)
 
     async def set_approval_states(self, changes: Sequence[StateChange]) -> None:
@@ -110,15 +110,15 @@ class PeerDirectory:
         )
         version: ModelVersion = answer.model_version
         # By its id from here on: an alias may move at any time.
-        chain = await self._chain_of_version(version.id)
+        chain = await self.chain_of_id(ResourceType.MODEL_VERSION, version.id)
         state = ModelVersion.State.Name(version.state).removeprefix("STATE_")
         return Version(chain, version.author_id, version.author_name, state)
 
-    async def _chain_of_version(self, version_id: str) -> Chain:
-        kind = resource_type_to_proto(ResourceType.MODEL_VERSION)
-        by_id = catalog.ResolveResourceRequest(type=kind, id=version_id)
+    async def chain_of_id(self, resource_type: ResourceType, resource_id: str) -> Chain:
+        """Return the chain of something in the catalog, by its id; errors as `chain`."""
+        by_id = catalog.ResolveResourceRequest(type=resource_type_to_proto(resource_type), id=resource_id)
         answer = await self._call(
-            lambda: self._peers.catalog.ResolveResource, by_id, "catalog", "model_version"
+            lambda: self._peers.catalog.ResolveResource, by_id, "catalog", str(resource_type)
         )
         return chain_from_proto(answer.chain)
 

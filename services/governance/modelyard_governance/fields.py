@@ -14,6 +14,7 @@ from modelyard_governance.tables import (
     policies,
     principals,
     reviews,
+    shares,
     standings,
     tokens,
     webhook_deliveries,
@@ -190,6 +191,18 @@ WEBHOOK_DELIVERIES = ListFields(
     unique="sequence",
 )
 
+SHARES = ListFields(
+    {
+        "name": _text(shares.c.name),
+        "id": _text(shares.c.id),
+        "recipient": _text(shares.c.recipient),
+        "creator": _text(shares.c.creator),
+        "create_time": Field(FieldType.TIMESTAMP, shares.c.create_time, required=True),
+        "update_time": Field(FieldType.TIMESTAMP, shares.c.update_time, required=True),
+    },
+    unique="name",
+)
+
 LISTS = {
     "ListPrincipals": PRINCIPALS,
     "ListTokens": TOKENS,
@@ -204,5 +217,6 @@ LISTS = {
     "ListModelCardRevisions": CARDS,
     "ListWebhooks": WEBHOOKS,
     "ListWebhookDeliveries": WEBHOOK_DELIVERIES,
+    "ListShares": SHARES,
 }
 """Fields of each list, by its RPC."""

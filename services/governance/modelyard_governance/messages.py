@@ -194,6 +194,7 @@ _OnVersion = (
     | pb.ListModelCardRevisionsRequest
     | pb.DiffModelCardsRequest
     | pb.RenderModelCardRequest
+    | pb.DescribeVersionForExportRequest
 )
 _OnTrusted = pb.CreateTrustRootRequest | pb.DeleteTrustRootRequest | pb.FindTrustRootsRequest
 

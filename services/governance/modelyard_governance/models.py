@@ -319,6 +319,9 @@ class Directory(Protocol):
     async def chain_or_phantom(self, resource_type: ResourceType, name: str) -> Chain:
         """Return the chain of a resource, or if there is none the chain that it would have."""
 
+    async def chain_of_id(self, resource_type: ResourceType, resource_id: str) -> Chain:
+        """Return the chain of something in the catalog, by its id; errors as `chain`."""
+
     async def version(self, reference: str) -> Version:
         """Return the version that a reference means now; errors as `chain`."""
 

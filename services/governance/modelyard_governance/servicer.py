@@ -20,16 +20,20 @@ from modelyard_governance.groups import Groups
 from modelyard_governance.identity import Identity
 from modelyard_governance.keyring import KeyRing
 from modelyard_governance.permissions import PermissionFeed
+from modelyard_governance.shares.bundles import Bundles
+from modelyard_governance.shares.rules import Shares
+from modelyard_governance.shares.servicer import ShareServicer
 from modelyard_governance.trust import TrustRoots
 from modelyard_governance.webhooks import messages as webhook_messages
 from modelyard_governance.webhooks.models import State as WebhookState
 from modelyard_governance.webhooks.rules import Webhooks
+from modelyard_kit.access import Grants
 from modelyard_kit.auth import current_call
 from modelyard_kit.filters import Asked
 from modelyard_kit.protos import timestamp
 
 
-class GovernanceServicer(GovernanceServiceServicer):
+class GovernanceServicer(ShareServicer, GovernanceServiceServicer):
     """Serves `modelyard.api.governance.v1.GovernanceService`."""
 
     def __init__(
@@ -48,7 +52,11 @@ class GovernanceServicer(GovernanceServiceServicer):
         checkpoints: Checkpoints,
         cards: Cards,
         webhooks: Webhooks,
+        shares: Shares,
+        bundles: Bundles,
+        known: Grants,
     ) -> None:
+        super().__init__(shares=shares, bundles=bundles, known=known)
         self._gates = gates
         self._groups = groups
         self._federation = federation
@@ -349,6 +357,10 @@ class GovernanceServicer(GovernanceServiceServicer):
         return pb.ListWebhooksResponse(
             webhooks=map(webhook_messages.webhook_out, rows), next_page_token=token
         )
+
+    async def UpdateWebhook(self, request: pb.UpdateWebhookRequest, context: Any) -> pb.UpdateWebhookResponse:
+        webhook = await self._webhooks.update(current_call(), webhook_messages.parse_update(request))
+        return pb.UpdateWebhookResponse(webhook=webhook_messages.webhook_out(webhook))
 
     async def PauseWebhook(self, request: pb.PauseWebhookRequest, context: Any) -> pb.PauseWebhookResponse:
         name = webhook_messages.parse_name(request)

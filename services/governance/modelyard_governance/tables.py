@@ -376,3 +376,19 @@ webhook_deliveries = Table(
     Index("webhook_deliveries_due", "webhook_id", "sequence", postgresql_where=text("state = 'PENDING'")),
     Index("webhook_deliveries_done", "create_time", postgresql_where=text("state <> 'PENDING'")),
 )
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    # Type, id and name of the time of each member, and ids of principals and groups.
+    Column("members", JSONB, nullable=False),
+    Column("exporters", ARRAY(Text), nullable=False),
+    Column("creator", Text, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False),
+    Column("update_time", DateTime(timezone=True), nullable=False),
+    _ordered("shares_order", "name"),
+)

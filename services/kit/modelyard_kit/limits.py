@@ -85,6 +85,10 @@ _TABLE = (
         "deliveries",
         "deliveries in the queue of a webhook; what is more waits in the audit chain",
     ),
+    Limit("shares", 1_000, "shares", "shares of an installation"),
+    Limit("members_per_share", 100, "members", "models and schemas of a share"),
+    Limit("exporters_per_share", 100, "principals", "principals and groups that may export a share"),
+    Limit("bundle_manifest_bytes", 2**20, "bytes", "manifest of a bundle"),
     Limit("card_length", 100_000, "characters", "model card as JSON"),
     Limit("card_revisions", 1_000, "revisions", "revisions of the model card of a version"),
     Limit(

@@ -60,6 +60,7 @@ LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         ("cards", "revisions", "prod.ml.iris/1"),
     ),
     "ListWebhooks": (lambda c, **asked: c.webhooks.list(**asked).collect(), ("webhooks", "list")),
+    "ListShares": (lambda c, **asked: c.shares.list(**asked).collect(), ("shares", "list")),
     "ListWebhookDeliveries": (
         lambda c, **asked: c.webhooks.deliveries("ops", **asked).collect(),
         ("webhooks", "deliveries", "ops"),

@@ -25,6 +25,7 @@ from modelyard.cli import (
     lineage,
     metadata,
     predict,
+    sharing,
     storage,
     trust,
     versions,
@@ -94,6 +95,8 @@ app.add_typer(approvals.policies, name="policies")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(cards.cards, name="cards")
 app.add_typer(webhooks.webhooks, name="webhooks")
+app.add_typer(sharing.shares, name="shares")
+app.add_typer(sharing.bundles, name="bundles")
 app.add_typer(events.events, name="events")
 identities.add_to(access.tokens)
 app.command("grant", help="Same as `grants create`.")(access.create_grant)

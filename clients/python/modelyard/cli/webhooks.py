@@ -60,6 +60,32 @@ def list_webhooks(
     show_rows(found, columns, output, empty="no webhooks")
 
 
+@webhooks.command("update")
+def update(
+    name: Name,
+    url: Annotated[str | None, typer.Option("--url", help="Address: https://…")] = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Only this type, in the place of those there; may be repeated. '' means all.",
+        ),
+    ] = None,
+    resource: Annotated[
+        str | None,
+        typer.Option(
+            "--resource", "-r", help="Only about what has this name, or is inside it; '' means all."
+        ),
+    ] = None,
+    output: Output = TABLE,
+) -> None:
+    """Change what is given. The secret stays; what waits to be sent goes to the new address."""
+    wanted = None if types is None else [each for each in types if each]
+    with connect() as client:
+        show_one(client.webhooks.update(name, url=url, types=wanted, resource=resource), output)
+
+
 @webhooks.command("pause")
 def pause(name: Name, output: Output = TABLE) -> None:
     """Stop sending; what happens meanwhile is sent after a resume."""

@@ -99,6 +99,7 @@ from modelyard.types._serving import (
     TargetStatus,
     TrafficTarget,
 )
+from modelyard.types._sharing import BundleSummary, ImportedVersion, Share
 from modelyard.types._storage import Collected, DamagedBlob, StorageStatistics, VerifyProgress
 from modelyard.types._trust import ArtifactSignature, SignatureTrust, TrustRoot, TrustRootKind
 from modelyard.types._webhooks import (
@@ -122,6 +123,7 @@ __all__ = [
     "AuditEntry",
     "AuditVerification",
     "BlobUrls",
+    "BundleSummary",
     "CardChange",
     "CardFormat",
     "Catalog",
@@ -146,6 +148,7 @@ __all__ = [
     "GateOverride",
     "GatedAction",
     "Grant",
+    "ImportedVersion",
     "InputLayout",
     "Inspection",
     "InspectionState",
@@ -185,6 +188,7 @@ __all__ = [
     "Schema",
     "ServerInfo",
     "Severity",
+    "Share",
     "Signature",
     "SignatureState",
     "SignatureTrust",

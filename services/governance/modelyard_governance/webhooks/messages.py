@@ -6,7 +6,7 @@ import re
 
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard.api.governance.v1 import webhook_pb2
-from modelyard_governance.webhooks.models import CreateWebhook, Delivery, Replay, Webhook
+from modelyard_governance.webhooks.models import CreateWebhook, Delivery, Replay, UpdateWebhook, Webhook
 from modelyard_kit import idempotency, limits
 from modelyard_kit.errors import InvalidField, NotFound
 from modelyard_kit.protos import moment, timestamp
@@ -14,6 +14,7 @@ from modelyard_kit.protos import moment, timestamp
 _NAME = re.compile(r"[a-z0-9_-]{1,63}")
 _TYPE = re.compile(r"[a-z_]+(\.[a-z_]+)*(\.\*)?")
 _LENGTH = 1_024
+_CHANGEABLE = ("url", "types", "resource")
 
 _Named = pb.GetWebhookRequest | pb.PauseWebhookRequest | pb.ResumeWebhookRequest | pb.DeleteWebhookRequest
 
@@ -23,6 +24,37 @@ def parse_create(request: pb.CreateWebhookRequest) -> CreateWebhook:
     wanted = request.webhook
     if not _NAME.fullmatch(wanted.name):
         raise InvalidField("webhook.name", "must be 1 to 63 lower-case letters, digits, '_' or '-'")
+    content = pb.CreateWebhookRequest()
+    content.CopyFrom(request)
+    content.ClearField("request_id")
+    return CreateWebhook(
+        name=wanted.name,
+        url=wanted.url,
+        types=_types(wanted),
+        resource=_resource(wanted),
+        request_id=request.request_id,
+        fingerprint=idempotency.fingerprint(content.SerializeToString(deterministic=True)),
+    )
+
+
+def parse_update(request: pb.UpdateWebhookRequest) -> UpdateWebhook:
+    """Return what to change."""
+    paths, can = tuple(request.update_mask.paths), f"these can be changed: {', '.join(_CHANGEABLE)}"
+    if not paths:
+        raise InvalidField("update_mask", f"name the fields to change; {can}")
+    for path in paths:
+        if path not in _CHANGEABLE:
+            raise InvalidField("update_mask", f"{path[:80]!r} cannot be changed; {can}")
+    wanted = request.webhook
+    return UpdateWebhook(
+        name=_known_name(request.name, "name"),
+        url=wanted.url if "url" in paths else None,
+        types=_types(wanted) if "types" in paths else None,
+        resource=_resource(wanted) if "resource" in paths else None,
+    )
+
+
+def _types(wanted: webhook_pb2.Webhook) -> tuple[str, ...]:
     limits.check("webhook_types", len(wanted.types))
     for wanted_type in wanted.types:
         if len(wanted_type) > _LENGTH or not _TYPE.fullmatch(wanted_type):
@@ -30,21 +62,15 @@ def parse_create(request: pb.CreateWebhookRequest) -> CreateWebhook:
                 "webhook.types",
                 f"{wanted_type[:80]!r} is no type of event: catalog.alias.moved, or catalog.alias.*",
             )
+    return tuple(sorted(set(wanted.types)))
+
+
+def _resource(wanted: webhook_pb2.Webhook) -> str:
     if len(wanted.resource) > _LENGTH or "\0" in wanted.resource:
         raise InvalidField(
             "webhook.resource", "is no name of a catalog, schema, model, version or deployment"
         )
-    content = pb.CreateWebhookRequest()
-    content.CopyFrom(request)
-    content.ClearField("request_id")
-    return CreateWebhook(
-        name=wanted.name,
-        url=wanted.url,
-        types=tuple(sorted(set(wanted.types))),
-        resource=wanted.resource,
-        request_id=request.request_id,
-        fingerprint=idempotency.fingerprint(content.SerializeToString(deterministic=True)),
-    )
+    return wanted.resource
 
 
 def parse_name(request: _Named) -> str:

@@ -107,6 +107,16 @@ class CreateWebhook:
 
 
 @dataclass(frozen=True)
+class UpdateWebhook:
+    """What to change of a webhook; None where nothing."""
+
+    name: str
+    url: str | None = None
+    types: tuple[str, ...] | None = None
+    resource: str | None = None
+
+
+@dataclass(frozen=True)
 class Replay:
     """What to send again; with neither an id nor a time, all that failed."""
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance.webhooks import store
-from modelyard_governance.webhooks.models import CreateWebhook, Delivery, Replay, State, Webhook
+from modelyard_governance.webhooks.models import (
+    CreateWebhook,
+    Delivery,
+    Replay,
+    State,
+    UpdateWebhook,
+    Webhook,
+)
 from modelyard_governance.webhooks.secrets import Sealer, new_secret
 from modelyard_governance.webhooks.targets import check_url
 from modelyard_kit import idempotency, limits
@@ -87,8 +95,7 @@ class Webhooks:
             )
             await store.add(connection, webhook, self._sealer.seal(secret))
             await idempotency.remember(connection, **once, resource_id=webhook.id)
-            content = {"url": webhook.url, "types": list(webhook.types), "resource": webhook.resource}
-            await append(connection, _event("created", webhook, call, after=content))
+            await append(connection, _event("created", webhook, call, after=_content(webhook)))
             return webhook, secret
 
         return await self._database.in_tx(work)
@@ -109,6 +116,32 @@ class Webhooks:
             LimitExceeded: filter or order_by is too large.
         """
         return await self._database.read(lambda connection: store.page(connection, asked))
+
+    async def update(self, call: Call, wanted: UpdateWebhook) -> Webhook:
+        """Change a webhook; another address is tried at once.
+
+        Raises:
+            InvalidField: the address may not be called.
+            NotFound: there is none of that name.
+        """
+        if wanted.url is not None:
+            check_url(wanted.url, allow_private=self._allow_private)
+        given = {"url": wanted.url, "types": wanted.types, "resource": wanted.resource}
+
+        async def work(connection: AsyncConnection) -> Webhook:
+            before = await _named(connection, wanted.name)
+            changes = {name: value for name, value in given.items() if value is not None}
+            webhook = replace(before, **changes)  # type: ignore[arg-type]
+            if webhook == before:
+                return before
+            await store.change(connection, webhook, elsewhere=webhook.url != before.url)
+            sides = {"before": _content(before), "after": _content(webhook)}
+            await append(connection, _event("updated", webhook, call, **sides))
+            return await _named(connection, wanted.name)
+
+        webhook = await self._database.in_tx(work)
+        self._wake()
+        return webhook
 
     async def set_state(self, call: Call, name: str, state: State) -> Webhook:
         """Pause or resume a webhook; errors as `get`."""
@@ -175,6 +208,10 @@ async def _named(connection: AsyncConnection, name: str) -> Webhook:
     if webhook is None:
         raise NotFound(KIND, name)
     return webhook
+
+
+def _content(webhook: Webhook) -> dict[str, object]:
+    return {"url": webhook.url, "types": list(webhook.types), "resource": webhook.resource}
 
 
 def _event(verb: str, webhook: Webhook, call: Call, **data: object) -> Event:

@@ -83,6 +83,14 @@ async def set_state(connection: AsyncConnection, webhook_id: str, state: State, 
     await connection.execute(update(webhooks).where(webhooks.c.id == webhook_id).values(values))
 
 
+async def change(connection: AsyncConnection, webhook: Webhook, *, elsewhere: bool) -> None:
+    """Write what was changed of a webhook; at another address nothing has failed yet."""
+    values: dict[str, Any] = {"url": webhook.url, "types": list(webhook.types), "resource": webhook.resource}
+    if elsewhere:
+        values |= {"failures": 0, "quiet_until": None}
+    await connection.execute(update(webhooks).where(webhooks.c.id == webhook.id).values(values))
+
+
 async def remove(connection: AsyncConnection, webhook_id: str) -> None:
     """Delete a webhook with its deliveries."""
     await connection.execute(delete(webhook_deliveries).where(webhook_deliveries.c.webhook_id == webhook_id))

@@ -307,6 +307,11 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.FromString,
                 _registered_method=True)
+        self.UpdateWebhook = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/UpdateWebhook',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookResponse.FromString,
+                _registered_method=True)
         self.PauseWebhook = channel.unary_unary(
                 '/modelyard.api.governance.v1.GovernanceService/PauseWebhook',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.SerializeToString,
@@ -331,6 +336,41 @@ class GovernanceServiceStub(object):
                 '/modelyard.api.governance.v1.GovernanceService/ReplayWebhookDeliveries',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.CreateShare = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/CreateShare',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateShareRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateShareResponse.FromString,
+                _registered_method=True)
+        self.GetShare = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/GetShare',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetShareRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetShareResponse.FromString,
+                _registered_method=True)
+        self.ListShares = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/ListShares',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListSharesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListSharesResponse.FromString,
+                _registered_method=True)
+        self.UpdateShare = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/UpdateShare',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateShareRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateShareResponse.FromString,
+                _registered_method=True)
+        self.DeleteShare = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/DeleteShare',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteShareRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteShareResponse.FromString,
+                _registered_method=True)
+        self.DescribeVersionForExport = channel.unary_stream(
+                '/modelyard.api.governance.v1.GovernanceService/DescribeVersionForExport',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DescribeVersionForExportRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DescribeVersionForExportResponse.FromString,
+                _registered_method=True)
+        self.SignBundle = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/SignBundle',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SignBundleRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SignBundleResponse.FromString,
                 _registered_method=True)
 
 
@@ -784,6 +824,15 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateWebhook(self, request, context):
+        """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
+        is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseWebhook(self, request, context):
         """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -819,6 +868,67 @@ class GovernanceServiceServicer(object):
     def ReplayWebhookDeliveries(self, request, context):
         """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateShare(self, request, context):
+        """CreateShare names what may leave the installation, and who may export it. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetShare(self, request, context):
+        """GetShare reads a share. Needs MANAGE on the system, or that the caller may export it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListShares(self, request, context):
+        """ListShares reads shares. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateShare(self, request, context):
+        """UpdateShare changes the fields of `update_mask`. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteShare(self, request, context):
+        """DeleteShare takes a share away; bundles that were made stay what they are. Repeating it is harmless. Needs MANAGE on the
+        system.
+        Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeVersionForExport(self, request, context):
+        """DescribeVersionForExport tells all that goes into a bundle about a READY version: what the catalog knows, where it stands
+        with its reviewers, its card, and its entries of the audit chain; nothing about anything else, and people by their ids alone.
+        Needs READ_METADATA on the model.
+        Errors: RESOURCE_NOT_FOUND, INVALID_FIELD, INVALID_STATE, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignBundle(self, request, context):
+        """SignBundle signs the manifest of a bundle with the key of the audit chain, and notes each model's export in that. Needs MANAGE on
+        each model, or a share that has it and that the caller may export; and READ_METADATA and READ_ARTIFACT on each model.
+        What the manifest says of versions must be what DescribeVersionForExport told.
+        Errors: INVALID_FIELD, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1092,6 +1202,11 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListWebhooksResponse.SerializeToString,
             ),
+            'UpdateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWebhook,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookResponse.SerializeToString,
+            ),
             'PauseWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseWebhook,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.FromString,
@@ -1116,6 +1231,41 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.ReplayWebhookDeliveries,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesResponse.SerializeToString,
+            ),
+            'CreateShare': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateShare,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateShareRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateShareResponse.SerializeToString,
+            ),
+            'GetShare': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetShare,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetShareRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetShareResponse.SerializeToString,
+            ),
+            'ListShares': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListShares,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListSharesRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListSharesResponse.SerializeToString,
+            ),
+            'UpdateShare': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateShare,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateShareRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateShareResponse.SerializeToString,
+            ),
+            'DeleteShare': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteShare,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteShareRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteShareResponse.SerializeToString,
+            ),
+            'DescribeVersionForExport': grpc.unary_stream_rpc_method_handler(
+                    servicer.DescribeVersionForExport,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DescribeVersionForExportRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DescribeVersionForExportResponse.SerializeToString,
+            ),
+            'SignBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignBundle,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SignBundleRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SignBundleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -2568,6 +2718,33 @@ class GovernanceService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/UpdateWebhook',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PauseWebhook(request,
             target,
             options=(),
@@ -2692,6 +2869,195 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/ReplayWebhookDeliveries',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ReplayWebhookDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateShare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/CreateShare',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateShareRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.CreateShareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetShare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/GetShare',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetShareRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.GetShareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListShares(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/ListShares',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListSharesRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.ListSharesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateShare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/UpdateShare',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateShareRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateShareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteShare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DeleteShare',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteShareRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DeleteShareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeVersionForExport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/DescribeVersionForExport',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DescribeVersionForExportRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.DescribeVersionForExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/SignBundle',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SignBundleRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.SignBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -264,6 +264,11 @@ class GovernanceServiceStub:
     """ListWebhooks reads webhooks. Needs MANAGE on the system.
     Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
+    UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.UpdateWebhookRequest, _governance_service_pb2.UpdateWebhookResponse]
+    """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
+    is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+    """
     PauseWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]
     """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -283,6 +288,39 @@ class GovernanceServiceStub:
     ReplayWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ReplayWebhookDeliveriesRequest, _governance_service_pb2.ReplayWebhookDeliveriesResponse]
     """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    CreateShare: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.CreateShareRequest, _governance_service_pb2.CreateShareResponse]
+    """CreateShare names what may leave the installation, and who may export it. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+    """
+    GetShare: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.GetShareRequest, _governance_service_pb2.GetShareResponse]
+    """GetShare reads a share. Needs MANAGE on the system, or that the caller may export it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+    """
+    ListShares: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.ListSharesRequest, _governance_service_pb2.ListSharesResponse]
+    """ListShares reads shares. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    UpdateShare: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.UpdateShareRequest, _governance_service_pb2.UpdateShareResponse]
+    """UpdateShare changes the fields of `update_mask`. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DeleteShare: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteShareRequest, _governance_service_pb2.DeleteShareResponse]
+    """DeleteShare takes a share away; bundles that were made stay what they are. Repeating it is harmless. Needs MANAGE on the
+    system.
+    Errors: INVALID_FIELD.
+    """
+    DescribeVersionForExport: _grpc.UnaryStreamMultiCallable[_governance_service_pb2.DescribeVersionForExportRequest, _governance_service_pb2.DescribeVersionForExportResponse]
+    """DescribeVersionForExport tells all that goes into a bundle about a READY version: what the catalog knows, where it stands
+    with its reviewers, its card, and its entries of the audit chain; nothing about anything else, and people by their ids alone.
+    Needs READ_METADATA on the model.
+    Errors: RESOURCE_NOT_FOUND, INVALID_FIELD, INVALID_STATE, PEER_UNAVAILABLE.
+    """
+    SignBundle: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.SignBundleRequest, _governance_service_pb2.SignBundleResponse]
+    """SignBundle signs the manifest of a bundle with the key of the audit chain, and notes each model's export in that. Needs MANAGE on
+    each model, or a share that has it and that the caller may export; and READ_METADATA and READ_ARTIFACT on each model.
+    What the manifest says of versions must be what DescribeVersionForExport told.
+    Errors: INVALID_FIELD, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -521,6 +559,11 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """ListWebhooks reads webhooks. Needs MANAGE on the system.
     Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
+    UpdateWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.UpdateWebhookRequest, _governance_service_pb2.UpdateWebhookResponse]  # type: ignore[assignment]
+    """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
+    is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+    """
     PauseWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]  # type: ignore[assignment]
     """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -540,6 +583,39 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     ReplayWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ReplayWebhookDeliveriesRequest, _governance_service_pb2.ReplayWebhookDeliveriesResponse]  # type: ignore[assignment]
     """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
+    CreateShare: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.CreateShareRequest, _governance_service_pb2.CreateShareResponse]  # type: ignore[assignment]
+    """CreateShare names what may leave the installation, and who may export it. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+    """
+    GetShare: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.GetShareRequest, _governance_service_pb2.GetShareResponse]  # type: ignore[assignment]
+    """GetShare reads a share. Needs MANAGE on the system, or that the caller may export it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+    """
+    ListShares: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.ListSharesRequest, _governance_service_pb2.ListSharesResponse]  # type: ignore[assignment]
+    """ListShares reads shares. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
+    UpdateShare: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.UpdateShareRequest, _governance_service_pb2.UpdateShareResponse]  # type: ignore[assignment]
+    """UpdateShare changes the fields of `update_mask`. Repeating it is harmless. Needs MANAGE on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    DeleteShare: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.DeleteShareRequest, _governance_service_pb2.DeleteShareResponse]  # type: ignore[assignment]
+    """DeleteShare takes a share away; bundles that were made stay what they are. Repeating it is harmless. Needs MANAGE on the
+    system.
+    Errors: INVALID_FIELD.
+    """
+    DescribeVersionForExport: _aio.UnaryStreamMultiCallable[_governance_service_pb2.DescribeVersionForExportRequest, _governance_service_pb2.DescribeVersionForExportResponse]  # type: ignore[assignment]
+    """DescribeVersionForExport tells all that goes into a bundle about a READY version: what the catalog knows, where it stands
+    with its reviewers, its card, and its entries of the audit chain; nothing about anything else, and people by their ids alone.
+    Needs READ_METADATA on the model.
+    Errors: RESOURCE_NOT_FOUND, INVALID_FIELD, INVALID_STATE, PEER_UNAVAILABLE.
+    """
+    SignBundle: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.SignBundleRequest, _governance_service_pb2.SignBundleResponse]  # type: ignore[assignment]
+    """SignBundle signs the manifest of a bundle with the key of the audit chain, and notes each model's export in that. Needs MANAGE on
+    each model, or a share that has it and that the caller may export; and READ_METADATA and READ_ARTIFACT on each model.
+    What the manifest says of versions must be what DescribeVersionForExport told.
+    Errors: INVALID_FIELD, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
 
 class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -1095,6 +1171,17 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def UpdateWebhook(
+        self,
+        request: _governance_service_pb2.UpdateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.UpdateWebhookResponse, _abc.Awaitable[_governance_service_pb2.UpdateWebhookResponse]]:
+        """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
+        is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
     def PauseWebhook(
         self,
         request: _governance_service_pb2.PauseWebhookRequest,
@@ -1142,6 +1229,81 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_governance_service_pb2.ReplayWebhookDeliveriesResponse, _abc.Awaitable[_governance_service_pb2.ReplayWebhookDeliveriesResponse]]:
         """ReplayWebhookDeliveries sends again: one delivery, all since a time, or all that failed. Needs MANAGE on the system.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateShare(
+        self,
+        request: _governance_service_pb2.CreateShareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.CreateShareResponse, _abc.Awaitable[_governance_service_pb2.CreateShareResponse]]:
+        """CreateShare names what may leave the installation, and who may export it. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_ALREADY_EXISTS, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, REQUEST_ID_REUSED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetShare(
+        self,
+        request: _governance_service_pb2.GetShareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.GetShareResponse, _abc.Awaitable[_governance_service_pb2.GetShareResponse]]:
+        """GetShare reads a share. Needs MANAGE on the system, or that the caller may export it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListShares(
+        self,
+        request: _governance_service_pb2.ListSharesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.ListSharesResponse, _abc.Awaitable[_governance_service_pb2.ListSharesResponse]]:
+        """ListShares reads shares. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateShare(
+        self,
+        request: _governance_service_pb2.UpdateShareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.UpdateShareResponse, _abc.Awaitable[_governance_service_pb2.UpdateShareResponse]]:
+        """UpdateShare changes the fields of `update_mask`. Repeating it is harmless. Needs MANAGE on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteShare(
+        self,
+        request: _governance_service_pb2.DeleteShareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.DeleteShareResponse, _abc.Awaitable[_governance_service_pb2.DeleteShareResponse]]:
+        """DeleteShare takes a share away; bundles that were made stay what they are. Repeating it is harmless. Needs MANAGE on the
+        system.
+        Errors: INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def DescribeVersionForExport(
+        self,
+        request: _governance_service_pb2.DescribeVersionForExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_governance_service_pb2.DescribeVersionForExportResponse], _abc.AsyncIterator[_governance_service_pb2.DescribeVersionForExportResponse]]:
+        """DescribeVersionForExport tells all that goes into a bundle about a READY version: what the catalog knows, where it stands
+        with its reviewers, its card, and its entries of the audit chain; nothing about anything else, and people by their ids alone.
+        Needs READ_METADATA on the model.
+        Errors: RESOURCE_NOT_FOUND, INVALID_FIELD, INVALID_STATE, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def SignBundle(
+        self,
+        request: _governance_service_pb2.SignBundleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.SignBundleResponse, _abc.Awaitable[_governance_service_pb2.SignBundleResponse]]:
+        """SignBundle signs the manifest of a bundle with the key of the audit chain, and notes each model's export in that. Needs MANAGE on
+        each model, or a share that has it and that the caller may export; and READ_METADATA and READ_ARTIFACT on each model.
+        What the manifest says of versions must be what DescribeVersionForExport told.
+        Errors: INVALID_FIELD, PERMISSION_DENIED, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
         """
 
 def add_GovernanceServiceServicer_to_server(servicer: GovernanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""What leaves the installation: shares, and bundles as they are described and signed."""
