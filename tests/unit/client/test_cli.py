@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner, Result
 from modelyard import contexts
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.governance.v1 import governance_service_pb2
+from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2
 from modelyard.cli import _root, app
 from modelyard.contexts import Context
 
@@ -259,6 +261,12 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
         ("prod.ml.iris@next", 10),
     ]
     assert sent.replicas == 2
+    back = modelyard(
+        "deployments", "rollback", MODEL, "3", "--pin-versions", "--reason", "worse", "--no-wait"
+    )
+    assert back.exit_code == 0
+    (rollback,) = connected.requests("RollbackDeployment")
+    assert (rollback.revision, rollback.pin_versions, rollback.reason) == (3, True, "worse")
     changed = modelyard("deployments", "update", MODEL, "--require-signature", "--no-wait")
     assert changed.exit_code == 0
     update = connected.requests("UpdateDeployment")[0]
@@ -273,6 +281,32 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
     grant = connected.requests("CreateGrant")[0]
     assert (grant.privilege, grant.effect, grant.resource) == (9, 2, MODEL)
     assert "MODEL or a DEPLOYMENT" in modelyard("grants", "create", "ada", "EXECUTE", MODEL).stderr
+
+
+def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:
+    waiting = deployment_pb2.DeploymentCondition(
+        type="ReplicasReady",
+        status=deployment_pb2.DeploymentCondition.STATUS_FALSE,
+        reason="STARTING",
+        message="0 of 2 replicas are ready",
+    )
+
+    def serve(_: object) -> Iterator[inference_service_pb2.WatchDeploymentResponse]:
+        for state, conditions in ((1, [waiting]), (2, [])):
+            found = deployment_pb2.Deployment(
+                id="1", name=MODEL, state=state, conditions=conditions, revision=7
+            )
+            yield inference_service_pb2.WatchDeploymentResponse(deployment=found)
+        raise Refusal("NOT_FOUND", "RESOURCE_NOT_FOUND")
+
+    connected.answers["WatchDeployment"] = serve
+    watched = modelyard("deployments", "watch", MODEL)
+    first, second = watched.stdout.splitlines()
+    assert first.endswith("CREATING   revision 7  ReplicasReady STARTING: 0 of 2 replicas are ready")
+    assert second.endswith("ACTIVE     revision 7")
+    assert "is gone" in watched.stderr
+    told = modelyard("deployments", "watch", MODEL, "-o", "json").stdout.splitlines()
+    assert [json.loads(line)["state"] for line in told] == ["CREATING", "ACTIVE"]
 
 
 def test_decisions_are_exit_codes(connected: Fake) -> None:
