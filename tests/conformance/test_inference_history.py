@@ -79,6 +79,16 @@ async def test_rollback_brings_back_settings_and_nothing_else(rig: Rig) -> None:
     assert (await rig.events())[-1] == "inference.deployment.rolled_back"
 
 
+async def test_stickiness_reaches_the_routes_and_comes_back(rig: Rig) -> None:
+    await rig.rules.create(call(), creation(sticky_header="x-customer"))
+    before = await rig.db.read(rig.store.table_version)
+    changed = await rig.rules.update(call(), UpdateDeployment(NAME, "", sticky_header=""))
+    assert changed.sticky_header == ""
+    assert await rig.db.read(rig.store.table_version) > before
+    back = await rig.rules.rollback(call(), RollbackDeployment(NAME))
+    assert back.sticky_header == "x-customer"
+
+
 async def test_rollback_without_a_number_goes_to_what_was_before(rig: Rig) -> None:
     await rig.rules.create(call(), creation())
     with pytest.raises(InvalidField, match="other settings"):
@@ -181,7 +191,7 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
     async with rig.db.engine.begin() as connection:
         for statement in (
             "DROP TABLE deployment_revisions",
-            "ALTER TABLE deployments DROP COLUMN conditions",
+            "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header",
             "UPDATE alembic_version SET version_num = '0005'",
         ):
             await connection.execute(sa.text(statement))

@@ -279,7 +279,7 @@ class TestLists:
         columns = ", ".join(column.name for column in tables.deployments.c)
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
-            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]' FROM generate_series(1, 20000) n"
+            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '' FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -423,7 +423,9 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         for table in ("deployments", "replica_groups"):
             await connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN require_signature"))
         await connection.execute(
-            sa.text("ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions")
+            sa.text(
+                "ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions, DROP COLUMN sticky_header"
+            )
         )
         await connection.execute(sa.text("DROP TABLE deployment_revisions"))
         for column in ("signature_state", "signer", "trust_root"):

@@ -176,6 +176,7 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "timeout_ms": int(row["timeout"] * 1000),
             "active": True,
             "conditions": [],
+            "sticky_header": "",
         }
         for row in rows
     ]

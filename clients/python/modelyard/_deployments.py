@@ -50,6 +50,7 @@ class AsyncDeployments(Namespace):
         max_request_bytes: int = 0,
         timeout: float | None = None,
         require_signature: bool = False,
+        sticky_header: str = "",
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -63,6 +64,7 @@ class AsyncDeployments(Namespace):
             max_request_bytes: Largest request; 0 means 64 MiB.
             timeout: Longest time a prediction may take in seconds; by default 60.
             require_signature: Load only what a trust root vouches for.
+            sticky_header: Metadata key of predictions, `x-customer`, whose equal values meet the same target.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -74,6 +76,7 @@ class AsyncDeployments(Namespace):
             max_request_bytes=max_request_bytes,
             timeout=None if timeout is None else timedelta(seconds=timeout),
             require_signature=require_signature,
+            sticky_header=sticky_header,
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -125,6 +128,7 @@ class AsyncDeployments(Namespace):
         max_request_bytes: int | None = None,
         timeout: float | None = None,
         require_signature: bool | None = None,
+        sticky_header: str | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -143,6 +147,7 @@ class AsyncDeployments(Namespace):
             max_request_bytes=max_request_bytes or 0,
             timeout=None if timeout is None else timedelta(seconds=timeout),
             require_signature=bool(require_signature),
+            sticky_header=sticky_header or "",
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -153,6 +158,7 @@ class AsyncDeployments(Namespace):
             "max_request_bytes": max_request_bytes,
             "timeout": timeout,
             "require_signature": require_signature,
+            "sticky_header": sticky_header,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(

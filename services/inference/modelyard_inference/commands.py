@@ -22,6 +22,7 @@ class CreateDeployment:
     request_id: str
     fingerprint: str
     reason: str = ""
+    sticky_header: str = ""
 
     @property
     def schema(self) -> str:
@@ -41,6 +42,7 @@ class UpdateDeployment:
     max_request_bytes: int | None = None
     timeout_ms: int | None = None
     require_signature: bool | None = None
+    sticky_header: str | None = None
     owner_id: str | None = None
     reason: str = ""
 

@@ -34,6 +34,7 @@ def content(deployment: Deployment) -> dict[str, object]:
         "max_request_bytes": deployment.max_request_bytes,
         "timeout_ms": deployment.timeout_ms,
         "require_signature": deployment.require_signature,
+        "sticky_header": deployment.sticky_header,
         "owner_id": deployment.owner_id,
     }
 

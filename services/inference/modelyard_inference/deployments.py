@@ -32,6 +32,7 @@ _CHANGEABLE = (
     "max_request_bytes",
     "timeout_ms",
     "require_signature",
+    "sticky_header",
     "owner_id",
 )
 
@@ -156,6 +157,7 @@ class Deployments:
             max_request_bytes=back.max_request_bytes,
             timeout_ms=back.timeout_ms,
             require_signature=back.require_signature,
+            sticky_header=back.sticky_header,
         )
         rolled_back = await self._apply(
             call, update, Deed(Change.ROLLED_BACK, command.reason, revision.number)
@@ -331,6 +333,7 @@ class Deployments:
             create_time=now,
             update_time=now,
             require_signature=command.require_signature,
+            sticky_header=command.sticky_header,
             targets=tuple(targets),
         )
 
@@ -373,4 +376,9 @@ async def _wanted(
 
 def _of_route(deployment: Deployment) -> tuple[object, ...]:
     """Return what gateways know of a deployment beside its groups."""
-    return (deployment.max_request_bytes, deployment.timeout_ms, deployment.owner_id)
+    return (
+        deployment.max_request_bytes,
+        deployment.timeout_ms,
+        deployment.sticky_header,
+        deployment.owner_id,
+    )

@@ -35,6 +35,7 @@ def settings_of(deployment: Deployment) -> Settings:
             PastTarget(t.spec.reference, t.spec.weight, t.wanted.id, t.wanted.model_id, t.wanted.name)
             for t in deployment.targets
         ),
+        sticky_header=deployment.sticky_header,
     )
 
 

@@ -37,10 +37,16 @@ UPDATABLE = (
     "max_request_bytes",
     "timeout",
     "require_signature",
+    "sticky_header",
     "owner_id",
 )
 
 _GATEWAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_HEADER = re.compile(r"[a-z][a-z0-9-]{0,63}")
+# What carries credentials, steers the call, or means something to the proxy.
+_RESERVED_HEADER = re.compile(
+    r"(authorization|cookie|host|te|connection|content-.*|grpc-.*|modelyard-.*|proxy-.*|x-envoy-.*|.*-bin)"
+)
 _ID = re.compile(r"[0-9a-f-]{1,64}")
 
 Problems = list[Violation]
@@ -64,6 +70,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     replicas = _replicas(wanted.replicas, problems)
     size = _max_request_bytes(wanted.max_request_bytes, problems)
     timeout = _timeout_ms(wanted, problems)
+    sticky = _sticky_header(wanted.sticky_header, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -77,6 +84,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         request_id=request.request_id,
         fingerprint=fingerprint(content),
         reason=_reason(request.reason),
+        sticky_header=sticky,
     )
 
 
@@ -100,6 +108,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     replicas = _replicas(wanted.replicas, problems) if "replicas" in mask else None
     size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
     timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
+    sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -113,6 +122,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         max_request_bytes=size,
         timeout_ms=timeout,
         require_signature=wanted.require_signature if "require_signature" in mask else None,
+        sticky_header=sticky,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )
@@ -316,6 +326,16 @@ def _timeout_ms(message: d.Deployment, problems: Problems) -> int:
     if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
         problems.append(Violation("deployment.timeout", "is not between 1 millisecond and 1 hour"))
     return milliseconds
+
+
+def _sticky_header(name: str, problems: Problems) -> str:
+    if name and not _HEADER.fullmatch(name):
+        told = f"{name[:80]!r} is not a header: use 1 to 64 lower-case letters, digits or '-', a letter first"
+        problems.append(Violation("deployment.sticky_header", told))
+    elif _RESERVED_HEADER.fullmatch(name):
+        told = f"{name!r} has a meaning of its own; choose one of your own, such as x-customer"
+        problems.append(Violation("deployment.sticky_header", told))
+    return name
 
 
 def _description(text: str) -> str:

@@ -166,6 +166,8 @@ class Deployment:
     """Whether its replicas load only what a trust root vouches for."""
     active: bool = True
     """Whether it should answer; one that should not keeps its settings and runs nothing."""
+    sticky_header: str = ""
+    """Header of predictions whose value decides the target; empty for none."""
     conditions: tuple[Condition, ...] = ()
     """What has to hold before it answers with what was asked for, as the reconciler found it last."""
 
@@ -220,6 +222,7 @@ class Settings:
     owner_id: str
     active: bool
     targets: tuple[PastTarget, ...]
+    sticky_header: str = ""
 
 
 @dataclass(frozen=True)
@@ -319,6 +322,7 @@ class Route:
     targets: tuple[RouteTarget, ...]
     max_request_bytes: int
     timeout_ms: int
+    sticky_header: str = ""
 
 
 @dataclass(frozen=True)

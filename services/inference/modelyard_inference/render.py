@@ -33,6 +33,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         require_signature=deployment.require_signature,
         conditions=map(_condition, deployment.conditions),
         revision=deployment.revision,
+        sticky_header=deployment.sticky_header,
     )
 
 
@@ -59,6 +60,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             max_request_bytes=kept.max_request_bytes,
             timeout=_duration(kept.timeout_ms),
             require_signature=kept.require_signature,
+            sticky_header=kept.sticky_header,
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -101,6 +103,7 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                 ],
                 max_request_bytes=route.max_request_bytes,
                 timeout=_duration(route.timeout_ms),
+                sticky_header=route.sticky_header,
             )
             for route in table.routes
         ],

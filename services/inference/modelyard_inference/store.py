@@ -333,7 +333,7 @@ class InferenceStore:
                     RouteTarget(group.name, group.version.name, group.weight, tuple(addresses[group.id]))
                 )
         routes = tuple(
-            Route(d.chain, tuple(targets[d.id]), d.max_request_bytes, d.timeout_ms)
+            Route(d.chain, tuple(targets[d.id]), d.max_request_bytes, d.timeout_ms, d.sticky_header)
             for d in world.deployments
             if d.id in targets
         )

@@ -42,6 +42,7 @@ deployments = sa.Table(
     sa.Column("require_signature", sa.Boolean, nullable=False),
     sa.Column("active", sa.Boolean, nullable=False),
     sa.Column("conditions", JSONB, nullable=False),
+    sa.Column("sticky_header", sa.Text, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),

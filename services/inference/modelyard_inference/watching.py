@@ -24,6 +24,9 @@ from modelyard_kit.db import Database
 from modelyard_kit.errors import PeerUnavailable
 from modelyard_kit.watches import Watches
 
+_READERS = 4
+"""Connections of the pool that watches may hold together; the rest is for everybody else."""
+
 
 @dataclass(frozen=True)
 class WatchOptions:
@@ -72,6 +75,7 @@ class Watching:
         self._options = options or WatchOptions()
         self._monotonic = monotonic
         self._running = Watches()
+        self._readers = asyncio.Semaphore(_READERS)
         self._watched: dict[str, _Watched] = {}
 
     def publish(self, deployments: Iterable[Deployment]) -> None:
@@ -131,7 +135,8 @@ class Watching:
 
     async def _read(self, name: str) -> Deployment:
         try:
-            found = await self._db.read(lambda connection: self._store.deployment(connection, name))
+            async with self._readers:
+                found = await self._db.read(lambda connection: self._store.deployment(connection, name))
         except (SQLAlchemyError, OSError) as error:
             raise PeerUnavailable("database") from error
         if found is None:

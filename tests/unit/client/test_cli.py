@@ -309,6 +309,27 @@ def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:
     assert [json.loads(line)["state"] for line in told] == ["CREATING", "ACTIVE"]
 
 
+def test_history_is_read_by_people_and_programs(connected: Fake) -> None:
+    kind = deployment_pb2.DeploymentRevision.Change
+    settings = deployment_pb2.Deployment(
+        name=MODEL,
+        replicas=2,
+        targets=[deployment_pb2.TrafficTarget(model_version=f"{MODEL}@next", weight=9)],
+    )
+    revision = deployment_pb2.DeploymentRevision(
+        revision=4, change=kind.CHANGE_ROLLED_BACK, rolled_back_to=1, actor_name="ada", reason="it was worse",
+        settings=settings, model_versions=[VERSION],
+    )  # fmt: skip
+    answer = inference_service_pb2.ListDeploymentRevisionsResponse(revisions=[revision])
+    connected.answers["ListDeploymentRevisions"] = lambda _: answer
+    (_, row) = modelyard("deployments", "history", MODEL).stdout.splitlines()
+    assert row.split("  ")[0] == "4"
+    for told in ("ada", "ROLLED_BACK to 1", f"{MODEL}@next ({VERSION})=9", "it was worse"):
+        assert told in row
+    (told,) = json.loads(modelyard("deployments", "history", MODEL, "-o", "json").stdout)
+    assert (told["settings"]["replicas"], told["model_versions"]) == (2, [VERSION])
+
+
 def test_decisions_are_exit_codes(connected: Fake) -> None:
     assert modelyard("grants", "check", "MANAGE").exit_code == 1
     connected.answers["CheckPermission"] = lambda _: governance_service_pb2.CheckPermissionResponse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,7 +12,13 @@ import typer
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
 from modelyard.cli._session import Description, Etag, Limit, connect
-from modelyard.types import ConditionStatus, Deployment, DeploymentState, TrafficTarget
+from modelyard.types import (
+    ConditionStatus,
+    Deployment,
+    DeploymentRevision,
+    DeploymentState,
+    TrafficTarget,
+)
 
 deployments = typer.Typer(help="Names that answer predictions.", no_args_is_help=True)
 
@@ -29,6 +36,14 @@ RequireSignature = Annotated[
     bool | None,
     typer.Option(
         "--require-signature/--no-require-signature", help="Load only models that a trust root vouches for."
+    ),
+]
+StickyHeader = Annotated[
+    str | None,
+    typer.Option(
+        "--sticky-header",
+        metavar="NAME",
+        help="Calls with the same value of this header meet the same target: x-customer; '' for none.",
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
@@ -66,6 +81,7 @@ def create(
     timeout: RequestSeconds = None,
     max_request_bytes: MaxBytes = None,
     require_signature: RequireSignature = None,
+    sticky_header: StickyHeader = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -81,6 +97,7 @@ def create(
             timeout=timeout,
             max_request_bytes=max_request_bytes or 0,
             require_signature=bool(require_signature),
+            sticky_header=sticky_header or "",
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -98,6 +115,7 @@ def update(
     timeout: RequestSeconds = None,
     max_request_bytes: MaxBytes = None,
     require_signature: RequireSignature = None,
+    sticky_header: StickyHeader = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -117,6 +135,7 @@ def update(
             timeout=timeout,
             max_request_bytes=max_request_bytes,
             require_signature=require_signature,
+            sticky_header=sticky_header,
             owner=owner,
             etag=etag,
             reason=reason,
@@ -129,13 +148,13 @@ def history(
     name: Name, filter_: Filter = "", order_by: OrderBy = "", limit: Limit = None, output: Output = TABLE
 ) -> None:
     """List the revisions of an endpoint, the newest first: who changed what, when and why."""
-    columns = (
-        "revision", "create_time", "actor_name", "change", "rolled_back_to", "settings.targets", "model_versions",
-        "settings.replicas", "reason",
-    )  # fmt: skip
     with connect() as client:
-        pager = client.deployments.history(name, filter=filter_, order_by=order_by)
-        show_rows(pager.collect(limit), columns, output, empty="no revisions")
+        found = client.deployments.history(name, filter=filter_, order_by=order_by).collect(limit)
+    if output is Format.JSON:
+        show_rows(found, (), output)
+        return
+    columns = ("revision", "time", "actor", "change", "targets", "replicas", "reason")
+    show_rows([_past(revision) for revision in found], columns, output, empty="no revisions")
 
 
 @deployments.command("rollback")
@@ -228,6 +247,36 @@ def replicas(name: Name, filter_: Filter = "", order_by: OrderBy = "", output: O
     with connect() as client:
         found = client.deployments.replicas(name, filter=filter_, order_by=order_by)
         show_rows(found, columns, output, empty="no replicas")
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A revision as a row for people."""
+
+    revision: int
+    time: datetime | None
+    actor: str
+    change: str
+    targets: str
+    replicas: int
+    reason: str
+
+
+def _past(revision: DeploymentRevision) -> _Past:
+    targets = []
+    for target, version in zip(revision.settings.targets, revision.model_versions, strict=True):
+        meant = "" if target.model_version == version else f" ({version})"
+        targets.append(f"{target.model_version}{meant}={target.weight}")
+    back = f" to {revision.rolled_back_to}" if revision.rolled_back_to else ""
+    return _Past(
+        revision.revision,
+        revision.create_time,
+        revision.actor_name,
+        f"{revision.change}{back}",
+        "\n".join(targets),
+        revision.settings.replicas,
+        revision.reason,
+    )
 
 
 def _line(deployment: Deployment) -> str:

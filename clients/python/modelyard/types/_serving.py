@@ -104,6 +104,7 @@ class Deployment:
     require_signature: bool = False
     conditions: tuple[DeploymentCondition, ...] = ()
     revision: int = 0
+    sticky_header: str = ""
 
 
 class DeploymentChange(StrEnum):

@@ -208,7 +208,7 @@ class UpdateDeploymentRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Required. Fields to change: `description`, `targets`, `replicas`, `max_request_bytes`, `timeout`,
-        `require_signature`, `owner_id`.
+        `require_signature`, `sticky_header`, `owner_id`.
         """
 
     def __init__(
