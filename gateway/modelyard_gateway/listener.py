@@ -202,13 +202,17 @@ def _transcoder(limit: int) -> Json:
 
 
 def _extraction() -> Json:
-    fields = {"ModelInfer": "model_name", "ModelReady": "name", "ModelMetadata": "name"}
-    methods = {f"{service}.{method}": field for service in OIP_SERVICES for method, field in fields.items()}
-    methods |= {f"{REST_SERVICE}.{method}": "model_name" for method in rest.RULES}
+    """What resolve.lua reads of a message: the names of deployment and version."""
+    prefixes = {"ModelInfer": "model_", "ModelReady": "", "ModelMetadata": ""}
+    methods = {
+        f"{service}.{method}": prefix for service in OIP_SERVICES for method, prefix in prefixes.items()
+    }
+    methods |= {f"{REST_SERVICE}.{method}": "model_" for method in rest.RULES}
     return {
         "descriptor_set": {"inline_bytes": base64.b64encode(rest.descriptor_set()).decode()},
         "extractions_by_method": {
-            method: {"request_field_extractions": {field: {}}} for method, field in methods.items()
+            method: {"request_field_extractions": {f"{prefix}name": {}, f"{prefix}version": {}}}
+            for method, prefix in methods.items()
         },
     }
 

@@ -41,6 +41,7 @@ def _route(message: route_pb2.Route) -> Route:
         targets=tuple(_target(target) for target in message.targets),
         max_request_bytes=message.max_request_bytes,
         timeout=message.timeout.ToNanoseconds() / 1e9,
+        sticky_header=message.sticky_header,
     )
 
 

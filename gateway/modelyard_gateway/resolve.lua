@@ -1,7 +1,8 @@
--- Runs only for predictions whose caller did not send a known `modelyard-deployment` itself.
--- The name in the body decides: it replaces whatever the header said, before the route (and with it RBAC) is chosen.
+-- Runs only for predictions whose caller did not send a known `modelyard-deployment` itself, or asks for a version that does
+-- not answer. What the body says decides: it replaces whatever the headers said, before the route (and with it RBAC) is chosen.
 
 local HEADER = "modelyard-deployment"
+local VERSION = "modelyard-version"
 
 local function varint(n)
   local out = ""
@@ -41,13 +42,15 @@ local function refuse(handle, code, http_status, message, info)
   }, message)
 end
 
+-- Name and version in the message; nil and an empty text if it could not be read.
 local function extracted(handle)
   local found = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.grpc_field_extraction")
   if not found then
-    return nil
+    return nil, ""
   end
-  local values = found["model_name"] or found["name"]
-  return values and values[1] or ""
+  local names = found["model_name"] or found["name"]
+  local versions = found["model_version"] or found["version"]
+  return names and names[1] or "", versions and versions[1] or ""
 end
 
 -- Methods that name a deployment; there are no others in the protocol as it is served.
@@ -65,7 +68,7 @@ function envoy_on_request(handle)
   if headers:get("x-envoy-original-path") then
     handle:streamInfo():dynamicMetadata():set("modelyard", "rest", true)
   end
-  local name = extracted(handle)
+  local name, version = extracted(handle)
   -- What is not a name must not become a header.
   local valid = name and #name <= 1024 and name:match("^[%w_.@-]+$")
   -- All of them: a caller may have sent several.
@@ -73,6 +76,14 @@ function envoy_on_request(handle)
   if valid then
     headers:add(HEADER, name)
   end
+  if version ~= "" then
+    headers:remove(VERSION)
+    -- Anything else is no version; replicas say so.
+    if #version <= 19 and version:match("^%d+$") then
+      headers:add(VERSION, version)
+    end
+  end
+  local pinned = headers:get(VERSION)
   handle:clearRouteCache()
   local route = handle:metadata()
   if not route:get("unresolved") then
@@ -88,7 +99,13 @@ function envoy_on_request(handle)
   if valid then
     local info = field(1, "RESOURCE_NOT_FOUND") .. field(2, "modelyard")
       .. entry("resource_type", "deployment") .. entry("name", name)
-    refuse(handle, 5, "404", "deployment '" .. name .. "' does not exist or has no replicas", info)
+    local problem = "does not exist or has no replicas"
+    if pinned and #pinned <= 19 and pinned:match("^%d+$") then
+      problem = "does not exist or does not answer with version " .. pinned
+    elseif pinned then
+      problem = "does not exist, or '" .. VERSION .. "' is not the number of a version"
+    end
+    refuse(handle, 5, "404", "deployment '" .. name .. "' " .. problem, info)
   else
     local info = field(1, "INVALID_FIELD") .. field(2, "modelyard") .. entry("field", "model_name")
     refuse(handle, 3, "400", "model_name: must be the name of a deployment, such as prod.ml_team.iris", info)

@@ -6,6 +6,7 @@ Every route says by itself which filters it wants and whom RBAC lets pass; a rou
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ Json = dict[str, Any]
 TYPE = "type.googleapis.com/"
 NAME = "gateway"
 HEADER = "modelyard-deployment"
+VERSION_HEADER = "modelyard-version"
+"""Number of the version that must answer; without it whichever gets the traffic does."""
 CONTROL_PLANE = {
     service: f"modelyard.api.{service}.v1.{service.capitalize()}Service"
     for service in ("catalog", "artifact", "governance", "inference")
@@ -156,16 +159,38 @@ def _deployment_routes(route: Route, principals: Sequence[str], max_request_byte
             }
         ),
     }
-    for prefix in _PREDICTION_PREFIXES:
-        match = {
-            "prefix": prefix,
-            "headers": [{"name": HEADER, "string_match": {"exact": route.name}}],
-        }
-        yield {"match": match, **_action(route), **common}
+    named = {"name": HEADER, "string_match": {"exact": route.name}}
+    for pins, serving in _choices(route):
+        action = _action(route, serving)
+        for prefix in _PREDICTION_PREFIXES:
+            yield {"match": {"prefix": prefix, "headers": [named, *pins]}, **action, **common}
 
 
-def _action(route: Route) -> Json:
+def _choices(route: Route) -> Iterable[tuple[list[Json], Sequence[Target]]]:
+    """Yield what a call may say of the version, as conditions of a match, with the targets that answer it then.
+
+    A call that asks for a version that does not answer matches nothing here, and is refused where names are resolved.
+    """
     serving = [target for target in route.targets if target.weight and target.addresses]
+    by_number: dict[str, list[Target]] = {}
+    for target in serving:
+        by_number.setdefault(target.model_version.rpartition("/")[2], []).append(target)
+    if not serving:
+        yield [], ()
+    elif len(by_number) == 1:
+        (number,) = by_number  # one route for both kinds of calls: there may be many deployments
+        yield [_version_match({"safe_regex": {"regex": f"(?:{re.escape(number)})?"}}, missing=True)], serving
+    else:
+        yield [{"name": VERSION_HEADER, "present_match": True, "invert_match": True}], serving
+        for number, targets in by_number.items():
+            yield [_version_match({"exact": number})], targets
+
+
+def _version_match(match: Json, *, missing: bool = False) -> Json:
+    return {"name": VERSION_HEADER, "string_match": match, "treat_missing_header_as_empty": missing}
+
+
+def _action(route: Route, serving: Sequence[Target]) -> Json:
     if not serving:
         return {"direct_response": {"status": 503}}
     timeout = f"{route.timeout:.3f}s"
@@ -173,7 +198,7 @@ def _action(route: Route) -> Json:
         # Replicas run code of others: they never see tokens.
         "request_headers_to_remove": ["authorization", "cookie"],
         "route": {
-            **_destination(serving),
+            **_destination(serving, route.sticky_header),
             "timeout": "0s",
             "idle_timeout": "0s",
             "max_stream_duration": {"max_stream_duration": timeout, "grpc_timeout_header_max": timeout},
@@ -196,11 +221,16 @@ def _action(route: Route) -> Json:
     }
 
 
-def _destination(serving: Sequence[Target]) -> Json:
+def _destination(serving: Sequence[Target], sticky_header: str) -> Json:
     if len(serving) == 1:
         return {"cluster": group_cluster_name(serving[0].group)}
     clusters = [{"name": group_cluster_name(target.group), "weight": target.weight} for target in serving]
-    return {"weighted_clusters": {"clusters": clusters}}
+    if not sticky_header:
+        return {"weighted_clusters": {"clusters": clusters}}
+    return {
+        "weighted_clusters": {"clusters": clusters, "use_hash_policy": True},
+        "hash_policy": [{"header": {"header_name": sticky_header}}],
+    }
 
 
 def _allow(principals: Sequence[str]) -> Json:

@@ -26,6 +26,8 @@ class Route:
     targets: tuple[Target, ...]
     max_request_bytes: int
     timeout: float
+    sticky_header: str = ""
+    """Header whose value decides the target; empty for none."""
 
     @property
     def name(self) -> str:

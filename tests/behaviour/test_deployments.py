@@ -1,13 +1,15 @@
-"""Deployments that rest: what was asked for stays, nothing runs, and it comes back."""
+"""Deployments over their life: they rest and come back, share their traffic, are watched, and go back to what they were."""
 
 from __future__ import annotations
+
+import asyncio
 
 import numpy as np
 import pytest
 
 from modelyard import errors
-from modelyard.types import DeploymentState
-from tests.framework.deployed import ROWS, deployed
+from modelyard.types import Deployment, DeploymentChange, DeploymentState
+from tests.framework.deployed import LABELS, ROWS, deployed
 from tests.framework.stack import Processes
 from tests.framework.waiting import eventually
 
@@ -44,3 +46,44 @@ async def test_a_deactivated_endpoint_runs_nothing_and_comes_back(processes: Pro
             return told <= {entry.event.type for entry in entries}
 
         await eventually(audited)
+
+
+async def test_a_deployment_shares_its_traffic_is_watched_and_rolled_back(processes: Processes) -> None:
+    row = next(i for i in range(len(ROWS)) if LABELS[i] == 2)  # where the versions differ
+    async with processes.admin() as admin, deployed(processes) as endpoint:
+        name, rows = endpoint.name, ROWS[row : row + 1]
+        assert endpoint.expected(1, rows) != endpoint.expected(2, rows)
+        before = await admin.deployments.get(name)
+
+        async def seen() -> list[Deployment]:
+            states = []
+            async for found in admin.deployments.watch(name):
+                states.append(found)
+                if len(found.target_statuses) == 2 and found.state is DeploymentState.ACTIVE:
+                    break
+            return states
+
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(seen())
+            both = {f"{name}/1": 1, f"{name}/2": 9}
+            await admin.deployments.update(
+                name, targets=both, sticky_header="x-customer", reason="a first tenth"
+            )
+        reasons = {c.reason for found in watch.result() for c in found.conditions}
+        assert "AS_WANTED" in reasons
+        assert watch.result()[-1].revision == before.revision + 1
+        for version in (1, 2):
+            answer = await admin.predict(name, {"input": rows}, version=version)
+            assert (answer.model_version, list(answer.output)) == (version, endpoint.expected(version, rows))
+        with pytest.raises(errors.NotFound, match="version 3"):
+            await admin.predict(name, {"input": rows}, version=3)
+
+        await admin.deployments.rollback(name, reason="not yet")
+        back = await admin.deployments.wait(name, timeout=120)
+        assert (back.targets, back.sticky_header) == (before.targets, "")
+        told = await admin.deployments.history(name).collect()
+        assert [(r.change, r.reason) for r in told] == [
+            (DeploymentChange.ROLLED_BACK, "not yet"),
+            (DeploymentChange.UPDATED, "a first tenth"),
+            (DeploymentChange.CREATED, ""),
+        ]

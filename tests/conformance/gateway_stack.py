@@ -33,11 +33,16 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 OWN_INFER = "/modelyard.api.oip.v2.GRPCInferenceService/ModelInfer"
 
 
-def route(name: str, *targets: tuple[str, int, Sequence[str]], max_bytes: int = 2**20) -> Route:
-    """A route of a deployment; each target is group, weight, addresses."""
+def route(
+    name: str, *targets: tuple[str, int, Sequence[str]], max_bytes: int = 2**20, sticky_header: str = ""
+) -> Route:
+    """A route of a deployment; each target is group, weight, addresses, and their versions are 1, 2 and so on."""
     chain = (Link(ResourceType.DEPLOYMENT, f"id-{name}", name), SYSTEM)
-    made = tuple(Target(group, f"{name}/1", weight, tuple(addresses)) for group, weight, addresses in targets)
-    return Route(chain, made, max_bytes, 10.0)
+    made = tuple(
+        Target(group, f"{name}/{number}", weight, tuple(addresses))
+        for number, (group, weight, addresses) in enumerate(targets, start=1)
+    )
+    return Route(chain, made, max_bytes, 10.0, sticky_header)
 
 
 def signing_keys(*issuers: Issuer) -> SigningKeys:
@@ -146,12 +151,13 @@ class GatewayStack:
         header: str = "",
         path: str = INFER,
         size: int = 16,
+        version: str = "",
         extra: Mapping[str, str] | None = None,
     ) -> oip.ModelInferResponse:
         """Predict over a connection of its own."""
         async with self.channel() as channel:
             return await self.infer_on(
-                channel, name, principal, header=header, path=path, size=size, extra=extra
+                channel, name, principal, header=header, path=path, size=size, version=version, extra=extra
             )
 
     async def infer_on(
@@ -163,6 +169,7 @@ class GatewayStack:
         header: str = "",
         path: str = INFER,
         size: int = 16,
+        version: str = "",
         extra: Mapping[str, str] | None = None,
     ) -> oip.ModelInferResponse:
         metadata = [self.authorization(principal)] if principal else []
@@ -175,7 +182,7 @@ class GatewayStack:
         )
         tensor = oip.ModelInferRequest.InferInputTensor(name="x", datatype="UINT8", shape=[size])
         request = oip.ModelInferRequest(
-            model_name=name, id="7", inputs=[tensor], raw_input_contents=[bytes(size)]
+            model_name=name, model_version=version, id="7", inputs=[tensor], raw_input_contents=[bytes(size)]
         )
         response: oip.ModelInferResponse = await call(request, metadata=metadata, timeout=60)
         return response

@@ -46,7 +46,7 @@ async def ask(
             return response.status, json.loads(await response.text())
 
 
-@pytest.mark.parametrize(("infix", "version"), [("", ""), ("/versions/3", "3")])
+@pytest.mark.parametrize(("infix", "version"), [("", ""), ("/versions/1", "1")])
 async def test_infer(serving: GatewayStack, infix: str, version: str) -> None:
     status, answer = await ask(serving, "POST", f"/v2/models/{IRIS}{infix}/infer", body=BODY)
     assert status == 200
@@ -55,7 +55,7 @@ async def test_infer(serving: GatewayStack, infix: str, version: str) -> None:
     assert answer["asked_version"] == version
 
 
-@pytest.mark.parametrize("infix", ["", "/versions/3"])
+@pytest.mark.parametrize("infix", ["", "/versions/1"])
 async def test_metadata_and_ready(serving: GatewayStack, infix: str) -> None:
     status, answer = await ask(serving, "GET", f"/v2/models/{IRIS}{infix}")
     assert (status, answer["platform"]) == (200, "fake")

@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_inference.commands import UpdateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
+from modelyard_inference.lookups import Lookups
 from modelyard_inference.models import Group, GroupState, Target, TargetSpec
 from modelyard_inference.owners import Owners
 from modelyard_inference.store import InferenceStore
-from modelyard_kit.access import SYSTEM
+from modelyard_kit.access import SYSTEM, Grants
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound
@@ -25,9 +26,11 @@ OLD, NEW = "prod.ml.iris", "prod.ml.flower"
 
 
 class Rig:
-    def __init__(self, db: Database, rules: Deployments, upstream: FakeUpstream) -> None:
-        self.db, self.rules, self.upstream = db, rules, upstream
+    def __init__(self, db: Database, grants: Grants, upstream: FakeUpstream) -> None:
+        self.db, self.upstream = db, upstream
         self.store = InferenceStore()
+        self.lookups = Lookups(db, self.store, upstream, grants)
+        self.rules = Deployments(db, self.store, self.lookups, upstream, grants, utc_now, lambda: None)
         self.followers = Followers(db, self.store, upstream, lambda: None)
         self.owners = Owners(db, self.store, upstream, lambda: None)
         for number in (1, 2):
@@ -35,10 +38,10 @@ class Rig:
         upstream.aliases[f"{OLD}@champion"] = f"{OLD}/1"
 
     async def follow(self) -> bool:
-        return await self.followers.follow([await self.rules.get(NAME)])
+        return await self.followers.follow([await self.lookups.get(NAME)])
 
     async def targets(self) -> tuple[Target, ...]:
-        return (await self.rules.get(NAME)).targets
+        return (await self.lookups.get(NAME)).targets
 
     async def retarget(self, *targets: TargetSpec) -> tuple[Target, ...]:
         return (await self.rules.update(call(), UpdateDeployment(NAME, "", targets=targets))).targets
@@ -48,8 +51,7 @@ class Rig:
 async def rig(fresh_database: Callable[[str], str]) -> AsyncIterator[Rig]:
     db = Database.connect(fresh_database("modelyard_inference"))
     upstream = FakeUpstream()
-    rules = Deployments(db, InferenceStore(), upstream, await all_grants(), utc_now, lambda: None)
-    yield Rig(db, rules, upstream)
+    yield Rig(db, await all_grants(), upstream)
     await db.close()
 
 
@@ -107,7 +109,7 @@ async def test_new_owners_reach_deployments_and_gateways(rig: Rig) -> None:
     renamed = replace(SCHEMA, name="live.team", owner_id="u-bob")
     rig.upstream.schema = (renamed, replace(CATALOG, name="live", owner_id="u-eve"), SYSTEM)
     assert await rig.owners.refresh(deployments)
-    found = await rig.rules.get(NAME)
+    found = await rig.lookups.get(NAME)
     assert (found.schema_owner_id, found.catalog_owner_id) == ("u-bob", "u-eve")
     assert (found.name, found.revision) == (NAME, made.revision)
     assert await rig.db.read(rig.store.table_version) > before
@@ -122,7 +124,7 @@ async def test_users_of_versions_are_found_by_what_they_want_and_run(rig: Rig) -
     made = await rig.rules.create(call(), creation("prod.ml.a", spec(f"{OLD}@champion")))
 
     async def found(*ids: str) -> list[str]:
-        return [link.name for link in await rig.rules.using(ids)]
+        return [link.name for link in await rig.lookups.using(ids)]
 
     assert await found(one.id) == ["prod.ml.a", "prod.ml.b"]
     assert await found(two.id, "gone") == []

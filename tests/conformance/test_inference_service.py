@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard.api.inference.v1.deployment_pb2 import Deployment, TrafficTarget
+from modelyard.api.inference.v1.deployment_pb2 import Deployment, DeploymentRevision, TrafficTarget
 from modelyard.api.inference.v1.inference_service_pb2_grpc import (
     InferenceServiceStub,
     add_InferenceServiceServicer_to_server,
@@ -23,9 +23,12 @@ from modelyard.api.inference.v1.inference_service_pb2_grpc import (
 from modelyard_inference.access import access_table
 from modelyard_inference.app import FULL_NAME
 from modelyard_inference.deployments import Deployments
+from modelyard_inference.lookups import Lookups
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
 from modelyard_inference.store import InferenceStore
+from modelyard_inference.watching import Watching
+from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
@@ -43,10 +46,19 @@ class Wire:
     """Calls as one principal or another."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, issuer: Issuer, routes: Routes, upstream: FakeUpstream
+        self,
+        channel: grpc.aio.Channel,
+        issuer: Issuer,
+        routes: Routes,
+        upstream: FakeUpstream,
+        grants: Grants,
+        db: Database,
+        store: InferenceStore,
+        watching: Watching,
     ) -> None:
         self.stub: Any = InferenceServiceStub(channel)
         self.issuer, self.routes, self.upstream = issuer, routes, upstream
+        self.grants, self.db, self.store, self.watching = grants, db, store, watching
 
     def metadata(self, principal: Principal) -> list[tuple[str, str]]:
         return [("authorization", f"Bearer {self.issuer.token(principal)}")]
@@ -56,6 +68,10 @@ class Wire:
             return await getattr(self.stub, rpc)(request, metadata=self.metadata(principal), timeout=20)
         except grpc.aio.AioRpcError as error:
             raise domain_error(error, "inference") from None
+
+    async def look(self) -> None:
+        """Tell watches what there is, as the reconciler does."""
+        self.watching.publish((await self.db.read(self.store.world)).deployments)
 
     async def refusal(self, rpc: str, request: Any, principal: Principal = ADA) -> str:
         with pytest.raises(DomainError) as refused:
@@ -75,14 +91,16 @@ async def wire(fresh_database: Callable[[str], str]) -> AsyncIterator[Wire]:
     upstream.add(1)
     grants = await all_grants()
     routes = Routes(await db.read(store.routes), lambda: None)
-    deployments = Deployments(db, store, upstream, grants, utc_now, lambda: None)
-    chain = CallChain(FULL_NAME, access_table(deployments), issuer.verifier(), grants)
+    lookups, watching = Lookups(db, store, upstream, grants), Watching(db, store, grants)
+    deployments = Deployments(db, store, lookups, upstream, grants, utc_now, lambda: None)
+    chain = CallChain(FULL_NAME, access_table(lookups), issuer.verifier(), grants)
     server = grpc.aio.server(interceptors=[chain])
-    add_InferenceServiceServicer_to_server(InferenceServicer(deployments, routes), server)
+    servicer = InferenceServicer(lookups, deployments, watching, routes)
+    add_InferenceServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{folder}/s")
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{folder}/s") as channel:
-        yield Wire(channel, issuer, routes, upstream)
+        yield Wire(channel, issuer, routes, upstream, grants, db, store, watching)
     await server.stop(None)
     await db.close()
     shutil.rmtree(folder)
@@ -148,6 +166,91 @@ async def test_deactivate_and_activate(wire: Wire) -> None:
     for rpc in ("ActivateDeployment", "DeactivateDeployment"):
         assert await wire.refusal(rpc, start if rpc[0] == "A" else stop) == "INVALID_STATE"
         assert await wire.refusal(rpc, start if rpc[0] == "A" else stop, EVE) == "PERMISSION_DENIED"
+
+
+async def test_a_watch_tells_of_every_change_and_of_the_end(wire: Wire) -> None:
+    watched = s.WatchDeploymentRequest(name="prod.ml.iris")
+    assert await watch_refusal(wire, watched) == grpc.StatusCode.NOT_FOUND
+    made = (await wire.call("CreateDeployment", s.CreateDeploymentRequest(deployment=wanted()))).deployment
+    assert await watch_refusal(wire, watched, EVE) == grpc.StatusCode.PERMISSION_DENIED
+    watch = wire.stub.WatchDeployment(watched, metadata=wire.metadata(ADA), timeout=60)
+    assert (await watch.read()).deployment == made
+    change = s.UpdateDeploymentRequest(
+        deployment=Deployment(name=made.name, replicas=3), update_mask=FieldMask(paths=["replicas"])
+    )
+    changed = (await wire.call("UpdateDeployment", change)).deployment
+    await wire.look()
+    assert (await watch.read()).deployment == changed
+    await wire.look()  # nothing new: nothing is sent
+    await wire.db.in_tx(lambda connection: wire.store.delete_deployment(connection, made.id))
+    await wire.look()
+    with pytest.raises(grpc.aio.AioRpcError) as gone:
+        await watch.read()
+    assert gone.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_watch_of_one_who_may_no_longer_see_it_ends(wire: Wire) -> None:
+    made = (await wire.call("CreateDeployment", s.CreateDeploymentRequest(deployment=wanted()))).deployment
+    reading = [
+        ResourceGrant(SYSTEM_ID, privilege, Effect.ALLOW)
+        for privilege in (Privilege.READ_METADATA, Privilege.USE_CATALOG, Privilege.USE_SCHEMA)
+    ]
+    wire.grants.replace(EVE.id, EVE.name, reading)
+    watched = s.WatchDeploymentRequest(name=made.name)
+    watch = wire.stub.WatchDeployment(watched, metadata=wire.metadata(EVE), timeout=60)
+    assert (await watch.read()).deployment == made
+    wire.grants.replace(EVE.id, EVE.name, [])
+    await wire.call("DeactivateDeployment", s.DeactivateDeploymentRequest(name=made.name))
+    await wire.look()
+    with pytest.raises(grpc.aio.AioRpcError) as denied:
+        await watch.read()
+    assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def watch_refusal(
+    wire: Wire, request: s.WatchDeploymentRequest, principal: Principal = ADA
+) -> grpc.StatusCode:
+    watch = wire.stub.WatchDeployment(request, metadata=wire.metadata(principal), timeout=20)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await watch.read()
+    return refused.value.code()
+
+
+async def test_history_and_rollback_on_the_wire(wire: Wire) -> None:
+    wire.upstream.add(2)
+    create = s.CreateDeploymentRequest(deployment=wanted(), reason="the first")
+    made = (await wire.call("CreateDeployment", create)).deployment
+    update = s.UpdateDeploymentRequest(
+        deployment=wanted(targets=[TrafficTarget(model_version="prod.ml.iris/2")]),
+        update_mask=FieldMask(paths=["targets"]),
+        reason="better on holdout",
+    )
+    await wire.call("UpdateDeployment", update)
+    back = s.RollbackDeploymentRequest(name=made.name, reason="it was not")
+    rolled_back = (await wire.call("RollbackDeployment", back)).deployment
+    assert rolled_back.targets == made.targets
+    assert (rolled_back.revision, rolled_back.etag) == (3, "3")
+    listed = await wire.call(
+        "ListDeploymentRevisions", s.ListDeploymentRevisionsRequest(deployment=made.name)
+    )
+    told = [(r.revision, r.change, r.reason, r.rolled_back_to, *r.model_versions) for r in listed.revisions]
+    kind = DeploymentRevision.Change
+    assert told == [
+        (3, kind.CHANGE_ROLLED_BACK, "it was not", 1, "prod.ml.iris/1"),
+        (2, kind.CHANGE_UPDATED, "better on holdout", 0, "prod.ml.iris/2"),
+        (1, kind.CHANGE_CREATED, "the first", 0, "prod.ml.iris/1"),
+    ]
+    assert {r.actor_name for r in listed.revisions} == {ADA.name}
+    assert listed.revisions[0].settings.targets == made.targets
+    late = s.RollbackDeploymentRequest(name=made.name, etag=made.etag)
+    assert await wire.refusal("RollbackDeployment", late) == "ETAG_MISMATCH"
+    none = s.RollbackDeploymentRequest(name=made.name, revision=9)
+    assert await wire.refusal("RollbackDeployment", none) == "RESOURCE_NOT_FOUND"
+    below = s.RollbackDeploymentRequest(name=made.name, revision=-1)
+    assert await wire.refusal("RollbackDeployment", below) == "INVALID_FIELD"
+    long = s.RollbackDeploymentRequest(name=made.name, reason="x" * 1_025)
+    assert await wire.refusal("RollbackDeployment", long) == "LIMIT_EXCEEDED"
+    assert await wire.refusal("RollbackDeployment", back, EVE) == "PERMISSION_DENIED"
 
 
 async def test_pages_lead_from_one_to_the_next(wire: Wire) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_inference import notes, tables
 from modelyard_inference.commands import ListDeployments, ListReplicas, UpdateDeployment
 from modelyard_inference.deployments import Deployments
+from modelyard_inference.lookups import Lookups
 from modelyard_inference.models import (
     DeploymentState,
     Group,
@@ -48,7 +49,8 @@ class Rig:
     def __init__(self, db: Database, grants: Grants) -> None:
         self.db, self.grants, self.store, self.upstream = db, grants, InferenceStore(), FakeUpstream()
         self.wakes = 0
-        self.rules = Deployments(db, self.store, self.upstream, grants, utc_now, self._wake)
+        self.lookups = Lookups(db, self.store, self.upstream, grants)
+        self.rules = Deployments(db, self.store, self.lookups, self.upstream, grants, utc_now, self._wake)
         for number in (1, 2):
             self.upstream.add(number)
 
@@ -88,11 +90,11 @@ async def test_tables_are_those_of_the_migration(rig: Rig) -> None:
 
 async def test_created_deployment_is_read_back_whole(rig: Rig) -> None:
     made = await rig.rules.create(call(), creation(description="about", replicas=3))
-    assert await rig.rules.get("prod.ml.iris") == made
+    assert await rig.lookups.get("prod.ml.iris") == made
     assert made.state is DeploymentState.CREATING
     assert made.targets[0].wanted == rig.upstream.versions["prod.ml.iris/1"]
     assert [link.name for link in made.chain] == ["prod.ml.iris", "prod.ml", "prod", ""]
-    assert await rig.rules.chain(deployment_id=made.id) == made.chain
+    assert await rig.lookups.chain(deployment_id=made.id) == made.chain
     assert rig.wakes == 1
     assert await rig.events() == ["inference.deployment.created"]
 
@@ -156,7 +158,7 @@ async def test_update_changes_what_is_given_and_nothing_else(rig: Rig) -> None:
     changed = await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", made.etag, replicas=4))
     assert (changed.replicas, changed.description, changed.targets) == (4, "about", made.targets)
     assert changed.etag != made.etag
-    assert await rig.rules.get("prod.ml.iris") == changed
+    assert await rig.lookups.get("prod.ml.iris") == changed
     with pytest.raises(EtagMismatch):
         await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", made.etag, replicas=5))
     assert await rig.events() == ["inference.deployment.created", "inference.deployment.updated"]
@@ -213,7 +215,7 @@ async def test_delete_is_repeatable_and_final(rig: Rig) -> None:
 async def test_missing_deployment_names_its_nearest_container(rig: Rig) -> None:
     for name, nearest in (("prod.ml.none", "prod.ml"), ("prod.none.x", "prod"), ("none.x.y", "")):
         with pytest.raises(Missing) as missing:
-            await rig.rules.access_chain(name)
+            await rig.lookups.access_chain(name)
         assert missing.value.nearest[0].name == nearest
         assert isinstance(missing.value.error, NotFound)
 
@@ -225,7 +227,7 @@ class TestLists:
         names, token = [], ""
         while True:
             asked = ListDeployments(schema, Asked(size=limit, page_token=token))
-            found, token = await rig.rules.page(call(principal), asked)
+            found, token = await rig.lookups.page(call(principal), asked)
             assert len(found) <= limit
             names += [deployment.name for deployment in found]
             if not token:
@@ -248,7 +250,7 @@ class TestLists:
 
         async def found(asked: str, order_by: str = "") -> list[str]:
             listed = ListDeployments("", Asked(size=50, filter=asked, order_by=order_by))
-            rows, _ = await rig.rules.page(call(ADA), listed)
+            rows, _ = await rig.lookups.page(call(ADA), listed)
             return [row.name.rpartition(".")[2] for row in rows]
 
         assert await found("replicas > 2") == ["big"]
@@ -277,7 +279,7 @@ class TestLists:
         columns = ", ".join(column.name for column in tables.deployments.c)
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
-            "'ACTIVE', '', 'x', 1, now(), now(), false, true FROM generate_series(1, 20000) n"
+            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '' FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -313,7 +315,7 @@ class TestLists:
     async def test_only_what_is_granted(self, rig: Rig, names: list[str]) -> None:
         reach = (("c1", Privilege.USE_CATALOG, ALLOW), ("s1", Privilege.USE_SCHEMA, ALLOW))
         read = Privilege.READ_METADATA
-        one, two = [(await rig.rules.get(name)).id for name in names[:2]]
+        one, two = [(await rig.lookups.get(name)).id for name in names[:2]]
         for grants, seen in (
             ((), []),
             (((one, read, ALLOW),), []),  # without reach into catalog and schema
@@ -328,7 +330,7 @@ class TestLists:
             assert await self._names(rig, BOB, limit=2) == seen
 
     async def test_list_agrees_with_single_decisions(self, rig: Rig, names: list[str]) -> None:
-        deployments = [await rig.rules.get(name) for name in names]
+        deployments = [await rig.lookups.get(name) for name in names]
         ids = [deployments[0].id, "s1", "c1", "system"]
         privileges = (Privilege.READ_METADATA, Privilege.USE_SCHEMA, Privilege.USE_CATALOG)
         for read_on in ids:
@@ -386,8 +388,8 @@ async def test_route_table_follows_from_the_rows(rig: Rig) -> None:
     world = await rig.db.read(rig.store.world)
     assert world.groups == (group, other)
     assert world.replicas == (replica, joining)
-    assert (await rig.rules.get("prod.ml.iris")).ready == {"prod.ml.iris/1": 2}
-    listed, _ = await rig.rules.replicas(ListReplicas("prod.ml.iris", Asked(size=50)))
+    assert (await rig.lookups.get("prod.ml.iris")).ready == {"prod.ml.iris/1": 2}
+    listed, _ = await rig.lookups.replicas(ListReplicas("prod.ml.iris", Asked(size=50)))
     assert [one[1:] for one in listed] == [(replica, group), (joining, group)]
 
 
@@ -395,10 +397,10 @@ async def test_report_does_not_overwrite_a_callers_change(rig: Rig) -> None:
     made = await rig.rules.create(call(), creation())
     await rig.rules.delete(call(), "prod.ml.iris", "")
     written = await rig.db.in_tx(
-        lambda connection: rig.store.set_state(connection, made, DeploymentState.ACTIVE, "")
+        lambda connection: rig.store.set_state(connection, made, DeploymentState.ACTIVE, "", ())
     )
     assert not written
-    assert (await rig.rules.get("prod.ml.iris")).state is DeploymentState.DELETING
+    assert (await rig.lookups.get("prod.ml.iris")).state is DeploymentState.DELETING
 
 
 async def test_migrations_take_what_runs_along(rig: Rig) -> None:
@@ -420,7 +422,12 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         await connection.execute(sa.text("DROP TABLE signature_evidence"))
         for table in ("deployments", "replica_groups"):
             await connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN require_signature"))
-        await connection.execute(sa.text("ALTER TABLE deployments DROP COLUMN active"))
+        await connection.execute(
+            sa.text(
+                "ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions, DROP COLUMN sticky_header"
+            )
+        )
+        await connection.execute(sa.text("DROP TABLE deployment_revisions"))
         for column in ("signature_state", "signer", "trust_root"):
             await connection.execute(sa.text(f"ALTER TABLE replicas DROP COLUMN {column}"))
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
@@ -434,7 +441,7 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         ("v0",),
         None,
     )
-    after = await rig.rules.get(made.name)
+    after = await rig.lookups.get(made.name)
     assert (after.require_signature, after.active) == (False, True)
 
 

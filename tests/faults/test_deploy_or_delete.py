@@ -68,11 +68,11 @@ class RealDeployments:
     inference: Inference
 
     async def running(self, version_ids: Sequence[str]) -> list[str]:
-        return [link.name for link in await self.inference.deployments.using(version_ids)]
+        return [link.name for link in await self.inference.lookups.using(version_ids)]
 
     async def inside(self, schema: str) -> list[str]:
         asked = ListDeployments(schema, Asked(size=1_000))
-        found, _ = await self.inference.deployments.page(call(), asked)
+        found, _ = await self.inference.lookups.page(call(), asked)
         return [deployment.name for deployment in found]
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
 
 from modelyard_inference import actions, artifacts, notes, signers, steps
-from modelyard_inference.commands import ListReplicas, UpdateDeployment
+from modelyard_inference.commands import ListReplicas, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.models import DeploymentState, ReplicaState
 from modelyard_inference.steps import replicas as replica_steps
 from modelyard_kit import faults
+from modelyard_kit.errors import NotFound
 from modelyard_kit.filters import Asked
 from tests.framework.inference import ADA, Inference, Site, call, creation, site, spec
 from tests.framework.waiting import eventually
@@ -91,19 +94,83 @@ async def test_every_step_may_fail_once(place: Site) -> None:
     assert counting.reached >= points.keys(), points.keys() - counting.reached
 
 
+async def test_an_abort_may_fail_once(place: Site) -> None:
+    place.upstream.add(1, runtime="stuck")
+    place.start_timeout = 0.5
+    counting = Counted()
+    async with place.life() as inference:
+        faults.configure("inference.before_abort=error*1;inference.after_abort=error*1")
+        with counting:
+            await inference.deployments.create(call(), creation())
+            failed = await inference.until_state(DeploymentState.FAILED)
+            assert "not ready within 0.5 s" in failed.state_message
+            assert counting.reached >= {"inference.before_abort", "inference.after_abort"}
+            await inference.deployments.delete(call(), "prod.ml.iris", "")
+            await inference.until_gone()
+        assert not await inference.launcher.list()
+
+
+async def test_a_revival_may_fail_once(place: Site) -> None:
+    """A caller who goes back while the old still drains gets it back, without a gap and without a start."""
+    place.upstream.add(1)
+    place.upstream.add(2)
+    counting = Counted()
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation())
+        await inference.until_state(DeploymentState.ACTIVE)
+        (first,) = await inference.launcher.list()
+        faults.configure(
+            "inference.before_end_group=error;inference.before_revive_group=error*1;inference.after_revive_group=error*1"
+        )
+        with counting:
+            change = UpdateDeployment("prod.ml.iris", "", targets=(spec("prod.ml.iris/2"),))
+            await inference.deployments.update(call(), change)
+            await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/2")
+            await inference.deployments.rollback(call(), RollbackDeployment("prod.ml.iris"))
+            await inference.until(lambda d: d.targets[0].serving == "prod.ml.iris/1")
+            assert counting.reached >= {"inference.before_revive_group", "inference.after_revive_group"}
+        faults.configure("")
+        await inference.until_quiet()
+        assert place.gateway.gaps() == []
+        assert list(await inference.launcher.list()) == [first]
+
+
+async def test_a_watch_sees_a_rollout_with_its_conditions(place: Site) -> None:
+    place.upstream.add(1)
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation())
+        seen = []
+        async with asyncio.timeout(60), aclosing(inference.watching.watch(call(), "prod.ml.iris")) as watch:
+            async for found in watch:
+                seen.append(found)
+                if found.state is DeploymentState.ACTIVE and all(c.holds for c in found.conditions):
+                    break
+        assert seen[0].state is DeploymentState.CREATING
+        waited = {(c.type, c.reason) for found in seen for c in found.conditions if not c.holds}
+        assert ("ReplicasReady", "STARTING") in waited
+        assert all(c.change_time for c in seen[-1].conditions)
+        times = [found.update_time for found in seen]
+        assert times == sorted(times)
+        async with asyncio.timeout(60), aclosing(inference.watching.watch(call(), "prod.ml.iris")) as watch:
+            assert (await anext(watch)).state is DeploymentState.ACTIVE
+            await inference.deployments.delete(call(), "prod.ml.iris", "")
+            with pytest.raises(NotFound):
+                seen += [found async for found in watch]
+
+
 async def test_killed_replica_is_started_again_on_its_address(place: Site) -> None:
     place.upstream.add(1)
     async with place.life() as inference:
         await inference.deployments.create(call(), creation(replicas=2))
         await inference.until_state(DeploymentState.ACTIVE)
-        before, _ = await inference.deployments.replicas(REPLICAS)
+        before, _ = await inference.lookups.replicas(REPLICAS)
         victim = before[0][1]
         table = place.gateway.table
         os.kill(victim.process_id, signal.SIGKILL)
         weak = await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 1})
         assert weak.state is DeploymentState.ACTIVE
         await inference.until(lambda d: d.ready == {"prod.ml.iris/1": 2} and not d.state_message)
-        after, _ = await inference.deployments.replicas(REPLICAS)
+        after, _ = await inference.lookups.replicas(REPLICAS)
         again = after[0][1]
         assert (again.id, again.address, again.restarts) == (victim.id, victim.address, 1)
         assert again.process_id != victim.process_id
@@ -121,7 +188,7 @@ async def test_replicas_outlive_the_service_and_are_adopted(place: Site) -> None
         assert inference.routes.table == table  # never an emptier table while adopting
         await inference.until_state(DeploymentState.ACTIVE)
         assert {handle.process_id for handle in await inference.launcher.list()} == before
-        replicas, _ = await inference.deployments.replicas(REPLICAS)
+        replicas, _ = await inference.lookups.replicas(REPLICAS)
         assert [(replica.state, replica.restarts) for _, replica, _ in replicas] == [
             (ReplicaState.READY, 0)
         ] * 2
@@ -277,10 +344,13 @@ async def test_a_change_comes_true_though_its_caller_never_heard_of_it(place: Si
             call(), UpdateDeployment("prod.ml.iris", "", replicas=2)
         ),
         "inference.deployment.deactivated": lambda inference: inference.deployments.deactivate(
-            call(), "prod.ml.iris", ""
+            call(), SetActive("prod.ml.iris")
         ),
         "inference.deployment.activated": lambda inference: inference.deployments.activate(
-            call(), "prod.ml.iris", ""
+            call(), SetActive("prod.ml.iris")
+        ),
+        "inference.deployment.rolled_back": lambda inference: inference.deployments.rollback(
+            call(), RollbackDeployment("prod.ml.iris", revision=1)
         ),
         "inference.deployment.deleted": lambda inference: inference.deployments.delete(
             call(), "prod.ml.iris", ""
@@ -300,7 +370,7 @@ async def test_a_change_comes_true_though_its_caller_never_heard_of_it(place: Si
                 assert (resting.ready, resting.targets[0].serving) == ({}, "")
                 assert not await inference.launcher.list()
                 continue
-            replicas = 1 if point.endswith("created") else 2
+            replicas = 2 if point.endswith(("updated", "activated")) else 1
             await inference.until(
                 lambda d, n=replicas: d.state is DeploymentState.ACTIVE and sum(d.ready.values()) == n  # type: ignore[misc]
             )

@@ -67,7 +67,7 @@ async def test_what_a_replica_found_is_told(place: Site, key: Key) -> None:
         active = await inference.until_state(DeploymentState.ACTIVE)
         verdict = active.verdicts[version.name]
         assert (verdict.state, verdict.trust_root) == (SignatureState.TRUSTED, "team")
-        listed, _ = await inference.deployments.replicas(
+        listed, _ = await inference.lookups.replicas(
             ListReplicas(NAME, Asked(size=50, filter="signature_state = 'TRUSTED'"))
         )
         assert [(r.signature_state, r.signer, r.trust_root) for _, r, _ in listed] == [

@@ -26,6 +26,7 @@ from modelyard_inference.evidence import Evidence
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.lineage import Lineage
+from modelyard_inference.lookups import Lookups
 from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
 from modelyard_inference.notes import Note
 from modelyard_inference.planner.observed import Gateway
@@ -36,6 +37,7 @@ from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
 from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
 from modelyard_inference.store import InferenceStore
+from modelyard_inference.watching import Watching
 from modelyard_kit.access import (
     SYSTEM,
     SYSTEM_ID,
@@ -290,7 +292,9 @@ class Inference:
 
     db: Database
     store: InferenceStore
+    lookups: Lookups
     deployments: Deployments
+    watching: Watching
     reconciler: Reconciler
     launcher: LocalLauncher
     routes: Routes
@@ -298,7 +302,7 @@ class Inference:
 
     async def get(self, name: str = "prod.ml.iris") -> Deployment:
         """Return a deployment."""
-        return await self.deployments.get(name)
+        return await self.lookups.get(name)
 
     async def until(self, condition: Callable[[Deployment], bool], name: str = "prod.ml.iris") -> Deployment:
         """Wait until a deployment is as wanted."""
@@ -364,16 +368,19 @@ class Site:
         signers = Signers(db, store, self.upstream)
         prober = HealthProber()
         routes = Routes(await db.read(store.routes), wake.set)
+        grants = await all_grants()
+        watching = Watching(db, store, grants)
         steps = Steps(
             StepParts(db, store, cache, admission, signers, launcher, prober, utc_now, lambda: SERVICE),
             ReplicaDefaults(drain_seconds=2.0),
             wake.set,
         )
         timeout = timedelta(seconds=self.start_timeout)
-        parts = Parts(db, store, cache, admission, signers, launcher, prober, routes, utc_now)
+        parts = Parts(db, store, cache, admission, signers, launcher, prober, routes, watching, utc_now)
         reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
         followers = Followers(db, store, self.upstream, wake.set)
-        deployments = Deployments(db, store, self.upstream, await all_grants(), utc_now, wake.set)
+        lookups = Lookups(db, store, self.upstream, grants)
+        deployments = Deployments(db, store, lookups, self.upstream, grants, utc_now, wake.set)
         lineage = Lineage(db, self.upstream)
         running = [
             reconciler.run(),
@@ -382,7 +389,7 @@ class Site:
             *([self.gateway.run(routes)] if gateway else []),
         ]
         tasks = [asyncio.create_task(work) for work in running]
-        inference = Inference(db, store, deployments, reconciler, launcher, routes, tasks)
+        inference = Inference(db, store, lookups, deployments, watching, reconciler, launcher, routes, tasks)
         try:
             yield inference
         finally:

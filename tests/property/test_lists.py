@@ -148,6 +148,7 @@ def deployment(number: int) -> st.SearchStrategy[dict[str, Any]]:
             "max_request_bytes": st.integers(1, 3),
             "timeout": st.sampled_from((0.5, 1.0, 2.5)),
             "require_signature": st.booleans(),
+            "revision": st.integers(1, 3),
             "owner_id": st.sampled_from((uuid(1), uuid(2))),
             "targets": targets,
             "create_time": times,
@@ -173,8 +174,9 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             **{name: value for name, value in row.items() if name in columns},
             **containers,
             "timeout_ms": int(row["timeout"] * 1000),
-            "revision": 1,
             "active": True,
+            "conditions": [],
+            "sticky_header": "",
         }
         for row in rows
     ]

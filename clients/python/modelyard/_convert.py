@@ -80,6 +80,7 @@ MESSAGES: dict[str, type[Any]] = {
     f"{_API}.common.v1.Resource": types.Resource,
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
+    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.DeploymentCondition, types.DeploymentRevision)},
     f"{_API}.oip.v2.ServerMetadataResponse": types.ServerInfo,
     f"{_API}.oip.v2.ModelMetadataResponse": types.EndpointInfo,
     f"{_API}.oip.v2.ModelMetadataResponse.TensorMetadata": types.TensorSpec,
@@ -110,6 +111,8 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.governance.v1.Webhook.State": types.WebhookState,
     f"{_API}.governance.v1.WebhookDelivery.State": types.WebhookDeliveryState,
     f"{_API}.inference.v1.Deployment.State": types.DeploymentState,
+    f"{_API}.inference.v1.DeploymentCondition.Status": types.ConditionStatus,
+    f"{_API}.inference.v1.DeploymentRevision.Change": types.DeploymentChange,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
     f"{_API}.inference.v1.SignatureState": types.SignatureState,
 }

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from modelyard._connection import new_request_id
 from modelyard._convert import from_proto, rows, to_proto
-from modelyard._namespace import Namespace, resource_name, version_reference
+from modelyard._namespace import Namespace, resource_name, update_mask, version_reference
 from modelyard._pager import AsyncPager
+from modelyard._watch import CALL_SECONDS, follow
 from modelyard.api.inference.v1 import deployment_pb2
 from modelyard.api.inference.v1 import inference_service_pb2 as pb
-from modelyard.errors import AlreadyExists, DeadlineExceeded, DeploymentFailed, InvalidArgument, NotFound
-from modelyard.types import Deployment, DeploymentState, Replica, TrafficTarget
+from modelyard.errors import AlreadyExists, DeadlineExceeded, DeploymentFailed, NotFound
+from modelyard.types import (
+    ConditionStatus,
+    Deployment,
+    DeploymentRevision,
+    DeploymentState,
+    Replica,
+    TrafficTarget,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     Targets = str | TrafficTarget | Sequence[str | TrafficTarget] | Mapping[str, int]
 
-_POLL_SECONDS = 0.25
 # No deployment leaves these by itself for what was waited for, except that FAILED ones are tried again.
 _LASTING = frozenset((DeploymentState.FAILED, DeploymentState.INACTIVE, DeploymentState.DELETING))
 
@@ -43,6 +50,8 @@ class AsyncDeployments(Namespace):
         max_request_bytes: int = 0,
         timeout: float | None = None,
         require_signature: bool = False,
+        sticky_header: str = "",
+        reason: str = "",
         request_id: str = "",
     ) -> Deployment:
         """Make an endpoint and return at once; `wait` for it.
@@ -55,6 +64,8 @@ class AsyncDeployments(Namespace):
             max_request_bytes: Largest request; 0 means 64 MiB.
             timeout: Longest time a prediction may take in seconds; by default 60.
             require_signature: Load only what a trust root vouches for.
+            sticky_header: Metadata key of predictions, `x-customer`, whose equal values meet the same target.
+            reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
         wanted = Deployment(
@@ -65,9 +76,12 @@ class AsyncDeployments(Namespace):
             max_request_bytes=max_request_bytes,
             timeout=None if timeout is None else timedelta(seconds=timeout),
             require_signature=require_signature,
+            sticky_header=sticky_header,
         )
         request = pb.CreateDeploymentRequest(
-            deployment=to_proto(deployment_pb2.Deployment, wanted), request_id=request_id or new_request_id()
+            deployment=to_proto(deployment_pb2.Deployment, wanted),
+            request_id=request_id or new_request_id(),
+            reason=reason,
         )
         answer = await self._connection.call(self._connection.inference.CreateDeployment, request)
         return from_proto(Deployment, answer.deployment)
@@ -114,12 +128,17 @@ class AsyncDeployments(Namespace):
         max_request_bytes: int | None = None,
         timeout: float | None = None,
         require_signature: bool | None = None,
+        sticky_header: str | None = None,
+        owner: str | None = None,
+        owner_id: str | None = None,
         etag: str = "",
+        reason: str = "",
     ) -> Deployment:
-        """Change what is given and return at once; with `etag` only if nobody changed it since.
+        """Change what is given (the owner by name or by id) and return at once; with `etag` only if nobody changed it since.
 
-        The old keeps answering until the new does.
+        The old keeps answering until the new does. The `reason` is kept in the history.
         """
+        owner_id = await self._owner_id(owner, owner_id)
         wanted = Deployment(
             name=name,
             targets=() if targets is None else _targets(targets),
@@ -128,6 +147,8 @@ class AsyncDeployments(Namespace):
             max_request_bytes=max_request_bytes or 0,
             timeout=None if timeout is None else timedelta(seconds=timeout),
             require_signature=bool(require_signature),
+            sticky_header=sticky_header or "",
+            owner_id=owner_id or "",
             etag=etag,
         )
         given = {
@@ -137,23 +158,70 @@ class AsyncDeployments(Namespace):
             "max_request_bytes": max_request_bytes,
             "timeout": timeout,
             "require_signature": require_signature,
+            "sticky_header": sticky_header,
+            "owner_id": owner_id,
         }
-        request = pb.UpdateDeploymentRequest(deployment=to_proto(deployment_pb2.Deployment, wanted))
-        request.update_mask.paths.extend(field for field, value in given.items() if value is not None)
-        if not request.update_mask.paths:
-            raise InvalidArgument(f"nothing to change: give at least one of {', '.join(given)}")
+        request = pb.UpdateDeploymentRequest(
+            deployment=to_proto(deployment_pb2.Deployment, wanted),
+            update_mask=update_mask(given),
+            reason=reason,
+        )
         answer = await self._connection.call(self._connection.inference.UpdateDeployment, request)
         return from_proto(Deployment, answer.deployment)
 
-    async def activate(self, name: str, *, etag: str = "") -> Deployment:
+    def history(
+        self,
+        name: str,
+        *,
+        filter: str = "",  # noqa: A002  (the name in the contract)
+        order_by: str = "",
+        page_size: int = 0,
+    ) -> AsyncPager[DeploymentRevision]:
+        """Walk through the revisions of a deployment: who changed what, when and why.
+
+        Args:
+            name: Full name of the deployment.
+            filter: Which ones, `"actor = 'ada'"`; see docs/filters.md.
+            order_by: Order, `"create_time"`; by default the newest first.
+            page_size: Rows asked for at once.
+        """
+
+        async def fetch(token: str) -> tuple[Sequence[DeploymentRevision], str]:
+            request = pb.ListDeploymentRevisionsRequest(
+                deployment=name, page_size=page_size, page_token=token, filter=filter, order_by=order_by
+            )
+            answer = await self._connection.call(self._connection.inference.ListDeploymentRevisions, request)
+            return rows(DeploymentRevision, answer.revisions), answer.next_page_token
+
+        return AsyncPager(fetch)
+
+    async def rollback(
+        self, name: str, revision: int = 0, *, pin_versions: bool = False, etag: str = "", reason: str = ""
+    ) -> Deployment:
+        """Bring the settings of an earlier revision back, and return at once; `wait` for it.
+
+        Args:
+            name: Full name of the deployment.
+            revision: Its number in the history; 0 means the newest whose settings differ from those of now.
+            pin_versions: Let targets become the versions that they meant then, where they followed an alias.
+            etag: Only if nobody changed it since.
+            reason: Why, for the history.
+        """
+        request = pb.RollbackDeploymentRequest(
+            name=name, revision=revision, pin_versions=pin_versions, etag=etag, reason=reason
+        )
+        answer = await self._connection.call(self._connection.inference.RollbackDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
+    async def activate(self, name: str, *, etag: str = "", reason: str = "") -> Deployment:
         """Let an inactive endpoint answer again; returns at once, `wait` for it."""
-        request = pb.ActivateDeploymentRequest(name=name, etag=etag)
+        request = pb.ActivateDeploymentRequest(name=name, etag=etag, reason=reason)
         answer = await self._connection.call(self._connection.inference.ActivateDeployment, request)
         return from_proto(Deployment, answer.deployment)
 
-    async def deactivate(self, name: str, *, etag: str = "") -> Deployment:
+    async def deactivate(self, name: str, *, etag: str = "", reason: str = "") -> Deployment:
         """Drain and end all replicas of an endpoint and keep its settings; returns at once."""
-        request = pb.DeactivateDeploymentRequest(name=name, etag=etag)
+        request = pb.DeactivateDeploymentRequest(name=name, etag=etag, reason=reason)
         answer = await self._connection.call(self._connection.inference.DeactivateDeployment, request)
         return from_proto(Deployment, answer.deployment)
 
@@ -187,6 +255,30 @@ class AsyncDeployments(Namespace):
 
         return tuple(await AsyncPager(fetch).collect())
 
+    async def watch(self, name: str) -> AsyncGenerator[Deployment]:
+        """Follow a deployment: as it is now, then after each change, over lost connections, until it is gone.
+
+        Raises:
+            NotFound: there is none of that name. When it is removed later, the watch simply ends.
+            TooManyWatches: you have 100 watches, the limit in one process.
+        """
+        method, request = self._connection.inference.WatchDeployment, pb.WatchDeploymentRequest(name=name)
+        last: Deployment | None = None
+        answers = follow(lambda: self._connection.receive(method, request, timeout=CALL_SECONDS))
+        try:
+            async for answer in answers:
+                found = from_proto(Deployment, answer.deployment)
+                if last is not None and found.id != last.id:
+                    return  # another one got its name while the connection was lost
+                if found != last:
+                    last = found
+                    yield found
+        except NotFound:
+            if last is None:
+                raise
+        finally:
+            await answers.aclose()
+
     async def wait(
         self, name: str, *, state: DeploymentState = DeploymentState.ACTIVE, timeout: float = 300.0
     ) -> Deployment:
@@ -195,22 +287,22 @@ class AsyncDeployments(Namespace):
         Raises:
             DeploymentFailed: it could not be brought up, or stays in another state; the message says why.
             DeadlineExceeded: `timeout` seconds passed.
+            NotFound: there is none of that name, or it was removed.
         """
-        ends_at = time.monotonic() + timeout
-        while True:
-            deployment = await self.get(name)
-            if deployment.state is state:
-                return deployment
-            if deployment.state in _LASTING:
-                raise DeploymentFailed(
-                    f"deployment {name} is {deployment.state}: {deployment.state_message or 'no reason given'}",
-                    metadata={"resource_type": "deployment", "name": name},
-                )
-            if time.monotonic() >= ends_at:
-                raise DeadlineExceeded(
-                    f"deployment {name} is still {deployment.state} after {timeout:g} s: {deployment.state_message}"
-                )
-            await asyncio.sleep(_POLL_SECONDS)
+        last: Deployment | None = None
+        try:
+            async with asyncio.timeout(timeout), aclosing(self.watch(name)) as changes:
+                async for last in changes:
+                    if last.state is state:
+                        return last
+                    if last.state in _LASTING:
+                        raise _failed(last)
+        except TimeoutError:
+            now = f"{last.state} after {timeout:g} s: {_waits_for(last)}" if last else "not heard of"
+            raise DeadlineExceeded(f"deployment {name} is still {now}") from None
+        raise NotFound(
+            f"deployment {name} was removed", metadata={"resource_type": "deployment", "name": name}
+        )
 
     async def wait_deleted(self, name: str, *, timeout: float = 120.0) -> None:
         """Wait until a deployment that is being deleted is gone.
@@ -218,14 +310,14 @@ class AsyncDeployments(Namespace):
         Raises:
             DeadlineExceeded: `timeout` seconds passed.
         """
-        ends_at = time.monotonic() + timeout
-        while time.monotonic() < ends_at:
-            try:
-                await self.get(name)
-            except NotFound:
-                return
-            await asyncio.sleep(_POLL_SECONDS)
-        raise DeadlineExceeded(f"deployment {name} is still there after {timeout:g} s")
+        try:
+            async with asyncio.timeout(timeout), aclosing(self.watch(name)) as changes:
+                async for _ in changes:
+                    pass
+        except NotFound:
+            return
+        except TimeoutError:
+            raise DeadlineExceeded(f"deployment {name} is still there after {timeout:g} s") from None
 
     async def apply(
         self, name: str, targets: Targets, *, replicas: int | None = None, description: str | None = None
@@ -235,6 +327,19 @@ class AsyncDeployments(Namespace):
             return await self.create(name, targets, replicas=replicas or 1, description=description or "")
         except AlreadyExists:
             return await self.update(name, targets=targets, replicas=replicas, description=description)
+
+
+def _failed(deployment: Deployment) -> DeploymentFailed:
+    return DeploymentFailed(
+        f"deployment {deployment.name} is {deployment.state}: {deployment.state_message or 'no reason given'}",
+        metadata={"resource_type": "deployment", "name": deployment.name},
+    )
+
+
+def _waits_for(deployment: Deployment) -> str:
+    """Why a deployment is not as wanted: what it says itself, or the first condition that does not hold."""
+    open_ones = (c.message for c in deployment.conditions if c.status is not ConditionStatus.TRUE)
+    return deployment.state_message or next(open_ones, "")
 
 
 def _targets(given: Targets) -> tuple[TrafficTarget, ...]:

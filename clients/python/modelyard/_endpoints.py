@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ROUTE_KEY = "modelyard-deployment"
 """Metadata key by which the gateway routes without reading the body."""
+VERSION_KEY = "modelyard-version"
+"""Metadata key of the version that must answer, where a deployment has several."""
 SERVICE_NAME = "inference.GRPCInferenceService"
 """The protocol's public name; the messages are those of `modelyard.api.oip.v2`."""
 
@@ -84,7 +86,7 @@ class AsyncEndpoints(Namespace):
                 name, inputs, info, version=version, method=method, outputs=outputs
             )
             answer = await self._connection.call(
-                self._stub.ModelInfer, request, timeout=timeout, metadata=[(ROUTE_KEY, name)]
+                self._stub.ModelInfer, request, timeout=timeout, metadata=_route(name, version)
             )
             return _predict.read_answer(name, answer, decode_text=decode_text)
 
@@ -102,14 +104,16 @@ class AsyncEndpoints(Namespace):
     async def metadata(self, name: str, *, version: int | None = None) -> EndpointInfo:
         """What a deployment takes and gives, and which versions answer."""
         request = oip.ModelMetadataRequest(name=name, version=str(version or ""))
-        answer = await self._connection.call(self._stub.ModelMetadata, request, metadata=[(ROUTE_KEY, name)])
+        answer = await self._connection.call(
+            self._stub.ModelMetadata, request, metadata=_route(name, version)
+        )
         return from_proto(EndpointInfo, answer)
 
     async def ready(self, name: str, *, version: int | None = None) -> bool:
         """Whether a deployment answers predictions."""
         request = oip.ModelReadyRequest(name=name, version=str(version or ""))
         return (
-            await self._connection.call(self._stub.ModelReady, request, metadata=[(ROUTE_KEY, name)])
+            await self._connection.call(self._stub.ModelReady, request, metadata=_route(name, version))
         ).ready
 
     async def server_live(self) -> bool:
@@ -132,3 +136,8 @@ class AsyncEndpoints(Namespace):
                 self._infos.clear()
             self._infos[key] = await self.metadata(name, version=version)
         return self._infos[key]
+
+
+def _route(name: str, version: int | None) -> list[tuple[str, str]]:
+    pinned = [(VERSION_KEY, str(version))] if version else []
+    return [(ROUTE_KEY, name), *pinned]

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
 
 from modelyard._convert import from_proto
 from modelyard._namespace import Namespace
+from modelyard._watch import CALL_SECONDS, follow
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
-from modelyard.errors import Cancelled, DeadlineExceeded, ModelyardError, TooManyWatches, Unavailable
 from modelyard.types import Event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from modelyard._connection import Connection
-
-# The service is heard of every few seconds; a connection that stays silent for so long is dead.
-_SILENCE_SECONDS = 90.0
-# The service ends a watch before that, so that its token is checked again.
-_CALL_SECONDS = 3600.0
-_FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 10.0
 
 
 class AsyncEventWatch:
@@ -64,45 +57,14 @@ class AsyncEventWatch:
         await self._events.aclose()
 
     async def _follow(self) -> AsyncGenerator[Event]:
-        answered = False
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                async for answer in self._answers():
-                    answered, pause = True, _FIRST_PAUSE_SECONDS
-                    for event in answer.events:
-                        yield from_proto(Event, event)
-                    self._request.resume_token = answer.resume_token
-            except (ModelyardError, TimeoutError) as error:
-                # A wrong address is worth telling; a service that was there comes back.
-                if not answered or not _is_loss(error):
-                    raise
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (spreads clients, guards nothing)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-
-    async def _answers(self) -> AsyncGenerator[pb.WatchEventsResponse]:
         method = self._connection.catalog.WatchEvents
-        answers = self._connection.receive(method, self._request, timeout=_CALL_SECONDS)
-        try:
-            while True:
-                async with asyncio.timeout(_SILENCE_SECONDS):
-                    answer = await anext(answers, None)
-                if answer is None:
-                    return
-                yield answer
-        finally:
-            await answers.aclose()
-
-
-def _is_loss(error: ModelyardError | TimeoutError) -> bool:
-    """Whether a watch broke rather than was refused.
-
-    A proxy resets the streams of a service that dies, which reads as INTERNAL or UNKNOWN; the service itself gives a reason.
-    After a loss there may be too many watches for a while, as the service still counts those that it has not seen break.
-    """
-    if isinstance(error, (Cancelled, DeadlineExceeded, TimeoutError, TooManyWatches, Unavailable)):
-        return True
-    return not error.reason and error.code in {"INTERNAL", "UNKNOWN"}
+        async with aclosing(
+            follow(lambda: self._connection.receive(method, self._request, timeout=CALL_SECONDS))
+        ) as answers:
+            async for answer in answers:
+                for event in answer.events:
+                    yield from_proto(Event, event)
+                self._request.resume_token = answer.resume_token
 
 
 class AsyncEvents(Namespace):

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelyard_inference.deployments import Deployments
+from modelyard_inference.lookups import Lookups
 from modelyard_inference.messages import parse_deployment_name, parse_schema_of
 from modelyard_kit.access import AUTHENTICATED, SERVICES, AccessTable, Chain, Privilege, Requires
 
 
-def access_table(deployments: Deployments) -> AccessTable:
+def access_table(lookups: Lookups) -> AccessTable:
     """Return the rule of every RPC of the inference service."""
 
     async def schema(request: Any) -> Chain:
-        return await deployments.schema_access_chain(parse_schema_of(request.deployment.name))
+        return await lookups.schema_access_chain(parse_schema_of(request.deployment.name))
 
     async def changed(request: Any) -> Chain:
-        return await deployments.access_chain(
-            parse_deployment_name(request.deployment.name, "deployment.name")
-        )
+        return await lookups.access_chain(parse_deployment_name(request.deployment.name, "deployment.name"))
 
     async def named(request: Any) -> Chain:
-        return await deployments.access_chain(parse_deployment_name(request.name))
+        return await lookups.access_chain(parse_deployment_name(request.name))
 
-    async def of_replicas(request: Any) -> Chain:
-        return await deployments.access_chain(parse_deployment_name(request.deployment, "deployment"))
+    async def of_deployment(request: Any) -> Chain:
+        return await lookups.access_chain(parse_deployment_name(request.deployment, "deployment"))
 
     return {
         "CreateDeployment": Requires(Privilege.DEPLOY, schema),
         "GetDeployment": Requires(Privilege.READ_METADATA, named),
         "ListDeployments": AUTHENTICATED,  # the query shows only what the caller may see
+        "WatchDeployment": Requires(Privilege.READ_METADATA, named, endless=True),
         "UpdateDeployment": Requires(Privilege.DEPLOY, changed),
+        "RollbackDeployment": Requires(Privilege.DEPLOY, named),
+        "ListDeploymentRevisions": Requires(Privilege.READ_METADATA, of_deployment),
         "ActivateDeployment": Requires(Privilege.DEPLOY, named),
         "DeactivateDeployment": Requires(Privilege.DEPLOY, named),
         "DeleteDeployment": Requires(Privilege.DEPLOY, named),
-        "ListReplicas": Requires(Privilege.READ_METADATA, of_replicas),
+        "ListReplicas": Requires(Privilege.READ_METADATA, of_deployment),
         "ResolveResource": SERVICES,
         "FindDeployments": SERVICES,
         "WatchRoutes": SERVICES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelyard_inference.evidence import Verdict
-from modelyard_inference.models import DeploymentState, Version
+from modelyard_inference.models import Condition, DeploymentState, Version
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ class Report:
 
     state: DeploymentState
     message: str
+    conditions: tuple[Condition, ...] = ()
+    """Without the times of their last change, which are known where the ones before are."""
 
 
 @dataclass(frozen=True)

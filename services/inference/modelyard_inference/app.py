@@ -20,6 +20,7 @@ from modelyard_inference.deployments import Deployments
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
 from modelyard_inference.lineage import Lineage
+from modelyard_inference.lookups import Lookups
 from modelyard_inference.owners import Owners
 from modelyard_inference.probe import HealthProber
 from modelyard_inference.reconciler import Parts, Reconciler
@@ -30,6 +31,7 @@ from modelyard_inference.steps import Steps
 from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.upstream import PeerUpstream
+from modelyard_inference.watching import Watching
 from modelyard_kit.access import Grants
 from modelyard_kit.auth import Principal
 from modelyard_kit.chassis import Chassis, Service
@@ -107,21 +109,25 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         ),
         wake.set,
     )
-    parts = Parts(chassis.db, store, artifacts, admission, signers, launcher, prober, routes, chassis.clock)
+    watching = Watching(chassis.db, store, chassis.grants)
+    parts = Parts(
+        chassis.db, store, artifacts, admission, signers, launcher, prober, routes, watching, chassis.clock
+    )
     reconciler = Reconciler(
         parts, steps, wake, start_timeout=timedelta(seconds=settings.start_timeout_seconds)
     )
     followers = Followers(chassis.db, store, upstream, wake.set)
     owners = Owners(chassis.db, store, upstream, wake.set)
     lineage = Lineage(chassis.db, upstream)
-    deployments = Deployments(chassis.db, store, upstream, chassis.grants, chassis.clock, wake.set)
-    servicer = InferenceServicer(deployments, routes)
+    lookups = Lookups(chassis.db, store, upstream, chassis.grants)
+    deployments = Deployments(chassis.db, store, lookups, upstream, chassis.grants, chassis.clock, wake.set)
+    servicer = InferenceServicer(lookups, deployments, watching, routes)
     try:
         yield Service(
             name=SERVICE_NAME,
             full_name=FULL_NAME,
             register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
-            access=access_table(deployments),
+            access=access_table(lookups),
             background=(reconciler.run, followers.run, owners.run, lineage.run),
         )
     finally:

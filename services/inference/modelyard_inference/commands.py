@@ -21,6 +21,8 @@ class CreateDeployment:
     require_signature: bool
     request_id: str
     fingerprint: str
+    reason: str = ""
+    sticky_header: str = ""
 
     @property
     def schema(self) -> str:
@@ -40,6 +42,30 @@ class UpdateDeployment:
     max_request_bytes: int | None = None
     timeout_ms: int | None = None
     require_signature: bool | None = None
+    sticky_header: str | None = None
+    owner_id: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RollbackDeployment:
+    """Bring the settings of an earlier revision back."""
+
+    name: str
+    etag: str = ""
+    revision: int = 0
+    """0 means the newest with other settings than those of now."""
+    pin_versions: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SetActive:
+    """Let an endpoint answer or rest."""
+
+    name: str
+    etag: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +80,14 @@ class ListDeployments:
 @dataclass(frozen=True)
 class ListReplicas:
     """Read a page of the replicas of an endpoint."""
+
+    deployment: str
+    asked: Asked
+
+
+@dataclass(frozen=True)
+class ListRevisions:
+    """Read a page of the history of an endpoint."""
 
     deployment: str
     asked: Asked

@@ -7,37 +7,43 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference import errors
-from modelyard_inference.commands import CreateDeployment, ListDeployments, ListReplicas, UpdateDeployment
-from modelyard_inference.models import (
-    Deployment,
-    DeploymentState,
-    Group,
-    Replica,
-    Target,
-    TargetSpec,
-    Version,
-)
+from modelyard_inference import errors, history, notes
+from modelyard_inference.commands import CreateDeployment, RollbackDeployment, SetActive, UpdateDeployment
+from modelyard_inference.deeds import Deed, content, event, remember
+from modelyard_inference.lookups import Lookups
+from modelyard_inference.models import Change, Deployment, DeploymentState, Revision, Target
 from modelyard_inference.ports import Upstream
-from modelyard_inference.store import InferenceStore, Visible
+from modelyard_inference.store import InferenceStore
+from modelyard_inference.targets import Targets, retargeted
 from modelyard_kit import idempotency, outbox
-from modelyard_kit.access import Chain, Grants, Link, Missing, Privilege
-from modelyard_kit.auth import Call, Principal
+from modelyard_kit.access import Chain, Grants, Privilege
+from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import Contention, NotFound
+from modelyard_kit.errors import InvalidField
 from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
 
 _CREATE = "CreateDeployment"
+_NOT_ROLLED_OUT = frozenset(("description", "owner_id"))
+_CHANGEABLE = (
+    "description",
+    "replicas",
+    "max_request_bytes",
+    "timeout_ms",
+    "require_signature",
+    "sticky_header",
+    "owner_id",
+)
 
 
 class Deployments:
-    """Creates, reads, changes and deletes deployments.
+    """Creates, changes and deletes deployments.
 
     Args:
         db: the database.
         store: its tables.
+        lookups: reads them.
         upstream: catalog and governance.
         grants: what principals may do.
         clock: the time.
@@ -48,6 +54,7 @@ class Deployments:
         self,
         db: Database,
         store: InferenceStore,
+        lookups: Lookups,
         upstream: Upstream,
         grants: Grants,
         clock: Clock,
@@ -55,8 +62,10 @@ class Deployments:
     ) -> None:
         self._db = db
         self._store = store
+        self._lookups = lookups
         self._upstream = upstream
         self._grants = grants
+        self._targets = Targets(upstream, grants)
         self._clock = clock
         self._wake = wake
 
@@ -77,7 +86,8 @@ class Deployments:
             return before
         schema = await self._upstream.schema_chain(command.schema)
         targets = [
-            Target(spec, wanted=version) for spec, version in await self._approve(call, command.targets)
+            Target(spec, wanted=version)
+            for spec, version in await self._targets.approve(call, command.targets)
         ]
         made = self._new(call, command, schema, targets)
         await failpoint("inference.deployment.resolved")
@@ -97,50 +107,14 @@ class Deployments:
                 fingerprint=command.fingerprint,
                 resource_id=made.id,
             )
-            await outbox.append(connection, _event("created", call, made, {"after": _content(made)}))
+            deed = Deed(Change.CREATED, command.reason)
+            await remember(connection, call, deed, made, {"after": content(made)})
             return made
 
         created = await self._db.in_tx(work)
         await failpoint("inference.deployment.created")
         self._wake()
         return created
-
-    async def get(self, name: str) -> Deployment:
-        """Return a deployment.
-
-        Raises:
-            NotFound: there is none of that name.
-        """
-        found = await self._db.read(lambda connection: self._store.deployment(connection, name))
-        if found is None:
-            raise errors.no_deployment(name)
-        return found
-
-    async def page(self, call: Call, command: ListDeployments) -> tuple[list[Deployment], str]:
-        """Return a page of the deployments that the caller may see, and the token of the next one.
-
-        Raises:
-            NotFound: the schema does not exist.
-            PermissionDenied: the caller lacks USE_SCHEMA on the schema.
-            InvalidField: filter, order_by or page_token has a mistake.
-            LimitExceeded: filter or order_by is too large.
-        """
-        schema_id = await self._usable_schema(call.principal, command.schema) if command.schema else ""
-        caller = call.principal.id
-        visible = Visible(
-            self._grants.scope(caller, Privilege.READ_METADATA),
-            self._grants.scope(caller, Privilege.USE_SCHEMA),
-            self._grants.scope(caller, Privilege.USE_CATALOG),
-        )
-        return await self._db.read(
-            lambda connection: self._store.page(
-                connection,
-                command.asked,
-                schema_id=schema_id,
-                visible=visible,
-                principals=self._grants.id_of,
-            )
-        )
 
     async def update(self, call: Call, command: UpdateDeployment) -> Deployment:
         """Change a deployment.
@@ -149,40 +123,50 @@ class Deployments:
             NotFound: there is none of that name, or a target does not exist.
             EtagMismatch: it has changed since the caller read it.
             InvalidState: it is being deleted, or a version is not READY.
-            PermissionDenied: the caller lacks DEPLOY on the model of a new target.
+            InvalidField: there is no principal with the id of the new owner.
+            PermissionDenied: the caller lacks DEPLOY on the model of a new target, or MANAGE to change the owner.
             PolicyUnmet: a policy forbids to deploy a version.
             PeerUnavailable: catalog or governance does not answer.
         """
-        before_targets = _changeable(await self.get(command.name), command.etag).targets
-        kept = await self._still_meant(before_targets, command.targets or ())
-        new = [spec for spec in command.targets or () if spec.reference not in kept]
-        approved = {
-            spec.reference: Target(spec, wanted=found) for spec, found in await self._approve(call, new)
-        }
-
-        async def work(connection: AsyncConnection) -> Deployment:
-            found = await self._store.deployment(connection, command.name)
-            if found is None:
-                raise errors.no_deployment(command.name)
-            before = _changeable(found, command.etag)
-            after = self._changed(before, command, approved)
-            await self._store.update_deployment(connection, after)
-            if command.targets is not None:
-                await self._store.replace_targets(connection, after.id, after.targets)
-            if after.state is not before.state:
-                await self._store.try_again(connection, after.id)
-            if (after.max_request_bytes, after.timeout_ms) != (before.max_request_bytes, before.timeout_ms):
-                await self._store.limits_changed(connection, after.id)
-            data = {"before": _content(before), "after": _content(after)}
-            await outbox.append(connection, _event("updated", call, after, data))
-            return after
-
-        updated = await self._db.in_tx(work)
+        updated = await self._apply(call, command, Deed(Change.UPDATED, command.reason))
         await failpoint("inference.deployment.updated")
         self._wake()
         return updated
 
-    async def activate(self, call: Call, name: str, etag: str) -> Deployment:
+    async def rollback(self, call: Call, command: RollbackDeployment) -> Deployment:
+        """Bring the settings of an earlier revision back, as a new one; owner and activity stay.
+
+        Raises:
+            NotFound: there is no such deployment or revision, or a version or model of it is gone.
+            EtagMismatch: it has changed since the caller read it.
+            InvalidState: it is being deleted, or a version is not READY.
+            InvalidField: no revision is named, and none has other settings.
+            PermissionDenied: the caller lacks DEPLOY on the model of a target that it does not have now.
+            PolicyUnmet: a policy forbids to deploy a version.
+            PeerUnavailable: catalog or governance does not answer.
+        """
+        now = _changeable(await self._lookups.get(command.name), command.etag)
+        revision = await self._db.read(lambda connection: _wanted(connection, now, command))
+        back = revision.settings
+        update = UpdateDeployment(
+            command.name,
+            command.etag,
+            description=back.description,
+            targets=await self._targets.past(back.targets, pinned=command.pin_versions),
+            replicas=back.replicas,
+            max_request_bytes=back.max_request_bytes,
+            timeout_ms=back.timeout_ms,
+            require_signature=back.require_signature,
+            sticky_header=back.sticky_header,
+        )
+        rolled_back = await self._apply(
+            call, update, Deed(Change.ROLLED_BACK, command.reason, revision.number)
+        )
+        await failpoint("inference.deployment.rolled_back")
+        self._wake()
+        return rolled_back
+
+    async def activate(self, call: Call, command: SetActive) -> Deployment:
         """Let a deployment answer again; harmless when it does.
 
         Raises:
@@ -193,16 +177,13 @@ class Deployments:
             PolicyUnmet: a policy forbids to deploy a version.
             PeerUnavailable: catalog or governance does not answer.
         """
-        for target in _changeable(await self.get(name), etag).targets:
-            chain = await self._upstream.version_chain(await self._upstream.version_name(target.wanted.id))
-            self._grants.require(call.principal, Privilege.DEPLOY, chain[1:])
-            await self._upstream.gate(target.wanted, chain)
-        activated = await self._set_active(call, name, etag, active=True)
+        await self._targets.again(call, _changeable(await self._lookups.get(command.name), command.etag))
+        activated = await self._set_active(call, command, Change.ACTIVATED)
         await failpoint("inference.deployment.activated")
         self._wake()
         return activated
 
-    async def deactivate(self, call: Call, name: str, etag: str) -> Deployment:
+    async def deactivate(self, call: Call, command: SetActive) -> Deployment:
         """Drain and end everything that a deployment runs and keep the rest; harmless when nothing runs.
 
         Raises:
@@ -210,7 +191,7 @@ class Deployments:
             EtagMismatch: it has changed since the caller read it.
             InvalidState: it is being deleted.
         """
-        deactivated = await self._set_active(call, name, etag, active=False)
+        deactivated = await self._set_active(call, command, Change.DEACTIVATED)
         await failpoint("inference.deployment.deactivated")
         self._wake()
         return deactivated
@@ -239,7 +220,7 @@ class Deployments:
                 update_time=self._clock(),
             )
             await self._store.update_deployment(connection, after)
-            await outbox.append(connection, _event("deleted", call, after, {"before": _content(found)}))
+            await outbox.append(connection, event("deleted", call, after, {"before": content(found)}))
             return after
 
         deleted = await self._db.in_tx(work)
@@ -247,76 +228,55 @@ class Deployments:
         self._wake()
         return deleted
 
-    async def replicas(self, command: ListReplicas) -> tuple[list[tuple[Deployment, Replica, Group]], str]:
-        """Return a page of the replicas of a deployment, each with it and its group, and the token of the next one.
+    async def _apply(self, call: Call, command: UpdateDeployment, deed: Deed) -> Deployment:
+        now = _changeable(await self._lookups.get(command.name), command.etag)
+        kept = await self._targets.still_meant(now.targets, command.targets or ())
+        new = [spec for spec in command.targets or () if spec.reference not in kept]
+        approved = {
+            spec.reference: Target(spec, wanted=found)
+            for spec, found in await self._targets.approve(call, new)
+        }
 
-        Raises:
-            NotFound: there is no deployment of that name.
-            InvalidField: filter, order_by or page_token has a mistake.
-            LimitExceeded: filter or order_by is too large.
-        """
-
-        async def work(connection: AsyncConnection) -> tuple[list[tuple[Deployment, Replica, Group]], str]:
-            found = await self._store.deployment(connection, command.deployment)
-            if found is None:
-                raise errors.no_deployment(command.deployment)
-            groups = {group.id: group for group in await self._store.groups(connection, found.id)}
-            replicas, token = await self._store.page_of_replicas(connection, command.asked, found.id)
-            return [(found, replica, groups[replica.group_id]) for replica in replicas], token
-
-        return await self._db.read(work)
-
-    async def using(self, version_ids: Sequence[str]) -> list[Link]:
-        """Return the deployments that run or will run any of some versions, by name.
-
-        Those that are being deleted count for as long as a replica of the version is there.
-        """
-        found = await self._db.read(lambda connection: self._store.using(connection, version_ids))
-        return [deployment.chain[0] for deployment in found]
-
-    async def chain(self, *, name: str = "", deployment_id: str = "") -> Chain:
-        """Return the chain of a deployment by name or id.
-
-        Raises:
-            NotFound: there is none.
-        """
-        if name:
-            return (await self.get(name)).chain
-        found = await self._db.read(
-            lambda connection: self._store.deployment_by_id(connection, deployment_id)
-        )
-        if found is None:
-            raise errors.no_deployment(deployment_id)
-        return found.chain
-
-    async def access_chain(self, name: str) -> Chain:
-        """Return the chain of a deployment to decide a privilege on.
-
-        Raises:
-            Missing: there is none; holds the chain of the nearest container that exists.
-        """
-        try:
-            return await self.chain(name=name)
-        except NotFound as error:
-            raise Missing(error, await self._upstream.nearest_chain(name.rpartition(".")[0])) from error
-
-    async def schema_access_chain(self, schema: str) -> Chain:
-        """Return the chain of a schema to decide a privilege on.
-
-        Raises:
-            Missing: there is none; holds the chain of the nearest container that exists.
-        """
-        try:
-            return await self._upstream.schema_chain(schema)
-        except NotFound as error:
-            raise Missing(error, await self._upstream.nearest_chain(schema)) from error
-
-    async def _set_active(self, call: Call, name: str, etag: str, *, active: bool) -> Deployment:
         async def work(connection: AsyncConnection) -> Deployment:
-            found = await self._store.deployment(connection, name)
+            found = await self._store.deployment(connection, command.name)
             if found is None:
-                raise errors.no_deployment(name)
-            before = _changeable(found, etag)
+                raise errors.no_deployment(command.name)
+            before = _changeable(found, command.etag)
+            self._check_owner(call, before, command.owner_id)
+            after = self._changed(before, command, approved)
+            await self._write(connection, before, after)
+            data = {"before": content(before), "after": content(after)}
+            await remember(connection, call, deed, after, data)
+            return after
+
+        return await self._db.in_tx(work)
+
+    def _check_owner(self, call: Call, before: Deployment, owner_id: str | None) -> None:
+        if owner_id is None or owner_id == before.owner_id:
+            return
+        self._grants.require(call.principal, Privilege.MANAGE, before.chain)
+        if owner_id not in self._grants.principals():
+            raise InvalidField("deployment.owner_id", f"there is no principal with the id {owner_id!r}")
+
+    async def _write(self, connection: AsyncConnection, before: Deployment, after: Deployment) -> None:
+        await self._store.update_deployment(connection, after)
+        if after.targets != before.targets:
+            await self._store.replace_targets(connection, after.id, after.targets)
+        if after.state is not before.state:
+            await self._store.try_again(connection, after.id)
+        if _of_route(after) != _of_route(before):
+            await self._store.route_changed(connection, after.id)
+        if after.owner_id != before.owner_id:
+            await notes.owned(connection, after, self._clock())
+
+    async def _set_active(self, call: Call, command: SetActive, change: Change) -> Deployment:
+        active = change is Change.ACTIVATED
+
+        async def work(connection: AsyncConnection) -> Deployment:
+            found = await self._store.deployment(connection, command.name)
+            if found is None:
+                raise errors.no_deployment(command.name)
+            before = _changeable(found, command.etag)
             if before.active is active:
                 return before
             after = replace(
@@ -329,44 +289,10 @@ class Deployments:
             )
             await self._store.update_deployment(connection, after)
             await self._store.try_again(connection, after.id)
-            verb = "activated" if active else "deactivated"
-            await outbox.append(connection, _event(verb, call, after, {"after": _content(after)}))
+            await remember(connection, call, Deed(change, command.reason), after, {"after": content(after)})
             return after
 
         return await self._db.in_tx(work)
-
-    async def _usable_schema(self, principal: Principal, schema: str) -> str:
-        try:
-            chain = await self.schema_access_chain(schema)
-        except Missing as missing:
-            self._grants.require(principal, Privilege.USE_SCHEMA, missing.nearest)
-            raise missing.error from None
-        self._grants.require(principal, Privilege.USE_SCHEMA, chain)
-        return chain[0].id
-
-    async def _still_meant(self, targets: Sequence[Target], specs: Sequence[TargetSpec]) -> set[str]:
-        """Return those references of targets that are asked for again and name the same model as when they were given."""
-        asked = {spec.reference for spec in specs}
-        kept = set()
-        for target in targets:
-            if target.spec.reference in asked:
-                chain = await self._upstream.nearest_chain(target.spec.model)
-                if chain[0].id == target.wanted.model_id:
-                    kept.add(target.spec.reference)
-        return kept
-
-    async def _approve(self, call: Call, specs: Sequence[TargetSpec]) -> list[tuple[TargetSpec, Version]]:
-        """Resolve targets and check that the caller and the policies let them be deployed."""
-        approved = []
-        for spec in specs:
-            # The privilege first: who lacks it must not learn which versions and aliases exist.
-            self._grants.require(
-                call.principal, Privilege.DEPLOY, await self._upstream.nearest_chain(spec.model)
-            )
-            version = await self._upstream.version(spec.reference)
-            await self._upstream.gate(version, await self._upstream.version_chain(version.name))
-            approved.append((spec, version))
-        return approved
 
     async def _replay(
         self, connection: AsyncConnection, call: Call, command: CreateDeployment
@@ -407,21 +333,18 @@ class Deployments:
             create_time=now,
             update_time=now,
             require_signature=command.require_signature,
+            sticky_header=command.sticky_header,
             targets=tuple(targets),
         )
 
     def _changed(
         self, before: Deployment, command: UpdateDeployment, approved: Mapping[str, Target]
     ) -> Deployment:
-        given = {
-            name: value
-            for name in ("description", "replicas", "max_request_bytes", "timeout_ms", "require_signature")
-            if (value := getattr(command, name)) is not None
-        }
+        given = {name: value for name in _CHANGEABLE if (value := getattr(command, name)) is not None}
         if command.targets is not None:
-            given["targets"] = _retargeted(before, command.targets, approved)
+            given["targets"] = retargeted(before, command.targets, approved)
         state = before.state
-        if given.keys() - {"description"} and before.active:
+        if given.keys() - _NOT_ROLLED_OUT and before.active:
             state = DeploymentState.UPDATING if before.answers else DeploymentState.CREATING
         return replace(before, **given, state=state, revision=before.revision + 1, update_time=self._clock())
 
@@ -434,45 +357,28 @@ def _changeable(deployment: Deployment, etag: str) -> Deployment:
     return deployment
 
 
-def _retargeted(
-    before: Deployment, specs: Sequence[TargetSpec], approved: Mapping[str, Target]
-) -> tuple[Target, ...]:
-    """Return the new targets; each knows what answers in its place until the traffic shifts."""
-    kept = {target.spec.reference: target for target in before.targets}
-    result = []
-    for position, spec in enumerate(specs):
-        if spec.reference in kept and spec.reference not in approved:
-            result.append(replace(kept[spec.reference], spec=spec))
-        elif spec.reference in approved:
-            place = before.targets[min(position, len(before.targets) - 1)]
-            result.append(
-                replace(
-                    approved[spec.reference],
-                    serving=place.serving,
-                    serving_digest=place.serving_digest,
-                    serving_weight=place.serving_weight,
-                )
-            )
-        else:  # it was a target when the caller's rights were checked, and another caller removed it since
-            raise Contention(1)
-    return tuple(result)
+async def _wanted(
+    connection: AsyncConnection, deployment: Deployment, command: RollbackDeployment
+) -> Revision:
+    """Return the revision to go back to."""
+    if command.revision:
+        found = await history.find(connection, deployment.id, command.revision)
+        if found is None:
+            raise errors.no_revision(command.name, command.revision)
+        return found
+    pinned = command.pin_versions
+    now = history.essence(history.settings_of(deployment), pinned=pinned)
+    for revision in await history.newest_first(connection, deployment.id):
+        if history.essence(revision.settings, pinned=pinned) != now:
+            return revision
+    raise InvalidField("revision", "no revision that is kept has other settings than those of now")
 
 
-def _content(deployment: Deployment) -> dict[str, object]:
-    return {
-        "targets": [
-            {"reference": t.spec.reference, "model_version": t.wanted.name, "weight": t.spec.weight}
-            for t in deployment.targets
-        ],
-        "description": deployment.description,
-        "replicas": deployment.replicas,
-        "max_request_bytes": deployment.max_request_bytes,
-        "timeout_ms": deployment.timeout_ms,
-        "require_signature": deployment.require_signature,
-    }
-
-
-def _event(verb: str, call: Call, deployment: Deployment, data: Mapping[str, object]) -> outbox.Event:
-    return outbox.Event(
-        f"inference.deployment.{verb}", deployment.chain[0], call.principal, call.request_id, data
+def _of_route(deployment: Deployment) -> tuple[object, ...]:
+    """Return what gateways know of a deployment beside its groups."""
+    return (
+        deployment.max_request_bytes,
+        deployment.timeout_ms,
+        deployment.sticky_header,
+        deployment.owner_id,
     )

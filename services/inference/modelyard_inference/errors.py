@@ -17,6 +17,11 @@ def no_deployment(name: str) -> NotFound:
     return NotFound(ResourceType.DEPLOYMENT, name)
 
 
+def no_revision(name: str, number: int) -> NotFound:
+    """Return the refusal of a number that no revision that is kept has."""
+    return NotFound("deployment_revision", f"{name}, revision {number}")
+
+
 def name_taken(name: str) -> AlreadyExists:
     """Return the refusal of a name that a deployment has already."""
     return AlreadyExists(ResourceType.DEPLOYMENT, name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from modelyard_inference.evidence import SignatureState
-from modelyard_inference.models import DeploymentState, ReplicaState
-from modelyard_inference.tables import deployments, groups, replicas, targets
+from modelyard_inference.models import Change, DeploymentState, ReplicaState
+from modelyard_inference.tables import deployments, groups, replicas, revisions, targets
 from modelyard_kit.filters import Field, FieldType, ListFields, SetField
 
 
@@ -45,6 +45,7 @@ DEPLOYMENTS = ListFields(
         # In seconds, as people write it.
         "timeout": Field(FieldType.REAL, sa.cast(deployments.c.timeout_ms, sa.Double) / 1000, required=True),
         "require_signature": Field(FieldType.BOOLEAN, deployments.c.require_signature, required=True),
+        "revision": _integer(deployments.c.revision),
         "owner_id": _text(deployments.c.owner_id),
         "owner": Field(FieldType.PRINCIPAL, deployments.c.owner_id, required=True),
         "target": _of_targets(targets.c.reference),
@@ -73,5 +74,24 @@ REPLICAS = ListFields(
     unique="id",
 )
 
-LISTS = {"ListDeployments": DEPLOYMENTS, "ListReplicas": REPLICAS}
+REVISIONS = ListFields(
+    {
+        "revision": _integer(revisions.c.number),
+        "change": Field(FieldType.ENUM, revisions.c.change, tuple(Change), required=True),
+        "actor_id": _text(revisions.c.actor_id),
+        "actor": Field(FieldType.PRINCIPAL, revisions.c.actor_id, required=True),
+        "actor_name": _text(revisions.c.actor_name),
+        "reason": _text(revisions.c.reason),
+        "rolled_back_to": _integer(revisions.c.rolled_back_to),
+        "create_time": _time(revisions.c.create_time),
+    },
+    unique="revision",
+    default_order="revision desc",
+)
+
+LISTS = {
+    "ListDeployments": DEPLOYMENTS,
+    "ListReplicas": REPLICAS,
+    "ListDeploymentRevisions": REVISIONS,
+}
 """Fields of each list, by its RPC."""

@@ -16,10 +16,10 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard.references import PREFIX, parse_version_reference
 from modelyard_inference.models import Deployment, DeploymentState, Target, Version
 from modelyard_inference.ports import Upstream
 from modelyard_inference.store import InferenceStore
+from modelyard_inference.targets import renamed
 from modelyard_kit.db import Database
 from modelyard_kit.errors import Contention, DomainError, PeerUnavailable, PermissionsStale
 from modelyard_kit.faults import InjectedFault, failpoint
@@ -103,7 +103,7 @@ class Followers:
         async with self._slots:
             try:
                 model = await self._upstream.model_name(followed.model_id)
-                reference = _renamed(followed.reference, model)
+                reference = renamed(followed.reference, model)
                 if not followed.follows:
                     return _Meaning(reference, model, None)
                 version = await self._upstream.version(reference)
@@ -171,12 +171,3 @@ class Followers:
 
 def _followed(target: Target) -> _Followed:
     return _Followed(target.wanted.model_id, target.spec.reference, target.spec.follows)
-
-
-def _renamed(reference: str, model: str) -> str:
-    """Return a reference with another name of its model, otherwise as it was given."""
-    parsed = parse_version_reference(reference)
-    if parsed.model == model:
-        return reference
-    prefix = PREFIX if reference.startswith(PREFIX) else ""
-    return f"{prefix}{replace(parsed, model=model)}"

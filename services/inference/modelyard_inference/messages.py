@@ -1,33 +1,28 @@
-"""Between the contract's messages and this service's own types. Every check of a request's shape is here."""
+"""From the contract's messages to this service's own types. Every check of a request's shape is here."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from google.protobuf.duration_pb2 import Duration
-
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard.api.inference.v1 import route_pb2 as r
-from modelyard_inference.commands import CreateDeployment, ListDeployments, ListReplicas, UpdateDeployment
-from modelyard_inference.models import (
-    DEFAULT_MAX_REQUEST_BYTES,
-    DEFAULT_TIMEOUT_MS,
-    Deployment,
-    Group,
-    Replica,
-    RouteTable,
-    Target,
-    TargetSpec,
+from modelyard_inference.commands import (
+    CreateDeployment,
+    ListDeployments,
+    ListReplicas,
+    ListRevisions,
+    RollbackDeployment,
+    SetActive,
+    UpdateDeployment,
 )
+from modelyard_inference.models import DEFAULT_MAX_REQUEST_BYTES, DEFAULT_TIMEOUT_MS, TargetSpec
 from modelyard_inference.planner.observed import Gateway
 from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField, Violation
 from modelyard_kit.filters import Asked
 from modelyard_kit.idempotency import fingerprint
-from modelyard_kit.protos import chain_to_proto, timestamp
 
 MAX_REQUEST_BYTES = 1024 * 2**20
 MAX_TIMEOUT_MS = 3_600_000
@@ -35,9 +30,23 @@ MAX_WEIGHT = 1_000_000
 MAX_CONFIRMED_GROUPS = 100_000
 MAX_PROBLEM_LENGTH = 2_000
 MAX_FOUND_VERSIONS = 10_000
-UPDATABLE = ("description", "targets", "replicas", "max_request_bytes", "timeout", "require_signature")
+UPDATABLE = (
+    "description",
+    "targets",
+    "replicas",
+    "max_request_bytes",
+    "timeout",
+    "require_signature",
+    "sticky_header",
+    "owner_id",
+)
 
 _GATEWAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_HEADER = re.compile(r"[a-z][a-z0-9-]{0,63}")
+# What carries credentials, steers the call, or means something to the proxy.
+_RESERVED_HEADER = re.compile(
+    r"(authorization|cookie|host|te|connection|content-.*|grpc-.*|modelyard-.*|proxy-.*|x-envoy-.*|.*-bin)"
+)
 _ID = re.compile(r"[0-9a-f-]{1,64}")
 
 Problems = list[Violation]
@@ -61,6 +70,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     replicas = _replicas(wanted.replicas, problems)
     size = _max_request_bytes(wanted.max_request_bytes, problems)
     timeout = _timeout_ms(wanted, problems)
+    sticky = _sticky_header(wanted.sticky_header, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -73,6 +83,8 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         require_signature=wanted.require_signature,
         request_id=request.request_id,
         fingerprint=fingerprint(content),
+        reason=_reason(request.reason),
+        sticky_header=sticky,
     )
 
 
@@ -96,10 +108,53 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     replicas = _replicas(wanted.replicas, problems) if "replicas" in mask else None
     size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
     timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
+    sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
+    if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
+        told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
+        problems.append(Violation("deployment.owner_id", told))
     _raise(problems)
-    description = _description(wanted.description) if "description" in mask else None
-    required = wanted.require_signature if "require_signature" in mask else None
-    return UpdateDeployment(wanted.name, wanted.etag, description, targets, replicas, size, timeout, required)
+    return UpdateDeployment(
+        wanted.name,
+        wanted.etag,
+        description=_description(wanted.description) if "description" in mask else None,
+        targets=targets,
+        replicas=replicas,
+        max_request_bytes=size,
+        timeout_ms=timeout,
+        require_signature=wanted.require_signature if "require_signature" in mask else None,
+        sticky_header=sticky,
+        owner_id=wanted.owner_id if "owner_id" in mask else None,
+        reason=_reason(request.reason),
+    )
+
+
+def parse_rollback(request: s.RollbackDeploymentRequest) -> RollbackDeployment:
+    """Read a request for the settings of an earlier revision.
+
+    Raises:
+        InvalidField: a malformed name or a revision below zero.
+        LimitExceeded: too long a reason.
+    """
+    name = parse_deployment_name(request.name)
+    if request.revision < 0:
+        raise InvalidField("revision", f"{request.revision} is below zero; 0 means the one before")
+    return RollbackDeployment(
+        name,
+        request.etag,
+        request.revision,
+        pin_versions=request.pin_versions,
+        reason=_reason(request.reason),
+    )
+
+
+def parse_set_active(request: s.ActivateDeploymentRequest | s.DeactivateDeploymentRequest) -> SetActive:
+    """Read a request to let a deployment answer or rest.
+
+    Raises:
+        InvalidField: a malformed name.
+        LimitExceeded: too long a reason.
+    """
+    return SetActive(parse_deployment_name(request.name), request.etag, _reason(request.reason))
 
 
 def parse_list(request: s.ListDeploymentsRequest) -> ListDeployments:
@@ -119,6 +174,15 @@ def parse_list_replicas(request: s.ListReplicasRequest) -> ListReplicas:
         InvalidField: a malformed name or page size.
     """
     return ListReplicas(parse_deployment_name(request.deployment, "deployment"), Asked.of(request))
+
+
+def parse_list_revisions(request: s.ListDeploymentRevisionsRequest) -> ListRevisions:
+    """Read a request for a page of the history of a deployment.
+
+    Raises:
+        InvalidField: a malformed name or page size.
+    """
+    return ListRevisions(parse_deployment_name(request.deployment, "deployment"), Asked.of(request))
 
 
 def parse_schema_of(name: str) -> str:
@@ -264,105 +328,26 @@ def _timeout_ms(message: d.Deployment, problems: Problems) -> int:
     return milliseconds
 
 
+def _sticky_header(name: str, problems: Problems) -> str:
+    if name and not _HEADER.fullmatch(name):
+        told = f"{name[:80]!r} is not a header: use 1 to 64 lower-case letters, digits or '-', a letter first"
+        problems.append(Violation("deployment.sticky_header", told))
+    elif _RESERVED_HEADER.fullmatch(name):
+        told = f"{name!r} has a meaning of its own; choose one of your own, such as x-customer"
+        problems.append(Violation("deployment.sticky_header", told))
+    return name
+
+
 def _description(text: str) -> str:
     limits.check("description_length", len(text))
+    return text
+
+
+def _reason(text: str) -> str:
+    limits.check("change_reason_length", len(text))
     return text
 
 
 def _raise(problems: Problems) -> None:
     if problems:
         raise InvalidField.many(problems)
-
-
-# ---- answers ------------------------------------------------------------------------------------------------------------
-
-
-def deployment_to_proto(deployment: Deployment) -> d.Deployment:
-    """Return the message of a deployment."""
-    return d.Deployment(
-        id=deployment.id,
-        name=deployment.name,
-        description=deployment.description,
-        targets=[
-            d.TrafficTarget(model_version=target.spec.reference, weight=target.spec.weight)
-            for target in deployment.targets
-        ],
-        replicas=deployment.replicas,
-        max_request_bytes=deployment.max_request_bytes,
-        timeout=_duration(deployment.timeout_ms),
-        state=d.Deployment.State.Value(f"STATE_{deployment.state}"),
-        state_message=deployment.state_message,
-        target_statuses=[_status(deployment, target) for target in deployment.targets],
-        owner_id=deployment.owner_id,
-        create_time=timestamp(deployment.create_time),
-        update_time=timestamp(deployment.update_time),
-        etag=deployment.etag,
-        require_signature=deployment.require_signature,
-    )
-
-
-def replica_to_proto(deployment: Deployment, replica: Replica, group: Group) -> d.Replica:
-    """Return the message of a replica."""
-    return d.Replica(
-        id=replica.id,
-        deployment=deployment.name,
-        model_version=group.version.name,
-        state=d.Replica.State.Value(f"STATE_{replica.state}"),
-        state_message=replica.message,
-        address=replica.address,
-        process_id=replica.process_id,
-        restarts=replica.restarts,
-        create_time=timestamp(replica.create_time),
-        signature_state=_signature_state(replica.signature_state),
-        signer=replica.signer,
-        trust_root=replica.trust_root,
-    )
-
-
-def table_to_proto(table: RouteTable) -> r.RouteTable:
-    """Return the message of a route table."""
-    return r.RouteTable(
-        version=table.version,
-        routes=[
-            r.Route(
-                deployment=chain_to_proto(route.chain),
-                targets=[
-                    r.RouteTarget(
-                        group=target.group,
-                        model_version=target.version,
-                        weight=target.weight,
-                        addresses=target.addresses,
-                    )
-                    for target in route.targets
-                ],
-                max_request_bytes=route.max_request_bytes,
-                timeout=_duration(route.timeout_ms),
-            )
-            for route in table.routes
-        ],
-    )
-
-
-def _status(deployment: Deployment, target: Target) -> d.TargetStatus:
-    rolling = target.wanted.name if target.wanted.name != target.serving else ""
-    verdict = deployment.verdicts.get(target.serving)
-    return d.TargetStatus(
-        reference=target.spec.reference,
-        model_version=target.serving,
-        artifact_digest=target.serving_digest,
-        weight=target.serving_weight,
-        ready_replicas=deployment.ready.get(target.serving, 0),
-        next_model_version=rolling,
-        signature_state=_signature_state(verdict.state if verdict else ""),
-        signer=verdict.signer if verdict else "",
-    )
-
-
-def _signature_state(state: str) -> d.SignatureState.ValueType:
-    return d.SignatureState.Value(f"SIGNATURE_STATE_{state or 'UNSPECIFIED'}")
-
-
-def _duration(milliseconds: int) -> Duration:
-    message = Duration()
-    message.FromMilliseconds(milliseconds)
-    return message

@@ -47,6 +47,24 @@ class GroupState(StrEnum):
     """No longer routed; its replicas finish what they have and end."""
 
 
+class Status(StrEnum):
+    """Whether a condition holds; the names are those of the contract."""
+
+    TRUE = "TRUE"
+    FALSE = "FALSE"
+    UNKNOWN = "UNKNOWN"
+
+
+class Change(StrEnum):
+    """What a caller did to a deployment; the names are those of the contract."""
+
+    CREATED = "CREATED"
+    UPDATED = "UPDATED"
+    ROLLED_BACK = "ROLLED_BACK"
+    ACTIVATED = "ACTIVATED"
+    DEACTIVATED = "DEACTIVATED"
+
+
 ROUTED_STATES = (GroupState.WARM, GroupState.SERVING, GroupState.DRAINING)
 
 
@@ -102,6 +120,23 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """One thing that has to hold before a deployment answers with what was asked for."""
+
+    type: str
+    status: Status
+    reason: str
+    message: str = ""
+    change_time: datetime | None = None
+    """When `status` last changed; None until it is stored."""
+
+    @property
+    def holds(self) -> bool:
+        """Return whether it does."""
+        return self.status is Status.TRUE
+
+
+@dataclass(frozen=True)
 class Deployment:
     """An endpoint, as stored."""
 
@@ -131,6 +166,10 @@ class Deployment:
     """Whether its replicas load only what a trust root vouches for."""
     active: bool = True
     """Whether it should answer; one that should not keeps its settings and runs nothing."""
+    sticky_header: str = ""
+    """Header of predictions whose value decides the target; empty for none."""
+    conditions: tuple[Condition, ...] = ()
+    """What has to hold before it answers with what was asked for, as the reconciler found it last."""
 
     @property
     def answers(self) -> bool:
@@ -157,6 +196,48 @@ class Deployment:
             Link(ResourceType.CATALOG, self.catalog_id, catalog, self.catalog_owner_id),
             SYSTEM,
         )
+
+
+@dataclass(frozen=True)
+class PastTarget:
+    """A target as a revision keeps it: what was asked for, and what it meant then."""
+
+    reference: str
+    weight: int
+    version_id: str
+    model_id: str
+    model_version: str
+    """What the version was called then."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a deployment that its callers decide."""
+
+    description: str
+    replicas: int
+    max_request_bytes: int
+    timeout_ms: int
+    require_signature: bool
+    owner_id: str
+    active: bool
+    targets: tuple[PastTarget, ...]
+    sticky_header: str = ""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A deployment as one change by a caller left it."""
+
+    deployment_id: str
+    number: int
+    change: Change
+    actor_id: str
+    actor_name: str
+    reason: str
+    create_time: datetime
+    rolled_back_to: int
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -241,6 +322,7 @@ class Route:
     targets: tuple[RouteTarget, ...]
     max_request_bytes: int
     timeout_ms: int
+    sticky_header: str = ""
 
 
 @dataclass(frozen=True)

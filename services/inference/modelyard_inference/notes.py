@@ -44,6 +44,13 @@ async def removed(connection: AsyncConnection, deployment: Deployment, time: dat
     await _write(connection, deployment, [_END], time)
 
 
+async def owned(connection: AsyncConnection, deployment: Deployment, time: datetime) -> None:
+    """Note that a deployment has another owner, of which the graph is told with its versions once more."""
+    c = lineage_notes.c
+    values = {"owner_id": deployment.owner_id, "time": time, "told": False}
+    await connection.execute(sa.update(lineage_notes).where(c.deployment_id == deployment.id).values(values))
+
+
 async def pending(connection: AsyncConnection, limit: int) -> list[Note]:
     """Return what was not told yet, the oldest first, of `limit` rows at most."""
     c = lineage_notes.c

@@ -67,7 +67,7 @@ class Owners:
         async def work(connection: AsyncConnection) -> bool:
             changed = await self._store.set_containers(connection, chain[0], chain[1])
             for deployment_id in changed:
-                await self._store.limits_changed(connection, deployment_id)  # gateways decide by owners too
+                await self._store.route_changed(connection, deployment_id)  # gateways decide by owners too
             return bool(changed)
 
         return await self._db.in_tx(work)

@@ -25,6 +25,7 @@ from modelyard_inference.routes import Routes
 from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
 from modelyard_inference.store import InferenceStore, World
+from modelyard_inference.watching import Watching
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import DomainError
@@ -49,6 +50,7 @@ class Parts:
     launcher: Launcher
     prober: Prober
     routes: Routes
+    watching: Watching
     clock: Clock
 
 
@@ -87,6 +89,7 @@ class Reconciler:
         """Look once at everything and take the next steps; return whether there will be more to do at once."""
         parts = self._parts
         world = await parts.db.read(parts.store.world)
+        parts.watching.publish(world.deployments)
         processes = await self._processes(world.replicas)
         busy = False
         for deployment in world.deployments:

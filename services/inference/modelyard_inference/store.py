@@ -12,11 +12,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_inference import rows as r
 from modelyard_inference import tables as t
 from modelyard_inference.evidence import Evidence, SignatureState, Verdict
 from modelyard_inference.fields import DEPLOYMENTS, REPLICAS
 from modelyard_inference.models import (
     ROUTED_STATES,
+    Condition,
     Deployment,
     DeploymentState,
     Group,
@@ -27,8 +29,6 @@ from modelyard_inference.models import (
     RouteTable,
     RouteTarget,
     Target,
-    TargetSpec,
-    Version,
 )
 from modelyard_kit.access import Link, Scope
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody, permitted
@@ -108,21 +108,27 @@ class InferenceStore:
 
     async def insert_deployment(self, connection: AsyncConnection, deployment: Deployment) -> None:
         """Write a new deployment with its targets."""
-        await connection.execute(sa.insert(t.deployments).values(**_deployment_row(deployment)))
+        await connection.execute(sa.insert(t.deployments).values(**r.deployment_row(deployment)))
         await self.replace_targets(connection, deployment.id, deployment.targets)
 
     async def update_deployment(self, connection: AsyncConnection, deployment: Deployment) -> None:
         """Write every column of a deployment; its targets stay."""
         statement = sa.update(t.deployments).where(t.deployments.c.id == deployment.id)
-        await connection.execute(statement.values(**_deployment_row(deployment)))
+        await connection.execute(statement.values(**r.deployment_row(deployment)))
 
     async def set_state(
-        self, connection: AsyncConnection, deployment: Deployment, state: DeploymentState, message: str
+        self,
+        connection: AsyncConnection,
+        deployment: Deployment,
+        state: DeploymentState,
+        message: str,
+        conditions: Sequence[Condition],
     ) -> bool:
-        """Tell callers a state, unless a caller has changed the deployment meanwhile; return whether it was written."""
+        """Tell callers a state and its conditions, unless one has changed the deployment meanwhile; return whether it was written."""
         c = t.deployments.c
         statement = sa.update(t.deployments).where(c.id == deployment.id, c.revision == deployment.revision)
-        result = await connection.execute(statement.values(state=state, state_message=message))
+        told = {"state": state, "state_message": message, "conditions": r.plain_conditions(conditions)}
+        result = await connection.execute(statement.values(told))
         return result.rowcount > 0
 
     async def set_containers(self, connection: AsyncConnection, schema: Link, catalog: Link) -> list[str]:
@@ -175,21 +181,21 @@ class InferenceStore:
         replicas = (await connection.execute(sa.select(t.replicas).order_by(t.replicas.c.id))).mappings()
         return World(
             tuple(deployments),
-            tuple(map(_group, groups)),
-            tuple(map(_replica, replicas)),
+            tuple(map(r.group, groups)),
+            tuple(map(r.replica, replicas)),
             await self.table_version(connection),
         )
 
     async def groups(self, connection: AsyncConnection, deployment_id: str) -> list[Group]:
         """Return the groups of a deployment, oldest first."""
         query = sa.select(t.groups).where(t.groups.c.deployment_id == deployment_id).order_by(t.groups.c.id)
-        return list(map(_group, (await connection.execute(query)).mappings()))
+        return list(map(r.group, (await connection.execute(query)).mappings()))
 
     async def group(self, connection: AsyncConnection, group_id: str) -> Group | None:
         """Return the group with this id."""
         query = sa.select(t.groups).where(t.groups.c.id == group_id)
         row = (await connection.execute(query)).mappings().one_or_none()
-        return _group(row) if row else None
+        return r.group(row) if row else None
 
     async def insert_group(self, connection: AsyncConnection, group: Group) -> None:
         """Write a new group."""
@@ -245,7 +251,7 @@ class InferenceStore:
             .where(t.replicas.c.deployment_id == deployment_id)
         )
         rows, token = await fetch(connection, query, asked, REPLICAS, scope=deployment_id)
-        return list(map(_replica, rows)), token
+        return list(map(r.replica, rows)), token
 
     async def insert_replicas(self, connection: AsyncConnection, replicas: Sequence[Replica]) -> None:
         """Write new replicas."""
@@ -306,8 +312,8 @@ class InferenceStore:
         statement = sa.update(t.route_table).values(version=t.route_table.c.version + 1)
         return int((await connection.execute(statement.returning(t.route_table.c.version))).scalar_one())
 
-    async def limits_changed(self, connection: AsyncConnection, deployment_id: str) -> None:
-        """Begin a new route table because the limits of a deployment's route changed; its groups are in it anew."""
+    async def route_changed(self, connection: AsyncConnection, deployment_id: str) -> None:
+        """Begin a new route table because a deployment's route changed beside its targets; its groups are in it anew."""
         table = await self.next_table(connection)
         c = t.groups.c
         statement = sa.update(t.groups).where(c.deployment_id == deployment_id, c.state.in_(ROUTED_STATES))
@@ -327,7 +333,7 @@ class InferenceStore:
                     RouteTarget(group.name, group.version.name, group.weight, tuple(addresses[group.id]))
                 )
         routes = tuple(
-            Route(d.chain, tuple(targets[d.id]), d.max_request_bytes, d.timeout_ms)
+            Route(d.chain, tuple(targets[d.id]), d.max_request_bytes, d.timeout_ms, d.sticky_header)
             for d in world.deployments
             if d.id in targets
         )
@@ -349,7 +355,7 @@ class InferenceStore:
         verdicts = await self._verdicts(connection, ids)
         return [
             replace(
-                _deployment(row),
+                r.deployment(row),
                 targets=tuple(targets[row["id"]]),
                 ready={name: len(found) for name, found in verdicts[row["id"]].items()},
                 verdicts={name: _least(found) for name, found in verdicts[row["id"]].items() if any(found)},
@@ -362,7 +368,7 @@ class InferenceStore:
         query = sa.select(t.targets).where(c.deployment_id.in_(ids)).order_by(c.deployment_id, c.position)
         found: dict[str, list[Target]] = defaultdict(list)
         for row in (await connection.execute(query)).mappings():
-            found[row["deployment_id"]].append(_target(row))
+            found[row["deployment_id"]].append(r.target(row))
         return found
 
     async def _verdicts(
@@ -392,32 +398,3 @@ class InferenceStore:
 def _least(verdicts: Sequence[Verdict | None]) -> Verdict:
     order = list(SignatureState)
     return min((v for v in verdicts if v), key=lambda verdict: order.index(verdict.state))
-
-
-def _deployment_row(deployment: Deployment) -> dict[str, Any]:
-    return {column.name: getattr(deployment, column.name) for column in t.deployments.c}
-
-
-def _deployment(row: Mapping[Any, Any]) -> Deployment:
-    values = {column.name: row[column] for column in t.deployments.c}
-    return Deployment(**{**values, "state": DeploymentState(row["state"])})
-
-
-def _target(row: Mapping[Any, Any]) -> Target:
-    return Target(
-        spec=TargetSpec(row["reference"], row["model"], follows=row["follows"], weight=row["weight"]),
-        wanted=Version(**row["wanted"]),
-        problem=row["problem"],
-        serving=row["serving"],
-        serving_digest=row["serving_digest"],
-        serving_weight=row["serving_weight"],
-    )
-
-
-def _group(row: Mapping[Any, Any]) -> Group:
-    return Group(**{**row, "state": GroupState(row["state"]), "version": Version(**row["version"])})
-
-
-def _replica(row: Mapping[Any, Any]) -> Replica:
-    values = {column.name: row[column] for column in t.replicas.c}
-    return Replica(**{**values, "state": ReplicaState(row["state"])})

@@ -41,9 +41,27 @@ deployments = sa.Table(
     sa.Column("update_time", _TIME, nullable=False),
     sa.Column("require_signature", sa.Boolean, nullable=False),
     sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("conditions", JSONB, nullable=False),
+    sa.Column("sticky_header", sa.Text, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),
+)
+
+revisions = sa.Table(
+    "deployment_revisions",
+    metadata,
+    sa.Column(
+        "deployment_id", sa.Text, sa.ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("number", sa.BigInteger, primary_key=True),
+    sa.Column("change", sa.Text, nullable=False),
+    sa.Column("actor_id", sa.Text, nullable=False),
+    sa.Column("actor_name", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("create_time", _TIME, nullable=False),
+    sa.Column("rolled_back_to", sa.BigInteger, nullable=False),
+    sa.Column("settings", JSONB, nullable=False),
 )
 
 targets = sa.Table(

@@ -499,10 +499,17 @@ class Services:
 
 @dataclass(frozen=True)
 class Requires:
-    """Callers with a privilege on the resource that `resolve` finds in the request."""
+    """Callers with a privilege on the resource that `resolve` finds in the request.
+
+    Attributes:
+        privilege: what they need.
+        resolve: finds the resource.
+        endless: as that of `Authenticated`.
+    """
 
     privilege: Privilege
     resolve: Callable[[Any], Awaitable[Chain | Found]]
+    endless: bool = field(default=False, compare=False)
 
 
 Rule = Public | Authenticated | Services | Requires

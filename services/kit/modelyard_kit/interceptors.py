@@ -38,6 +38,7 @@ from modelyard_kit.access import (
     Authenticated,
     Grants,
     Public,
+    Requires,
     Rule,
     Services,
     authorize,
@@ -284,7 +285,7 @@ def _inside(layer: Layer, proceed: Proceed) -> Proceed:
 
 def _is_endless(rule: Rule | None) -> bool:
     """Return whether a stream under this rule never ends by itself; services only watch each other."""
-    return isinstance(rule, Services) or (isinstance(rule, Authenticated) and rule.endless)
+    return isinstance(rule, Services) or (isinstance(rule, Authenticated | Requires) and rule.endless)
 
 
 async def _hand_over(context: Any, response: Any) -> None:

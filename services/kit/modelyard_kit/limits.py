@@ -62,6 +62,13 @@ _TABLE = (
     Limit("signature_bytes", 10 * 2**20, "bytes", "signature of an artifact"),
     Limit("targets_per_deployment", 16, "targets", "traffic targets of a deployment"),
     Limit("replicas_per_target", 64, "replicas", "replicas of a traffic target"),
+    Limit(
+        "revisions_per_deployment",
+        1_000,
+        "revisions",
+        "revisions in the history of a deployment; older ones are forgotten",
+    ),
+    Limit("change_reason_length", 1_024, "characters", "reason of a change of a deployment"),
     Limit("tokens_per_principal", 1_000, "tokens", "API tokens of a principal"),
     Limit("members_per_group", 10_000, "members", "direct members of a group"),
     Limit("groups_per_principal", 100, "groups", "groups that a principal or group is directly in"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner, Result
 from modelyard import contexts
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.governance.v1 import governance_service_pb2
+from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2
 from modelyard.cli import _root, app
 from modelyard.contexts import Context
 
@@ -259,6 +261,12 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
         ("prod.ml.iris@next", 10),
     ]
     assert sent.replicas == 2
+    back = modelyard(
+        "deployments", "rollback", MODEL, "3", "--pin-versions", "--reason", "worse", "--no-wait"
+    )
+    assert back.exit_code == 0
+    (rollback,) = connected.requests("RollbackDeployment")
+    assert (rollback.revision, rollback.pin_versions, rollback.reason) == (3, True, "worse")
     changed = modelyard("deployments", "update", MODEL, "--require-signature", "--no-wait")
     assert changed.exit_code == 0
     update = connected.requests("UpdateDeployment")[0]
@@ -273,6 +281,53 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
     grant = connected.requests("CreateGrant")[0]
     assert (grant.privilege, grant.effect, grant.resource) == (9, 2, MODEL)
     assert "MODEL or a DEPLOYMENT" in modelyard("grants", "create", "ada", "EXECUTE", MODEL).stderr
+
+
+def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:
+    waiting = deployment_pb2.DeploymentCondition(
+        type="ReplicasReady",
+        status=deployment_pb2.DeploymentCondition.STATUS_FALSE,
+        reason="STARTING",
+        message="0 of 2 replicas are ready",
+    )
+
+    def serve(_: object) -> Iterator[inference_service_pb2.WatchDeploymentResponse]:
+        for state, conditions in ((1, [waiting]), (2, [])):
+            found = deployment_pb2.Deployment(
+                id="1", name=MODEL, state=state, conditions=conditions, revision=7
+            )
+            yield inference_service_pb2.WatchDeploymentResponse(deployment=found)
+        raise Refusal("NOT_FOUND", "RESOURCE_NOT_FOUND")
+
+    connected.answers["WatchDeployment"] = serve
+    watched = modelyard("deployments", "watch", MODEL)
+    first, second = watched.stdout.splitlines()
+    assert first.endswith("CREATING   revision 7  ReplicasReady STARTING: 0 of 2 replicas are ready")
+    assert second.endswith("ACTIVE     revision 7")
+    assert "is gone" in watched.stderr
+    told = modelyard("deployments", "watch", MODEL, "-o", "json").stdout.splitlines()
+    assert [json.loads(line)["state"] for line in told] == ["CREATING", "ACTIVE"]
+
+
+def test_history_is_read_by_people_and_programs(connected: Fake) -> None:
+    kind = deployment_pb2.DeploymentRevision.Change
+    settings = deployment_pb2.Deployment(
+        name=MODEL,
+        replicas=2,
+        targets=[deployment_pb2.TrafficTarget(model_version=f"{MODEL}@next", weight=9)],
+    )
+    revision = deployment_pb2.DeploymentRevision(
+        revision=4, change=kind.CHANGE_ROLLED_BACK, rolled_back_to=1, actor_name="ada", reason="it was worse",
+        settings=settings, model_versions=[VERSION],
+    )  # fmt: skip
+    answer = inference_service_pb2.ListDeploymentRevisionsResponse(revisions=[revision])
+    connected.answers["ListDeploymentRevisions"] = lambda _: answer
+    (_, row) = modelyard("deployments", "history", MODEL).stdout.splitlines()
+    assert row.split("  ")[0] == "4"
+    for told in ("ada", "ROLLED_BACK to 1", f"{MODEL}@next ({VERSION})=9", "it was worse"):
+        assert told in row
+    (told,) = json.loads(modelyard("deployments", "history", MODEL, "-o", "json").stdout)
+    assert (told["settings"]["replicas"], told["model_versions"]) == (2, [VERSION])
 
 
 def test_decisions_are_exit_codes(connected: Fake) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from modelyard import Client, _events
+from modelyard import Client, _watch
 from modelyard.aio import AsyncClient
 from modelyard.api.catalog.v1.catalog_service_pb2 import WatchEventsResponse
 from modelyard.cli import app
@@ -28,7 +28,7 @@ def answer(token: str, *ids: str) -> WatchEventsResponse:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_events, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(_watch, "_FIRST_PAUSE_SECONDS", 0.001)
 
 
 def scripted(*streams: Callable[[], Iterator[Any]]) -> Callable[[Any], Any]:
@@ -112,7 +112,7 @@ def test_impatience_does_not_end_a_watch(fake: Fake) -> None:
 def test_a_silent_connection_is_made_anew(
     fake: Fake, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_events, "_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(_watch, "SILENCE_SECONDS", 0.2)
     numbers = itertools.count()
 
     def hang_later(_request: Any) -> Any:

@@ -66,6 +66,10 @@ LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         ("webhooks", "deliveries", "ops"),
     ),
     "ListAuditEntries": (lambda c, **asked: c.audit.list(**asked).collect(), ("audit", "list")),
+    "ListDeploymentRevisions": (
+        lambda c, **asked: c.deployments.history(MODEL, **asked).collect(),
+        ("deployments", "history", MODEL),
+    ),
     "ListDeployments": (lambda c, **asked: c.deployments.list(**asked).collect(), ("deployments", "list")),
     "ListReplicas": (
         lambda c, **asked: c.deployments.replicas(MODEL, **asked),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +36,11 @@ def prediction_routes(configuration: Configuration) -> list[dict[str, Any]]:
 
 def test_a_deployment_is_matched_by_header_under_each_service_name() -> None:
     matches = [route["match"] for route in prediction_routes(render(settings(), desired(target())))]
-    header = [{"name": "modelyard-deployment", "string_match": {"exact": "prod.ml.iris"}}]
+    version = {"safe_regex": {"regex": "(?:1)?"}}  # of one version: asked for, or none asked for
+    header = [
+        {"name": "modelyard-deployment", "string_match": {"exact": "prod.ml.iris"}},
+        {"name": "modelyard-version", "string_match": version, "treat_missing_header_as_empty": True},
+    ]
     assert matches == [
         {"prefix": "/inference.GRPCInferenceService/", "headers": header},
         {"prefix": "/modelyard.api.oip.v2.GRPCInferenceService/", "headers": header},
@@ -51,6 +56,34 @@ def test_traffic_is_shared_by_weight_and_groups_without_weight_are_only_warmed()
         {"name": "group-b", "weight": 1},
     ]
     assert {"group-a", "group-b", "group-c"} <= {cluster["name"] for cluster in configuration.clusters}
+
+
+def test_calls_that_ask_for_a_version_meet_its_groups_alone() -> None:
+    two = replace(target("b", 1), model_version="prod.ml.iris/2")
+    warming = replace(target("c", 0), model_version="prod.ml.iris/3")
+    routes = prediction_routes(render(settings(), desired(target("a", 3), two, warming)))[::3]
+    asked = [route["match"]["headers"][1] for route in routes]
+    assert asked == [
+        {"name": "modelyard-version", "present_match": True, "invert_match": True},
+        *(
+            {
+                "name": "modelyard-version",
+                "string_match": {"exact": n},
+                "treat_missing_header_as_empty": False,
+            }
+            for n in ("1", "2")
+        ),
+    ]
+    assert [route["route"].get("cluster") for route in routes] == [None, "group-a", "group-b"]
+    rights = {json.dumps(route["typed_per_filter_config"], sort_keys=True) for route in routes}
+    assert len(rights) == 1  # the same for all of them
+
+
+def test_stickiness_is_a_hash_of_the_header() -> None:
+    made = desired(target("a", 3), target("b", 1), sticky_header="x-customer")
+    action = prediction_routes(render(settings(), made))[0]["route"]
+    assert action["hash_policy"] == [{"header": {"header_name": "x-customer"}}]
+    assert action["weighted_clusters"]["use_hash_policy"] is True
 
 
 @pytest.mark.parametrize("targets", [(), (target("a", 0),)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -10,10 +11,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard_inference import messages
+from modelyard_inference import messages, render
 from modelyard_inference.models import DeploymentState, GroupState, Route, RouteTable, RouteTarget
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.errors import InvalidField, LimitExceeded
+from modelyard_kit.limits import LIMITS
 from tests.unit.inference.test_planner import deployment, group, replica, target
 
 
@@ -64,6 +66,10 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
         ({"max_request_bytes": -1}, "deployment.max_request_bytes"),
         ({"max_request_bytes": 2**40}, "deployment.max_request_bytes"),
         ({"timeout": Duration()}, "deployment.timeout"),
+        ({"sticky_header": "X-Customer"}, "deployment.sticky_header"),
+        ({"sticky_header": "x" * 65}, "deployment.sticky_header"),
+        ({"sticky_header": "authorization"}, "deployment.sticky_header"),
+        ({"sticky_header": "modelyard-version"}, "deployment.sticky_header"),
         ({"timeout": Duration(seconds=-1)}, "deployment.timeout"),
         ({"timeout": Duration(seconds=3601)}, "deployment.timeout"),
     ],
@@ -105,6 +111,31 @@ def test_update_takes_only_what_the_mask_names() -> None:
     )
     command = messages.parse_update(request)
     assert (command.description, command.replicas, command.targets, command.etag) == ("new", None, None, "3")
+
+
+@pytest.mark.parametrize(
+    ("parse", "kind"),
+    [
+        (messages.parse_rollback, s.RollbackDeploymentRequest),
+        (messages.parse_set_active, s.ActivateDeploymentRequest),
+        (messages.parse_set_active, s.DeactivateDeploymentRequest),
+    ],
+)
+def test_reasons_have_a_limit(parse: Any, kind: Any) -> None:
+    longest = "x" * LIMITS["change_reason_length"].maximum
+    assert parse(kind(name="a.b.c", reason=longest)).reason == longest
+    with pytest.raises(LimitExceeded, match="change_reason_length"):
+        parse(kind(name="a.b.c", reason=longest + "x"))
+
+
+@pytest.mark.parametrize("owner", ["", "somebody else"])
+def test_update_refuses_an_owner(owner: str) -> None:
+    request = s.UpdateDeploymentRequest(
+        deployment=wanted(owner_id=owner), update_mask=FieldMask(paths=["owner_id"])
+    )
+    with pytest.raises(InvalidField) as refused:
+        messages.parse_update(request)
+    assert refused.value.metadata["field"] == "deployment.owner_id"
 
 
 def test_update_can_set_a_field_back_to_its_default() -> None:
@@ -168,7 +199,7 @@ def test_confirm_refuses(request_: s.ConfirmRoutesRequest, field: str) -> None:
 
 def test_deployment_tells_what_answers_and_what_comes() -> None:
     serving = replace(target(2), serving="prod.ml.iris/1", serving_digest="sha256:1", serving_weight=4)
-    message = messages.deployment_to_proto(
+    message = render.deployment_to_proto(
         deployment(serving, state=DeploymentState.UPDATING, ready={"prod.ml.iris/1": 3})
     )
     (status,) = message.target_statuses
@@ -180,10 +211,10 @@ def test_deployment_tells_what_answers_and_what_comes() -> None:
 
 
 def test_replica_and_table_reach_the_wire() -> None:
-    message = messages.replica_to_proto(deployment(), replica(1), group(1, GroupState.SERVING))
+    message = render.replica_to_proto(deployment(), replica(1), group(1, GroupState.SERVING))
     assert (message.model_version, message.state) == ("prod.ml.iris/1", d.Replica.STATE_READY)
     routes = (Route((SYSTEM,), (RouteTarget("g", "prod.ml.iris/1", 2, ("unix:/s",)),), 5, 1500),)
-    table = messages.table_to_proto(RouteTable(7, routes))
+    table = render.table_to_proto(RouteTable(7, routes))
     (route,) = table.routes
     assert (table.version, route.targets[0].addresses, route.timeout.nanos) == (7, ["unix:/s"], 500_000_000)
 

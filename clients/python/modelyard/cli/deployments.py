@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from modelyard.cli._life_cycle import Filter, OrderBy
-from modelyard.cli._output import TABLE, Output, show_one, show_rows
-from modelyard.cli._session import Description, Limit, connect
-from modelyard.types import DeploymentState, TrafficTarget
+from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
+from modelyard.cli._session import Description, Etag, Limit, connect
+from modelyard.types import (
+    ConditionStatus,
+    Deployment,
+    DeploymentRevision,
+    DeploymentState,
+    TrafficTarget,
+)
 
 deployments = typer.Typer(help="Names that answer predictions.", no_args_is_help=True)
 
@@ -29,6 +38,15 @@ RequireSignature = Annotated[
         "--require-signature/--no-require-signature", help="Load only models that a trust root vouches for."
     ),
 ]
+StickyHeader = Annotated[
+    str | None,
+    typer.Option(
+        "--sticky-header",
+        metavar="NAME",
+        help="Calls with the same value of this header meet the same target: x-customer; '' for none.",
+    ),
+]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
 _TARGET_HELP = "Version reference, if wanted with a weight: prod.ml_team.iris/2=10. An alias is followed."
 
 
@@ -63,6 +81,8 @@ def create(
     timeout: RequestSeconds = None,
     max_request_bytes: MaxBytes = None,
     require_signature: RequireSignature = None,
+    sticky_header: StickyHeader = None,
+    reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
     output: Output = TABLE,
@@ -77,6 +97,8 @@ def create(
             timeout=timeout,
             max_request_bytes=max_request_bytes or 0,
             require_signature=bool(require_signature),
+            sticky_header=sticky_header or "",
+            reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
 
@@ -93,9 +115,12 @@ def update(
     timeout: RequestSeconds = None,
     max_request_bytes: MaxBytes = None,
     require_signature: RequireSignature = None,
-    etag: Annotated[
-        str, typer.Option("--etag", help="Change it only if nobody did since you read this.")
-    ] = "",
+    sticky_header: StickyHeader = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
+    ] = None,
+    etag: Etag = "",
+    reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
     output: Output = TABLE,
@@ -110,29 +135,90 @@ def update(
             timeout=timeout,
             max_request_bytes=max_request_bytes,
             require_signature=require_signature,
+            sticky_header=sticky_header,
+            owner=owner,
             etag=etag,
+            reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
 
 
+@deployments.command("history")
+def history(
+    name: Name, filter_: Filter = "", order_by: OrderBy = "", limit: Limit = None, output: Output = TABLE
+) -> None:
+    """List the revisions of an endpoint, the newest first: who changed what, when and why."""
+    with connect() as client:
+        found = client.deployments.history(name, filter=filter_, order_by=order_by).collect(limit)
+    if output is Format.JSON:
+        show_rows(found, (), output)
+        return
+    columns = ("revision", "time", "actor", "change", "targets", "replicas", "reason")
+    show_rows([_past(revision) for revision in found], columns, output, empty="no revisions")
+
+
+@deployments.command("rollback")
+def rollback(
+    name: Name,
+    revision: Annotated[
+        int,
+        typer.Argument(min=0, help="Number in the history; by default the newest with other settings."),
+    ] = 0,
+    pin_versions: Annotated[
+        bool,
+        typer.Option("--pin-versions", help="The versions of then, where targets follow an alias."),
+    ] = False,
+    etag: Etag = "",
+    reason: Reason = "",
+    wait: Wait = True,
+    wait_timeout: WaitSeconds = 300,
+    output: Output = TABLE,
+) -> None:
+    """Bring the settings of an earlier revision back."""
+    with connect() as client:
+        deployment = client.deployments.rollback(
+            name, revision, pin_versions=pin_versions, etag=etag, reason=reason
+        )
+        show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
+
+
+@deployments.command("watch")
+def watch(name: Name, output: Output = TABLE) -> None:
+    """Follow an endpoint until it is gone or you interrupt; JSON comes as one object on each line."""
+    with connect() as client:
+        try:
+            for deployment in client.deployments.watch(name):
+                typer.echo(json.dumps(plain(deployment)) if output is Format.JSON else _line(deployment))
+        except KeyboardInterrupt:
+            return
+    typer.echo(f"Deployment {name} is gone.", err=True)
+
+
 @deployments.command("activate")
-def activate(name: Name, wait: Wait = True, wait_timeout: WaitSeconds = 300, output: Output = TABLE) -> None:
+def activate(
+    name: Name,
+    reason: Reason = "",
+    wait: Wait = True,
+    wait_timeout: WaitSeconds = 300,
+    output: Output = TABLE,
+) -> None:
     """Let an inactive endpoint answer again."""
     with connect() as client:
-        deployment = client.deployments.activate(name)
+        deployment = client.deployments.activate(name, reason=reason)
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
 
 
 @deployments.command("deactivate")
 def deactivate(
     name: Name,
+    reason: Reason = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until nothing runs any more.")] = True,
     wait_timeout: WaitSeconds = 120,
     output: Output = TABLE,
 ) -> None:
     """End everything that an endpoint runs and keep its settings."""
     with connect() as client:
-        deployment = client.deployments.deactivate(name)
+        deployment = client.deployments.deactivate(name, reason=reason)
         if wait:
             deployment = client.deployments.wait(name, state=DeploymentState.INACTIVE, timeout=wait_timeout)
         show_one(deployment, output)
@@ -161,6 +247,44 @@ def replicas(name: Name, filter_: Filter = "", order_by: OrderBy = "", output: O
     with connect() as client:
         found = client.deployments.replicas(name, filter=filter_, order_by=order_by)
         show_rows(found, columns, output, empty="no replicas")
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A revision as a row for people."""
+
+    revision: int
+    time: datetime | None
+    actor: str
+    change: str
+    targets: str
+    replicas: int
+    reason: str
+
+
+def _past(revision: DeploymentRevision) -> _Past:
+    targets = []
+    for target, version in zip(revision.settings.targets, revision.model_versions, strict=True):
+        meant = "" if target.model_version == version else f" ({version})"
+        targets.append(f"{target.model_version}{meant}={target.weight}")
+    back = f" to {revision.rolled_back_to}" if revision.rolled_back_to else ""
+    return _Past(
+        revision.revision,
+        revision.create_time,
+        revision.actor_name,
+        f"{revision.change}{back}",
+        "\n".join(targets),
+        revision.settings.replicas,
+        revision.reason,
+    )
+
+
+def _line(deployment: Deployment) -> str:
+    """One state in a line: when it was seen, what it is, and which conditions do not hold."""
+    waited = [c for c in deployment.conditions if c.status is not ConditionStatus.TRUE]
+    time = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    told = "; ".join(f"{c.type} {c.reason}: {c.message}" for c in waited) or deployment.state_message
+    return f"{time}  {deployment.state:<9}  revision {deployment.revision}  {told}".rstrip()
 
 
 def _targets(texts: list[str]) -> list[TrafficTarget]:

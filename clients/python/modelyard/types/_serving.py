@@ -64,6 +64,25 @@ class TargetStatus:
     signer: str = ""
 
 
+class ConditionStatus(StrEnum):
+    """Whether a condition of a deployment holds."""
+
+    TRUE = "TRUE"
+    FALSE = "FALSE"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentCondition:
+    """One thing that has to hold before a deployment answers with what was asked for: as `ReplicasReady`."""
+
+    type: str
+    status: ConditionStatus | None = None
+    reason: str = ""
+    message: str = ""
+    change_time: datetime | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
     """An endpoint: a name that answers predictions."""
@@ -83,6 +102,35 @@ class Deployment:
     update_time: datetime | None = None
     etag: str = ""
     require_signature: bool = False
+    conditions: tuple[DeploymentCondition, ...] = ()
+    revision: int = 0
+    sticky_header: str = ""
+
+
+class DeploymentChange(StrEnum):
+    """What a caller did to a deployment."""
+
+    CREATED = "CREATED"
+    UPDATED = "UPDATED"
+    ROLLED_BACK = "ROLLED_BACK"
+    ACTIVATED = "ACTIVATED"
+    DEACTIVATED = "DEACTIVATED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentRevision:
+    """A deployment as one change left it; `model_versions` are what the targets of `settings` meant then."""
+
+    revision: int
+    change: DeploymentChange | None = None
+    actor_id: str = ""
+    actor_name: str = ""
+    reason: str = ""
+    create_time: datetime | None = None
+    rolled_back_to: int = 0
+    active: bool = True
+    settings: Deployment
+    model_versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_inference import actions as a
 from modelyard_inference import notes
 from modelyard_inference.models import (
+    Condition,
     Deployment,
     DeploymentState,
     Group,
@@ -26,7 +28,7 @@ from modelyard_inference.models import (
     ReplicaState,
     Target,
 )
-from modelyard_inference.planner import key_of
+from modelyard_inference.planner.desired import key_of
 from modelyard_inference.planner.observed import Observed
 from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, StepParts, Verb
 from modelyard_kit import outbox
@@ -239,19 +241,23 @@ class Steps:
 
     async def _report(self, observed: Observed, action: a.Report) -> bool:
         deployment = observed.deployment
+        conditions = _dated(action.conditions, deployment.conditions, self._parts.clock())
 
-        async def work(connection: AsyncConnection) -> None:
-            written = await self._parts.store.set_state(connection, deployment, action.state, action.message)
+        async def work(connection: AsyncConnection) -> bool:
+            written = await self._parts.store.set_state(
+                connection, deployment, action.state, action.message, conditions
+            )
             failed = action.state is DeploymentState.FAILED
             if written and failed and deployment.state is not DeploymentState.FAILED:
                 await self._append(connection, "failed", deployment, {"reason": action.message})
+            return written
 
-        await self._parts.db.in_tx(work)
+        told = await self._parts.db.in_tx(work)
         if action.state is not deployment.state:
             _log.info(
                 "deployment_state", deployment=deployment.name, state=action.state, reason=action.message
             )
-        return False
+        return told  # the next look tells those who watch
 
     async def _remove_deployment(self, observed: Observed, _action: a.RemoveDeployment) -> bool:
         deployment = observed.deployment
@@ -293,6 +299,14 @@ class Steps:
             f"inference.deployment.{verb}", deployment.chain[0], self._parts.actor(), "", data
         )
         await outbox.append(connection, event)
+
+
+def _dated(
+    conditions: Sequence[Condition], before: Sequence[Condition], now: datetime
+) -> tuple[Condition, ...]:
+    """Return conditions with the times at which their status last changed."""
+    known = {(condition.type, condition.status): condition.change_time for condition in before}
+    return tuple(replace(c, change_time=known.get((c.type, c.status)) or now) for c in conditions)
 
 
 def _snake(kind: type[a.Action]) -> str:

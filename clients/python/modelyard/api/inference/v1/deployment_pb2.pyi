@@ -128,6 +128,77 @@ class TargetStatus(_message.Message):
 Global___TargetStatus: _TypeAlias = TargetStatus  # noqa: Y015
 
 @_typing.final
+class DeploymentCondition(_message.Message):
+    """DeploymentCondition is one thing that has to hold before a deployment answers with what was asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Status:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DeploymentCondition._Status.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATUS_UNSPECIFIED: DeploymentCondition._Status.ValueType  # 0
+        """Never sent."""
+        STATUS_TRUE: DeploymentCondition._Status.ValueType  # 1
+        """It holds."""
+        STATUS_FALSE: DeploymentCondition._Status.ValueType  # 2
+        """It does not; `reason` and `message` say what is being waited for, or what went wrong."""
+        STATUS_UNKNOWN: DeploymentCondition._Status.ValueType  # 3
+        """Nobody can tell at the moment."""
+
+    class Status(_Status, metaclass=_StatusEnumTypeWrapper):
+        """Status of a condition."""
+
+    STATUS_UNSPECIFIED: DeploymentCondition.Status.ValueType  # 0
+    """Never sent."""
+    STATUS_TRUE: DeploymentCondition.Status.ValueType  # 1
+    """It holds."""
+    STATUS_FALSE: DeploymentCondition.Status.ValueType  # 2
+    """It does not; `reason` and `message` say what is being waited for, or what went wrong."""
+    STATUS_UNKNOWN: DeploymentCondition.Status.ValueType  # 3
+    """Nobody can tell at the moment."""
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """What has to hold. In the order in which they come true: `VersionsUsable` (the catalog lets every version be used, and no
+    policy keeps a followed alias back), `ArtifactsPresent`, `ReplicasReady`, `RoutesConfirmed` (every gateway serves the newest
+    routes) and `TrafficShifted` (the versions that were asked for have the traffic, by their weights). While a deployment is
+    deactivated or deleted: `RoutesConfirmed` (every gateway has dropped it) and `ReplicasEnded`.
+    """
+    status: Global___DeploymentCondition.Status.ValueType
+    """Whether it holds."""
+    reason: _builtins.str
+    """Why, as one word for programs: `DOWNLOADING`, `REPLICA_FAILED`; `AS_WANTED` when it holds."""
+    message: _builtins.str
+    """Why, for people; empty when it holds."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When `status` last changed."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        status: Global___DeploymentCondition.Status.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "message", b"message", "reason", b"reason", "status", b"status", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeploymentCondition: _TypeAlias = DeploymentCondition  # noqa: Y015
+
+@_typing.final
 class Deployment(_message.Message):
     """Deployment is an endpoint: a name that answers predictions."""
 
@@ -187,6 +258,9 @@ class Deployment(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUIRE_SIGNATURE_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    STICKY_HEADER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -202,12 +276,19 @@ class Deployment(_message.Message):
     state_message: _builtins.str
     """Output only. What is being waited for, or what went wrong."""
     owner_id: _builtins.str
-    """Output only. Id of the owning principal."""
+    """Id of the owning principal; at first whoever creates it. Only an update by someone with MANAGE changes it."""
     etag: _builtins.str
     """Output only. Changes with every change by a caller; send it back to make an update conditional."""
     require_signature: _builtins.bool
     """Load only artifacts with a signature that a trust root of the model vouches for. A signature that is there is checked
     whether it is required or not. Default: false; an installation may require it everywhere.
+    """
+    revision: _builtins.int
+    """Output only. Number of its newest revision; grows with every change by a caller."""
+    sticky_header: _builtins.str
+    """Name of a metadata key (header) of predictions, in lower case, for example `x-customer`: calls with the same value go to the
+    same target for as long as targets and weights stay. Calls without it go anywhere by weight. Empty: all do. At most 64
+    characters; not one that carries credentials or steers the call, such as `authorization` or `modelyard-version`.
     """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficTarget]:
@@ -229,6 +310,10 @@ class Deployment(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last changed."""
 
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentCondition]:
+        """Output only. What has to hold before it answers with what was asked for, and whether it does."""
+
     def __init__(
         self,
         *,
@@ -247,14 +332,116 @@ class Deployment(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         require_signature: _builtins.bool = ...,
+        conditions: _abc.Iterable[Global___DeploymentCondition] | None = ...,
+        revision: _builtins.int = ...,
+        sticky_header: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "state", b"state", "state_message", b"state_message", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "revision", b"revision", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class DeploymentRevision(_message.Message):
+    """DeploymentRevision is a deployment as one change by a caller left it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Change:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DeploymentRevision._Change.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CHANGE_UNSPECIFIED: DeploymentRevision._Change.ValueType  # 0
+        """Never sent."""
+        CHANGE_CREATED: DeploymentRevision._Change.ValueType  # 1
+        """Made it."""
+        CHANGE_UPDATED: DeploymentRevision._Change.ValueType  # 2
+        """Changed fields."""
+        CHANGE_ROLLED_BACK: DeploymentRevision._Change.ValueType  # 3
+        """Brought the settings of an earlier revision back."""
+        CHANGE_ACTIVATED: DeploymentRevision._Change.ValueType  # 4
+        """Let it answer again."""
+        CHANGE_DEACTIVATED: DeploymentRevision._Change.ValueType  # 5
+        """Let it rest."""
+
+    class Change(_Change, metaclass=_ChangeEnumTypeWrapper):
+        """Change is what a caller did."""
+
+    CHANGE_UNSPECIFIED: DeploymentRevision.Change.ValueType  # 0
+    """Never sent."""
+    CHANGE_CREATED: DeploymentRevision.Change.ValueType  # 1
+    """Made it."""
+    CHANGE_UPDATED: DeploymentRevision.Change.ValueType  # 2
+    """Changed fields."""
+    CHANGE_ROLLED_BACK: DeploymentRevision.Change.ValueType  # 3
+    """Brought the settings of an earlier revision back."""
+    CHANGE_ACTIVATED: DeploymentRevision.Change.ValueType  # 4
+    """Let it answer again."""
+    CHANGE_DEACTIVATED: DeploymentRevision.Change.ValueType  # 5
+    """Let it rest."""
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ROLLED_BACK_TO_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    MODEL_VERSIONS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Its number; they grow, with gaps."""
+    change: Global___DeploymentRevision.Change.ValueType
+    """What was done."""
+    actor_id: _builtins.str
+    """Id of whoever did it; empty for what was there before history was kept."""
+    actor_name: _builtins.str
+    """What the actor was called then."""
+    reason: _builtins.str
+    """Why, as the actor said; may be empty."""
+    rolled_back_to: _builtins.int
+    """Revision whose settings were brought back; 0 if none were."""
+    active: _builtins.bool
+    """Whether it was to answer from then on."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def settings(self) -> Global___Deployment:
+        """Its settings from then on: everything that UpdateDeployment can change; the rest is empty."""
+
+    @_builtins.property
+    def model_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The version that each target of `settings` meant then, in the same order: `prod.ml_team.iris/3`."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        change: Global___DeploymentRevision.Change.ValueType = ...,
+        actor_id: _builtins.str = ...,
+        actor_name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        rolled_back_to: _builtins.int = ...,
+        active: _builtins.bool = ...,
+        settings: Global___Deployment | None = ...,
+        model_versions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "actor_id", b"actor_id", "actor_name", b"actor_name", "change", b"change", "create_time", b"create_time", "model_versions", b"model_versions", "reason", b"reason", "revision", b"revision", "rolled_back_to", b"rolled_back_to", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeploymentRevision: _TypeAlias = DeploymentRevision  # noqa: Y015
 
 @_typing.final
 class Replica(_message.Message):

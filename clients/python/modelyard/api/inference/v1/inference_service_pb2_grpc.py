@@ -58,10 +58,25 @@ class InferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentsResponse.FromString,
                 _registered_method=True)
+        self.WatchDeployment = channel.unary_stream(
+                '/modelyard.api.inference.v1.InferenceService/WatchDeployment',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.WatchDeploymentRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.WatchDeploymentResponse.FromString,
+                _registered_method=True)
         self.UpdateDeployment = channel.unary_unary(
                 '/modelyard.api.inference.v1.InferenceService/UpdateDeployment',
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentResponse.FromString,
+                _registered_method=True)
+        self.RollbackDeployment = channel.unary_unary(
+                '/modelyard.api.inference.v1.InferenceService/RollbackDeployment',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.RollbackDeploymentRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.RollbackDeploymentResponse.FromString,
+                _registered_method=True)
+        self.ListDeploymentRevisions = channel.unary_unary(
+                '/modelyard.api.inference.v1.InferenceService/ListDeploymentRevisions',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentRevisionsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentRevisionsResponse.FromString,
                 _registered_method=True)
         self.ActivateDeployment = channel.unary_unary(
                 '/modelyard.api.inference.v1.InferenceService/ActivateDeployment',
@@ -143,10 +158,39 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchDeployment(self, request, context):
+        """WatchDeployment streams one deployment: as it is now, and after each change of anything in it. It is sent again every 10
+        seconds without a change, and what is overtaken while the caller is busy is left out. Ends with RESOURCE_NOT_FOUND when the
+        deployment is gone, and without an error after 15 minutes: watch again. Needs READ_METADATA on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateDeployment(self, request, context):
         """UpdateDeployment changes the fields named in the mask and returns at once; watch its state. Needs DEPLOY on it and on
-        the model of every new target; policies on the versions are evaluated.
+        the model of every new target, and MANAGE to change the owner; policies on the versions are evaluated.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackDeployment(self, request, context):
+        """RollbackDeployment brings the settings of an earlier revision back, as a new revision, and returns at once; watch its state.
+        Owner and activity stay as they are. Needs DEPLOY on it and on the model of every target that it does not have now; policies
+        on the versions are evaluated.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeploymentRevisions(self, request, context):
+        """ListDeploymentRevisions reads the history of a deployment: who changed what, when and why. The newest 1,000 are kept. Needs
+        READ_METADATA on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,10 +281,25 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentsRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentsResponse.SerializeToString,
             ),
+            'WatchDeployment': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDeployment,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.WatchDeploymentRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.WatchDeploymentResponse.SerializeToString,
+            ),
             'UpdateDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateDeployment,
                     request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentResponse.SerializeToString,
+            ),
+            'RollbackDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackDeployment,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.RollbackDeploymentRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.RollbackDeploymentResponse.SerializeToString,
+            ),
+            'ListDeploymentRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeploymentRevisions,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentRevisionsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentRevisionsResponse.SerializeToString,
             ),
             'ActivateDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.ActivateDeployment,
@@ -384,6 +443,33 @@ class InferenceService(object):
             _registered_method=True)
 
     @staticmethod
+    def WatchDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/WatchDeployment',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.WatchDeploymentRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.WatchDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpdateDeployment(request,
             target,
             options=(),
@@ -400,6 +486,60 @@ class InferenceService(object):
             '/modelyard.api.inference.v1.InferenceService/UpdateDeployment',
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentRequest.SerializeToString,
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.UpdateDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/RollbackDeployment',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.RollbackDeploymentRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.RollbackDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeploymentRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/ListDeploymentRevisions',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentRevisionsRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListDeploymentRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

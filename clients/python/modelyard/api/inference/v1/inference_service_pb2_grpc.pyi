@@ -56,10 +56,27 @@ class InferenceServiceStub:
     """ListDeployments reads the deployments of a schema, or all, on which the caller has READ_METADATA.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
     """
+    WatchDeployment: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.WatchDeploymentRequest, _inference_service_pb2.WatchDeploymentResponse]
+    """WatchDeployment streams one deployment: as it is now, and after each change of anything in it. It is sent again every 10
+    seconds without a change, and what is overtaken while the caller is busy is left out. Ends with RESOURCE_NOT_FOUND when the
+    deployment is gone, and without an error after 15 minutes: watch again. Needs READ_METADATA on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+    """
     UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.UpdateDeploymentRequest, _inference_service_pb2.UpdateDeploymentResponse]
     """UpdateDeployment changes the fields named in the mask and returns at once; watch its state. Needs DEPLOY on it and on
-    the model of every new target; policies on the versions are evaluated.
+    the model of every new target, and MANAGE to change the owner; policies on the versions are evaluated.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    RollbackDeployment: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.RollbackDeploymentRequest, _inference_service_pb2.RollbackDeploymentResponse]
+    """RollbackDeployment brings the settings of an earlier revision back, as a new revision, and returns at once; watch its state.
+    Owner and activity stay as they are. Needs DEPLOY on it and on the model of every target that it does not have now; policies
+    on the versions are evaluated.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    ListDeploymentRevisions: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListDeploymentRevisionsRequest, _inference_service_pb2.ListDeploymentRevisionsResponse]
+    """ListDeploymentRevisions reads the history of a deployment: who changed what, when and why. The newest 1,000 are kept. Needs
+    READ_METADATA on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     ActivateDeployment: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ActivateDeploymentRequest, _inference_service_pb2.ActivateDeploymentResponse]
     """ActivateDeployment lets an INACTIVE endpoint answer again and returns at once; watch its state. Repeating it is harmless.
@@ -124,10 +141,27 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """ListDeployments reads the deployments of a schema, or all, on which the caller has READ_METADATA.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, LIMIT_EXCEEDED.
     """
+    WatchDeployment: _aio.UnaryStreamMultiCallable[_inference_service_pb2.WatchDeploymentRequest, _inference_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
+    """WatchDeployment streams one deployment: as it is now, and after each change of anything in it. It is sent again every 10
+    seconds without a change, and what is overtaken while the caller is busy is left out. Ends with RESOURCE_NOT_FOUND when the
+    deployment is gone, and without an error after 15 minutes: watch again. Needs READ_METADATA on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+    """
     UpdateDeployment: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.UpdateDeploymentRequest, _inference_service_pb2.UpdateDeploymentResponse]  # type: ignore[assignment]
     """UpdateDeployment changes the fields named in the mask and returns at once; watch its state. Needs DEPLOY on it and on
-    the model of every new target; policies on the versions are evaluated.
+    the model of every new target, and MANAGE to change the owner; policies on the versions are evaluated.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    RollbackDeployment: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.RollbackDeploymentRequest, _inference_service_pb2.RollbackDeploymentResponse]  # type: ignore[assignment]
+    """RollbackDeployment brings the settings of an earlier revision back, as a new revision, and returns at once; watch its state.
+    Owner and activity stay as they are. Needs DEPLOY on it and on the model of every target that it does not have now; policies
+    on the versions are evaluated.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    ListDeploymentRevisions: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListDeploymentRevisionsRequest, _inference_service_pb2.ListDeploymentRevisionsResponse]  # type: ignore[assignment]
+    """ListDeploymentRevisions reads the history of a deployment: who changed what, when and why. The newest 1,000 are kept. Needs
+    READ_METADATA on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
     ActivateDeployment: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ActivateDeploymentRequest, _inference_service_pb2.ActivateDeploymentResponse]  # type: ignore[assignment]
     """ActivateDeployment lets an INACTIVE endpoint answer again and returns at once; watch its state. Repeating it is harmless.
@@ -209,14 +243,49 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def WatchDeployment(
+        self,
+        request: _inference_service_pb2.WatchDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.WatchDeploymentResponse], _abc.AsyncIterator[_inference_service_pb2.WatchDeploymentResponse]]:
+        """WatchDeployment streams one deployment: as it is now, and after each change of anything in it. It is sent again every 10
+        seconds without a change, and what is overtaken while the caller is busy is left out. Ends with RESOURCE_NOT_FOUND when the
+        deployment is gone, and without an error after 15 minutes: watch again. Needs READ_METADATA on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
     def UpdateDeployment(
         self,
         request: _inference_service_pb2.UpdateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.UpdateDeploymentResponse, _abc.Awaitable[_inference_service_pb2.UpdateDeploymentResponse]]:
         """UpdateDeployment changes the fields named in the mask and returns at once; watch its state. Needs DEPLOY on it and on
-        the model of every new target; policies on the versions are evaluated.
+        the model of every new target, and MANAGE to change the owner; policies on the versions are evaluated.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackDeployment(
+        self,
+        request: _inference_service_pb2.RollbackDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.RollbackDeploymentResponse, _abc.Awaitable[_inference_service_pb2.RollbackDeploymentResponse]]:
+        """RollbackDeployment brings the settings of an earlier revision back, as a new revision, and returns at once; watch its state.
+        Owner and activity stay as they are. Needs DEPLOY on it and on the model of every target that it does not have now; policies
+        on the versions are evaluated.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, POLICY_UNMET, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDeploymentRevisions(
+        self,
+        request: _inference_service_pb2.ListDeploymentRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ListDeploymentRevisionsResponse, _abc.Awaitable[_inference_service_pb2.ListDeploymentRevisionsResponse]]:
+        """ListDeploymentRevisions reads the history of a deployment: who changed what, when and why. The newest 1,000 are kept. Needs
+        READ_METADATA on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,72 @@
+"""What callers did, as the history and the audit chain keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_inference import history
+from modelyard_inference.models import Change, Deployment, Revision
+from modelyard_kit import outbox
+from modelyard_kit.auth import Call
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What a caller does, and why."""
+
+    change: Change
+    reason: str
+    rolled_back_to: int = 0
+
+
+def content(deployment: Deployment) -> dict[str, object]:
+    """Return what events tell of a deployment."""
+    return {
+        "targets": [
+            {"reference": t.spec.reference, "model_version": t.wanted.name, "weight": t.spec.weight}
+            for t in deployment.targets
+        ],
+        "description": deployment.description,
+        "replicas": deployment.replicas,
+        "max_request_bytes": deployment.max_request_bytes,
+        "timeout_ms": deployment.timeout_ms,
+        "require_signature": deployment.require_signature,
+        "sticky_header": deployment.sticky_header,
+        "owner_id": deployment.owner_id,
+    }
+
+
+async def remember(
+    connection: AsyncConnection,
+    call: Call,
+    deed: Deed,
+    deployment: Deployment,
+    data: Mapping[str, object],
+) -> None:
+    """Write what was done into the history of a deployment, and into the outbox."""
+    revision = Revision(
+        deployment_id=deployment.id,
+        number=deployment.revision,
+        change=deed.change,
+        actor_id=call.principal.id,
+        actor_name=call.principal.name,
+        reason=deed.reason,
+        create_time=deployment.update_time,
+        rolled_back_to=deed.rolled_back_to,
+        settings=history.settings_of(deployment),
+    )
+    await history.record(connection, revision)
+    why: dict[str, object] = {"reason": deed.reason} if deed.reason else {}
+    if deed.rolled_back_to:
+        why["rolled_back_to"] = deed.rolled_back_to
+    await outbox.append(connection, event(deed.change.lower(), call, deployment, {**data, **why}))
+
+
+def event(verb: str, call: Call, deployment: Deployment, data: Mapping[str, object]) -> outbox.Event:
+    """Return the event of a change."""
+    return outbox.Event(
+        f"inference.deployment.{verb}", deployment.chain[0], call.principal, call.request_id, data
+    )

@@ -1,0 +1,108 @@
+"""The history of deployments in PostgreSQL: what each change by a caller left. Every function runs in the caller's transaction.
+
+A revision is written in the transaction of its change. The newest are kept, as many as `revisions_per_deployment` says; they go with
+their deployment, of which the audit chain then still knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard.references import parse_version_reference
+from modelyard_inference.fields import REVISIONS
+from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
+from modelyard_inference.tables import revisions
+from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody
+from modelyard_kit.limits import LIMITS
+
+
+def settings_of(deployment: Deployment) -> Settings:
+    """Return what callers decided about a deployment."""
+    return Settings(
+        description=deployment.description,
+        replicas=deployment.replicas,
+        max_request_bytes=deployment.max_request_bytes,
+        timeout_ms=deployment.timeout_ms,
+        require_signature=deployment.require_signature,
+        owner_id=deployment.owner_id,
+        active=deployment.active,
+        targets=tuple(
+            PastTarget(t.spec.reference, t.spec.weight, t.wanted.id, t.wanted.model_id, t.wanted.name)
+            for t in deployment.targets
+        ),
+        sticky_header=deployment.sticky_header,
+    )
+
+
+def essence(settings: Settings, *, pinned: bool) -> tuple[object, ...]:
+    """Return what a rollback would bring back, to tell whether that is something else.
+
+    Args:
+        settings: what callers decided.
+        pinned: whether the rollback would bring back versions, not references.
+    """
+    targets = [
+        (t.version_id, t.weight) if pinned else (t.model_id, _suffix(t.reference), t.weight)
+        for t in settings.targets
+    ]
+    kept = replace(settings, owner_id="", active=True, targets=())
+    return (kept, *targets)
+
+
+def _suffix(reference: str) -> str:
+    """Return what a reference says beside its model, whose name may change."""
+    parsed = parse_version_reference(reference)
+    return str(parsed).removeprefix(parsed.model)
+
+
+async def record(connection: AsyncConnection, revision: Revision) -> None:
+    """Write a revision, and forget the oldest ones over the limit."""
+    row = {**vars(revision), "settings": asdict(revision.settings)}
+    await connection.execute(sa.insert(revisions).values(**row))
+    c = revisions.c
+    of_deployment = c.deployment_id == revision.deployment_id
+    kept = LIMITS["revisions_per_deployment"].maximum
+    first = sa.select(c.number).where(of_deployment).order_by(c.number.desc()).offset(kept - 1).limit(1)
+    await connection.execute(sa.delete(revisions).where(of_deployment, c.number < first.scalar_subquery()))
+
+
+async def find(connection: AsyncConnection, deployment_id: str, number: int) -> Revision | None:
+    """Return a revision by its number."""
+    c = revisions.c
+    query = sa.select(revisions).where(c.deployment_id == deployment_id, c.number == number)
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return _revision(row) if row else None
+
+
+async def newest_first(connection: AsyncConnection, deployment_id: str) -> list[Revision]:
+    """Return all revisions of a deployment."""
+    c = revisions.c
+    query = sa.select(revisions).where(c.deployment_id == deployment_id).order_by(c.number.desc())
+    return list(map(_revision, (await connection.execute(query)).mappings()))
+
+
+async def page(
+    connection: AsyncConnection, asked: Asked, deployment_id: str, principals: PrincipalIds = nobody
+) -> tuple[list[Revision], str]:
+    """Return a page of the history of a deployment and the token of the next one."""
+    query = sa.select(revisions).where(revisions.c.deployment_id == deployment_id)
+    rows, token = await fetch(connection, query, asked, REVISIONS, scope=deployment_id, principals=principals)
+    return list(map(_revision, rows)), token
+
+
+def _revision(row: Mapping[Any, Any]) -> Revision:
+    values = {column.name: row[column] for column in revisions.c}
+    settings = values["settings"]
+    targets = tuple(PastTarget(**target) for target in settings["targets"])
+    return Revision(
+        **{
+            **values,
+            "change": Change(values["change"]),
+            "settings": Settings(**{**settings, "targets": targets}),
+        }
+    )

@@ -1,0 +1,128 @@
+"""Which of the conditions hold that a deployment has to meet before it answers with what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modelyard_inference.models import Condition, Group, GroupState, ReplicaState, Status
+from modelyard_inference.planner.desired import Plan
+from modelyard_inference.planner.observed import Gateway
+
+AS_WANTED = "AS_WANTED"
+
+Judgement = tuple[Status, str, str]
+"""Status, reason and message of a condition."""
+
+_HOLDS: Judgement = (Status.TRUE, AS_WANTED, "")
+
+
+def conditions_of(state: Plan) -> tuple[Condition, ...]:
+    """Return every condition, in the order in which they come true; without times."""
+    judges = _ENDING if state.observed.deployment.leaving else _ANSWERING
+    return tuple(Condition(kind, *judge(state)) for kind, judge in judges.items())
+
+
+def _versions_usable(state: Plan) -> Judgement:
+    problems = [target.problem for target in state.observed.deployment.targets if target.problem]
+    if problems:
+        return Status.FALSE, "REFERENCE_HELD_BACK", problems[0]
+    for key, desired in state.desired.items():
+        if key in state.current:
+            continue
+        answer = state.observed.admitted.get(desired.version.id)
+        if answer is None or answer.allowed:
+            return Status.UNKNOWN, "ASKING", f"asking the catalog for {desired.version.name}"
+        return Status.FALSE, "VERSION_GONE" if answer.gone else "VERSION_REFUSED", answer.problem
+    return _HOLDS
+
+
+def _artifacts_present(state: Plan) -> Judgement:
+    for desired in state.desired.values():
+        status = state.observed.artifacts.get(desired.version.artifact_digest)
+        if status and status.present:
+            continue
+        if status and status.problem:
+            return Status.FALSE, "DOWNLOAD_FAILED", f"{desired.version.name}: {status.problem}"
+        return Status.FALSE, "DOWNLOADING", f"the artifact of {desired.version.name} is not here yet"
+    return _HOLDS
+
+
+def _replicas_ready(state: Plan) -> Judgement:
+    wanted = state.observed.deployment.replicas
+    for key, desired in state.desired.items():
+        group = state.current.get(key)
+        replicas = state.observed.replicas_of(group) if group else []
+        ready = sum(r.state is ReplicaState.READY for r in replicas)
+        if ready >= wanted:
+            continue
+        told = f"{ready} of {wanted} replicas of {desired.version.name} are ready"
+        down = [r.message for r in replicas if r.message and r.state is not ReplicaState.READY]
+        if down:
+            return Status.FALSE, "REPLICA_FAILED", f"{told}: {down[0]}"
+        evidence = state.observed.evidence.get(desired.version.id)
+        if evidence and evidence.problem:
+            return Status.FALSE, "SIGNATURES_UNKNOWN", f"{told}: {evidence.problem}"
+        return Status.FALSE, "STARTING", told
+    return _HOLDS
+
+
+def _routes_confirmed(state: Plan) -> Judgement:
+    """Judge the newest table that holds anything of the deployment, by the gateways that are heard of."""
+    observed = state.observed
+    tables = [group.table_version for group in observed.groups]
+    tables += [replica.table_version for replica in observed.replicas]
+    newest = max(tables, default=0)
+    if newest == 0:
+        if observed.deployment.leaving:
+            return _HOLDS
+        return Status.FALSE, "NOT_ROUTED", "nothing is ready to be routed to yet"
+    if not observed.gateways.live:
+        return Status.UNKNOWN, "NO_GATEWAY", "no gateway is heard of"
+    waited = observed.gateways.lagging(newest) or _cold(state)
+    if waited:
+        problem = f": {waited[0].problem}" if waited[0].problem else ""
+        return (
+            Status.FALSE,
+            "GATEWAY_BEHIND",
+            f"gateway {waited[0].id!r} does not serve the newest routes{problem}",
+        )
+    return _HOLDS
+
+
+def _cold(state: Plan) -> tuple[Gateway, ...]:
+    """Return gateways that do not find a routed group healthy that is wanted."""
+    routed = (GroupState.WARM, GroupState.SERVING)
+    cold: list[Gateway] = []
+    for group in state.wanted_groups:
+        cold += state.observed.gateways.cold(group) if group.state in routed else ()
+    return tuple(cold)
+
+
+def _traffic_shifted(state: Plan) -> Judgement:
+    if state.served == state.weights:
+        return _HOLDS
+    answering = [group for group in state.observed.groups if group.state is GroupState.SERVING]
+    told = f"answering: {', '.join(map(_share, answering)) or 'nothing'}"
+    return Status.FALSE, "WAITING", told
+
+
+def _share(group: Group) -> str:
+    return f"{group.version.name} (weight {group.weight})"
+
+
+def _replicas_ended(state: Plan) -> Judgement:
+    left = len(state.observed.replicas)
+    return (Status.FALSE, "DRAINING", f"{left} replicas have yet to end") if left else _HOLDS
+
+
+_ANSWERING: dict[str, Callable[[Plan], Judgement]] = {
+    "VersionsUsable": _versions_usable,
+    "ArtifactsPresent": _artifacts_present,
+    "ReplicasReady": _replicas_ready,
+    "RoutesConfirmed": _routes_confirmed,
+    "TrafficShifted": _traffic_shifted,
+}
+_ENDING: dict[str, Callable[[Plan], Judgement]] = {
+    "RoutesConfirmed": _routes_confirmed,
+    "ReplicasEnded": _replicas_ended,
+}

@@ -1,0 +1,145 @@
+"""From this service's own types to the contract's messages."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+
+from modelyard.api.inference.v1 import deployment_pb2 as d
+from modelyard.api.inference.v1 import route_pb2 as r
+from modelyard_inference.models import Condition, Deployment, Group, Replica, Revision, RouteTable, Target
+from modelyard_kit.protos import chain_to_proto, timestamp
+
+
+def deployment_to_proto(deployment: Deployment) -> d.Deployment:
+    """Return the message of a deployment."""
+    return d.Deployment(
+        id=deployment.id,
+        name=deployment.name,
+        description=deployment.description,
+        targets=[
+            d.TrafficTarget(model_version=target.spec.reference, weight=target.spec.weight)
+            for target in deployment.targets
+        ],
+        replicas=deployment.replicas,
+        max_request_bytes=deployment.max_request_bytes,
+        timeout=_duration(deployment.timeout_ms),
+        state=d.Deployment.State.Value(f"STATE_{deployment.state}"),
+        state_message=deployment.state_message,
+        target_statuses=[_status(deployment, target) for target in deployment.targets],
+        owner_id=deployment.owner_id,
+        create_time=timestamp(deployment.create_time),
+        update_time=timestamp(deployment.update_time),
+        etag=deployment.etag,
+        require_signature=deployment.require_signature,
+        conditions=map(_condition, deployment.conditions),
+        revision=deployment.revision,
+        sticky_header=deployment.sticky_header,
+    )
+
+
+def revision_to_proto(deployment: Deployment, revision: Revision) -> d.DeploymentRevision:
+    """Return the message of a revision."""
+    kept = revision.settings
+    return d.DeploymentRevision(
+        revision=revision.number,
+        change=d.DeploymentRevision.Change.Value(f"CHANGE_{revision.change}"),
+        actor_id=revision.actor_id,
+        actor_name=revision.actor_name,
+        reason=revision.reason,
+        create_time=timestamp(revision.create_time),
+        rolled_back_to=revision.rolled_back_to,
+        active=kept.active,
+        settings=d.Deployment(
+            name=deployment.name,
+            description=kept.description,
+            targets=[
+                d.TrafficTarget(model_version=target.reference, weight=target.weight)
+                for target in kept.targets
+            ],
+            replicas=kept.replicas,
+            max_request_bytes=kept.max_request_bytes,
+            timeout=_duration(kept.timeout_ms),
+            require_signature=kept.require_signature,
+            sticky_header=kept.sticky_header,
+            owner_id=kept.owner_id,
+        ),
+        model_versions=[target.model_version for target in kept.targets],
+    )
+
+
+def replica_to_proto(deployment: Deployment, replica: Replica, group: Group) -> d.Replica:
+    """Return the message of a replica."""
+    return d.Replica(
+        id=replica.id,
+        deployment=deployment.name,
+        model_version=group.version.name,
+        state=d.Replica.State.Value(f"STATE_{replica.state}"),
+        state_message=replica.message,
+        address=replica.address,
+        process_id=replica.process_id,
+        restarts=replica.restarts,
+        create_time=timestamp(replica.create_time),
+        signature_state=_signature_state(replica.signature_state),
+        signer=replica.signer,
+        trust_root=replica.trust_root,
+    )
+
+
+def table_to_proto(table: RouteTable) -> r.RouteTable:
+    """Return the message of a route table."""
+    return r.RouteTable(
+        version=table.version,
+        routes=[
+            r.Route(
+                deployment=chain_to_proto(route.chain),
+                targets=[
+                    r.RouteTarget(
+                        group=target.group,
+                        model_version=target.version,
+                        weight=target.weight,
+                        addresses=target.addresses,
+                    )
+                    for target in route.targets
+                ],
+                max_request_bytes=route.max_request_bytes,
+                timeout=_duration(route.timeout_ms),
+                sticky_header=route.sticky_header,
+            )
+            for route in table.routes
+        ],
+    )
+
+
+def _condition(condition: Condition) -> d.DeploymentCondition:
+    return d.DeploymentCondition(
+        type=condition.type,
+        status=d.DeploymentCondition.Status.Value(f"STATUS_{condition.status}"),
+        reason=condition.reason,
+        message=condition.message,
+        change_time=timestamp(condition.change_time) if condition.change_time else None,
+    )
+
+
+def _status(deployment: Deployment, target: Target) -> d.TargetStatus:
+    rolling = target.wanted.name if target.wanted.name != target.serving else ""
+    verdict = deployment.verdicts.get(target.serving)
+    return d.TargetStatus(
+        reference=target.spec.reference,
+        model_version=target.serving,
+        artifact_digest=target.serving_digest,
+        weight=target.serving_weight,
+        ready_replicas=deployment.ready.get(target.serving, 0),
+        next_model_version=rolling,
+        signature_state=_signature_state(verdict.state if verdict else ""),
+        signer=verdict.signer if verdict else "",
+    )
+
+
+def _signature_state(state: str) -> d.SignatureState.ValueType:
+    return d.SignatureState.Value(f"SIGNATURE_STATE_{state or 'UNSPECIFIED'}")
+
+
+def _duration(milliseconds: int) -> Duration:
+    message = Duration()
+    message.FromMilliseconds(milliseconds)
+    return message

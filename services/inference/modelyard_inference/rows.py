@@ -1,0 +1,69 @@
+"""Rows as the tables keep them, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from modelyard_inference import tables as t
+from modelyard_inference.models import (
+    Condition,
+    Deployment,
+    DeploymentState,
+    Group,
+    GroupState,
+    Replica,
+    ReplicaState,
+    Status,
+    Target,
+    TargetSpec,
+    Version,
+)
+
+
+def deployment_row(deployment: Deployment) -> dict[str, Any]:
+    """Return the columns of a deployment."""
+    values = {column.name: getattr(deployment, column.name) for column in t.deployments.c}
+    return {**values, "conditions": plain_conditions(deployment.conditions)}
+
+
+def deployment(row: Mapping[Any, Any]) -> Deployment:
+    """Return the deployment of a row; what other tables know of it is left out."""
+    values = {column.name: row[column] for column in t.deployments.c}
+    conditions = tuple(map(_condition, row["conditions"]))
+    return Deployment(**{**values, "state": DeploymentState(row["state"]), "conditions": conditions})
+
+
+def plain_conditions(conditions: Sequence[Condition]) -> list[dict[str, Any]]:
+    """Return conditions as JSON."""
+    return [{**asdict(c), "change_time": c.change_time and c.change_time.isoformat()} for c in conditions]
+
+
+def _condition(row: Mapping[str, Any]) -> Condition:
+    time = row["change_time"] and datetime.fromisoformat(row["change_time"])
+    return Condition(**{**row, "status": Status(row["status"]), "change_time": time})
+
+
+def target(row: Mapping[Any, Any]) -> Target:
+    """Return the target of a row."""
+    return Target(
+        spec=TargetSpec(row["reference"], row["model"], follows=row["follows"], weight=row["weight"]),
+        wanted=Version(**row["wanted"]),
+        problem=row["problem"],
+        serving=row["serving"],
+        serving_digest=row["serving_digest"],
+        serving_weight=row["serving_weight"],
+    )
+
+
+def group(row: Mapping[Any, Any]) -> Group:
+    """Return the group of a row."""
+    return Group(**{**row, "state": GroupState(row["state"]), "version": Version(**row["version"])})
+
+
+def replica(row: Mapping[Any, Any]) -> Replica:
+    """Return the replica of a row."""
+    values = {column.name: row[column] for column in t.replicas.c}
+    return Replica(**{**values, "state": ReplicaState(row["state"])})
