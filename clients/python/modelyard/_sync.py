@@ -10,6 +10,7 @@ import asyncio
 import functools
 import io
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -191,5 +192,6 @@ def _iterate(source: AsyncIterator[T]) -> Iterator[T]:
             yield item
     finally:
         close = getattr(source, "aclose", None)
-        if close is not None:
+        # An iterator that a failing program leaves behind is closed while the interpreter ends: no thread runs the loop then.
+        if close is not None and not sys.is_finalizing():
             run(close())
