@@ -22,7 +22,6 @@ from modelyard_catalog import feed as feed_module
 from modelyard_catalog.access import Resolvers
 from modelyard_catalog.app import FULL_NAME, CatalogSettings, build
 from modelyard_catalog.commands import AliasChange, SetTags, Watch
-from modelyard_catalog.errors import TooManyWatches
 from modelyard_catalog.feed import Feed, FeedOptions, Step
 from modelyard_catalog.models import Catalog, Path, Schema
 from modelyard_kit import interceptors, outbox
@@ -36,6 +35,7 @@ from modelyard_kit.interceptors import CallChain
 from modelyard_kit.limits import LIMITS, Limit
 from modelyard_kit.outbox import Event, Sequencer
 from modelyard_kit.peers import Peers
+from modelyard_kit.watches import TooManyWatches
 from tests.conformance.catalog_plans import explained, recorded, scanned
 from tests.conformance.catalog_stack import ADA, BOB, IRIS, CatalogStack
 
@@ -538,7 +538,7 @@ async def test_each_principal_and_all_together_have_so_many_watches_and_not_one_
     await anext(streams[-1])
     for stream in streams:
         await stream.aclose()
-    assert not feed._watches
+    assert feed._watches.total == 0
 
 
 async def test_a_refused_watch_is_not_counted(stack: CatalogStack, grants: Grants) -> None:
@@ -546,7 +546,7 @@ async def test_a_refused_watch_is_not_counted(stack: CatalogStack, grants: Grant
     for _ in range(LIMITS["watches_per_principal"].maximum + 1):
         with pytest.raises(NotFound):
             await anext(feed.watch(ROOT, wanted(resource=("none",))))
-    assert not feed._watches
+    assert feed._watches.total == 0
 
 
 MANY = 100_000

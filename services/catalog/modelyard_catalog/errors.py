@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from modelyard_kit.errors import DomainError
-from modelyard_kit.limits import Limit
 
 
 class AliasMoved(DomainError):
@@ -25,24 +24,6 @@ class AliasMoved(DomainError):
         super().__init__(
             f"alias {alias!r} of model {name!r} {where}, expected was {wanted}; read the model again and repeat",
             metadata={"name": name, "alias": alias, "expected": str(expected), "actual": str(actual)},
-        )
-
-
-class TooManyWatches(DomainError):
-    """As many watches run at once as are allowed.
-
-    Args:
-        limit: which limit, by its name in the table.
-    """
-
-    reason = "TOO_MANY_WATCHES"
-    code = "RESOURCE_EXHAUSTED"
-
-    def __init__(self, limit: Limit) -> None:
-        super().__init__(
-            f"{limit.maximum:,} {limit.description} is the most there can be ({limit.name}); end one that is no longer read,"
-            " or let one watch serve several readers, and watch again",
-            metadata={"limit": limit.name, "maximum": str(limit.maximum)},
         )
 
 

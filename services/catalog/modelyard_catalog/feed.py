@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import events
 from modelyard_catalog.commands import Watch
-from modelyard_catalog.errors import TooManyWatches
 from modelyard_catalog.models import Path
 from modelyard_kit import outbox
 from modelyard_kit.access import Chain, Grants, Privilege, Requires, authorize
@@ -29,8 +27,8 @@ from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import Contention, InvalidField, PeerUnavailable
-from modelyard_kit.limits import LIMITS
 from modelyard_kit.outbox import Event, Extent, Sequencer
+from modelyard_kit.watches import Watches
 
 POLL_SECONDS = 1.0
 PRUNE_SECONDS = 600.0
@@ -103,7 +101,7 @@ class Feed:
         self._monotonic = monotonic
         self._sequencer = Sequencer(db)
         self._last = 0
-        self._watches: Counter[str] = Counter()
+        self._watches = Watches()
         self._wake = asyncio.Event()
         self._watched = asyncio.Event()  # set while there are watches
         self._moved = asyncio.Condition()
@@ -144,24 +142,17 @@ class Feed:
 
     @contextlib.contextmanager
     def _counted(self, principal_id: str) -> Iterator[None]:
-        """Count a watch while it runs.
+        """Count a watch while it runs, and let numbers be given at once while there is any.
 
         Raises:
             TooManyWatches: there is no room for it.
         """
-        if self._watches[principal_id] >= LIMITS["watches_per_principal"].maximum:
-            raise TooManyWatches(LIMITS["watches_per_principal"])
-        if self._watches.total() >= LIMITS["watches_per_process"].maximum:
-            raise TooManyWatches(LIMITS["watches_per_process"])
-        self._watches[principal_id] += 1
-        self._watched.set()
         try:
-            yield
+            with self._watches.counted(principal_id):
+                self._watched.set()
+                yield
         finally:
-            self._watches[principal_id] -= 1
-            if not self._watches[principal_id]:
-                del self._watches[principal_id]
-            if not self._watches:
+            if not self._watches.total:
                 self._watched.clear()
 
     async def advance(self) -> int:
@@ -204,7 +195,7 @@ class Feed:
                 await self._moved.wait_for(lambda: self._last > after)
         except TimeoutError:
             return False
-        await asyncio.sleep(REST_SECONDS * self._watches.total())
+        await asyncio.sleep(REST_SECONDS * self._watches.total)
         return True
 
     async def _read(

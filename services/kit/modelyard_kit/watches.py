@@ -34,6 +34,11 @@ class Watches:
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()
 
+    @property
+    def total(self) -> int:
+        """How many run."""
+        return self._running.total()
+
     @contextmanager
     def counted(self, principal_id: str) -> Iterator[None]:
         """Count a watch of a principal while the block runs.
