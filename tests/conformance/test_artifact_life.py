@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import text
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
+from modelyard_artifact import store
 from modelyard_artifact.blobs.local import LocalBlobStore
 from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.collection import Collected, Collector
+from modelyard_artifact.errors import BlobLost
 from modelyard_artifact.models import Blob
 from modelyard_artifact.references import Acquire, References
 from modelyard_artifact.transfers import Transfers, WholeBlobs
@@ -81,6 +83,12 @@ class Life:
         version_id = new_id()
         await self.references.acquire(Acquire(digest, model_id, version_id, source))
         return version_id
+
+    async def read_all(self, digest: str) -> dict[str, bytes]:
+        """Every file of an artifact, as its bytes are in the store."""
+        async with self.service.database.engine.connect() as connection:
+            files = await store.list_files(connection, digest, "", 100)
+        return {file.path: (await self.blobs.read_whole([Blob(file.sha256, file.size)]))[0] for file in files}
 
     def content(self) -> set[str]:
         return {path.name for path in (self.root / "blobs").rglob("*") if path.is_file()}
@@ -284,7 +292,7 @@ async def test_dry_run_tells_and_keeps(life: Life) -> None:
 async def test_verify_finds_what_is_lost_short_and_changed(life: Life) -> None:
     files = {"good": b"good", "lost": b"lost", "short": b"too short", "changed": b"changed"}
     digest = await life.client.upload(files)
-    assert [progress async for progress in life.verification.verify("")][-1].damaged == []
+    assert [progress async for progress in life.verification.verify(CALL, "")][-1].damaged == []
 
     def path(name: str) -> Path:
         hashed = sha(files[name])
@@ -295,7 +303,7 @@ async def test_verify_finds_what_is_lost_short_and_changed(life: Life) -> None:
     path("lost").unlink()
     path("short").write_bytes(b"too")
     path("changed").write_bytes(b"CHANGED")
-    last = [progress async for progress in life.verification.verify(digest)][-1]
+    last = [progress async for progress in life.verification.verify(CALL, digest)][-1]
     assert (last.verified_count, last.total_count) == (4, 4)
     problems = {each.blob.sha256: each.problem for each in last.damaged}
     assert problems == {
@@ -304,6 +312,31 @@ async def test_verify_finds_what_is_lost_short_and_changed(life: Life) -> None:
         sha(b"changed"): "wrong content",
     }
     assert all(each.digests == [digest] for each in last.damaged)
+
+
+async def test_damaged_content_is_thrown_away_and_comes_back_with_the_next_upload(life: Life) -> None:
+    files = {"good": b"good", "changed": b"changed"}
+    digest = await life.client.upload(files)
+    damaged = life.root / "blobs" / sha(b"changed")[:2] / sha(b"changed")
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"CHANGED")
+    again = await life.client.upload({"changed": b"changed", "other": b"other"})  # nobody knows yet
+    assert damaged.read_bytes() == b"CHANGED"
+
+    request = pb.VerifyBlobsRequest(discard_damaged=True)
+    found = [
+        one for answer in await life.client.call_stream("VerifyBlobs", request) for one in answer.damaged
+    ]
+    assert [(one.problem, set(one.artifact_digests)) for one in found] == [("wrong content", {digest, again})]
+    assert not damaged.exists()
+    with pytest.raises(BlobLost):
+        await life.read_all(digest)
+
+    upload = await life.client.begin(files, model=OTHER_MODEL)
+    assert [blob.sha256 for blob in upload.missing] == [sha(b"changed")]
+    await life.client.upload(files, model=OTHER_MODEL)
+    assert await life.read_all(digest) == files
+    assert [progress async for progress in life.verification.verify(CALL, "")][-1].damaged == []
 
 
 async def test_admin_calls_by_the_contract(life: Life) -> None:

@@ -26,14 +26,17 @@ class AsyncStorage(Namespace):
         answer = await self._connection.call(method, pb.GetStorageStatisticsRequest(), timeout=60.0)
         return from_proto(StorageStatistics, answer.statistics)
 
-    async def verify(self, digest: str = "") -> AsyncGenerator[VerifyProgress]:
+    async def verify(
+        self, digest: str = "", *, discard_damaged: bool = False
+    ) -> AsyncGenerator[VerifyProgress]:
         """Let the store read and hash all it has; yields progress, each time with what was found damaged since.
 
         Args:
             digest: Of an artifact, to verify its files only.
+            discard_damaged: Throw damaged content away: upload the same files again, and it is sent and stored anew.
         """
         method = self._connection.artifact.VerifyBlobs
-        request = pb.VerifyBlobsRequest(digest=digest)
+        request = pb.VerifyBlobsRequest(digest=digest, discard_damaged=discard_damaged)
         async with aclosing(self._connection.receive(method, request, timeout=_VERIFY_SECONDS)) as answers:
             async for answer in answers:
                 yield from_proto(VerifyProgress, answer)

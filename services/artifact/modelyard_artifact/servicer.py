@@ -179,7 +179,9 @@ class ArtifactServicer(ArtifactServiceServicer):
     async def VerifyBlobs(
         self, request: pb.VerifyBlobsRequest, context: Any
     ) -> AsyncIterator[pb.VerifyBlobsResponse]:
-        async for progress in self._verification.verify(life_messages.parse_verify(request)):
+        digest = life_messages.parse_verify(request)
+        progresses = self._verification.verify(current_call(), digest, discard=request.discard_damaged)
+        async for progress in progresses:
             yield life_messages.progress_to_proto(progress)
 
     async def CollectGarbage(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.sql.selectable import Select
 
 from modelyard_artifact.models import Blob
@@ -76,6 +76,11 @@ async def page(connection: AsyncConnection, digest: str, after: str, limit: int)
     """Blobs of an artifact, or all, by hash, those after a hash."""
     query = _chosen(digest).where(blobs.c.sha256 > after).order_by(blobs.c.sha256).limit(limit)
     return [Blob(row.sha256, row.size) for row in await connection.execute(query)]
+
+
+async def note_damaged(connection: AsyncConnection, sha256: str) -> None:
+    """Note that the content of a blob was thrown away, so that uploads which name it are asked for it."""
+    await connection.execute(update(blobs).where(blobs.c.sha256 == sha256).values(damaged=True))
 
 
 async def users(connection: AsyncConnection, sha256: str) -> list[str] | None:

@@ -47,7 +47,8 @@ _INSERT_FILES = text(
 
 _INSERT_BLOBS = text(
     "INSERT INTO blobs (sha256, size, create_time)"
-    " SELECT *, :now FROM unnest(:hashes, :sizes) ON CONFLICT DO NOTHING"
+    " SELECT *, :now FROM unnest(:hashes, :sizes)"
+    " ON CONFLICT (sha256) DO UPDATE SET damaged = false WHERE blobs.damaged"
 ).bindparams(
     bindparam("hashes", type_=ARRAY(TEXT)),
     bindparam("sizes", type_=ARRAY(BIGINT)),
@@ -304,7 +305,8 @@ def _missing(digest: str) -> Select[Any]:
 
 def _same_content() -> ColumnElement[bool]:
     # The size too: a manifest that announces a wrong size for known content can never be committed.
-    return and_(blobs.c.sha256 == manifest_files.c.sha256, blobs.c.size == manifest_files.c.size)
+    same = and_(blobs.c.sha256 == manifest_files.c.sha256, blobs.c.size == manifest_files.c.size)
+    return and_(same, ~blobs.c.damaged)
 
 
 def _is_open() -> ColumnElement[bool]:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
     func,
     text,
 )
@@ -32,6 +33,8 @@ blobs = Table(
     Column("sha256", Text, primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
+    # Was found damaged and thrown away: not stored until an upload sends it again.
+    Column("damaged", Boolean, nullable=False, server_default=false()),
     comment="Content that is completely stored; a row is written after the blob store has it.",
 )
 

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 
 from modelyard_artifact import storage_store
 from modelyard_artifact.errors import BlobLost
+from modelyard_kit import outbox
+from modelyard_kit.access import Link, ResourceType
+from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import NotFound
+from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from modelyard_artifact.blobs import BlobStore
     from modelyard_artifact.models import Blob
     from modelyard_artifact.storage_store import Statistics
+    from modelyard_kit.auth import Call
+    from modelyard_kit.clock import Clock
     from modelyard_kit.db import Database
 
 _BATCH = 200
@@ -49,19 +55,22 @@ class Progress:
 class Verification:
     """Use cases of looking at what is stored."""
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, clock: Clock = utc_now) -> None:
         self._database = database
         self._blobs = blobs
+        self._clock = clock
 
     async def statistics(self) -> Statistics:
         """Counts what is stored and what sharing saves."""
         return await self._database.read(storage_store.statistics)
 
-    async def verify(self, digest: str) -> AsyncIterator[Progress]:
+    async def verify(self, call: Call, digest: str, *, discard: bool = False) -> AsyncIterator[Progress]:
         """Yields progress about twice a second, and at the end.
 
         Args:
+            call: who verifies.
             digest: of the artifact whose blobs are verified; empty for everything that is stored.
+            discard: throw damaged content away, so that the next upload which names it is asked for it.
 
         Raises:
             NotFound: there is no such artifact.
@@ -75,6 +84,8 @@ class Verification:
                 verified_count, verified_size = verified_count + 1, verified_size + blob.size
                 if damage:
                     found.append(damage)
+                    if discard:
+                        await self._discard(call, damage)
                 if time.monotonic() - reported > _REPORT_SECONDS:
                     yield Progress(verified_count, verified_size, count, size, found)
                     reported, found = time.monotonic(), []
@@ -93,6 +104,30 @@ class Verification:
         digests = await self._database.read(work)
         # None: it was collected while it was read.
         return None if digests is None else Damaged(blob, problem, digests)
+
+    async def _discard(self, call: Call, damage: Damaged) -> None:
+        sha256 = damage.blob.sha256
+
+        async def work(connection: AsyncConnection) -> None:
+            await storage_store.note_damaged(connection, sha256)
+            for digest in damage.digests:
+                await outbox.append(connection, self._event(call, digest, damage))
+
+        # In this order: once it is noted, an upload may bring it, and that must not be thrown away. After a crash in between it is lost,
+        # which the next verification finds.
+        await self._blobs.delete(sha256)
+        await failpoint("artifact.verify.discarded")
+        await self._database.in_tx(work, isolation="READ COMMITTED")
+
+    def _event(self, call: Call, digest: str, damage: Damaged) -> outbox.Event:
+        return outbox.Event(
+            type="artifact.artifact.damaged",
+            resource=Link(ResourceType.ARTIFACT, digest, digest),
+            actor=call.principal,
+            request_id=call.request_id,
+            data={"sha256": damage.blob.sha256, "size": damage.blob.size, "problem": damage.problem},
+            time=self._clock(),
+        )
 
     async def _problem(self, blob: Blob) -> str:
         size = await self._blobs.size(blob.sha256)

@@ -42,6 +42,13 @@ def stats(output: Output = TABLE) -> None:
 
 def verify(
     digest: Annotated[str, typer.Argument(help="Artifact to verify (sha256:…); by default everything.")] = "",
+    discard_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--discard-damaged",
+            help="Throw damaged content away; uploading the same files again then mends it.",
+        ),
+    ] = False,
     output: Output = TABLE,
 ) -> None:
     """Read and hash what is stored; exits with 1 if anything is lost or damaged."""
@@ -56,7 +63,7 @@ def verify(
     )
     with connect() as client, Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("verify", total=None)
-        for last in client.storage.verify(digest):
+        for last in client.storage.verify(digest, discard_damaged=discard_damaged):
             bar.update(task, completed=last.verified_size, total=last.total_size)
             damaged += last.damaged
     if output is Format.JSON:

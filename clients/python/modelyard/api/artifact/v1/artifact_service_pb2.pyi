@@ -1139,16 +1139,22 @@ class VerifyBlobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
+    DISCARD_DAMAGED_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """Digest of an artifact; empty means everything stored."""
+    discard_damaged: _builtins.bool
+    """Throw damaged content away, so that the next upload of the same files sends it again. Until then whoever reads it is told that it is
+    lost, instead of being given what is wrong.
+    """
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
+        discard_damaged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "discard_damaged", b"discard_damaged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
