@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import MagicMock
 
-from modelyard_kit.access import Authenticated, Public, Requires, Rule, Services
+from modelyard_kit.authorization import Authenticated, Public, Requires, Rule, Services
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "privileges.md"

@@ -22,8 +22,8 @@ from modelyard_gateway.render import render
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.table import Desired, Predictions, RouteTable, SigningKeys
 from modelyard_kit import permissions
-from modelyard_kit.access import Grants
 from modelyard_kit.errors import DomainError
+from modelyard_kit.grants import Grants
 from modelyard_kit.peers import Peers
 
 log = structlog.get_logger()

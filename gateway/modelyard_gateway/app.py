@@ -21,8 +21,8 @@ from modelyard_gateway.apply import Applier
 from modelyard_gateway.render import bootstrap
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_kit import telemetry
-from modelyard_kit.access import Grants
 from modelyard_kit.config import load
+from modelyard_kit.grants import Grants
 from modelyard_kit.peers import Peers
 
 _HEADER = "# Written by `python -m modelyard_gateway render-bootstrap`; change gateway/modelyard_gateway/render.py instead.\n"

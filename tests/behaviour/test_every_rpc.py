@@ -16,8 +16,8 @@ import pytest
 from google.protobuf import message_factory
 from google.rpc import error_details_pb2, status_pb2
 
-from modelyard_kit.access import PUBLIC, SERVICES, Requires
 from modelyard_kit.auth import Principal
+from modelyard_kit.authorization import PUBLIC, SERVICES, Requires
 from tests.contract.catalogue import SERVICE_NAMES, Rpc, rpcs
 from tests.contract.test_rpcs import access_table
 from tests.framework.stack import InProcess

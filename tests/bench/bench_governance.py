@@ -8,8 +8,9 @@
 * `list`: a page of 50 models out of those that hold `--size` versions, for a principal who may see one model in a hundred, and for
   one who may see all.
 * `audit`: events appended to the chain by RecordEvents, 100 at a time, one call after the other.
-* `propagation`: from the moment that CreateGrant, DeleteGrant or DisablePrincipal is called to the first answer that obeys it, of the
-  catalog and of Envoy in front of a real deployment. Answers are asked for one after the other, so a figure holds one of them.
+* `propagation`: from the moment that CreateGrant, DeleteGrant, DisablePrincipal or EnablePrincipal is called to the first answer that
+  obeys it, of each service and of Envoy in front of a real deployment. Answers are asked for one after the other through Envoy, so a
+  figure holds one of them.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from modelyard.api.common.v1 import event_pb2, resource_pb2
 from modelyard.api.governance.v1 import access_pb2
 from modelyard.api.governance.v1 import governance_service_pb2 as governance_pb
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
-from modelyard_kit.access import Effect, Grants, Link, Privilege, ResourceGrant, ResourceType
+from modelyard_kit.access import Effect, Link, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.channels import open_channel
+from modelyard_kit.grants import Grants
 from modelyard_suite import secrets
 from tests.bench.catalog_rows import CATALOG, SCHEMA, Rows
 from tests.bench.catalog_suite import USER, Installation, installation
@@ -53,6 +55,8 @@ SEEN_PERCENT = 1
 EVENTS = 100
 CHECKED = "one-percent"
 ONE_SECOND_MS = 1_000.0
+
+Act = Callable[[], Awaitable[Any]]
 
 
 @dataclass(frozen=True)
@@ -218,9 +222,14 @@ async def _propagation(processes: Processes, arguments: argparse.Namespace, resu
         catalog = endpoint.name.partition(".")[0]
         for privilege in ("USE_CATALOG", "USE_SCHEMA"):
             await admin.grants.create(user.name, privilege, catalog)
-        asked: dict[str, tuple[str, Callable[[], Awaitable[Any]]]] = {
-            "catalog": ("READ_METADATA", lambda: user.client.versions.get(f"{endpoint.name}/1")),
-            "Envoy": ("EXECUTE", lambda: user.client.predict(endpoint.name, ROWS[:1])),
+        version = await admin.versions.get(f"{endpoint.name}/1")
+        client, digest = user.client, version.artifact_digest
+        asked: dict[str, tuple[str, Act]] = {
+            "catalog": ("READ_METADATA", lambda: client.versions.get(version.name)),
+            "artifact": ("READ_METADATA", lambda: client.artifacts.get(digest, model=endpoint.name)),
+            "governance": ("READ_METADATA", lambda: client.approvals.get(version.name)),
+            "inference": ("READ_METADATA", lambda: client.deployments.get(endpoint.name)),
+            "Envoy": ("EXECUTE", lambda: client.predict(endpoint.name, ROWS[:1])),
         }
         for where, (privilege, ask) in asked.items():
             times: dict[str, list[float]] = {}
@@ -229,9 +238,6 @@ async def _propagation(processes: Processes, arguments: argparse.Namespace, resu
                     times.setdefault(change, []).append(await _obeyed(act, ask, wanted=wanted))
             for change, seconds in times.items():
                 results.add(f"{change} to {where}", seconds)
-
-
-Act = Callable[[], Awaitable[Any]]
 
 
 def _changes(admin: AsyncClient, user: str, privilege: str, on: str) -> Iterator[tuple[str, Act, bool]]:

@@ -48,11 +48,12 @@ from modelyard_catalog.servicer import CatalogServicer
 from modelyard_catalog.store import CatalogStore
 from modelyard_catalog.updates import Updates
 from modelyard_catalog.versions import Versions
-from modelyard_kit.access import Chain, Grants, Link, ResourceType, Scope
+from modelyard_kit.access import Chain, Link, ResourceType, Scope
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import AlreadyExists, InvalidField, NotFound, PeerUnavailable, PolicyUnmet
+from modelyard_kit.grants import Grants
 
 ADA = Call(Principal("0198c0de-0000-7000-8000-00000000ada0", "ada", "user"), "request-of-ada")
 BOB = Call(Principal("0198c0de-0000-7000-8000-00000000b0b0", "bob", "user"), "request-of-bob")

@@ -25,11 +25,12 @@ from modelyard_catalog.commands import AliasChange, SetTags, Watch
 from modelyard_catalog.feed import Feed, FeedOptions, Step
 from modelyard_catalog.models import Catalog, Path, Schema
 from modelyard_kit import interceptors, outbox
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Link, Privilege, ResourceGrant, ResourceType
+from modelyard_kit.access import SYSTEM_ID, Effect, Link, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.auth import Call, Principal, TokenVerifier
 from modelyard_kit.chassis import Chassis
 from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import InvalidField, NotFound, PermissionDenied, PermissionsStale
+from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 from modelyard_kit.interceptors import CallChain
 from modelyard_kit.limits import LIMITS, Limit

@@ -42,7 +42,7 @@ from modelyard_catalog.models import (
     container_kind,
 )
 from modelyard_kit import faults
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant, ResourceType
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.errors import (
     AlreadyExists,
@@ -56,6 +56,7 @@ from modelyard_kit.errors import (
     RequestIdReused,
     ResourceInUse,
 )
+from modelyard_kit.grants import Grants
 from tests.conformance.catalog_stack import ADA, BOB, DIGEST, EVERYTHING, IRIS, CatalogStack
 
 TENSOR = TensorSpec("x", "FP32", (-1,))

@@ -39,10 +39,11 @@ from modelyard_catalog.models import (
     Provenance,
 )
 from modelyard_catalog.updates import Updates
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import Contention, LimitExceeded, NotFound, PermissionDenied
+from modelyard_kit.grants import Grants
 from modelyard_kit.limits import LIMITS, Limit
 from tests.conformance.catalog_stack import ADA, BOB, IRIS, CatalogStack
 

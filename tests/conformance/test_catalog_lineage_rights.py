@@ -23,10 +23,11 @@ from modelyard_catalog.errors import LineageCycle
 from modelyard_catalog.graph import Deployment, EdgeKey, Lineage, Node, NodeKind, named_node
 from modelyard_catalog.lineage import LineageGraph
 from modelyard_catalog.models import Model, ModelVersion, Path, Schema
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Link, Privilege, ResourceGrant, ResourceType
+from modelyard_kit.access import SYSTEM_ID, Effect, Link, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import NotFound, PeerUnavailable, PermissionDenied
+from modelyard_kit.grants import Grants
 from modelyard_kit.limits import LIMITS, Limit
 from tests.conformance.catalog_stack import ADA, BOB, IRIS, CatalogStack
 

@@ -35,8 +35,9 @@ from modelyard_catalog.models import (
     Schema,
 )
 from modelyard_kit import migrate
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant, Scope
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant, Scope
 from modelyard_kit.errors import InvalidField, LimitExceeded
+from modelyard_kit.grants import Grants
 from tests.conformance.catalog_plans import explained, nodes, recorded, rows_read, scanned
 from tests.conformance.catalog_stack import ADA, BOB, DIGEST, EVERYTHING, IRIS, CatalogStack
 from tests.framework.postgres import TestPostgres

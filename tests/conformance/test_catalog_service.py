@@ -26,11 +26,12 @@ from modelyard_catalog.access import Resolvers, access_table
 from modelyard_catalog.app import FULL_NAME, CatalogSettings, build
 from modelyard_catalog.models import Model
 from modelyard_catalog.values import METRIC_DEPTH
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal, TokenVerifier
 from modelyard_kit.chassis import Chassis, check_access
 from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import DomainError
+from modelyard_kit.grants import Grants
 from modelyard_kit.interceptors import CallChain
 from modelyard_kit.peers import Peers, domain_error
 from tests.conformance.catalog_stack import DIGEST, CatalogStack

@@ -25,8 +25,8 @@ from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest, ListGrantsRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
 from modelyard_gateway.agent import Agent
-from modelyard_kit.access import Grants
 from modelyard_kit.auth import Principal
+from modelyard_kit.grants import Grants
 from modelyard_kit.peers import Peers
 from tests.conformance.gateway_control_plane import ControlPlane, allow
 from tests.conformance.gateway_stack import (

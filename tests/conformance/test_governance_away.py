@@ -12,10 +12,11 @@ import pytest
 
 from modelyard_governance.permissions import FRESH_SECONDS, PermissionFeed
 from modelyard_kit import permissions
-from modelyard_kit.access import SYSTEM, Grants, Privilege
+from modelyard_kit.access import SYSTEM, Privilege
 from modelyard_kit.config import Settings
 from modelyard_kit.db import Database
 from modelyard_kit.errors import PermissionsStale
+from modelyard_kit.grants import Grants
 from modelyard_kit.peers import Peers
 from tests.framework.waiting import eventually
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from modelyard.api.governance.v1 import access_pb2, identity_pb2
 from modelyard_governance.errors import GroupCycle
-from modelyard_kit.access import SYSTEM, Grants, Privilege
+from modelyard_kit.access import SYSTEM, Privilege
 from modelyard_kit.errors import (
     InvalidField,
     LimitExceeded,
@@ -21,6 +21,7 @@ from modelyard_kit.errors import (
     PermissionDenied,
     TokenInvalid,
 )
+from modelyard_kit.grants import Grants
 from modelyard_kit.limits import LIMITS
 from modelyard_kit.protos import grant_from_proto
 

@@ -30,10 +30,11 @@ from modelyard_governance.models import (
 )
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.store import approvals, audit, grants, identity
-from modelyard_kit.access import SYSTEM, Effect, Grants, Link, Privilege, ResourceGrant, ResourceType
+from modelyard_kit.access import SYSTEM, Effect, Link, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.filters import Asked
+from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

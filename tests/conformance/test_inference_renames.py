@@ -15,10 +15,11 @@ from modelyard_inference.lookups import Lookups
 from modelyard_inference.models import Group, GroupState, Target, TargetSpec
 from modelyard_inference.owners import Owners
 from modelyard_inference.store import InferenceStore
-from modelyard_kit.access import SYSTEM, Grants
+from modelyard_kit.access import SYSTEM
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound
+from modelyard_kit.grants import Grants
 from tests.framework.inference import CATALOG, SCHEMA, FakeUpstream, all_grants, call, creation, spec
 
 NAME = "prod.ml.live"

@@ -28,11 +28,12 @@ from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.watching import Watching
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import DomainError
+from modelyard_kit.grants import Grants
 from modelyard_kit.interceptors import CallChain
 from modelyard_kit.peers import domain_error
 from tests.framework.inference import ADA, FakeUpstream, all_grants

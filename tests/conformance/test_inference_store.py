@@ -23,8 +23,9 @@ from modelyard_inference.models import (
 )
 from modelyard_inference.store import InferenceStore, Visible
 from modelyard_kit import migrate
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Missing, Privilege, ResourceGrant, Scope
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant, Scope
 from modelyard_kit.auth import Principal
+from modelyard_kit.authorization import Missing
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import (
@@ -38,6 +39,7 @@ from modelyard_kit.errors import (
     RequestIdReused,
 )
 from modelyard_kit.filters import Asked
+from modelyard_kit.grants import Grants
 from tests.framework.inference import ADA, FakeUpstream, all_grants, call, creation, spec
 from tests.framework.plans import read_from_end_to_end
 

@@ -17,22 +17,12 @@ from grpc_status import rpc_status
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
 from modelyard.api.catalog.v1 import catalog_service_pb2_grpc as pb_grpc
-from modelyard_kit.access import (
-    AUTHENTICATED,
-    PUBLIC,
-    SERVICES,
-    SYSTEM,
-    Chain,
-    Effect,
-    Grants,
-    Privilege,
-    Requires,
-    ResourceGrant,
-    Rule,
-)
+from modelyard_kit.access import SYSTEM, Chain, Effect, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal, current_call
+from modelyard_kit.authorization import AUTHENTICATED, PUBLIC, SERVICES, Requires, Rule
 from modelyard_kit.chassis import Service, check_access
 from modelyard_kit.errors import DomainError, InvalidField, PolicyUnmet, Violation
+from modelyard_kit.grants import Grants
 from modelyard_kit.interceptors import CallChain
 from modelyard_kit.peers import domain_error
 from tests.framework.tokens import Issuer

@@ -14,12 +14,12 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from modelyard_kit.access import AUTHENTICATED, PUBLIC, SERVICES, Requires
+from modelyard_kit.authorization import AUTHENTICATED, PUBLIC, SERVICES, Requires
 
 from .catalogue import SERVICE_NAMES, Rpc, rpcs, service_module, source_files
 
 if TYPE_CHECKING:
-    from modelyard_kit.access import AccessTable
+    from modelyard_kit.authorization import AccessTable
 
 EACH_RPC = pytest.mark.parametrize("rpc", rpcs(), ids=str)
 EACH_SERVICE = pytest.mark.parametrize("service", SERVICE_NAMES)

@@ -30,7 +30,6 @@ from modelyard_kit.access import (
     SYSTEM_ID,
     Chain,
     Effect,
-    Grants,
     Link,
     Privilege,
     ResourceGrant,
@@ -42,6 +41,7 @@ from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.denials import Denials
 from modelyard_kit.errors import DomainError, NotFound, PeerUnavailable
+from modelyard_kit.grants import Grants
 from modelyard_kit.peers import Peers, domain_error
 from modelyard_kit.protos import chain_to_proto
 

@@ -43,7 +43,6 @@ from modelyard_kit.access import (
     SYSTEM_ID,
     Chain,
     Effect,
-    Grants,
     Link,
     Privilege,
     ResourceGrant,
@@ -53,6 +52,7 @@ from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidState, NotFound, PeerUnavailable, PolicyUnmet
+from modelyard_kit.grants import Grants
 from tests.framework.waiting import eventually
 
 TINY_REPLICA = Path(__file__).with_name("tiny_replica.py")

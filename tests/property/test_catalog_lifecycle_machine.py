@@ -27,7 +27,7 @@ from modelyard_catalog.commands import (
 )
 from modelyard_catalog.models import Model, ModelVersion, Schema
 from modelyard_catalog.tables import model_versions
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant, ResourceType
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.errors import (
     AlreadyExists,
     DomainError,
@@ -36,6 +36,7 @@ from modelyard_kit.errors import (
     NotFound,
     ResourceInUse,
 )
+from modelyard_kit.grants import Grants
 from tests.conformance.catalog_stack import ADA, CatalogStack
 
 T = TypeVar("T")

@@ -29,7 +29,6 @@ from modelyard_kit.access import (
     SYSTEM,
     Chain,
     Effect,
-    Grants,
     Link,
     Privilege,
     ResourceGrant,
@@ -40,6 +39,7 @@ from modelyard_kit.access import (
 from modelyard_kit.auth import Call, Principal
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
+from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
 OWN, REACH = Privilege.OWNERSHIP, (Privilege.USE_CATALOG, Privilege.USE_SCHEMA)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelyard_artifact.messages import parse_model, parse_version
-from modelyard_kit.access import AUTHENTICATED, SERVICES, SYSTEM, AccessTable, Chain, Privilege, Requires
+from modelyard_kit.access import SYSTEM, Chain, Privilege
+from modelyard_kit.authorization import AUTHENTICATED, SERVICES, AccessTable, Requires
 
 if TYPE_CHECKING:
     from modelyard_artifact.catalog_peer import CatalogPeer

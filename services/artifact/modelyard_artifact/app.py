@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from modelyard_artifact.blobs import BlobStore
-    from modelyard_kit.access import Grants
+    from modelyard_kit.grants import Grants
 
 SERVICE_NAME = "artifact"
 FULL_NAME = "modelyard.api.artifact.v1.ArtifactService"

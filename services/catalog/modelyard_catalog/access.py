@@ -11,18 +11,15 @@ from modelyard_catalog.commands import ById, VersionRef
 from modelyard_catalog.lifecycle_store import BY_TYPE, LifecycleStore
 from modelyard_catalog.models import CONTAINERS, ModelVersion, Path, Resource, container_kind
 from modelyard_catalog.store import CatalogStore
-from modelyard_kit.access import (
+from modelyard_kit.access import SYSTEM, Chain, Privilege, ResourceType
+from modelyard_kit.authorization import (
     AUTHENTICATED,
     AUTHENTICATED_WATCH,
     SERVICES,
-    SYSTEM,
     AccessTable,
-    Chain,
     Found,
     Missing,
-    Privilege,
     Requires,
-    ResourceType,
 )
 from modelyard_kit.batching import Batches
 from modelyard_kit.db import Database

@@ -27,11 +27,11 @@ from modelyard_catalog.servicer import CatalogServicer
 from modelyard_catalog.store import CatalogStore
 from modelyard_catalog.updates import Updates
 from modelyard_catalog.versions import Versions
-from modelyard_kit.access import Grants
 from modelyard_kit.auth import Principal
 from modelyard_kit.chassis import Chassis, Service
 from modelyard_kit.chassis import main as run
 from modelyard_kit.config import Settings
+from modelyard_kit.grants import Grants
 
 PACKAGE = "modelyard_catalog"
 SERVICE_NAME = "catalog"

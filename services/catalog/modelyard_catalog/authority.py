@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from modelyard_catalog.models import Path
-from modelyard_kit.access import Chain, Grants, Privilege, Requires, authorize
+from modelyard_kit.access import Chain, Privilege
 from modelyard_kit.auth import Call
+from modelyard_kit.authorization import Requires, authorize
+from modelyard_kit.grants import Grants
 
 
 class Chains(Protocol):

@@ -22,11 +22,13 @@ from modelyard_catalog import events
 from modelyard_catalog.commands import Watch
 from modelyard_catalog.models import Path
 from modelyard_kit import outbox
-from modelyard_kit.access import Chain, Grants, Privilege, Requires, authorize
+from modelyard_kit.access import Chain, Privilege
 from modelyard_kit.auth import Call
+from modelyard_kit.authorization import Requires, authorize
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import Contention, InvalidField, PeerUnavailable
+from modelyard_kit.grants import Grants
 from modelyard_kit.outbox import Event, Extent, Sequencer
 from modelyard_kit.watches import Watches
 

@@ -13,10 +13,12 @@ from modelyard_catalog.commands import DeploymentRef, GivenEdge, GivenNode, Vers
 from modelyard_catalog.graph import Deployment, Edge, Node, deployment_node, version_node
 from modelyard_catalog.lineage_store import Anchor, deployment_link
 from modelyard_catalog.models import Path
-from modelyard_kit.access import SYSTEM, Chain, Grants, Missing, Privilege, Requires, ResourceType, authorize
+from modelyard_kit.access import SYSTEM, Chain, Privilege, ResourceType
 from modelyard_kit.auth import Call
+from modelyard_kit.authorization import Missing, Requires, authorize
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound, PeerUnavailable, PermissionDenied
+from modelyard_kit.grants import Grants
 
 _BY_PARTS = {
     2: (ResourceType.SCHEMA, Privilege.CREATE_MODEL),

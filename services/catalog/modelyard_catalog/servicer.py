@@ -26,8 +26,9 @@ from modelyard_catalog.models import Catalog, Model, ModelVersion, Resource, Sch
 from modelyard_catalog.namespaces import Namespaces
 from modelyard_catalog.updates import Updates
 from modelyard_catalog.versions import Versions
-from modelyard_kit.access import Grants, Privilege, Scope
+from modelyard_kit.access import Privilege, Scope
 from modelyard_kit.auth import current_call
+from modelyard_kit.grants import Grants
 from modelyard_kit.protos import chain_to_proto, link_to_proto
 
 R = TypeVar("R", bound=Resource)

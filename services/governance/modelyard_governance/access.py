@@ -6,16 +6,8 @@ from typing import Any
 
 from modelyard_governance import messages
 from modelyard_governance.directory import PeerDirectory
-from modelyard_kit.access import (
-    AUTHENTICATED,
-    PUBLIC,
-    SERVICES,
-    SYSTEM,
-    AccessTable,
-    Chain,
-    Privilege,
-    Requires,
-)
+from modelyard_kit.access import SYSTEM, Chain, Privilege
+from modelyard_kit.authorization import AUTHENTICATED, PUBLIC, SERVICES, AccessTable, Requires
 
 
 def access_table(directory: PeerDirectory) -> AccessTable:

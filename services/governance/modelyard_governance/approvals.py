@@ -23,13 +23,14 @@ from modelyard_governance.models import (
 from modelyard_governance.store import approvals as rows
 from modelyard_governance.store import standings as standing_rows
 from modelyard_governance.store.identity import account_by_name
-from modelyard_kit.access import Chain, Grants, Link, Privilege, ResourceType
+from modelyard_kit.access import Chain, Link, Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidField, InvalidState, NotFound
 from modelyard_kit.faults import failpoint
 from modelyard_kit.filters import Asked
+from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 from modelyard_kit.outbox import Event, append
 

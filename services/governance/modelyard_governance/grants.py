@@ -10,12 +10,13 @@ from modelyard_governance.models import Account, Directory, Grant, GrantContent
 from modelyard_governance.permissions import PermissionFeed
 from modelyard_governance.store import grants as rows
 from modelyard_governance.store import identity as identity_rows
-from modelyard_kit.access import SYSTEM, Chain, Decision, Effect, Grants, Link, Privilege, ResourceType
+from modelyard_kit.access import SYSTEM, Chain, Decision, Effect, Link, Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound
 from modelyard_kit.filters import Asked
+from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 from modelyard_kit.outbox import Event, append
 

@@ -15,12 +15,13 @@ from modelyard_governance.store import grants as grant_rows
 from modelyard_governance.store import identity as rows
 from modelyard_governance.store import issuers as issuer_rows
 from modelyard_kit import api_tokens, idempotency, limits
-from modelyard_kit.access import SYSTEM, Grants, Link, Privilege, ResourceType
+from modelyard_kit.access import SYSTEM, Link, Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import AlreadyExists, InvalidField, NotFound, TokenExpired, TokenInvalid
 from modelyard_kit.filters import Asked
+from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 from modelyard_kit.outbox import Event, append
 

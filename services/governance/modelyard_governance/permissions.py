@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_governance.models import HeldGrants
 from modelyard_governance.store import grants as grant_rows
 from modelyard_governance.store.identity import CHANNEL
-from modelyard_kit.access import Grants
 from modelyard_kit.db import Database
+from modelyard_kit.grants import Grants
 
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 1.0

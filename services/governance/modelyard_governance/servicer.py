@@ -27,9 +27,9 @@ from modelyard_governance.trust import TrustRoots
 from modelyard_governance.webhooks import messages as webhook_messages
 from modelyard_governance.webhooks.models import State as WebhookState
 from modelyard_governance.webhooks.rules import Webhooks
-from modelyard_kit.access import Grants
 from modelyard_kit.auth import current_call
 from modelyard_kit.filters import Asked
+from modelyard_kit.grants import Grants
 from modelyard_kit.protos import timestamp
 
 

@@ -24,11 +24,12 @@ from modelyard_governance.approvals import approvers
 from modelyard_governance.models import Directory, KnownStanding, MarkedStanding, StateChange, Version
 from modelyard_governance.store import approvals as approval_rows
 from modelyard_governance.store import standings as rows
-from modelyard_kit.access import SYSTEM, Grants, Link, ResourceType
+from modelyard_kit.access import SYSTEM, Link, ResourceType
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import DomainError, NotFound
 from modelyard_kit.faults import InjectedFault, failpoint
+from modelyard_kit.grants import Grants
 
 BATCH = 500
 POLL_SECONDS = 1.0

@@ -6,7 +6,8 @@ from typing import Any
 
 from modelyard_inference.lookups import Lookups
 from modelyard_inference.messages import parse_deployment_name, parse_schema_of
-from modelyard_kit.access import AUTHENTICATED, SERVICES, AccessTable, Chain, Privilege, Requires
+from modelyard_kit.access import Chain, Privilege
+from modelyard_kit.authorization import AUTHENTICATED, SERVICES, AccessTable, Requires
 
 
 def access_table(lookups: Lookups) -> AccessTable:

@@ -32,10 +32,10 @@ from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.upstream import PeerUpstream
 from modelyard_inference.watching import Watching
-from modelyard_kit.access import Grants
 from modelyard_kit.auth import Principal
 from modelyard_kit.chassis import Chassis, Service
 from modelyard_kit.config import Settings
+from modelyard_kit.grants import Grants
 
 FULL_NAME = "modelyard.api.inference.v1.InferenceService"
 SERVICE_NAME = "inference"

@@ -16,12 +16,13 @@ from modelyard_inference.ports import Upstream
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.targets import Targets, retargeted
 from modelyard_kit import idempotency, outbox
-from modelyard_kit.access import Chain, Grants, Privilege
+from modelyard_kit.access import Chain, Privilege
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.faults import failpoint
+from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
 _CREATE = "CreateDeployment"

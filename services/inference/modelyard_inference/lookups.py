@@ -11,10 +11,12 @@ from modelyard_inference.commands import ListDeployments, ListReplicas, ListRevi
 from modelyard_inference.models import Deployment, Group, Replica, Revision
 from modelyard_inference.ports import Upstream
 from modelyard_inference.store import InferenceStore, Visible
-from modelyard_kit.access import Chain, Grants, Link, Missing, Privilege
+from modelyard_kit.access import Chain, Link, Privilege
 from modelyard_kit.auth import Call, Principal
+from modelyard_kit.authorization import Missing
 from modelyard_kit.db import Database
 from modelyard_kit.errors import NotFound
+from modelyard_kit.grants import Grants
 
 
 class Lookups:

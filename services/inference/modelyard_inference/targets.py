@@ -9,9 +9,10 @@ from dataclasses import replace
 from modelyard.references import PREFIX, parse_version_reference
 from modelyard_inference.models import Deployment, PastTarget, Target, TargetSpec, Version
 from modelyard_inference.ports import Upstream
-from modelyard_kit.access import Grants, Privilege
+from modelyard_kit.access import Privilege
 from modelyard_kit.auth import Call
 from modelyard_kit.errors import Contention
+from modelyard_kit.grants import Grants
 
 
 class Targets:

@@ -18,10 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from modelyard_inference import errors
 from modelyard_inference.models import Deployment
 from modelyard_inference.store import InferenceStore
-from modelyard_kit.access import Grants, Privilege
+from modelyard_kit.access import Privilege
 from modelyard_kit.auth import Call
 from modelyard_kit.db import Database
 from modelyard_kit.errors import PeerUnavailable
+from modelyard_kit.grants import Grants
 from modelyard_kit.watches import Watches
 
 _READERS = 4

@@ -19,7 +19,8 @@ from jwt.algorithms import ECAlgorithm
 from modelyard_kit.errors import TokenExpired, TokenInvalid
 
 if TYPE_CHECKING:
-    from modelyard_kit.access import Chain, Permit
+    from modelyard_kit.access import Chain
+    from modelyard_kit.authorization import Permit
 
 AUDIENCE = "modelyard"
 ALGORITHM = "ES256"

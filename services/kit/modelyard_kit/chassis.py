@@ -25,13 +25,14 @@ from grpc_reflection.v1alpha import reflection
 
 from modelyard.api.governance.v1.governance_service_pb2 import RecordEventsRequest
 from modelyard_kit import faults, migrate, outbox, permissions, telemetry
-from modelyard_kit.access import AccessTable, Grants
 from modelyard_kit.auth import TokenVerifier
+from modelyard_kit.authorization import AccessTable
 from modelyard_kit.channels import SERVER_OPTIONS
 from modelyard_kit.clock import Clock, utc_now
 from modelyard_kit.config import Settings, load
 from modelyard_kit.db import Database
 from modelyard_kit.denials import Denials
+from modelyard_kit.grants import Grants
 from modelyard_kit.interceptors import CallChain
 from modelyard_kit.outbox import Event, Relay
 from modelyard_kit.peers import Peers

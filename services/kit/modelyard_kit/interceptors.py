@@ -32,19 +32,19 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.trace import SpanKind, StatusCode
 
 from modelyard_kit import telemetry
-from modelyard_kit.access import (
+from modelyard_kit.auth import NOBODY, Call, TokenVerifier, current_call, set_current_call
+from modelyard_kit.authorization import (
     AUTHENTICATED,
     AccessTable,
     Authenticated,
-    Grants,
     Public,
     Requires,
     Rule,
     Services,
     authorize,
 )
-from modelyard_kit.auth import NOBODY, Call, TokenVerifier, current_call, set_current_call
 from modelyard_kit.errors import DeadlineExceeded, DomainError, Internal, TokenMissing
+from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
 DOMAIN = "modelyard"

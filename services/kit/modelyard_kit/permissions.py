@@ -14,9 +14,9 @@ from modelyard.api.governance.v1.governance_service_pb2 import (
     GetJwksResponse,
     WatchPermissionsRequest,
 )
-from modelyard_kit.access import Grants
 from modelyard_kit.auth import public_key
 from modelyard_kit.errors import DomainError
+from modelyard_kit.grants import Grants
 from modelyard_kit.peers import Peers, domain_error
 from modelyard_kit.protos import grant_from_proto
 

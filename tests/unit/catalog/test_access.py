@@ -11,7 +11,8 @@ from modelyard.api.common.v1 import resource_pb2
 from modelyard_catalog.access import access_table
 from modelyard_catalog.commands import VersionRef
 from modelyard_catalog.models import Path
-from modelyard_kit.access import SYSTEM, Authenticated, Chain, Privilege, Requires, ResourceType, Services
+from modelyard_kit.access import SYSTEM, Chain, Privilege, ResourceType
+from modelyard_kit.authorization import Authenticated, Requires, Services
 from modelyard_kit.errors import InvalidField
 
 

@@ -21,8 +21,9 @@ from modelyard_gateway.messages import keys_from_proto, table_from_proto
 from modelyard_gateway.permissions import allowed_principals
 from modelyard_gateway.routes import CONTROL_PLANE
 from modelyard_gateway.table import Route, RouteTable, Target
-from modelyard_kit.access import SYSTEM_ID, Effect, Grants, Privilege, ResourceGrant
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from modelyard_kit.errors import InvalidField
+from modelyard_kit.grants import Grants
 from modelyard_kit.protos import chain_to_proto
 from tests.unit.gateway.samples import CHAIN, settings
 

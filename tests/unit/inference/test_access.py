@@ -10,7 +10,8 @@ from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard.api.inference.v1.deployment_pb2 import Deployment
 from modelyard_inference.access import access_table
 from modelyard_inference.app import FULL_NAME
-from modelyard_kit.access import AUTHENTICATED, SERVICES, SYSTEM, Chain, Privilege, Requires
+from modelyard_kit.access import SYSTEM, Chain, Privilege
+from modelyard_kit.authorization import AUTHENTICATED, SERVICES, Requires
 from modelyard_kit.errors import InvalidField
 
 

@@ -8,25 +8,20 @@ from dataclasses import replace
 import pytest
 
 from modelyard_kit.access import (
-    AUTHENTICATED,
-    PUBLIC,
-    SERVICES,
     SYSTEM,
     Chain,
     Effect,
-    Grants,
     Holder,
     Link,
-    Missing,
     Privilege,
-    Requires,
     ResourceGrant,
     ResourceType,
-    authorize,
     decide,
 )
 from modelyard_kit.auth import Call, Principal, set_current_call
+from modelyard_kit.authorization import AUTHENTICATED, PUBLIC, SERVICES, Missing, Requires, authorize
 from modelyard_kit.errors import NotFound, PermissionDenied, PermissionsStale, TokenInvalid
+from modelyard_kit.grants import Grants
 
 CATALOG = Link(ResourceType.CATALOG, "c", "prod", "owner-of-catalog")
 SCHEMA = Link(ResourceType.SCHEMA, "s", "prod.ml")

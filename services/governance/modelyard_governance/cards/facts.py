@@ -11,9 +11,10 @@ from modelyard.api.catalog.v1.lineage_pb2 import LineageNode
 from modelyard.api.catalog.v1.model_pb2 import DatasetReference, ModelVersion
 from modelyard_governance.cards.prefill import Facts
 from modelyard_governance.directory import PeerDirectory
-from modelyard_kit.access import Grants, Privilege, ResourceType
+from modelyard_kit.access import Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.errors import NotFound, PeerUnavailable
+from modelyard_kit.grants import Grants
 from modelyard_kit.peers import Peers
 
 _TESTED = ("test", "validation")

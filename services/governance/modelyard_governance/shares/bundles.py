@@ -28,11 +28,12 @@ from modelyard_governance.shares import store
 from modelyard_governance.shares.models import Origin, Share, SignBundle
 from modelyard_governance.shares.rules import may_export
 from modelyard_kit import limits
-from modelyard_kit.access import Chain, Grants, Link, Privilege, ResourceType
+from modelyard_kit.access import Chain, Link, Privilege, ResourceType
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidField, InvalidState
+from modelyard_kit.grants import Grants
 from modelyard_kit.outbox import Event, append
 
 READY = "READY"

@@ -9,8 +9,9 @@ from modelyard.api.governance.v1 import share_pb2
 from modelyard_governance import shapes
 from modelyard_governance.shares.models import CreateShare, Share, SignBundle, WantedShare
 from modelyard_kit import limits
-from modelyard_kit.access import Grants, ResourceType
+from modelyard_kit.access import ResourceType
 from modelyard_kit.errors import InvalidField, NotFound
+from modelyard_kit.grants import Grants
 from modelyard_kit.protos import link_to_proto, resource_type_from_proto, timestamp
 
 _NAME = re.compile(r"[a-z0-9_-]{1,63}")

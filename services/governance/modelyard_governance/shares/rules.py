@@ -12,12 +12,13 @@ from modelyard_governance.shares import store
 from modelyard_governance.shares.models import CreateShare, Share, WantedShare
 from modelyard_governance.store.identity import account_by_name
 from modelyard_kit import idempotency, limits
-from modelyard_kit.access import SYSTEM, Grants, Link, Privilege
+from modelyard_kit.access import SYSTEM, Link, Privilege
 from modelyard_kit.auth import Call
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
 from modelyard_kit.errors import AlreadyExists, NotFound
 from modelyard_kit.filters import Asked
+from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 from modelyard_kit.outbox import Event, append
 

@@ -12,9 +12,9 @@ from modelyard_governance.shares import messages as share_messages
 from modelyard_governance.shares.bundles import Bundles
 from modelyard_governance.shares.models import Share
 from modelyard_governance.shares.rules import Shares
-from modelyard_kit.access import Grants
 from modelyard_kit.auth import current_call
 from modelyard_kit.filters import Asked
+from modelyard_kit.grants import Grants
 
 
 class ShareServicer:
