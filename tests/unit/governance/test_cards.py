@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelyard_governance.cards import charts, html, pdf
@@ -531,6 +532,8 @@ def test_any_line_is_drawn_inside_its_frame(points: list[list[float]]) -> None:
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=40))
+@example([5e-324])
+@example([1e10, math.nextafter(1e10, math.inf)])
 def test_any_bars_are_drawn_inside_their_frame(values: list[float]) -> None:
     inside(charts.draw(BARS | {"value": values}))
 

@@ -11,6 +11,9 @@ WIDTH, HEIGHT = 520.0, 280.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 14.0, 18.0, 48.0
 _TICKS = 5
 _LARGEST = 1e300
+# Less than this between two values, or than this part of them, cannot be divided into steps.
+_SMALLEST = 1e-290
+_FINEST = 1e-12
 _LABEL_LENGTH = 14
 
 INK, MUTED, GRID = "#1f2933", "#52606d", "#e4e7eb"
@@ -83,8 +86,8 @@ class _Scale:
         low, high = min(kept), max(kept)
         if zero:
             low, high = min(low, 0.0), max(high, 0.0)
-        if low == high:
-            room = abs(low) * 0.1 or 1.0
+        if high - low < max(_SMALLEST, _FINEST * max(abs(low), abs(high))):
+            room = abs(low) * 0.1 if abs(low) > _SMALLEST else 1.0
             low, high = low - room, high + room
         step = _round_step((high - low) / _TICKS)
         return cls(math.floor(low / step) * step, math.ceil(high / step) * step, begin, end, step)
