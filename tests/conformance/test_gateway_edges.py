@@ -158,5 +158,6 @@ async def test_tls(tmp_path: Path) -> None:
         credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
         async with grpc.aio.secure_channel(f"127.0.0.1:{stack.port}", credentials) as channel:
             assert (await stack.infer_on(channel, IRIS)).model_version == "one"
-        with pytest.raises(grpc.aio.AioRpcError):
-            await stack.infer(IRIS)
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.ClientError):
+                await session.get(f"http://127.0.0.1:{stack.port}/")

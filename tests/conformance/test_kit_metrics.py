@@ -17,6 +17,7 @@ import grpc
 
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
+from modelyard_kit.channels import CLIENT_OPTIONS
 from modelyard_suite import plan, secrets
 
 
@@ -50,7 +51,7 @@ def test_prometheus_reads_calls_by_method_and_status(fresh_database: Callable[[s
         folder = Path(name)
         with (
             governance(fresh_database("modelyard_governance"), folder, metrics),
-            grpc.insecure_channel(f"unix:{folder}/s") as channel,
+            grpc.insecure_channel(f"unix:{folder}/s", options=CLIENT_OPTIONS) as channel,
         ):
             GovernanceServiceStub(channel).GetJwks(GetJwksRequest(), wait_for_ready=True, timeout=60)
             deadline = time.monotonic() + 30
