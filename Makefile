@@ -60,7 +60,7 @@ up: $(READY) ## Start the whole suite on this machine and stay (Ctrl-C stops it)
 # Two processes, each of which keeps what a file of tests starts; three where tests mostly wait for processes to start and end.
 # The wheel is built and installed once, for one process.
 PYTEST = $(BIN)/pytest --no-header --junitxml=$(REPORTS)/$(@:test-%=%).xml $(ARGS)
-PARALLEL := -n 2 --dist loadfile
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test $(TESTS)
 test: $(TESTS) ## Run every kind of test.
@@ -75,7 +75,7 @@ test-conformance: $(READY) ## Stores and runtimes against their suites, on real 
 test-behaviour: $(READY) ## Users' stories through the public client, on real processes and real Envoy.
 	$(PYTEST) $(PARALLEL) tests/behaviour
 test-faults: $(READY) ## Kill, cut and fail at the durable steps, then check what must hold.
-	$(PYTEST) -n 3 --dist loadfile tests/faults
+	$(PYTEST) $(PARALLEL) -n 3 tests/faults
 test-install: $(READY) ## The wheel in clean environments.
 	$(PYTEST) tests/install
 
