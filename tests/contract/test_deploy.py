@@ -23,7 +23,8 @@ import pytest
 import yaml
 from grpc_health.v1 import health, health_pb2_grpc
 
-from modelyard_kit.config import PREFIX, Settings
+from modelyard_kit import PREFIX
+from modelyard_kit.config import Settings
 
 from .catalogue import ROOT
 

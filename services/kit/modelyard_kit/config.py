@@ -16,9 +16,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from modelyard_kit import faults
+from modelyard_kit import PREFIX, faults
 
-PREFIX = "MODELYARD_"
 FILE_VARIABLE = "MODELYARD_CONFIG_FILE"
 # sun_path holds 108 bytes on Linux and 104 on macOS, with the terminating zero.
 SOCKET_PATH_BYTES = 103

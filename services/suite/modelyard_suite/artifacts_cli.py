@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
-from modelyard_artifact.engines import engine
-from modelyard_artifact.moving import Moved, Mover
-from modelyard_kit.db import Database
 from modelyard_kit.errors import DomainError
+
+if TYPE_CHECKING:
+    from modelyard_artifact.moving import Moved
 
 artifacts = typer.Typer()
 _SHOWN_PROBLEMS = 20
 _errors = Console(stderr=True, highlight=False)
 
 
-@artifacts.command()
-def migrate(
+@artifacts.command("migrate")
+def _migrate(
     source: Annotated[
         str, typer.Option("--from", help="Blob store to copy from: file:///folder or s3://bucket/prefix.")
     ],
@@ -58,10 +47,15 @@ def migrate(
     Run it while the service is stopped, or once while it runs and once more after it was stopped; then set MODELYARD_BLOBS to the
     new place and start it. Cut short, it goes on where it ended. The source is left as it is.
     """
+    # Here, because every verb of the command line loads this module, and what stores are made of takes longer to load than most verbs take.
+    from modelyard_suite.migration import migrate
+
     if source == target and source_endpoint == target_endpoint:
         _refuse("--from and --to are the same place")
     try:
-        moved = asyncio.run(_migrate(source, target, database, source_endpoint, target_endpoint, parallel))
+        moved = asyncio.run(
+            migrate(database, (source, source_endpoint), (target, target_endpoint), parallel, _errors)
+        )
     except (DomainError, OSError, RuntimeError, ValueError) as error:
         _refuse(str(error))
     typer.echo(
@@ -69,32 +63,6 @@ def migrate(
     )
     if not moved.complete:
         _explain(moved)
-
-
-async def _migrate(
-    source: str, target: str, dsn: str, source_endpoint: str, target_endpoint: str, parallel: int
-) -> Moved:
-    async with AsyncExitStack() as stack:
-        staging = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-migrate-")))
-        stores = []
-        for number, (address, endpoint) in enumerate(((source, source_endpoint), (target, target_endpoint))):
-            made = engine(address, endpoint=endpoint, staging=staging / str(number), direct=False)
-            await made.open()
-            stack.push_async_callback(made.close)
-            stores.append(made)
-        database = Database.connect(dsn)
-        stack.push_async_callback(database.close)
-        columns = (
-            TextColumn("migrate"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-        )
-        bar = stack.enter_context(Progress(*columns, TimeRemainingColumn(), console=_errors))
-        task = bar.add_task("migrate", total=None)
-        mover = Mover(database, *stores, at_once=parallel, advance=lambda more: bar.advance(task, more))
-        bar.update(task, total=(await mover.total())[1])
-        return await mover.move()
 
 
 def _explain(moved: Moved) -> None:

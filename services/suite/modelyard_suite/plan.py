@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelyard._cache import SIZE_VARIABLE, cache_folder
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
-from modelyard_kit.config import PREFIX
+from modelyard_kit import PREFIX
 from modelyard_suite.home import Home
 from modelyard_suite.postgres import EmbeddedPostgres
 from modelyard_suite.supervisor import ProcessSpec
