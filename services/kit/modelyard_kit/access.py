@@ -173,8 +173,17 @@ class Holder:
         """Whether the principal may do nothing."""
         return self.parties[self.id].disabled
 
+    @cached_property
+    def held(self) -> Held:
+        """All grants, its own and those of its groups: most questions are about one that nobody gave."""
+        return frozenset[tuple[str, Privilege, Effect]]().union(
+            *(party.held for party in self.parties.values())
+        )
+
     def holds(self, resource_id: str, privilege: Privilege, effect: Effect) -> str | None:
         """Tell through whom it holds a grant: nothing for itself, ` to group 'x'` for a group; None if it does not."""
+        if (resource_id, privilege, effect) not in self.held:
+            return None
         for party_id, party in self.parties.items():
             if (resource_id, privilege, effect) in party.held:
                 return "" if party_id == self.id else f" to group {party.name!r}"
@@ -182,6 +191,11 @@ class Holder:
 
     def owns(self, link: Link) -> str | None:
         """Tell through whom it owns a resource: nothing for itself, ` through group 'x'` for a group; None if it does not."""
+        if (
+            link.owner_id not in self.parties
+            and (link.id, Privilege.OWNERSHIP, Effect.ALLOW) not in self.held
+        ):
+            return None
         for party_id, party in self.parties.items():
             owner = party_id != "" and link.owner_id == party_id
             if owner or (link.id, Privilege.OWNERSHIP, Effect.ALLOW) in party.held:

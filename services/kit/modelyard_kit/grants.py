@@ -173,7 +173,7 @@ class Grants:
         holder = self.holder(principal_id)
         if holder.disabled or not _token_gives(principal_id, privilege):
             return Scope(principal_id, frozenset(), frozenset((SYSTEM_ID,)))
-        held = frozenset().union(*(party.held for party in holder.parties.values()))
+        held = holder.held
         gives = (privilege, Privilege.OWNERSHIP)
         return Scope(
             principal_id,
