@@ -29,14 +29,13 @@ from modelyard_kit.access import SYSTEM_ID, Effect, Link, Privilege, ResourceGra
 from modelyard_kit.auth import Call, Principal, TokenVerifier
 from modelyard_kit.chassis import Chassis
 from modelyard_kit.clock import utc_now
-from modelyard_kit.errors import InvalidField, NotFound, PermissionDenied, PermissionsStale
+from modelyard_kit.errors import InvalidField, NotFound, PermissionDenied, PermissionsStale, TooManyWatches
 from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 from modelyard_kit.interceptors import CallChain
 from modelyard_kit.limits import LIMITS, Limit
 from modelyard_kit.outbox import Event, Sequencer
 from modelyard_kit.peers import Peers
-from modelyard_kit.watches import TooManyWatches
 from tests.conformance.catalog_plans import explained, recorded, scanned
 from tests.conformance.catalog_stack import ADA, BOB, IRIS, CatalogStack
 

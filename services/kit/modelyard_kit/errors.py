@@ -164,6 +164,20 @@ class LimitExceeded(DomainError):
         )
 
 
+class TooManyWatches(DomainError):
+    """As many watches run at once as are allowed."""
+
+    reason = "TOO_MANY_WATCHES"
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, limit: str, *, maximum: int, what: str) -> None:
+        super().__init__(
+            f"{maximum:,} {what} is the most there can be ({limit}); end one that is no longer read,"
+            " or let one watch serve several readers, and watch again",
+            metadata={"limit": limit, "maximum": str(maximum)},
+        )
+
+
 class RequestTooLarge(DomainError):
     """The request has more bytes than may be sent there."""
 

@@ -6,26 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from modelyard_kit.errors import DomainError
-from modelyard_kit.limits import LIMITS, Limit
-
-
-class TooManyWatches(DomainError):
-    """As many watches run at once as are allowed.
-
-    Args:
-        limit: which limit, by its name in the table.
-    """
-
-    reason = "TOO_MANY_WATCHES"
-    code = "RESOURCE_EXHAUSTED"
-
-    def __init__(self, limit: Limit) -> None:
-        super().__init__(
-            f"{limit.maximum:,} {limit.description} is the most there can be ({limit.name}); end one that is no longer read,"
-            " or let one watch serve several readers, and watch again",
-            metadata={"limit": limit.name, "maximum": str(limit.maximum)},
-        )
+from modelyard_kit.errors import TooManyWatches
+from modelyard_kit.limits import LIMITS
 
 
 class Watches:
@@ -46,10 +28,13 @@ class Watches:
         Raises:
             TooManyWatches: there is no room for it.
         """
-        if self._running[principal_id] >= LIMITS["watches_per_principal"].maximum:
-            raise TooManyWatches(LIMITS["watches_per_principal"])
-        if self._running.total() >= LIMITS["watches_per_process"].maximum:
-            raise TooManyWatches(LIMITS["watches_per_process"])
+        for name, running in (
+            ("watches_per_principal", self._running[principal_id]),
+            ("watches_per_process", self.total),
+        ):
+            limit = LIMITS[name]
+            if running >= limit.maximum:
+                raise TooManyWatches(name, maximum=limit.maximum, what=limit.description)
         self._running[principal_id] += 1
         try:
             yield
