@@ -264,6 +264,12 @@ def programs(tmp_path: Path) -> Any:
         ("sys.stdout.write('{}')", {}, "cannot be understood"),
         ("sys.stdout.write('[' * 10**6)", {}, "cannot be understood"),
         ("while True: sys.stdout.write('x' * 2**16)", {"wall_seconds": 3.0}, "took longer"),
+        (
+            # a process of its own that holds the pipe, where it may have one: others than root may not
+            "import contextlib, os\nwith contextlib.suppress(OSError): os.fork()\nwhile True: sys.stdout.write('x' * 2**16)",
+            {"wall_seconds": 3.0},
+            "took longer",
+        ),
     ],
 )
 async def test_a_process_that_goes_wrong_is_a_failed_inspection(

@@ -58,9 +58,15 @@ class Inspector:
             prefix="modelyard-inspection-", ignore_cleanup_errors=True
         ) as folder:
             process = await self._start(folder)
+            stdin, stdout, stderr = _pipes(process)
+            # Heard until the process has ended, whatever happens here: a pipe that nobody empties is never seen to close, and
+            # asyncio waits for that (https://github.com/python/cpython/issues/119710).
+            heard = asyncio.gather(_read(stdout, _ANSWER_BYTES), _read(stderr, _COMPLAINT_BYTES))
             try:
                 async with asyncio.timeout(self._bounds.wall_seconds):
-                    answer, complaint = await self._converse(process, files)
+                    await self._tell(stdin, files)
+                    answer, complaint = await asyncio.shield(heard)
+                    await process.wait()
             except TimeoutError:
                 raise InspectionFailed(
                     f"it took longer than {self._bounds.wall_seconds:g} s and was ended"
@@ -68,7 +74,9 @@ class Inspector:
             except BlobLost as error:
                 raise InspectionFailed(str(error)) from error
             finally:
-                await _end(process)
+                _kill(process)
+                await heard
+                await process.wait()
         if process.returncode:
             raise InspectionFailed(self._why(process.returncode, complaint))
         return _parse(answer)
@@ -90,24 +98,13 @@ class Inspector:
             start_new_session=True,
         )
 
-    async def _converse(self, process: Process, files: Sequence[FileEntry]) -> tuple[bytes, bytes]:
-        if not (process.stdin and process.stdout and process.stderr):
-            raise InspectionFailed("it could not be started with pipes")
-        answer = asyncio.create_task(_read(process.stdout, _ANSWER_BYTES))
-        complaint = asyncio.create_task(_read(process.stderr, _COMPLAINT_BYTES))
-        try:
-            # A process that ended does not listen any more; its exit code says why.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                await self._feed(process.stdin, files)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                process.stdin.close()
-                await process.stdin.wait_closed()
-            result = await answer, await complaint
-            await process.wait()
-        finally:
-            answer.cancel()
-            complaint.cancel()
-        return result
+    async def _tell(self, stdin: asyncio.StreamWriter, files: Sequence[FileEntry]) -> None:
+        # A process that ended does not listen any more; its exit code says why.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await self._feed(stdin, files)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            stdin.close()
+            await stdin.wait_closed()
 
     async def _feed(self, stdin: asyncio.StreamWriter, files: Sequence[FileEntry]) -> None:
         for whole, some in groupby(self._frames(files), key=lambda one: one[1].whole):
@@ -169,8 +166,14 @@ async def _read(stream: asyncio.StreamReader, limit: int) -> bytes:
     return kept
 
 
-async def _end(process: Process) -> None:
+def _pipes(process: Process) -> tuple[asyncio.StreamWriter, asyncio.StreamReader, asyncio.StreamReader]:
+    if not (process.stdin and process.stdout and process.stderr):
+        raise InspectionFailed("it could not be started with pipes")
+    return process.stdin, process.stdout, process.stderr
+
+
+def _kill(process: Process) -> None:
+    """Kill it and all that it has started, which would hold its pipes open: it leads a session, so a group, of its own."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    await process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
