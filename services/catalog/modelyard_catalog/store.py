@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_catalog import lookups
+from modelyard_catalog import additions, lookups
 from modelyard_catalog.commands import ApprovalChange, ById, Container, VersionRef
 from modelyard_catalog.models import (
     AliasMove,
@@ -36,12 +35,10 @@ from modelyard_catalog.models import (
 )
 from modelyard_catalog.rows import (
     levels,
-    metadata_to_json,
     read_model_chain,
     read_row,
     select_any,
     select_live,
-    signature_to_json,
 )
 from modelyard_catalog.search import PARENT_COLUMN
 from modelyard_catalog.tables import (
@@ -49,7 +46,6 @@ from modelyard_catalog.tables import (
     aliases,
     metrics,
     model_versions,
-    models,
 )
 from modelyard_kit.access import Chain
 from modelyard_kit.auth import Call
@@ -181,14 +177,12 @@ class CatalogStore:
         Returns:
             False if one has the label of another version of its model; then the transaction is of no use any more.
         """
-        await connection.execute(_COUNT, _counts(versions))
         try:
-            await connection.execute(_INSERT_VERSION, [_version_row(version) for version in versions])
+            await additions.add(connection, versions)
         except IntegrityError as error:
             if _LIVE_LABEL in str(error.orig):
                 return False
             raise
-        await self._write_metrics(connection, [(version, version.metrics) for version in versions])
         return True
 
     async def set_state(
@@ -231,7 +225,9 @@ class CatalogStore:
         gone = delete(metrics).where(metrics.c.version_id == version.id, metrics.c.name.in_(remove))
         if remove:
             await connection.execute(gone)
-        await self._write_metrics(connection, [(version, write)])
+        if write:
+            rows = [additions.metric_row(version, name, value) for name, value in write.items()]
+            await connection.execute(_WRITE_METRIC, rows)
         await self._change(connection, ModelVersion, version.id, time)
 
     async def set_approvals(self, connection: AsyncConnection, changes: Sequence[ApprovalChange]) -> None:
@@ -285,23 +281,6 @@ class CatalogStore:
 
     # Parts of the above.
 
-    async def _write_metrics(
-        self, connection: AsyncConnection, written: Iterable[tuple[ModelVersion, Mapping[str, Json]]]
-    ) -> None:
-        rows = [
-            {
-                "version_id": version.id,
-                "model_id": version.model.id,
-                "name": name,
-                "value": value,
-                "number": _number(value),
-            }
-            for version, values in written
-            for name, value in values.items()
-        ]
-        if rows:
-            await connection.execute(_WRITE_METRIC, rows)
-
     async def _point(self, connection: AsyncConnection, model_id: str, move: AliasMove) -> None:
         if not move.after:
             gone = delete(aliases).where(aliases.c.model_id == model_id, aliases.c.alias == move.alias)
@@ -338,36 +317,6 @@ def _new_row(id: str, description: str, tags: Mapping[str, str], time: datetime)
     }
 
 
-def _version_row(version: ModelVersion) -> dict[str, Any]:
-    return _new_row(version.id, version.description, version.tags, version.create_time) | {
-        "model_id": version.model.id,
-        "number": version.number,
-        "state": version.state,
-        "state_message": version.state_message,
-        "artifact_digest": version.artifact_digest,
-        "runtime": version.runtime,
-        "signature": signature_to_json(version.signature),
-        "provenance": None if version.provenance is None else asdict(version.provenance),
-        "metadata": metadata_to_json(version.metadata),
-        "author_id": version.author_id,
-        "author_name": version.author_name,
-        "label": version.label,
-        "copied_from": version.copied_from,
-        "copied_from_id": version.copied_from_id,
-    }
-
-
-def _counts(versions: Iterable[ModelVersion]) -> list[dict[str, Any]]:
-    """Return what becomes of the rows of the models of new versions."""
-    counts: dict[str, dict[str, Any]] = {}
-    for version in versions:
-        count = counts.setdefault(version.model.id, {"of": version.model.id, "more": 0, "last": 0})
-        count["more"] += 1
-        count["last"] = max(count["last"], version.number)
-        count["time"] = version.create_time
-    return list(counts.values())
-
-
 def _placed(rows: Iterable[Row[Any]], count: int, read: Callable[[Row[Any]], T]) -> list[T | None]:
     """Return what was found, by its place among what was asked."""
     found: list[T | None] = [None] * count
@@ -378,23 +327,9 @@ def _placed(rows: Iterable[Row[Any]], count: int, read: Callable[[Row[Any]], T])
 
 # Built once, as `lookups` are.
 
-_COUNT = (
-    update(models)
-    .where(models.c.id == bindparam("of"))
-    .values(
-        latest_version=bindparam("last"),
-        revision=models.c.revision + bindparam("more"),
-        update_time=bindparam("time"),
-    )
-)
-_INSERT_VERSION = insert(model_versions)
 _LIVE_LABEL = "model_versions_live_label"  # the index
 _METRIC = upsert(metrics)
 _WRITE_METRIC = _METRIC.on_conflict_do_update(
     index_elements=["version_id", "name"],
     set_={"value": _METRIC.excluded.value, "number": _METRIC.excluded.number},
 )
-
-
-def _number(value: Json) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

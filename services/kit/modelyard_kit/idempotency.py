@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit import limits
 from modelyard_kit.errors import RequestIdReused
+from modelyard_kit.records import insert_records
 
 
 def requests_table(metadata: MetaData) -> Table:
@@ -35,7 +36,7 @@ def requests_table(metadata: MetaData) -> Table:
 
 
 _requests = requests_table(MetaData())
-_CLAIM_ALL = insert(_requests)
+_CLAIM_ALL = insert_records(_requests, ("principal_id", "method", "request_id", "fingerprint", "resource_id"))
 _CLAIM = upsert(_requests).on_conflict_do_nothing().returning(_requests.c.resource_id)
 
 
@@ -101,7 +102,7 @@ async def claim_all(connection: AsyncConnection, claims: Sequence[Claim]) -> Non
     if not rows:
         return
     try:
-        await connection.execute(_CLAIM_ALL, rows)
+        await connection.execute(_CLAIM_ALL, {"records": rows})
     except IntegrityError as error:
         raise Repeated from error
 

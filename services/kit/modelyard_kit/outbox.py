@@ -62,6 +62,7 @@ from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database, notify_after_commit
 from modelyard_kit.errors import DomainError
 from modelyard_kit.ids import new_id
+from modelyard_kit.records import insert_records
 
 CHANNEL = "modelyard_outbox"
 BATCH = 500
@@ -162,6 +163,13 @@ _sequenced = outbox_table(MetaData(), sequenced=True)
 _head = _sequenced.metadata.tables["outbox_head"]
 _APPEND = insert(_outbox)
 _APPEND_SEQUENCED = insert(_sequenced)
+_APPEND_EACH = insert_records(
+    _sequenced,
+    (
+        "id", "type", "resource_type", "resource_id", "resource_name", "owner_id", "actor_id", "actor_name", "actor_kind",
+        "request_id", "time", "data", "scope",
+    ),
+)  # fmt: skip
 _UNDELIVERED = (
     select(_outbox).where(_outbox.c.deliver_time.is_(None)).order_by(_outbox.c.position).limit(BATCH)
 )
@@ -217,7 +225,8 @@ async def append(
 
 async def append_each(connection: AsyncConnection, events: Sequence[tuple[Event, Sequence[str]]]) -> None:
     """Write events, each with its scope, in the transaction of their changes; their positions rise in this order."""
-    await connection.execute(_APPEND_SEQUENCED, [_row(event) | {"scope": scope} for event, scope in events])
+    rows = [_row(event) | {"scope": list(scope), "time": event.time.isoformat()} for event, scope in events]
+    await connection.execute(_APPEND_EACH, {"records": rows})
     notify_after_commit(connection, CHANNEL)
 
 

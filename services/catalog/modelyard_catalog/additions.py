@@ -1,0 +1,128 @@
+"""One statement that adds versions with their metrics and counts them on their models, however many: one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Insert,
+    Uuid,
+    bindparam,
+    column,
+    func,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_catalog.models import Json, ModelVersion
+from modelyard_catalog.rows import metadata_to_json, signature_to_json
+from modelyard_catalog.tables import metrics, model_versions, models
+from modelyard_kit.records import insert_records
+
+Row = dict[str, Any]
+
+
+async def add(connection: AsyncConnection, versions: Sequence[ModelVersion]) -> None:
+    """Insert versions of models that this transaction has locked.
+
+    Raises:
+        IntegrityError: one has a number or a label of another version.
+    """
+    measured = [
+        metric_row(version, name, value) for version in versions for name, value in version.metrics.items()
+    ]
+    rows = {
+        "counts": _counts(versions),
+        "versions": [_version_row(version) for version in versions],
+        "metrics": measured,
+    }
+    await connection.execute(_ADD, rows)
+
+
+def metric_row(version: ModelVersion, name: str, value: Json) -> Row:
+    """Return the row of a metric."""
+    return {
+        "version_id": version.id,
+        "model_id": version.model.id,
+        "name": name,
+        "value": value,
+        "number": _number(value),
+    }
+
+
+def _number(value: Json) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _version_row(version: ModelVersion) -> Row:
+    time = version.create_time.isoformat()
+    return {
+        "id": version.id,
+        "model_id": version.model.id,
+        "number": version.number,
+        "description": version.description,
+        "tags": dict(version.tags),
+        "revision": 1,
+        "create_time": time,
+        "update_time": time,
+        "state": version.state,
+        "state_message": version.state_message,
+        "artifact_digest": version.artifact_digest,
+        "runtime": version.runtime,
+        "signature": signature_to_json(version.signature),
+        "provenance": None if version.provenance is None else asdict(version.provenance),
+        "metadata": metadata_to_json(version.metadata),
+        "author_id": version.author_id,
+        "author_name": version.author_name,
+        "label": version.label,
+        "copied_from": version.copied_from,
+        "copied_from_id": version.copied_from_id,
+    }
+
+
+def _counts(versions: Sequence[ModelVersion]) -> list[Row]:
+    """Return what becomes of the rows of the models of new versions."""
+    counts: dict[str, Row] = {}
+    for version in versions:
+        count = counts.setdefault(version.model.id, {"model_id": version.model.id, "more": 0, "last": 0})
+        count["more"] += 1
+        count["last"] = max(count["last"], version.number)
+        count["time"] = version.create_time.isoformat()
+    return list(counts.values())
+
+
+def _count() -> Any:
+    columns = (
+        column("model_id", Uuid()),
+        column("more", BigInteger),
+        column("last", BigInteger),
+        column("time", DateTime(timezone=True)),
+    )
+    counted = func.jsonb_to_recordset(bindparam("counts", type_=JSONB))
+    rows = counted.table_valued(*columns).render_derived(name="counted", with_types=True)
+    return (
+        update(models)
+        .where(models.c.id == rows.c.model_id)
+        .values(
+            latest_version=rows.c.last,
+            revision=models.c.revision + rows.c.more,
+            update_time=rows.c.time,
+        )
+    )
+
+
+_VERSION_COLUMNS = (
+    "id", "model_id", "number", "description", "tags", "revision", "create_time", "update_time", "state", "state_message",
+    "artifact_digest", "runtime", "signature", "provenance", "metadata", "author_id", "author_name", "label", "copied_from",
+    "copied_from_id",
+)  # fmt: skip
+_METRIC_COLUMNS = ("version_id", "model_id", "name", "value", "number")
+_ADD: Insert = insert_records(metrics, _METRIC_COLUMNS, parameter="metrics").add_cte(
+    _count().cte("counting"),
+    insert_records(model_versions, _VERSION_COLUMNS, parameter="versions").cte("adding"),
+)
