@@ -9,10 +9,13 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from tests.framework import folders
 from tests.framework.postgres import TestPostgres, postgres
 
 # Else every process that a test starts compiles all it imports again: 6 s instead of 2 for each service.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+folders.use()
 
 # How long an example takes depends on what else the machine does; no test asserts a time.
 settings.register_profile("modelyard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,6 +62,14 @@ def postgres_server() -> Iterator[TestPostgres]:
 
 
 @pytest.fixture
-def fresh_database(postgres_server: TestPostgres) -> Callable[[str], str]:
+def fresh_database(postgres_server: TestPostgres) -> Iterator[Callable[[str], str]]:
     """`fresh_database("modelyard_catalog")`: address of a new database with that service's migrations applied."""
-    return postgres_server.fresh
+    made: list[str] = []
+
+    def fresh(package: str) -> str:
+        made.append(postgres_server.fresh(package))
+        return made[-1]
+
+    yield fresh
+    for address in made:
+        postgres_server.drop(address)

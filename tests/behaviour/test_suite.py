@@ -18,6 +18,7 @@ import pytest
 from modelyard_suite import plan, suite
 from modelyard_suite.home import Home, Running
 from modelyard_suite.supervisor import end_leftover, is_alive
+from tests.framework import folders
 from tests.framework.cli import PROGRAM, Cli
 from tests.framework.waiting import wait_until
 
@@ -27,7 +28,7 @@ PROCESSES = ["supervisor", "postgres", "governance", "catalog", "artifact", "inf
 @pytest.fixture
 def cli() -> Iterator[Cli]:
     """The command line on a home of its own; whatever still runs there is stopped afterwards."""
-    with tempfile.TemporaryDirectory(prefix="my-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="my-", dir=folders.SHORT, ignore_cleanup_errors=True) as folder:
         cli = Cli(Path(folder))
         try:
             yield cli

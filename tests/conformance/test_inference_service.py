@@ -36,6 +36,7 @@ from modelyard_kit.errors import DomainError
 from modelyard_kit.grants import Grants
 from modelyard_kit.interceptors import CallChain
 from modelyard_kit.peers import domain_error
+from tests.framework import folders
 from tests.framework.inference import ADA, FakeUpstream, all_grants
 from tests.framework.tokens import Issuer
 
@@ -82,7 +83,7 @@ class Wire:
 
 @pytest.fixture
 async def wire(fresh_database: Callable[[str], str]) -> AsyncIterator[Wire]:
-    folder = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="my-", dir=folders.SHORT))
     db, store, upstream, issuer = (
         Database.connect(fresh_database("modelyard_inference")),
         InferenceStore(),

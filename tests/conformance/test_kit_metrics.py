@@ -19,6 +19,7 @@ from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
 from modelyard_kit.channels import CLIENT_OPTIONS
 from modelyard_suite import plan, secrets
+from tests.framework import folders
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def governance(database: str, folder: Path, metrics: str) -> Iterator[subprocess
 
 def test_prometheus_reads_calls_by_method_and_status(fresh_database: Callable[[str], str]) -> None:
     metrics = f"127.0.0.1:{plan.free_port()}"
-    with tempfile.TemporaryDirectory(prefix="my-", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="my-", dir=folders.SHORT) as name:
         folder = Path(name)
         with (
             governance(fresh_database("modelyard_governance"), folder, metrics),

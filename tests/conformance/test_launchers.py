@@ -16,6 +16,7 @@ import pytest
 from modelyard_inference.launchers import Launcher, processes
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
 from tests.conformance.launcher_suite import LauncherSuite, _spec, _until_loaded
+from tests.framework import folders
 from tests.framework.inference import TINY_REPLICA
 
 COMMAND = (sys.executable, str(TINY_REPLICA))
@@ -24,7 +25,7 @@ COMMAND = (sys.executable, str(TINY_REPLICA))
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A short folder; every replica in it is ended afterwards."""
-    made = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+    made = Path(tempfile.mkdtemp(prefix="my-", dir=folders.SHORT))
 
     async def stop() -> None:
         launcher = LocalLauncher(made, COMMAND)

@@ -53,6 +53,7 @@ from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidState, NotFound, PeerUnavailable, PolicyUnmet
 from modelyard_kit.grants import Grants
+from tests.framework import folders
 from tests.framework.waiting import eventually
 
 TINY_REPLICA = Path(__file__).with_name("tiny_replica.py")
@@ -410,7 +411,7 @@ class Site:
 @asynccontextmanager
 async def site(dsn: str) -> AsyncIterator[Site]:
     """Give a site in a short temporary folder; nothing runs afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="my-", dir=folders.SHORT))
     made = Site(dsn, folder)
     try:
         yield made

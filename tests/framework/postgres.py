@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+from sqlalchemy import make_url
 
 from modelyard_kit import migrate
 from modelyard_suite.postgres import EmbeddedPostgres
@@ -41,6 +42,18 @@ class TestPostgres:
     def empty(self) -> str:
         """Return the address of a new, empty database."""
         return _run(self._copy, "template1")
+
+    def drop(self, address: str) -> None:
+        """Remove a database that `fresh` or `empty` made, and end what is connected to it."""
+        _run(self._drop, address)
+
+    async def _drop(self, address: str) -> None:
+        name = make_url(address).database
+        connection = await asyncpg.connect(self.server.dsn("postgres"))
+        try:
+            await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        finally:
+            await connection.close()
 
     async def _fresh(self, package: str) -> str:
         template = f"template_{package}"

@@ -23,6 +23,7 @@ from modelyard_inference import app as inference
 from modelyard_kit.chassis import running
 from modelyard_suite import plan, secrets, suite
 from modelyard_suite.home import Home, Running
+from tests.framework import folders
 from tests.framework.postgres import TestPostgres
 
 
@@ -194,5 +195,5 @@ class Processes(Stack):
 @contextmanager
 def short_folder() -> Iterator[Path]:
     """Give a temporary folder whose path leaves room for the names of sockets."""
-    with tempfile.TemporaryDirectory(prefix="my-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="my-", dir=folders.SHORT, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
