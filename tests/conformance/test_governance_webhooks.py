@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from modelyard.api.governance.v1 import governance_service_pb2 as pb
 from modelyard_governance.bootstrap import FIRST
-from modelyard_governance.webhooks import dispatcher
+from modelyard_governance.webhooks import dispatcher, rules
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import (
@@ -330,6 +330,36 @@ async def test_secrets_are_shown_once_and_sealed_in_the_database(running_stack: 
     await eventually(told)
     assert json.loads(audited[0].canonical_event)["data"]["webhook"] == "ops"
     assert made.secret[6:] not in audited[0].canonical_event
+
+
+async def test_after_a_rotation_both_secrets_count_until_one_is_revoked(
+    running_stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = await running_stack.admin()
+    async with receiver() as ops:
+        first = (await hook(admin, ops, types=["governance.principal.created"])).secret
+
+        async def signed(name: str) -> list[bool]:
+            """Return which of the secrets an event is signed with that happens now."""
+            heard = len(ops.bodies)
+            await happen(admin, name)
+            await eventually(lambda: len(ops.bodies) > heard)
+            return [ops.signed_with(secret) for secret in secrets]
+
+        secrets = [first, (await admin("RotateWebhookSecret", name="ops")).secret]
+        rotated = await admin("RotateWebhookSecret", name="ops")  # as if the answer before had been lost
+        secrets.append(rotated.secret)
+        assert rotated.webhook.HasField("earlier_secrets_expire_time")
+        assert await signed("ada") == [True, True, True]
+        monkeypatch.setattr(rules, "_OVERLAP", timedelta(0))
+        secrets.append((await admin("RotateWebhookSecret", name="ops")).secret)
+        assert await signed("bob") == [True, True, False, True]
+        revoked = await admin("RotateWebhookSecret", name="ops", revoke=True)
+        secrets.append(revoked.secret)
+        assert not revoked.webhook.HasField("earlier_secrets_expire_time")
+        assert await signed("cyd") == [False, False, False, False, True]
+    with pytest.raises(NotFound):
+        await admin("RotateWebhookSecret", name="none")
 
 
 async def test_what_waits_goes_to_a_changed_address(running_stack: Stack) -> None:

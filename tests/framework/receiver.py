@@ -47,7 +47,7 @@ class Receiver:
         signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + self.bodies[position]
         key = base64.b64decode(secret.removeprefix("whsec_"))
         wanted = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-        return hmac.compare_digest(wanted, headers["webhook-signature"])
+        return any(hmac.compare_digest(wanted, each) for each in headers["webhook-signature"].split())
 
     async def _take(self, request: web.Request) -> web.Response:
         body = await request.read()

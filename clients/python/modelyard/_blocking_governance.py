@@ -102,6 +102,7 @@ class Webhooks(Blocking[_webhooks.AsyncWebhooks]):
     get = blocking(_webhooks.AsyncWebhooks.get)
     list = paging(_webhooks.AsyncWebhooks.list)
     update = blocking(_webhooks.AsyncWebhooks.update)
+    rotate_secret = blocking(_webhooks.AsyncWebhooks.rotate_secret)
     pause = blocking(_webhooks.AsyncWebhooks.pause)
     resume = blocking(_webhooks.AsyncWebhooks.resume)
     delete = blocking(_webhooks.AsyncWebhooks.delete)

@@ -100,6 +100,17 @@ class AsyncWebhooks(Namespace):
         answer = await self._connection.call(self._connection.governance.UpdateWebhook, request)
         return from_proto(Webhook, answer.webhook)
 
+    async def rotate_secret(self, name: str, *, revoke: bool = False) -> NewWebhook:
+        """Make another secret; it is in the answer and nowhere else.
+
+        Args:
+            name: The webhook.
+            revoke: Whether earlier secrets count no more; by default requests are signed with them too for 24 hours.
+        """
+        request = pb.RotateWebhookSecretRequest(name=name, revoke=revoke)
+        answer = await self._connection.call(self._connection.governance.RotateWebhookSecret, request)
+        return NewWebhook(from_proto(Webhook, answer.webhook), answer.secret)
+
     async def pause(self, name: str) -> Webhook:
         """Stop sending; what happens meanwhile is sent after a resume."""
         request = pb.PauseWebhookRequest(name=name)

@@ -86,6 +86,7 @@ def access_table(directory: PeerDirectory) -> AccessTable:
         "GetWebhook": Requires(Privilege.MANAGE, system),
         "ListWebhooks": Requires(Privilege.MANAGE, system),
         "UpdateWebhook": Requires(Privilege.MANAGE, system),
+        "RotateWebhookSecret": Requires(Privilege.MANAGE, system),
         "PauseWebhook": Requires(Privilege.MANAGE, system),
         "ResumeWebhook": Requires(Privilege.MANAGE, system),
         "DeleteWebhook": Requires(Privilege.MANAGE, system),

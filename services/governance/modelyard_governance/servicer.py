@@ -362,6 +362,13 @@ class GovernanceServicer(ShareServicer, GovernanceServiceServicer):
         webhook = await self._webhooks.update(current_call(), webhook_messages.parse_update(request))
         return pb.UpdateWebhookResponse(webhook=webhook_messages.webhook_out(webhook))
 
+    async def RotateWebhookSecret(
+        self, request: pb.RotateWebhookSecretRequest, context: Any
+    ) -> pb.RotateWebhookSecretResponse:
+        name = webhook_messages.parse_name(request)
+        webhook, secret = await self._webhooks.rotate_secret(current_call(), name, revoke=request.revoke)
+        return pb.RotateWebhookSecretResponse(webhook=webhook_messages.webhook_out(webhook), secret=secret)
+
     async def PauseWebhook(self, request: pb.PauseWebhookRequest, context: Any) -> pb.PauseWebhookResponse:
         name = webhook_messages.parse_name(request)
         webhook = await self._webhooks.set_state(current_call(), name, WebhookState.PAUSED)

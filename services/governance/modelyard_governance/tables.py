@@ -351,6 +351,8 @@ webhooks = Table(
     # The last entry of the audit chain that was looked at for it.
     Column("cursor", BigInteger, nullable=False),
     Column("sealed_secret", LargeBinary, nullable=False),
+    # Those before it, newest first: `sealed`, and `until` when they count.
+    Column("earlier_secrets", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     CheckConstraint("state IN ('ENABLED', 'PAUSED')", name="webhooks_state"),
     _ordered("webhooks_order", "name"),
 )

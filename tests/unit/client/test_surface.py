@@ -134,6 +134,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "GetWebhook": lambda c: c.webhooks.get("ops"),
     "ListWebhooks": lambda c: c.webhooks.list().collect(),
     "UpdateWebhook": lambda c: c.webhooks.update("ops", types=["catalog.*"]),
+    "RotateWebhookSecret": lambda c: c.webhooks.rotate_secret("ops", revoke=True),
     "PauseWebhook": lambda c: c.webhooks.pause("ops"),
     "ResumeWebhook": lambda c: c.webhooks.resume("ops"),
     "DeleteWebhook": lambda c: c.webhooks.delete("ops"),

@@ -11,6 +11,7 @@ import typer
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._session import Limit, connect
+from modelyard.types import NewWebhook
 
 webhooks = typer.Typer(help="Addresses that are told of events.", no_args_is_help=True)
 
@@ -38,6 +39,10 @@ def create(
     """Send events to an address from now on. Its secret is shown only now: keep it."""
     with connect() as client:
         made = client.webhooks.create(name, url, types=types or (), resource=resource)
+    _show_new(made, output)
+
+
+def _show_new(made: NewWebhook, output: Output) -> None:
     shown = {field.name: getattr(made.webhook, field.name) for field in dataclasses.fields(made.webhook)}
     show_one({**shown, "secret": made.secret}, output)
 
@@ -84,6 +89,19 @@ def update(
     wanted = None if types is None else [each for each in types if each]
     with connect() as client:
         show_one(client.webhooks.update(name, url=url, types=wanted, resource=resource), output)
+
+
+@webhooks.command("rotate-secret")
+def rotate_secret(
+    name: Name,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Earlier secrets count no more from now on, as after a leak.")
+    ] = False,
+    output: Output = TABLE,
+) -> None:
+    """Make another secret, shown only now. Requests are signed with the one before as well for 24 hours."""
+    with connect() as client:
+        _show_new(client.webhooks.rotate_secret(name, revoke=revoke), output)
 
 
 @webhooks.command("pause")

@@ -37,11 +37,12 @@ class Webhook:
     quiet_until_time: datetime | None = None
     creator: str = ""
     create_time: datetime | None = None
+    earlier_secrets_expire_time: datetime | None = None
 
 
 @dataclass(frozen=True)
 class NewWebhook:
-    """A webhook just made. `secret` is shown only here; keep it."""
+    """A webhook with a secret just made. `secret` is shown only here; keep it."""
 
     webhook: Webhook
     secret: str = field(repr=False)

@@ -16,7 +16,13 @@ _TYPE = re.compile(r"[a-z_]+(\.[a-z_]+)*(\.\*)?")
 _LENGTH = 1_024
 _CHANGEABLE = ("url", "types", "resource")
 
-_Named = pb.GetWebhookRequest | pb.PauseWebhookRequest | pb.ResumeWebhookRequest | pb.DeleteWebhookRequest
+_Named = (
+    pb.GetWebhookRequest
+    | pb.RotateWebhookSecretRequest
+    | pb.PauseWebhookRequest
+    | pb.ResumeWebhookRequest
+    | pb.DeleteWebhookRequest
+)
 
 
 def parse_create(request: pb.CreateWebhookRequest) -> CreateWebhook:
@@ -121,6 +127,9 @@ def webhook_out(webhook: Webhook) -> webhook_pb2.Webhook:
         quiet_until_time=timestamp(webhook.quiet_until),
         creator=webhook.creator,
         create_time=timestamp(webhook.create_time),
+        earlier_secrets_expire_time=timestamp(
+            max((each.until for each in webhook.earlier_secrets), default=None)
+        ),
     )
 
 

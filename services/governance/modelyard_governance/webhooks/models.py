@@ -23,6 +23,14 @@ class DeliveryState(StrEnum):
 
 
 @dataclass(frozen=True)
+class EarlierSecret:
+    """A secret that was replaced, and until when requests are signed with it too."""
+
+    sealed: bytes
+    until: datetime
+
+
+@dataclass(frozen=True)
 class Webhook:
     """A webhook as stored; `cursor` is the last entry of the audit chain that was looked at for it."""
 
@@ -38,6 +46,7 @@ class Webhook:
     creator: str
     create_time: datetime
     cursor: int = 0
+    earlier_secrets: tuple[EarlierSecret, ...] = ()
 
     def wants(self, event_type: str, resource: str) -> bool:
         """Return whether it is to be told of an event about a resource of this name."""
@@ -77,6 +86,7 @@ class Job:
     webhook_id: str
     url: str
     sealed_secret: bytes
+    earlier_secrets: tuple[EarlierSecret, ...]
     sequence: int
     attempts: int
     failures: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,6 +12,7 @@ from modelyard_governance.webhooks import store
 from modelyard_governance.webhooks.models import (
     CreateWebhook,
     Delivery,
+    EarlierSecret,
     Replay,
     State,
     UpdateWebhook,
@@ -30,6 +32,9 @@ from modelyard_kit.outbox import Event, append
 
 KIND = "webhook"
 _METHOD = "CreateWebhook"
+# How long a secret that was replaced counts, and how many of them: a receiver that missed a rotation is not cut off by the next.
+_OVERLAP = timedelta(hours=24)
+_EARLIER_SECRETS = 4
 
 
 class Webhooks:
@@ -142,6 +147,26 @@ class Webhooks:
         webhook = await self._database.in_tx(work)
         self._wake()
         return webhook
+
+    async def rotate_secret(self, call: Call, name: str, *, revoke: bool) -> tuple[Webhook, str]:
+        """Make another secret and return it with the webhook; the one before counts for a while, unless it is revoked.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        secret = new_secret()
+
+        async def work(connection: AsyncConnection) -> Webhook:
+            webhook = await _named(connection, name)
+            now = self._clock()
+            sealed, earlier = await store.lock_secrets(connection, webhook.id)
+            counting = [each for each in earlier if each.until > now]
+            kept = [EarlierSecret(sealed, now + _OVERLAP), *counting][:_EARLIER_SECRETS]
+            await store.set_secrets(connection, webhook.id, self._sealer.seal(secret), [] if revoke else kept)
+            await append(connection, _event("secret_rotated", webhook, call, revoked=revoke))
+            return await _named(connection, name)
+
+        return await self._database.in_tx(work), secret
 
     async def set_state(self, call: Call, name: str, state: State) -> Webhook:
         """Pause or resume a webhook; errors as `get`."""

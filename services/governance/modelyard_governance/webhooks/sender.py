@@ -69,18 +69,24 @@ class Sender:
         """Make one attempt. What goes wrong outside is an outcome, never an error."""
         if job.canonical_event is None:
             return Outcome(delivered=False, error="retention has dropped the event")
-        secret = self._sealer.open(job.sealed_secret)
-        if secret is None:
-            error = "the secret was sealed with a key that is not in the key file; delete the webhook and make it anew"
+        now = self._clock()
+        counting = [each.sealed for each in job.earlier_secrets if each.until > now]
+        current, *earlier = map(self._sealer.open, (job.sealed_secret, *counting))
+        if current is None:
+            error = (
+                "the secret was sealed with a key that is not in the key file; rotate it, or put the key back"
+            )
             return Outcome(delivered=False, error=error, unreachable=True)
         body = cloud_event(job.canonical_event, job.sequence, self._source)
-        message_id, timestamp = json.loads(body)["id"], int(self._clock().timestamp())
+        message_id, timestamp = json.loads(body)["id"], int(now.timestamp())
+        secrets = [current, *(each for each in earlier if each is not None)]
         headers = {
             "content-type": CONTENT_TYPE,
             "user-agent": "modelyard",
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": signature(secret, message_id, timestamp, body),
+            # Receivers take a request that one of the signatures fits.
+            "webhook-signature": " ".join(signature(each, message_id, timestamp, body) for each in secrets),
         }
         try:
             async with asyncio.timeout(self._timeout):

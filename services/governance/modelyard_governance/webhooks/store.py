@@ -11,7 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance.fields import WEBHOOK_DELIVERIES, WEBHOOKS
 from modelyard_governance.tables import audit, audit_head, webhook_deliveries, webhooks
-from modelyard_governance.webhooks.models import Delivery, DeliveryState, Job, Outcome, Replay, State, Webhook
+from modelyard_governance.webhooks.models import (
+    Delivery,
+    DeliveryState,
+    EarlierSecret,
+    Job,
+    Outcome,
+    Replay,
+    State,
+    Webhook,
+)
 from modelyard_kit.filters import Asked, fetch
 from modelyard_kit.ids import new_id
 
@@ -89,6 +98,24 @@ async def change(connection: AsyncConnection, webhook: Webhook, *, elsewhere: bo
     if elsewhere:
         values |= {"failures": 0, "quiet_until": None}
     await connection.execute(update(webhooks).where(webhooks.c.id == webhook.id).values(values))
+
+
+async def lock_secrets(
+    connection: AsyncConnection, webhook_id: str
+) -> tuple[bytes, tuple[EarlierSecret, ...]]:
+    """Return the sealed secret and those before it, and keep them until the transaction ends."""
+    query = select(webhooks.c.sealed_secret, webhooks.c.earlier_secrets).where(webhooks.c.id == webhook_id)
+    row = (await connection.execute(query.with_for_update())).one()
+    return row.sealed_secret, _earlier(row.earlier_secrets)
+
+
+async def set_secrets(
+    connection: AsyncConnection, webhook_id: str, sealed: bytes, earlier: Iterable[EarlierSecret]
+) -> None:
+    """Write the sealed secret and those before it."""
+    kept = [{"sealed": each.sealed.decode(), "until": each.until.isoformat()} for each in earlier]
+    values = {"sealed_secret": sealed, "earlier_secrets": kept}
+    await connection.execute(update(webhooks).where(webhooks.c.id == webhook_id).values(values))
 
 
 async def remove(connection: AsyncConnection, webhook_id: str) -> None:
@@ -183,6 +210,7 @@ async def claim(
             webhook_deliveries.c.attempts,
             webhooks.c.url,
             webhooks.c.sealed_secret,
+            webhooks.c.earlier_secrets,
             audit.c.canonical_event,
         )
         .join(webhooks, webhooks.c.id == webhook_deliveries.c.webhook_id)
@@ -196,6 +224,7 @@ async def claim(
             webhook.id,
             row.url,
             row.sealed_secret,
+            _earlier(row.earlier_secrets),
             row.sequence,
             row.attempts,
             webhook.failures,
@@ -267,6 +296,13 @@ def _webhook(row: Mapping[Any, Any]) -> Webhook:
         creator=row["creator"],
         create_time=row["create_time"],
         cursor=row["cursor"],
+        earlier_secrets=_earlier(row["earlier_secrets"]),
+    )
+
+
+def _earlier(stored: Iterable[Mapping[str, str]]) -> tuple[EarlierSecret, ...]:
+    return tuple(
+        EarlierSecret(each["sealed"].encode(), datetime.fromisoformat(each["until"])) for each in stored
     )
 
 

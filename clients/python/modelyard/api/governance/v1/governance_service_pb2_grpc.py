@@ -312,6 +312,11 @@ class GovernanceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookResponse.FromString,
                 _registered_method=True)
+        self.RotateWebhookSecret = channel.unary_unary(
+                '/modelyard.api.governance.v1.GovernanceService/RotateWebhookSecret',
+                request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateWebhookSecretRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateWebhookSecretResponse.FromString,
+                _registered_method=True)
         self.PauseWebhook = channel.unary_unary(
                 '/modelyard.api.governance.v1.GovernanceService/PauseWebhook',
                 request_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.PauseWebhookRequest.SerializeToString,
@@ -833,6 +838,16 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateWebhookSecret(self, request, context):
+        """RotateWebhookSecret makes another secret, which is shown only in the answer. Requests are signed with the one before as well for
+        24 hours, so that receivers can take their time, unless it is to count no more. Whoever lost the answer asks again. Needs MANAGE
+        on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseWebhook(self, request, context):
         """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -1206,6 +1221,11 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.UpdateWebhook,
                     request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookResponse.SerializeToString,
+            ),
+            'RotateWebhookSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateWebhookSecret,
+                    request_deserializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateWebhookSecretRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateWebhookSecretResponse.SerializeToString,
             ),
             'PauseWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseWebhook,
@@ -2734,6 +2754,33 @@ class GovernanceService(object):
             '/modelyard.api.governance.v1.GovernanceService/UpdateWebhook',
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookRequest.SerializeToString,
             modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.UpdateWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateWebhookSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.governance.v1.GovernanceService/RotateWebhookSecret',
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateWebhookSecretRequest.SerializeToString,
+            modelyard_dot_api_dot_governance_dot_v1_dot_governance__service__pb2.RotateWebhookSecretResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -269,6 +269,12 @@ class GovernanceServiceStub:
     is harmless. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
+    RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.RotateWebhookSecretRequest, _governance_service_pb2.RotateWebhookSecretResponse]
+    """RotateWebhookSecret makes another secret, which is shown only in the answer. Requests are signed with the one before as well for
+    24 hours, so that receivers can take their time, unless it is to count no more. Whoever lost the answer asks again. Needs MANAGE
+    on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
     PauseWebhook: _grpc.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]
     """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -563,6 +569,12 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
     is harmless. Needs MANAGE on the system.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+    """
+    RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.RotateWebhookSecretRequest, _governance_service_pb2.RotateWebhookSecretResponse]  # type: ignore[assignment]
+    """RotateWebhookSecret makes another secret, which is shown only in the answer. Requests are signed with the one before as well for
+    24 hours, so that receivers can take their time, unless it is to count no more. Whoever lost the answer asks again. Needs MANAGE
+    on the system.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     PauseWebhook: _aio.UnaryUnaryMultiCallable[_governance_service_pb2.PauseWebhookRequest, _governance_service_pb2.PauseWebhookResponse]  # type: ignore[assignment]
     """PauseWebhook stops sending; nothing is lost. Repeating it is harmless. Needs MANAGE on the system.
@@ -1179,6 +1191,18 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """UpdateWebhook changes the fields of `update_mask`; the secret stays, and what waits to be sent goes to the new address. Repeating it
         is harmless. Needs MANAGE on the system.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateWebhookSecret(
+        self,
+        request: _governance_service_pb2.RotateWebhookSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_governance_service_pb2.RotateWebhookSecretResponse, _abc.Awaitable[_governance_service_pb2.RotateWebhookSecretResponse]]:
+        """RotateWebhookSecret makes another secret, which is shown only in the answer. Requests are signed with the one before as well for
+        24 hours, so that receivers can take their time, unless it is to count no more. Whoever lost the answer asks again. Needs MANAGE
+        on the system.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

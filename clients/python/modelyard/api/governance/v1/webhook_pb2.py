@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)modelyard/api/governance/v1/webhook.proto\x12\x1bmodelyard.api.governance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x02\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\r\n\x05types\x18\x04 \x03(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x39\n\x05state\x18\x06 \x01(\x0e\x32*.modelyard.api.governance.v1.Webhook.State\x12\x14\n\x0cpause_reason\x18\x07 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x08 \x01(\x05\x12\x34\n\x10quiet_until_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_ENABLED\x10\x01\x12\x10\n\x0cSTATE_PAUSED\x10\x02\"\xbc\x03\n\x0fWebhookDelivery\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x41\n\x05state\x18\x05 \x01(\x0e\x32\x32.modelyard.api.governance.v1.WebhookDelivery.State\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12\x13\n\x0bstatus_code\x18\x07 \x01(\x05\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_attempt_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64\x65liver_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x13\n\x0fSTATE_DELIVERED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)modelyard/api/governance/v1/webhook.proto\x12\x1bmodelyard.api.governance.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x03\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\r\n\x05types\x18\x04 \x03(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x39\n\x05state\x18\x06 \x01(\x0e\x32*.modelyard.api.governance.v1.Webhook.State\x12\x14\n\x0cpause_reason\x18\x07 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x08 \x01(\x05\x12\x34\n\x10quiet_until_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x1b\x65\x61rlier_secrets_expire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_ENABLED\x10\x01\x12\x10\n\x0cSTATE_PAUSED\x10\x02\"\xbc\x03\n\x0fWebhookDelivery\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x41\n\x05state\x18\x05 \x01(\x0e\x32\x32.modelyard.api.governance.v1.WebhookDelivery.State\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12\x13\n\x0bstatus_code\x18\x07 \x01(\x05\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_attempt_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64\x65liver_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x13\n\x0fSTATE_DELIVERED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,11 +33,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.governance.v1
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WEBHOOK']._serialized_start=108
-  _globals['_WEBHOOK']._serialized_end=477
-  _globals['_WEBHOOK_STATE']._serialized_start=410
-  _globals['_WEBHOOK_STATE']._serialized_end=477
-  _globals['_WEBHOOKDELIVERY']._serialized_start=480
-  _globals['_WEBHOOKDELIVERY']._serialized_end=924
-  _globals['_WEBHOOKDELIVERY_STATE']._serialized_start=836
-  _globals['_WEBHOOKDELIVERY_STATE']._serialized_end=924
+  _globals['_WEBHOOK']._serialized_end=542
+  _globals['_WEBHOOK_STATE']._serialized_start=475
+  _globals['_WEBHOOK_STATE']._serialized_end=542
+  _globals['_WEBHOOKDELIVERY']._serialized_start=545
+  _globals['_WEBHOOKDELIVERY']._serialized_end=989
+  _globals['_WEBHOOKDELIVERY_STATE']._serialized_start=901
+  _globals['_WEBHOOKDELIVERY_STATE']._serialized_end=989
 # @@protoc_insertion_point(module_scope)

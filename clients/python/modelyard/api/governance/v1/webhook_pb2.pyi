@@ -60,6 +60,7 @@ class Webhook(_message.Message):
     QUIET_UNTIL_TIME_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EARLIER_SECRETS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -90,6 +91,10 @@ class Webhook(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was made; it is told of what happened since."""
 
+    @_builtins.property
+    def earlier_secrets_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Until when requests are signed with an earlier secret too; absent when with one alone."""
+
     def __init__(
         self,
         *,
@@ -104,10 +109,11 @@ class Webhook(_message.Message):
         quiet_until_time: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        earlier_secrets_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "quiet_until_time", b"quiet_until_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "earlier_secrets_expire_time", b"earlier_secrets_expire_time", "quiet_until_time", b"quiet_until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "failures", b"failures", "id", b"id", "name", b"name", "pause_reason", b"pause_reason", "quiet_until_time", b"quiet_until_time", "resource", b"resource", "state", b"state", "types", b"types", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "earlier_secrets_expire_time", b"earlier_secrets_expire_time", "failures", b"failures", "id", b"id", "name", b"name", "pause_reason", b"pause_reason", "quiet_until_time", b"quiet_until_time", "resource", b"resource", "state", b"state", "types", b"types", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
