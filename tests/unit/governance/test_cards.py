@@ -22,7 +22,7 @@ from modelyard_governance.cards.content import (
     merged,
     parse,
 )
-from modelyard_governance.cards.page import MOST_SHAPES, Chart, Page, lay_out
+from modelyard_governance.cards.page import MOST_SHAPES, Chart, Page, Table, lay_out
 from modelyard_governance.cards.prefill import Facts, draft
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.limits import LIMITS
@@ -450,6 +450,12 @@ def test_html_has_everything_and_a_chart_for_each_kind() -> None:
         assert wanted in text, wanted
     drawn = [attributes["aria-label"] for tag, attributes in seen.tags if tag == "svg"]
     assert [str(label).partition(" ")[0] for label in drawn] == ["Line", "2", "Matrix"]
+
+
+def test_no_two_tables_of_a_section_are_called_the_same() -> None:
+    for section in page(WHOLE).sections:
+        titles = [block.title for block in section.blocks if isinstance(block, Table)]
+        assert len(set(titles)) == len(titles), titles
 
 
 def _hostile(value: Any, text: str) -> Any:

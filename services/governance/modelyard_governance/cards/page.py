@@ -209,7 +209,9 @@ def _evaluation(evaluation: Mapping[str, Any]) -> Iterator[Block]:
 def label(name: str) -> str:
     """Return the name of a field as people write it."""
     words = name.replace("_", " ").strip()
-    words = words.removeprefix("user provided ")
+    own = words.removeprefix("user provided ")
+    if own != words:  # the format has fields of the job's own beside them
+        words = f"{own} (user-provided)"
     return (words[:1].upper() + words[1:]).replace(" arn", " ARN").replace("Model id", "Model ID")
 
 
