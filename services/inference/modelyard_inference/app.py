@@ -61,6 +61,10 @@ class InferenceSettings(Settings):
     require_signature: bool = Field(
         default=False, description="Load only models that a trust root vouches for, in every deployment."
     )
+    allow_model_code: bool = Field(
+        default=False,
+        description="Serve models whose artifact is a program: score.py, MLflow, Python, PyTorch. It runs as this user.",
+    )
     stop_replicas_on_exit: bool = Field(
         default=False, description="Stop all replicas with this service; else they go on answering."
     )
@@ -106,6 +110,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             settings.log_format,
             settings.otlp_endpoint,
             settings.require_signature,
+            settings.allow_model_code,
         ),
         wake.set,
     )

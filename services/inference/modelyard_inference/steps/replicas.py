@@ -45,6 +45,7 @@ class ReplicaDefaults:
     log_format: str = "json"
     otlp_endpoint: str = ""
     require_signature: bool = False
+    allow_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,7 @@ class ReplicaSteps:
             listen=replica.address,
             evidence=self._parts.signers.evidence(version.id),
             require_signature=group.require_signature or self._defaults.require_signature,
+            allow_code=self._defaults.allow_code,
             max_request_bytes=group.max_request_bytes,
             drain_seconds=self._defaults.drain_seconds,
             log_level=self._defaults.log_level,
