@@ -6,16 +6,18 @@ import asyncio
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from modelyard_inference.commands import UpdateDeployment
-from modelyard_inference.environments import EnvironmentFailed, uv
+from modelyard_inference.environments import EnvironmentFailed, archives, uv
 from modelyard_inference.environments.cache import SPARE, EnvironmentCache
 from modelyard_inference.models import DeploymentState
 from modelyard_kit import faults
+from modelyard_kit.limits import Limit
 from tests.framework.inference import call, creation, site, spec
 from tests.framework.wheels import write_wheel
 
@@ -260,6 +262,93 @@ async def test_unused_environments_are_removed_but_for_the_newest(
     assert len(list((folder / ".wishes").iterdir())) == SPARE + 1
     # It comes back when it is asked for.
     assert Path(await python_of(again, tmp_path / "a")).parents[1] == old
+
+
+@pytest.fixture
+def packed(tmp_path: Path, index: Path) -> Path:
+    """An artifact that brings an environment with apple 1.0 and a conda-unpack that tells where it ran."""
+    made, folder = tmp_path / "packed", tmp_path / "artifact"
+    folder.mkdir()
+    for arguments in (("venv", made), ("pip", "install", "--python", made / "bin" / "python", "apple<2")):
+        subprocess.run([uv.program(), "--quiet", *arguments], check=True, cwd=tmp_path)
+    (made / "bin" / "conda-unpack").write_text(
+        "import pathlib; pathlib.Path(__file__).with_name('ran').write_text(__file__)\n"
+    )
+    pack(made, folder)
+    return folder
+
+
+def pack(made: Path, folder: Path, *, python: str = "") -> None:
+    with tarfile.open(folder / "env.tar.gz", "w:gz") as archive:
+        archive.add(made, ".")
+    version = f", INFERENCE_PYTHON_VERSION: '{python}'" if python else ""
+    (folder / "runtime.yaml").write_text(
+        f"MODEL_DEPLOYMENT: {{INFERENCE_CONDA_ENV: {{INFERENCE_ENV_PATH: env.tar.gz{version}}}}}\n"
+    )
+
+
+async def test_an_environment_that_the_artifact_brings(tmp_path: Path, packed: Path, make: Make) -> None:
+    python = await python_of(make(allow_code=True), packed)
+    versions = "import apple, pear, replica_needs, modelyard_inference; print(apple.VERSION, pear.VERSION)"
+    assert told(python, versions) == "1.0 2.5"
+    assert (Path(python).parent / "ran").read_text() == str(Path(python).with_name("conda-unpack"))
+    # It is found again, also by others and after a restart.
+    assert await python_of(make(allow_code=True), packed) == python
+    assert len(environments(tmp_path / "environments")) == 1
+
+
+async def test_two_that_unpack_at_once(tmp_path: Path, packed: Path, make: Make) -> None:
+    first, second = await asyncio.gather(
+        python_of(make(allow_code=True), packed), python_of(make(allow_code=True), packed)
+    )
+    for python in (first, second):
+        assert told(python, "import apple; print(apple.VERSION)") == "1.0"
+
+
+async def test_what_it_brings_is_a_program(packed: Path, make: Make) -> None:
+    with pytest.raises(EnvironmentFailed, match="MODELYARD_ALLOW_MODEL_CODE"):
+        await python_of(make(), packed)
+
+
+async def test_the_python_of_the_archive(tmp_path: Path, packed: Path, make: Make) -> None:
+    pack(tmp_path / "packed", packed, python="3.99")
+    with pytest.raises(EnvironmentFailed, match=r"env.tar.gz has Python 3\.\d+, and runtime.yaml says 3.99"):
+        await python_of(make(allow_code=True), packed)
+    assert not environments(tmp_path / "environments")
+
+
+async def test_archives_that_hold_no_environment(
+    tmp_path: Path, packed: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    cache = make(allow_code=True, monotonic=lambda: now[0])
+
+    async def refusal() -> str:
+        now[0] += 100
+        with pytest.raises(EnvironmentFailed) as caught:
+            await python_of(cache, packed)
+        assert not environments(tmp_path / "environments")
+        return str(caught.value)
+
+    whole = (packed / "env.tar.gz").read_bytes()
+    for content in (b"", b"no archive", whole[: len(whole) // 2]):
+        (packed / "env.tar.gz").write_bytes(content)
+        assert "no tar archive" in await refusal()
+    outside = tmp_path / "outside"
+    with tarfile.open(packed / "env.tar.gz", "w") as archive:
+        link = tarfile.TarInfo("bin")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        archive.addfile(link)
+        archive.addfile(tarfile.TarInfo("bin/outside"))
+    assert "no tar archive" in await refusal()
+    assert not outside.exists()
+    (tmp_path / "empty").mkdir()
+    pack(tmp_path / "empty", packed)
+    assert "no bin/python" in await refusal()
+    (packed / "env.tar.gz").write_bytes(whole)
+    small = Limit("environment_bytes", 1000, "bytes", "")
+    monkeypatch.setitem(archives.LIMITS, "environment_bytes", small)
+    assert "holds more than 1,000 bytes" in await refusal()
 
 
 async def test_a_deployment_says_why_its_environment_cannot_be_had(

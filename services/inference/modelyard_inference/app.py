@@ -98,6 +98,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     environments = EnvironmentCache(
         settings.cache_directory / "environments",
         enabled=settings.build_environments,
+        allow_code=settings.allow_model_code,
         traced=bool(settings.otlp_endpoint),
         build_seconds=settings.build_timeout_seconds,
     )

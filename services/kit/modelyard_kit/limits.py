@@ -38,6 +38,7 @@ _TABLE = (
         "bytes",
         "requirements.txt of an artifact that an environment is built from",
     ),
+    Limit("environment_bytes", 20 * 2**30, "bytes", "unpacked environment that an artifact brings"),
     Limit("provenance_packages", 2_000, "packages", "packages in a provenance"),
     Limit("provenance_field_length", 2_000, "characters", "a text field of a provenance"),
     Limit("datasets_per_version", 1_000, "data sets", "data sets in a provenance"),

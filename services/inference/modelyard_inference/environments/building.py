@@ -9,23 +9,20 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata, util
 from pathlib import Path
 from typing import Final
 
-from modelyard_inference.environments import EnvironmentFailed, uv
+from modelyard_inference.environments import EnvironmentFailed, links, uv
 from modelyard_inference.environments.wishes import Wish
 from modelyard_kit.faults import failpoint
 
 PARTIAL: Final = ".partial-"
 LOCK: Final = "lock.txt"
-PACKAGES: Final = ("modelyard", "modelyard_kit", "modelyard_inference")
-"""Import packages of this installation that a replica runs."""
 # Wheels only: building from source would run whatever code a package brings, here in the service.
 _WHEELS: Final = ("--only-binary", ":all:")
 
 
-async def build(wish: Wish, folder: Path, *, seconds: float, packages: Sequence[str] = PACKAGES) -> str:
+async def build(wish: Wish, folder: Path, *, seconds: float, packages: Sequence[str]) -> str:
     """Build the environment that a wish asks for, unless it is there, and return its key.
 
     Args:
@@ -52,7 +49,8 @@ async def build(wish: Wish, folder: Path, *, seconds: float, packages: Sequence[
                 "pip", "sync", "--python", made / "bin" / "python", "--require-hashes", *_WHEELS, LOCK,
                 folder=partial, seconds=seconds,
             )  # fmt: skip
-            await asyncio.to_thread(_finish, made, partial / LOCK, packages)
+            await asyncio.to_thread(links.show, made, packages)
+            await asyncio.to_thread(shutil.copyfile, partial / LOCK, made / LOCK)
             await failpoint("inference.environment.built")
             await asyncio.to_thread(_publish, made, folder / key)
         return key
@@ -81,22 +79,6 @@ async def _lock(wish: Wish, interpreter: str, partial: Path, seconds: float) -> 
         "--no-emit-index-url", "--output-file", LOCK, "requirements.in", folder=partial, seconds=seconds,
     )  # fmt: skip
     return (partial / LOCK).read_text("utf-8")
-
-
-def _finish(made: Path, lock: Path, packages: Sequence[str]) -> None:
-    """Show this installation's own packages in the environment, and its version."""
-    shutil.copyfile(lock, made / LOCK)
-    site = next((made / "lib").glob("python*/site-packages"))
-    for package in packages:
-        spec = util.find_spec(package)
-        assert spec is not None  # noqa: S101  they are what this process runs
-        assert spec.origin is not None  # noqa: S101
-        (site / package).symlink_to(Path(spec.origin).parent, target_is_directory=True)
-    version = metadata.version("modelyard")
-    told = site / f"modelyard-{version}.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: modelyard\nVersion: {version}\n", "utf-8")
-    (told / "INSTALLER").write_text("modelyard\n", "utf-8")
 
 
 def _publish(made: Path, final: Path) -> None:

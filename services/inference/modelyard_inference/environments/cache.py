@@ -14,9 +14,10 @@ from typing import Final
 import structlog
 
 from modelyard_inference.environments import EnvironmentFailed, wishes
-from modelyard_inference.environments.building import PACKAGES, PARTIAL, build
+from modelyard_inference.environments.archives import Archive, unpack
+from modelyard_inference.environments.building import PARTIAL, build
+from modelyard_inference.environments.links import PACKAGES
 from modelyard_inference.environments.wishes import Wish
-from modelyard_kit.faults import InjectedFault
 
 SPARE: Final = 4
 """Environments kept although nothing uses them, so that going back to a version builds nothing."""
@@ -40,6 +41,7 @@ class EnvironmentCache:
     Args:
         folder: where they are.
         enabled: whether any are built; else every replica runs in this service's own Python.
+        allow_code: whether an environment that an artifact brings whole, and so any program in it, may run.
         traced: whether replicas export spans.
         build_seconds: longest time of each of uv's steps.
         packages: import packages of this installation to show in each.
@@ -52,6 +54,7 @@ class EnvironmentCache:
         folder: Path,
         *,
         enabled: bool,
+        allow_code: bool = False,
         traced: bool = False,
         build_seconds: float = 600.0,
         packages: Sequence[str] = PACKAGES,
@@ -60,6 +63,7 @@ class EnvironmentCache:
     ) -> None:
         self._folder = folder
         self._enabled = enabled
+        self._allow_code = allow_code
         self._traced = traced
         self._build_seconds = build_seconds
         self._packages = packages
@@ -96,9 +100,14 @@ class EnvironmentCache:
         needs = self._needs
         if needs is None:
             needs = wishes.needs_of(runtime, signed=signed, traced=self._traced)
-        wish = await asyncio.to_thread(wishes.read, artifact, needs)
+        wish = await asyncio.to_thread(wishes.read, artifact, needs, digest)
         if wish is None:
             return ""
+        if isinstance(wish, Archive) and not self._allow_code:
+            raise EnvironmentFailed(
+                f"runtime.yaml names an environment inside the artifact, {wish.name}, whose programs would run here: set "
+                "MODELYARD_ALLOW_MODEL_CODE=true if you trust everybody who may upload, or write a requirements.txt instead"
+            )
         key = await asyncio.to_thread(self._use, wish, digest)
         if key:
             return str(self._folder / key / "bin" / "python")
@@ -135,7 +144,7 @@ class EnvironmentCache:
             if not (self._folder / wish.read_text("utf-8")).is_dir():
                 wish.unlink(missing_ok=True)
 
-    def _use(self, wish: Wish, digest: str) -> str:
+    def _use(self, wish: Wish | Archive, digest: str) -> str:
         """Return the key of the environment of a wish and note who uses it; empty if there is none."""
         try:
             key = (self._folder / ".wishes" / wish.id).read_text("utf-8")
@@ -147,7 +156,7 @@ class EnvironmentCache:
         os.utime(self._folder / key)
         return key
 
-    def _build(self, wish: Wish, done: Callable[[], None]) -> None:
+    def _build(self, wish: Wish | Archive, done: Callable[[], None]) -> None:
         if wish.id in self._building:
             return
         problem = self._problems.get(wish.id)
@@ -161,13 +170,13 @@ class EnvironmentCache:
         task = self._building[wish.id] = asyncio.create_task(self._try(wish))
         task.add_done_callback(ended)
 
-    async def _try(self, wish: Wish) -> None:
+    async def _try(self, wish: Wish | Archive) -> None:
         began = self._monotonic()
         try:
             async with self._slot:
-                key = await build(wish, self._folder, seconds=self._build_seconds, packages=self._packages)
+                key = await self._made(wish)
                 await asyncio.to_thread(self._note, wish, key)
-        except (EnvironmentFailed, OSError, InjectedFault) as error:
+        except Exception as error:  # noqa: BLE001 - told and tried again; a task has nobody to raise to
             failures = self._problems[wish.id].failures + 1 if wish.id in self._problems else 1
             pause = min(FIRST_PAUSE * 2 ** min(failures, 16), LONGEST_PAUSE)
             message = f"its environment could not be built: {error}"
@@ -177,7 +186,13 @@ class EnvironmentCache:
             self._problems.pop(wish.id, None)
             _log.info("environment_built", environment=key, seconds=round(self._monotonic() - began, 1))
 
-    def _note(self, wish: Wish, key: str) -> None:
+    async def _made(self, wish: Wish | Archive) -> str:
+        seconds, packages = self._build_seconds, self._packages
+        if isinstance(wish, Archive):
+            return await unpack(wish, self._folder, seconds=seconds, packages=packages)
+        return await build(wish, self._folder, seconds=seconds, packages=packages)
+
+    def _note(self, wish: Wish | Archive, key: str) -> None:
         new = self._folder / ".wishes" / f"{PARTIAL}{wish.id}"
         new.write_text(key, "utf-8")
         new.replace(self._folder / ".wishes" / wish.id)

@@ -1,4 +1,4 @@
-"""What an artifact asks for: `requirements.txt`, and the Python of OCI's `runtime.yaml`."""
+"""What an artifact asks for: `requirements.txt`, and the Python or the packed environment of OCI's `runtime.yaml`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from packaging.utils import canonicalize_name
 
 from modelyard.oci import runtime_yaml
 from modelyard_inference.environments import EnvironmentFailed
+from modelyard_inference.environments.archives import OLDEST, Archive
 from modelyard_kit.limits import LIMITS
 
 REQUIREMENTS: Final = "requirements.txt"
 RUNTIME: Final = "runtime.yaml"
-OLDEST: Final = (3, 11)
-"""Oldest Python that replicas run on."""
-_PYTHON_KEY: Final = ("MODEL_DEPLOYMENT", "INFERENCE_CONDA_ENV", "INFERENCE_PYTHON_VERSION")
+_OCI: Final = ("MODEL_DEPLOYMENT", "INFERENCE_CONDA_ENV")
+_PYTHON_KEY: Final = "INFERENCE_PYTHON_VERSION"
+_PATH_KEY: Final = "INFERENCE_ENV_PATH"
 _PYTHON: Final = re.compile(r"(\d+)\.(\d+)(\.\d+)?")
 _EXTRA: Final = re.compile(r"extra == ['\"]([\w-]+)['\"]")
 _REPLICA: Final = (
@@ -50,18 +51,25 @@ class Wish:
         return hashlib.sha256(json.dumps([self.python, self.requirements]).encode()).hexdigest()[:32]
 
 
-def read(folder: Path, needs: Iterable[str]) -> Wish | None:
+def read(folder: Path, needs: Iterable[str], digest: str) -> Wish | Archive | None:
     """Return what the files of an artifact ask for; None if they ask for nothing but this Python.
 
     Args:
         folder: the files of the artifact.
         needs: requirements of the replica.
+        digest: of the artifact.
 
     Raises:
         EnvironmentFailed: a file cannot be read or asks for what cannot be had; the text names file and line.
     """
     here = ".".join(platform.python_version_tuple()[:2])
-    python = _python(folder / RUNTIME) or here
+    runtime = _runtime(folder / RUNTIME)
+    named_python = _python(runtime)
+    archive = _archive(folder, runtime)
+    if archive:
+        inside = folder / archive
+        return Archive(inside, digest, archive, named_python, tuple(sorted(needs)))
+    python = named_python or here
     path = folder / REQUIREMENTS
     if not path.is_file() and python == here:
         return None
@@ -133,23 +141,41 @@ def _parsed(name: str, text: str) -> Iterator[str]:
         yield str(requirement)
 
 
-def _python(path: Path) -> str:
+def _runtime(path: Path) -> runtime_yaml.Runtime:
     if not path.is_file():
-        return ""
+        return runtime_yaml.Runtime({})
     try:
         with path.open("rb") as file:
-            given = runtime_yaml.parse(file.read(runtime_yaml.MAX_BYTES + 1)).get(*_PYTHON_KEY)
+            return runtime_yaml.parse(file.read(runtime_yaml.MAX_BYTES + 1))
     except runtime_yaml.RuntimeInvalid as error:
         raise EnvironmentFailed(f"{path.name} is not valid: {error}") from error
+
+
+def _archive(folder: Path, runtime: runtime_yaml.Runtime) -> str:
+    """Return the file in the artifact that the environment is in; empty if it is at an address, which is never opened."""
+    given = runtime.get(*_OCI, _PATH_KEY)
+    if given is None or "://" in str(given):
+        return ""
+    path = (folder / str(given)).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise EnvironmentFailed(
+            f"{RUNTIME}: {_PATH_KEY} is {given!r}, and the artifact has no such file; it must be an address, or a tar archive "
+            "inside the artifact"
+        )
+    return path.relative_to(folder.resolve()).as_posix()
+
+
+def _python(runtime: runtime_yaml.Runtime) -> str:
+    given = runtime.get(*_OCI, _PYTHON_KEY)
     if given is None:
         return ""
     match = _PYTHON.fullmatch(str(given))
     if not match:
-        raise EnvironmentFailed(f"{path.name}: {_PYTHON_KEY[-1]} is {given!r}, no version like '3.12'")
+        raise EnvironmentFailed(f"{RUNTIME}: {_PYTHON_KEY} is {given!r}, no version like '3.12'")
     version = int(match[1]), int(match[2])
     if version < OLDEST:
         raise EnvironmentFailed(
-            f"{path.name} asks for Python {given}, and replicas need {OLDEST[0]}.{OLDEST[1]} or later: train the model "
+            f"{RUNTIME} asks for Python {given}, and replicas need {OLDEST[0]}.{OLDEST[1]} or later: train the model "
             "with a newer one, or remove INFERENCE_PYTHON_VERSION if it does without"
         )
     return f"{version[0]}.{version[1]}"
