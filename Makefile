@@ -18,10 +18,14 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FRAMEWORKS := .venv-frameworks
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 REPORTS := .work/reports
-COMPILE_LOCK := uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
+COMPILE_LOCK := uv pip compile pyproject.toml --extra suite --extra xgboost --extra lightgbm --extra mlflow --extra environments -c requirements/uv.txt --group dev --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate -o requirements/lock.txt
+
+COMPILE_FRAMEWORKS := uv pip compile pyproject.toml --extra torch --extra transformers -c requirements/lock.txt --universal \
+	--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/frameworks.txt
 
 TESTS := test-unit test-contract test-property test-conformance test-behaviour test-faults test-install
 VERIFIES := verify-protos verify-lint verify-types verify-imports verify-floors verify-lock verify-deploy
@@ -62,7 +66,7 @@ up: $(READY) ## Start the whole suite on this machine and stay (Ctrl-C stops it)
 PYTEST = $(BIN)/pytest --no-header --junitxml=$(REPORTS)/$(@:test-%=%).xml $(ARGS)
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: test $(TESTS)
+.PHONY: test test-frameworks $(TESTS)
 test: $(TESTS) ## Run every kind of test.
 test-unit: $(READY) ## Rules, messages, rendering: no I/O.
 	$(PYTEST) $(PARALLEL) tests/unit
@@ -76,6 +80,14 @@ test-behaviour: $(READY) ## Users' stories through the public client, on real pr
 	$(PYTEST) $(PARALLEL) tests/behaviour
 test-faults: $(READY) ## Kill, cut and fail at the durable steps, then check what must hold.
 	$(PYTEST) $(PARALLEL) -n 3 tests/faults
+test-frameworks: $(FRAMEWORKS)/.ready ## PyTorch and transformers, in an environment of their own of 6 GB; no part of `test`.
+	$(FRAMEWORKS)/bin/pytest --no-header $(ARGS) tests/frameworks
+$(FRAMEWORKS)/.ready: $(READY) requirements/frameworks.txt
+	@test -x $(FRAMEWORKS)/bin/python || $(PYTHON) -m venv $(FRAMEWORKS)
+	@echo "installing pinned packages into $(FRAMEWORKS)"
+	@VIRTUAL_ENV=$(CURDIR)/$(FRAMEWORKS) $(BIN)/uv pip sync --quiet --require-hashes requirements/lock.txt requirements/uv.txt requirements/frameworks.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(FRAMEWORKS) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 test-install: $(READY) ## The wheel in clean environments.
 	$(PYTEST) tests/install
 
@@ -118,6 +130,7 @@ verify-lock: $(READY) ## requirements/lock.txt satisfies pyproject.toml, nothing
 	$(UV) pip check --quiet
 fix-lock: $(READY) ## Compile requirements/lock.txt again, keeping every version that still fits.
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(COMPILE_LOCK) --quiet
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(COMPILE_FRAMEWORKS) --quiet
 
 verify-deploy: $(READY) ## Dockerfile and compose file: linted, schema-checked, and they name things that exist.
 	$(BIN)/pytest -q --no-header tests/contract/test_deploy.py
@@ -136,6 +149,6 @@ $(BENCHES): bench-%: $(READY)
 .PHONY: clean distclean
 clean: ## Remove caches, reports and built packages.
 	rm -rf .work .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
-distclean: clean ## Also remove .venv.
-	rm -rf $(VENV)
+	find . -name __pycache__ -not -path './$(VENV)*' -prune -exec rm -rf {} +
+distclean: clean ## Also remove .venv and .venv-frameworks.
+	rm -rf $(VENV) $(FRAMEWORKS)

@@ -26,10 +26,10 @@ from modelyard_inference.runtimes import LoadError, RejectedInput
 from modelyard_inference.runtimes.signature import InputLayout, MethodSignature, Signature, TensorSpec
 from tests.conformance import replicas
 from tests.conformance.replicas import IRIS, iris_model, iris_rows
-from tests.conformance.runtime_suite import COLOURS, RuntimeSuite, colours_method
+from tests.conformance.runtime_suite import COLOURS, TextSuite, colours_method
 
 
-class TestSklearn(RuntimeSuite):
+class TestSklearn(TextSuite):
     name = "sklearn"
     file = "model.skops"
 
@@ -112,7 +112,7 @@ class TestSklearn(RuntimeSuite):
             np.testing.assert_allclose(np.asarray(answers[name]), expected[:, index])
 
 
-class TestOnnx(RuntimeSuite):
+class TestOnnx(TextSuite):
     name = "onnx"
     file = "model.onnx"
 
@@ -162,7 +162,7 @@ class TestOnnx(RuntimeSuite):
 
 
 def test_unknown_runtime() -> None:
-    with pytest.raises(LoadError, match="'tensorflow' is none of onnx, sklearn"):
+    with pytest.raises(LoadError, match="'tensorflow' is none of lightgbm, mlflow, onnx"):
         runtimes.find("tensorflow")
 
 

@@ -1,4 +1,4 @@
-"""requirements/lock.txt is what pyproject.toml asks for: everything fits, nothing is left over, all is hashed.
+"""requirements/lock.txt (and frameworks.txt, for what is too large to be always there) is what pyproject.toml asks for: everything fits, nothing is left over, all is hashed.
 
 Offline on purpose: it reads the pins and the metadata of what is installed from them.
 """
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOCK = (ROOT / "requirements/lock.txt").read_text(encoding="utf-8")
+FRAMEWORKS = (ROOT / "requirements/frameworks.txt").read_text(encoding="utf-8")
+LARGE = ("torch", "transformers")
+"""Extras that only frameworks.txt pins."""
 UV = (ROOT / "requirements/uv.txt").read_text(encoding="utf-8")
 FIX = "run `make fix-lock`"
 
@@ -28,7 +31,11 @@ FIX = "run `make fix-lock`"
 @cache
 def pins() -> dict[str, str]:
     """Version by package, from the lock."""
-    lines = re.findall(r"^([\w.-]+)==([^\s;]+)", LOCK, re.MULTILINE)
+    return pins_of(LOCK)
+
+
+def pins_of(text: str) -> dict[str, str]:
+    lines = re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE)
     return {canonicalize_name(name): version for name, version in lines}
 
 
@@ -38,11 +45,12 @@ def pyproject() -> dict[str, object]:
 
 
 def requirements() -> list[Requirement]:
-    """Everything that pyproject.toml names: the client, every extra, and the development group."""
+    """Everything that pyproject.toml names but the large: the client, every other extra, and the development group."""
     project, groups = pyproject()["project"], pyproject()["dependency-groups"]
     assert isinstance(project, dict)
     assert isinstance(groups, dict)
-    lists = [project["dependencies"], *project["optional-dependencies"].values(), groups["dev"]]
+    extras = [lines for name, lines in project["optional-dependencies"].items() if name not in LARGE]
+    lists = [project["dependencies"], *extras, groups["dev"]]
     found = [Requirement(line) for lines in lists for line in lines]
     return [requirement for requirement in found if requirement.name != project["name"]]
 
@@ -83,7 +91,7 @@ def _needs(name: str, extra: str) -> Iterator[tuple[str, str]]:
             yield from ((canonicalize_name(requirement.name), wanted) for wanted in ("", *requirement.extras))
 
 
-@pytest.mark.parametrize("text", [LOCK, UV], ids=["lock.txt", "uv.txt"])
+@pytest.mark.parametrize("text", [LOCK, FRAMEWORKS, UV], ids=["lock.txt", "frameworks.txt", "uv.txt"])
 def test_every_pin_is_hashed_and_no_registry_is_named(text: str) -> None:
     blocks = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
     assert blocks
@@ -91,7 +99,21 @@ def test_every_pin_is_hashed_and_no_registry_is_named(text: str) -> None:
     assert not re.search(r"://|--(extra-)?index-url|--find-links", text)
 
 
-def test_the_lock_was_compiled_as_the_makefile_compiles_it() -> None:
-    recipe = re.search(r"COMPILE_LOCK := (.*\\\n.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("name", "text"), [("COMPILE_LOCK", LOCK), ("COMPILE_FRAMEWORKS", FRAMEWORKS)])
+def test_the_locks_were_compiled_as_the_makefile_compiles_them(name: str, text: str) -> None:
+    recipe = re.search(name + r" := (.*\\\n.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert recipe
-    assert " ".join(recipe[1].replace("\\\n", " ").split()) in LOCK.splitlines()[1]
+    assert " ".join(recipe[1].replace("\\\n", " ").split()) in text.splitlines()[1]
+
+
+def test_the_large_are_pinned_beside_the_lock() -> None:
+    """Both are installed into one environment, so what both pin they pin alike."""
+    large = pins_of(FRAMEWORKS)
+    project = pyproject()["project"]
+    assert isinstance(project, dict)
+    named = [Requirement(line) for extra in LARGE for line in project["optional-dependencies"][extra]]
+    for requirement in named:
+        if requirement.name != project["name"]:
+            assert requirement.specifier.contains(large[canonicalize_name(requirement.name)]), FIX
+    common = large.keys() & pins().keys()
+    assert {name: large[name] for name in common} == {name: pins()[name] for name in common}, FIX

@@ -22,6 +22,7 @@ from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.commands import CreateDeployment
 from modelyard_inference.deployments import Deployments
+from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.evidence import Evidence
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
@@ -117,6 +118,8 @@ class FakeUpstream:
     aliases: dict[str, str] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
+    requirements: dict[str, bytes] = field(default_factory=dict)
+    """requirements.txt of versions that have one, by name; set it before the version is added."""
     claimed: set[str] = field(default_factory=set)
     """Ids of versions that are being deleted."""
     content: dict[str, bytes] = field(default_factory=dict)
@@ -238,13 +241,18 @@ class FakeUpstream:
         return self._files(version.name)
 
     async def read(self, version: str, path: str) -> AsyncIterator[bytes]:
-        assert path == "sub/model.bin"
-        yield self.content[version][:5]
-        yield self.content[version][5:]
+        content = self.content[version] if path == "sub/model.bin" else self.requirements[version]
+        yield content[:5]
+        yield content[5:]
 
     def _files(self, name: str) -> list[FileEntry]:
-        content = self.content[name]
-        return [FileEntry("sub/model.bin", len(content), hashlib.sha256(content).hexdigest())]
+        contents = {"sub/model.bin": self.content[name]}
+        if name in self.requirements:
+            contents["requirements.txt"] = self.requirements[name]
+        return [
+            FileEntry(path, len(content), hashlib.sha256(content).hexdigest())
+            for path, content in sorted(contents.items())
+        ]
 
 
 class FakeGateway:
@@ -351,6 +359,7 @@ class Site:
     upstream: FakeUpstream = field(default_factory=FakeUpstream)
     gateway: FakeGateway = field(default_factory=FakeGateway)
     start_timeout: float = 30.0
+    build_environments: bool = False
 
     @property
     def command(self) -> tuple[str, str]:
@@ -365,6 +374,8 @@ class Site:
         launcher.prepare()
         cache = ArtifactCache(self.upstream, self.folder / "cache", BlobCache(self.folder / "blobs", limit=0))
         cache.prepare()
+        environments = EnvironmentCache(self.folder / "environments", enabled=self.build_environments)
+        environments.prepare()
         admission = Admission(self.upstream, wake.set)
         signers = Signers(db, store, self.upstream)
         prober = HealthProber()
@@ -372,12 +383,16 @@ class Site:
         grants = await all_grants()
         watching = Watching(db, store, grants)
         steps = Steps(
-            StepParts(db, store, cache, admission, signers, launcher, prober, utc_now, lambda: SERVICE),
+            StepParts(
+                db, store, cache, environments, admission, signers, launcher, prober, utc_now, lambda: SERVICE
+            ),
             ReplicaDefaults(drain_seconds=2.0),
             wake.set,
         )
         timeout = timedelta(seconds=self.start_timeout)
-        parts = Parts(db, store, cache, admission, signers, launcher, prober, routes, watching, utc_now)
+        parts = Parts(
+            db, store, cache, environments, admission, signers, launcher, prober, routes, watching, utc_now
+        )
         reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
         followers = Followers(db, store, self.upstream, wake.set)
         lookups = Lookups(db, store, self.upstream, grants)
@@ -397,6 +412,7 @@ class Site:
             await inference.end_loops()
             await steps.close()
             await cache.close()
+            await environments.close()
             await admission.close()
             await signers.close()
             await prober.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from modelyard import contexts
 from modelyard._approvals import AsyncApprovals, AsyncPolicies
@@ -173,6 +173,7 @@ class AsyncClient:
         example: Any = None,
         runtime: str | None = None,
         signature: Signature | None = None,
+        requirements: Sequence[str] | Literal["installed"] = (),
         label: str = "",
         description: str = "",
         tags: Mapping[str, str] | None = None,
@@ -186,11 +187,14 @@ class AsyncClient:
         """Save a trained model, upload it and register it as a new version.
 
         Args:
-            model: A scikit-learn estimator, an ONNX model (object or bytes), or the path of a saved model.
+            model: A fitted estimator of scikit-learn, XGBoost or LightGBM (also their boosters), an ONNX model (object or bytes),
+                a PyTorch module or exported program, a pipeline of transformers, or the path of a saved model.
             name: Full name of the model, `prod.ml_team.iris`.
             example: Rows as the model takes them; the signature is told from what it answers to them.
-            runtime: Runtime that loads it, by default told from the model: `sklearn`, `onnx`.
+            runtime: Runtime that loads it, by default told from the model: `sklearn`, `onnx`, `xgboost` …
             signature: The signature, instead of an example.
+            requirements: Lines of a requirements.txt that is stored with the model, which replicas may get an environment of
+                their own from; `installed` for the versions here of the packages that the model needs.
             label: Second name of the version, unique within the model: `1.4.0`.
             description: Free text.
             tags: Tags of the version.
@@ -213,6 +217,7 @@ class AsyncClient:
             runtime=runtime,
             example=example,
             signature=signature,
+            requirements=requirements,
             label=label,
             description=description,
             tags=tags,

@@ -7,7 +7,7 @@ import contextlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelyard import _upload, flavors
 from modelyard._catalog import AsyncModels
@@ -19,7 +19,7 @@ from modelyard._metadata import complete, size
 from modelyard._namespace import resource_name
 from modelyard._provenance import capture
 from modelyard._versions import AsyncVersions
-from modelyard.errors import AlreadyExists, NotFound
+from modelyard.errors import AlreadyExists, InvalidArgument, NotFound
 from modelyard.types import ModelMetadata
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from modelyard._connection import Connection
     from modelyard._manifest import LocalFile
     from modelyard._progress import Progress
-    from modelyard.types import Artifact, Dataset, ModelVersion, Signature
+    from modelyard.types import Artifact, Dataset, ModelVersion, Provenance, Signature
 
 
 async def log_model(
@@ -41,6 +41,7 @@ async def log_model(
     runtime: str | None,
     example: Any,
     signature: Signature | None,
+    requirements: Sequence[str] | Literal["installed"],
     label: str,
     description: str,
     tags: Mapping[str, str] | None,
@@ -61,9 +62,11 @@ async def log_model(
         prepared = await asyncio.to_thread(
             flavors.prepare, model, Path(folder), runtime=runtime, example=example, signature=signature
         )
-        files = await scan(prepared.path, progress)
+        provenance = await asyncio.to_thread(capture, prepared.packages)
+        lines = _installed(provenance) if requirements == "installed" else requirements
+        path = _with_requirements(prepared.path, Path(folder), lines) if lines else prepared.path
+        files = await scan(path, progress)
         artifact = await _store(connection, artifacts, name, files, create=create, progress=progress)
-    provenance = await asyncio.to_thread(capture, prepared.packages)
     version = await AsyncVersions(connection).create(
         name,
         artifact.digest,
@@ -80,6 +83,24 @@ async def log_model(
         await AsyncAliases(connection).set(name, dict.fromkeys(aliases, version.number))
         version = await AsyncVersions(connection).get(version.name)
     return version
+
+
+def _installed(provenance: Provenance) -> list[str]:
+    """The packages that a model needs, as they are installed here; Modelyard's own comes with every replica."""
+    packages = sorted(provenance.packages.items())
+    return [f"{name}=={version}" for name, version in packages if name != "modelyard"]
+
+
+def _with_requirements(path: Path, folder: Path, lines: Sequence[str]) -> Path:
+    """Write requirements.txt beside a model that was saved into `folder`, and return the folder."""
+    if isinstance(lines, str) or any("\n" in line for line in lines):
+        raise InvalidArgument('requirements: give a list of lines, or "installed"')
+    if path not in (folder, *folder.iterdir()):
+        raise InvalidArgument(
+            f"requirements: {path} is logged as it is; write a requirements.txt into the folder, or log a folder that has one"
+        )
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return folder
 
 
 async def _store(

@@ -50,7 +50,7 @@ class AsyncVersions(Namespace):
             artifact_digest: Digest of an artifact committed for this model.
             label: Second name of the version, unique within the model: `1.4.0`.
             description: Free text.
-            runtime: Runtime that loads it: `sklearn`, `onnx`.
+            runtime: Runtime that loads it: `sklearn`, `onnx`, `xgboost` … (docs/runtimes.md).
             signature: What it takes and gives.
             tags: Tags of the version.
             metrics: Any JSON values.

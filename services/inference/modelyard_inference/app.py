@@ -17,6 +17,7 @@ from modelyard_inference.access import access_table
 from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.deployments import Deployments
+from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
 from modelyard_inference.lineage import Lineage
@@ -61,6 +62,17 @@ class InferenceSettings(Settings):
     require_signature: bool = Field(
         default=False, description="Load only models that a trust root vouches for, in every deployment."
     )
+    allow_model_code: bool = Field(
+        default=False,
+        description="Serve models whose artifact is a program: score.py, MLflow, Python, PyTorch. It runs as this user.",
+    )
+    build_environments: bool = Field(
+        default=False,
+        description="Run replicas in environments built by uv from requirements.txt and runtime.yaml of their artifacts.",
+    )
+    build_timeout_seconds: float = Field(
+        600.0, gt=0, description="Longest time that resolving, or installing, an environment may take."
+    )
     stop_replicas_on_exit: bool = Field(
         default=False, description="Stop all replicas with this service; else they go on answering."
     )
@@ -83,6 +95,14 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         upstream, settings.cache_directory / "artifacts", BlobCache(settings.blob_cache_directory)
     )
     artifacts.prepare()
+    environments = EnvironmentCache(
+        settings.cache_directory / "environments",
+        enabled=settings.build_environments,
+        allow_code=settings.allow_model_code,
+        traced=bool(settings.otlp_endpoint),
+        build_seconds=settings.build_timeout_seconds,
+    )
+    environments.prepare()
     admission = Admission(upstream, wake.set)
     signers = Signers(chassis.db, store, upstream)
     prober = HealthProber()
@@ -93,6 +113,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             chassis.db,
             store,
             artifacts,
+            environments,
             admission,
             signers,
             launcher,
@@ -106,12 +127,23 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             settings.log_format,
             settings.otlp_endpoint,
             settings.require_signature,
+            settings.allow_model_code,
         ),
         wake.set,
     )
     watching = Watching(chassis.db, store, chassis.grants)
     parts = Parts(
-        chassis.db, store, artifacts, admission, signers, launcher, prober, routes, watching, chassis.clock
+        chassis.db,
+        store,
+        artifacts,
+        environments,
+        admission,
+        signers,
+        launcher,
+        prober,
+        routes,
+        watching,
+        chassis.clock,
     )
     reconciler = Reconciler(
         parts, steps, wake, start_timeout=timedelta(seconds=settings.start_timeout_seconds)
@@ -135,6 +167,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         if settings.stop_replicas_on_exit:
             await reconciler.stop_all(settings.drain_grace_seconds)
         await artifacts.close()
+        await environments.close()
         await admission.close()
         await signers.close()
         await prober.close()

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
+from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.launchers import Handle, Launcher
 from modelyard_inference.models import Deployment, Replica, ReplicaState
 from modelyard_inference.planner import plan
@@ -45,6 +46,7 @@ class Parts:
     db: Database
     store: InferenceStore
     artifacts: ArtifactCache
+    environments: EnvironmentCache
     admission: Admission
     signers: Signers
     launcher: Launcher
@@ -122,6 +124,7 @@ class Reconciler:
         used = _digests(world)
         if used != self._used:
             await asyncio.to_thread(self._parts.artifacts.prune, used)
+            await asyncio.to_thread(self._parts.environments.prune, used)
             self._used = used
 
     def _observe(self, world: World, deployment: Deployment, processes: dict[str, Process]) -> Observed:

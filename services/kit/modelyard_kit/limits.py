@@ -32,6 +32,13 @@ _TABLE = (
     Limit("tensor_rank", 32, "dimensions", "dimensions of a tensor of a signature"),
     Limit("metric_depth", 16, "levels", "nesting of a metric, of hyperparameters or of test results"),
     Limit("runtime_name_length", 63, "characters", "name of a runtime"),
+    Limit(
+        "requirements_bytes",
+        2**20,
+        "bytes",
+        "requirements.txt of an artifact that an environment is built from",
+    ),
+    Limit("environment_bytes", 20 * 2**30, "bytes", "unpacked environment that an artifact brings"),
     Limit("provenance_packages", 2_000, "packages", "packages in a provenance"),
     Limit("provenance_field_length", 2_000, "characters", "a text field of a provenance"),
     Limit("datasets_per_version", 1_000, "data sets", "data sets in a provenance"),

@@ -299,3 +299,30 @@ def test_a_saved_estimator_tells_all_but_the_version_it_was_saved_with(
 def test_model_and_name_the_other_way_round_are_told_apart(client: Client) -> None:
     with pytest.raises(errors.InvalidArgument, match="name: must be a name, not a value of type object"):
         client.log_model("prod.ml.iris", object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("requirements", [["numpy>=2", "scikit-learn==1.5"], "installed"])
+def test_requirements_are_stored_with_the_model(
+    fake: Fake, client: Client, store: Store, estimator: Any, requirements: Any
+) -> None:
+    client.log_model(estimator, MODEL, example=X[:3], requirements=requirements)
+    assert [f.path for f in store.files] == ["model.skops", "requirements.txt"]
+    (text,) = [content for content in store.blobs.values() if content.startswith(b"numpy")]
+    if requirements == "installed":
+        assert f"scikit-learn=={sklearn.__version__}" in text.decode().splitlines()
+        assert b"modelyard" not in text
+    else:
+        assert text == b"numpy>=2\nscikit-learn==1.5\n"
+
+
+def test_requirements_that_cannot_be_stored(
+    fake: Fake, client: Client, store: Store, estimator: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "model.py").write_text("")
+    signature = infer_signature([[1.0]], [1.0])
+    with pytest.raises(errors.InvalidArgument, match="requirements: .* is logged as it is"):
+        client.log_model(tmp_path, MODEL, signature=signature, requirements=["numpy"])
+    for wrong in ("numpy", ["a\nb"]):
+        with pytest.raises(errors.InvalidArgument, match="requirements: give a list of lines"):
+            client.log_model(estimator, MODEL, example=X[:3], requirements=wrong)  # type: ignore[arg-type]
+    assert not fake.requests("CreateModelVersion")

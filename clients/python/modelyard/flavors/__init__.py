@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +31,11 @@ def prepare(
     """Save a model under `folder` (or take it from where it is) and tell its signature.
 
     Args:
-        model: A scikit-learn estimator, an ONNX model (object or bytes), or the path of a file or folder.
+        model: A fitted estimator of scikit-learn, XGBoost or LightGBM (also their boosters), an ONNX model (object or bytes),
+            a PyTorch module or exported program, a pipeline of transformers, or the path of a file or folder.
         folder: Empty folder to save into.
         runtime: Runtime that shall load it; by default told from the model.
-        example: Rows as `predict` takes them, to tell the signature from.
+        example: Rows as the model takes them, to tell the signature from.
         signature: The signature, instead of an example.
 
     Raises:
@@ -48,11 +50,20 @@ def prepare(
         from modelyard.flavors import onnx
 
         return onnx.prepare(model, folder, signature=signature)
-    if hasattr(model, "get_params") and hasattr(model, "predict"):
-        from modelyard.flavors import sklearn
-
-        return sklearn.prepare(model, folder, example=example, signature=signature)
+    packages = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
+    name = next((name for name in ("xgboost", "lightgbm", "transformers", "torch") if name in packages), "")
+    if (
+        not name
+        and hasattr(model, "get_params")
+        and (hasattr(model, "predict") or hasattr(model, "transform"))
+    ):
+        name = "sklearn"
+    if name:
+        flavor = importlib.import_module(f"modelyard.flavors.{name}")
+        prepared: Prepared = flavor.prepare(model, folder, example=example, signature=signature)
+        return prepared
     raise InvalidArgument(
-        f"model: a {type(model).__module__}.{type(model).__qualname__} cannot be logged as it is; give a scikit-learn "
-        "estimator, an ONNX model, or the path of a saved model with its runtime and signature"
+        f"model: a {type(model).__module__}.{type(model).__qualname__} cannot be logged as it is; give an estimator of "
+        "scikit-learn, XGBoost or LightGBM, an ONNX model, a PyTorch module, a pipeline of transformers, or the path of a "
+        "saved model with its runtime and signature"
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "model.skops"
 RUNTIME = "sklearn"
+_METHODS = {"predict": "output", "predict_proba": "probabilities", "transform": "transformed"}
 PACKAGES = ("scikit-learn", "skops", "numpy", "scipy", "modelyard")
 
 
@@ -36,7 +37,7 @@ def prepare(estimator: Any, folder: Path, *, example: Any, signature: Signature 
 
 
 def infer(estimator: Any, example: Any) -> Signature:
-    """The signature of `predict`, and of `predict_proba` where there is one."""
+    """The signatures of those of `predict`, `predict_proba` and `transform` that there are."""
     from modelyard import signature as signatures
     from modelyard.types import Signature
 
@@ -54,10 +55,7 @@ def infer(estimator: Any, example: Any) -> Signature:
 
 
 def _methods(estimator: Any) -> list[tuple[str, str]]:
-    methods = [("predict", "output")]
-    if hasattr(estimator, "predict_proba"):
-        methods.append(("predict_proba", "probabilities"))
-    return methods
+    return [(name, output) for name, output in _METHODS.items() if hasattr(estimator, name)]
 
 
 def _method(estimator: Any, method: str, output: str, example: Any) -> MethodSignature:

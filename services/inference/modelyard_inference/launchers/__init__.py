@@ -17,6 +17,8 @@ class ReplicaSpec:
     id: str
     """Id of the replica. Starting the same id again while it runs finds it."""
     config: ReplicaConfig
+    python: str = ""
+    """Interpreter of the environment to run it in; empty for the launcher's own."""
 
 
 @dataclass(frozen=True)

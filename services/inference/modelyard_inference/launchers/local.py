@@ -47,7 +47,7 @@ class LocalLauncher:
 
     Args:
         run_folder: absolute; short, because the path of a socket is.
-        command: what to run, with `--config FILE` after it.
+        command: what to run, with `--config FILE` after it; its first word is a Python.
     """
 
     def __init__(self, run_folder: Path, command: Sequence[str]) -> None:
@@ -151,11 +151,16 @@ class LocalLauncher:
         log = folder / "log"
         if log.exists():
             log.replace(folder / "log.1")
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        command = (spec.python, *self._command[1:]) if spec.python else self._command
+        # An environment of its own sees no packages of this service.
+        hidden = ("PYTHONPATH", "VIRTUAL_ENV") if spec.python else ()
+        environment = {
+            name: os.environ[name] for name in _ENVIRONMENT if name in os.environ and name not in hidden
+        }
         with log.open("xb") as output:
             log.chmod(0o600)
             child = subprocess.Popen(  # noqa: S603 - the command is ours; only the path of the file varies
-                ["/bin/sh", "-c", _WRAPPER, str(folder / "pid"), *self._command, "--config", str(config)],
+                ["/bin/sh", "-c", _WRAPPER, str(folder / "pid"), *command, "--config", str(config)],
                 cwd=folder,
                 env={**environment, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,

@@ -32,7 +32,7 @@ class ReplicaConfig:
     model_directory: Path
     """Local folder with the artifact's files."""
     runtime: str
-    """Name of the runtime: `sklearn` or `onnx`."""
+    """Name of the runtime; see `runtimes.RUNTIMES`."""
     signature: Signature
     """The methods of the version."""
     listen: str
@@ -41,6 +41,8 @@ class ReplicaConfig:
     """What the signatures of the artifact are checked by."""
     require_signature: bool = False
     """Whether only an artifact with a trusted signature is loaded."""
+    allow_code: bool = False
+    """Whether code that the artifact brings may run; see `runtimes.RUN_CODE`."""
     max_request_bytes: int = 64 * 1024 * 1024
     """Largest request body."""
     max_queue_rows: int = 10_000
@@ -150,7 +152,7 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(_COUNTS, (int,)),
     **dict.fromkeys(_SECONDS, (int, float)),
     **dict.fromkeys(("signature", "evidence"), (dict,)),
-    "require_signature": (bool,),
+    **dict.fromkeys(("require_signature", "allow_code"), (bool,)),
 }
 
 

@@ -74,7 +74,7 @@ class Engine:
         return True
 
     def _load(self) -> None:
-        load = runtimes.find(self._config.runtime)
+        load = runtimes.find(self._config.runtime, allow_code=self._config.allow_code)
         self._runtime = load(
             self._config.model_directory, self._config.signature, threads=self._config.threads
         )

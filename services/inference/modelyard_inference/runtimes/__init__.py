@@ -74,18 +74,38 @@ class Load(Protocol):
 RUNTIMES: Final[Mapping[str, str]] = {
     "sklearn": "modelyard_inference.runtimes.sklearn",
     "onnx": "modelyard_inference.runtimes.onnx",
+    "xgboost": "modelyard_inference.runtimes.xgboost",
+    "lightgbm": "modelyard_inference.runtimes.lightgbm",
+    "transformers": "modelyard_inference.runtimes.transformers",
+    "torch": "modelyard_inference.runtimes.torch",
+    "mlflow": "modelyard_inference.runtimes.mlflow",
+    "score": "modelyard_inference.runtimes.score",
+    "python": "modelyard_inference.runtimes.python",
 }
-"""Module of each runtime by its name, which is also the name of the extra that installs what it needs."""
+"""Module of each runtime by its name, which is also the name of the extra that installs what it needs, if it needs anything."""
+
+RUN_CODE: Final = frozenset({"torch", "mlflow", "score", "python"})
+"""Runtimes for which an artifact is a program: whoever can upload one runs anything with the rights of a replica."""
 
 
-def find(name: str) -> Load:
+def find(name: str, *, allow_code: bool = False) -> Load:
     """Return the `load` of a runtime, importing it only now.
 
+    Args:
+        name: of the runtime.
+        allow_code: whether code that an artifact brings may run here.
+
     Raises:
-        LoadError: if there is no such runtime or its packages are not installed.
+        LoadError: if there is no such runtime, it may not be used, or its packages are not installed.
     """
     if name not in RUNTIMES:
         raise LoadError(f"runtime {name!r} is none of {', '.join(sorted(RUNTIMES))}")
+    if name in RUN_CODE and not allow_code:
+        raise LoadError(
+            f"runtime {name!r} runs code that the artifact brings, which this installation does not allow: set "
+            "MODELYARD_ALLOW_MODEL_CODE=true for the inference service if you trust everybody who may upload, "
+            "or log the model in a format that holds no code, such as ONNX"
+        )
     try:
         module = importlib.import_module(RUNTIMES[name])
     except ImportError as error:

@@ -12,6 +12,8 @@ import structlog
 from modelyard_inference import actions as a
 from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
+from modelyard_inference.environments import EnvironmentFailed
+from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.launchers import Handle, Launcher, LaunchFailed, ReplicaSpec
 from modelyard_inference.models import Deployment, Group, Replica, ReplicaState
 from modelyard_inference.planner import end_of
@@ -45,6 +47,7 @@ class ReplicaDefaults:
     log_format: str = "json"
     otlp_endpoint: str = ""
     require_signature: bool = False
+    allow_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class StepParts:
     db: Database
     store: InferenceStore
     artifacts: ArtifactCache
+    environments: EnvironmentCache
     admission: Admission
     signers: Signers
     launcher: Launcher
@@ -112,8 +116,11 @@ class ReplicaSteps:
         group = observed.group(replica.group_id)
         try:
             config = self._config(observed.deployment, group, replica)
-            handle = await self._parts.launcher.start(ReplicaSpec(replica.id, config))
-        except (LaunchFailed, ValueError) as error:
+            python = await self._python(group, config)
+            if python is None:
+                return False  # whoever builds it calls `wake`
+            handle = await self._parts.launcher.start(ReplicaSpec(replica.id, config, python))
+        except (LaunchFailed, EnvironmentFailed, ValueError) as error:
             return await self._record_end(observed, end_of(observed, replica, str(error)))
         await failpoint("inference.start.launched")
         await self._change(
@@ -216,11 +223,21 @@ class ReplicaSteps:
             listen=replica.address,
             evidence=self._parts.signers.evidence(version.id),
             require_signature=group.require_signature or self._defaults.require_signature,
+            allow_code=self._defaults.allow_code,
             max_request_bytes=group.max_request_bytes,
             drain_seconds=self._defaults.drain_seconds,
             log_level=self._defaults.log_level,
             log_format=self._defaults.log_format,
             otlp_endpoint=self._defaults.otlp_endpoint,
+        )
+
+    async def _python(self, group: Group, config: ReplicaConfig) -> str | None:
+        return await self._parts.environments.python(
+            group.version.artifact_digest,
+            config.model_directory,
+            config.runtime,
+            signed=bool(config.evidence.bundles),
+            done=self._wake,
         )
 
     async def _change(self, replica_id: str, **values: Any) -> None:

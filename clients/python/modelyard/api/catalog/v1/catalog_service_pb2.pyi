@@ -634,7 +634,7 @@ class CreateModelVersionRequest(_message.Message):
     description: _builtins.str
     """Free text, at most 5,000 characters."""
     runtime: _builtins.str
-    """Runtime that loads it: `sklearn`, `onnx`."""
+    """Runtime that loads it: `sklearn`, `onnx`, `xgboost` … docs/runtimes.md has them all."""
     request_id: _builtins.str
     """Makes a repetition safe; see the service."""
     label: _builtins.str

@@ -404,7 +404,7 @@ class ModelVersion(_message.Message):
     description: _builtins.str
     """Free text, at most 5,000 characters."""
     runtime: _builtins.str
-    """Runtime that loads it: `sklearn`, `onnx`."""
+    """Runtime that loads it: `sklearn`, `onnx`, `xgboost` … docs/runtimes.md has them all."""
     author_id: _builtins.str
     """Output only. Id of the principal that created it."""
     author_name: _builtins.str

@@ -1,0 +1,108 @@
+"""Replicas in environments of their own, built from the ordinary index."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+
+from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
+from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
+from modelyard_inference.environments.cache import EnvironmentCache
+from modelyard_inference.launchers import ReplicaSpec
+from modelyard_inference.launchers.local import LocalLauncher
+from modelyard_inference.models import DeploymentState
+from modelyard_inference.runtimes.signature import MethodSignature, Signature, TensorSpec
+from tests.conformance.replicas import DEPLOYMENT, iris_config
+from tests.framework.inference import call, creation, site
+from tests.framework.waiting import eventually
+
+# Small, pure Python, and none of ours.
+REQUIREMENTS = "humanize==4.9.0\n"
+MODEL = """
+import importlib.util
+import humanize, importlib.metadata
+
+class Model:
+    def __init__(self, directory): pass
+    def predict(self, inputs):
+        hidden = importlib.util.find_spec("sqlalchemy") is None
+        texts = [humanize.intcomma(int(n)).encode() for n in inputs["n"]]
+        return {"text": texts, "alone": [hidden] * len(texts)}
+
+load = Model
+"""
+SIGNATURE = Signature(
+    (
+        MethodSignature(
+            "predict",
+            (TensorSpec("n", "INT64", (-1,)),),
+            (TensorSpec("text", "BYTES", (-1,)), TensorSpec("alone", "BOOL", (-1,))),
+        ),
+    )
+)
+
+
+@pytest.fixture
+async def launcher() -> AsyncIterator[LocalLauncher]:
+    folder = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+    made = LocalLauncher(folder, ("python-of-nobody", "-m", "modelyard_inference.replica"))
+    made.prepare()
+    yield made
+    await asyncio.gather(*(made.stop(handle, 5.0) for handle in await made.list()))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def test_a_model_runs_with_its_own_packages(tmp_path: Path, launcher: LocalLauncher) -> None:
+    artifact = tmp_path / "artifact"
+    artifact.mkdir()
+    (artifact / "requirements.txt").write_text(REQUIREMENTS)
+    (artifact / "model.py").write_text(MODEL)
+    cache = EnvironmentCache(tmp_path / "environments", enabled=True)
+    cache.prepare()
+    python: str | None = None
+    while python is None:
+        ended = asyncio.Event()
+        python = await cache.python("sha256:aa", artifact, "python", signed=False, done=ended.set)
+        if python is None:
+            await asyncio.wait_for(ended.wait(), 240)
+    address = launcher.address("one")
+    config = iris_config(
+        artifact, tmp_path, runtime="python", signature=SIGNATURE, listen=address, allow_code=True
+    )
+    handle = await launcher.start(ReplicaSpec("one", config, python))
+
+    async def ready() -> bool:
+        found = await launcher.status(handle)
+        assert found.running, found.report
+        return found.report == "ready"
+
+    await eventually(ready)
+    request = pb.ModelInferRequest(model_name=DEPLOYMENT, raw_input_contents=[np.int64(1234567).tobytes()])
+    request.inputs.add(name="n", datatype="INT64", shape=[1])
+    async with grpc.aio.insecure_channel(address) as channel:
+        answer = await GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert answer.raw_output_contents[0][4:] == b"1,234,567"
+    assert answer.raw_output_contents[1] == b"\x01"
+
+
+async def test_a_deployment_of_a_version_with_requirements(fresh_database: Callable[[str], str]) -> None:
+    async with site(fresh_database("modelyard_inference")) as place:
+        place.upstream.requirements["prod.ml.iris/1"] = REQUIREMENTS.encode()
+        place.upstream.add(1)
+        place.build_environments = True
+        async with place.life() as inference:
+            await inference.deployments.create(call(), creation(replicas=2))
+            await inference.until_state(DeploymentState.ACTIVE)
+            folders = {
+                Path(psutil.Process(h.process_id).cmdline()[0]).parents[2]
+                for h in await inference.launcher.list()
+            }
+            assert folders == {place.folder / "environments"}
