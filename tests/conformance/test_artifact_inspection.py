@@ -143,6 +143,8 @@ async def test_it_is_done_again_when_asked(service: ArtifactService, store: Loca
     again = (await service.client().call("InspectArtifact", request)).inspection
     assert again.state == Inspection.STATE_PENDING
     assert (await service.client().call("InspectArtifact", request)).inspection == again
+    [told] = await service.events("artifact.artifact.inspection_requested")
+    assert (told.resource_id, told.actor) == (found.artifact_digest, "ada")
     assert await worker(service, store).work()
     assert not await worker(service, store).work()
     after = await inspection(service, found.artifact_digest)

@@ -138,10 +138,11 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     async def clean() -> None:
         while True:
             try:
-                expired = await uploads.expire(expiry)
+                call = Call(_self(parts.grants), new_id())
+                expired = await uploads.expire(call, expiry)
                 if expired:
                     parts.log.info("uploads_expired", count=expired)
-                collected = await collector.sweep(Call(_self(parts.grants), new_id()))
+                collected = await collector.sweep(call)
                 if collected != Collected():
                     parts.log.info("garbage_collected", **asdict(collected))
             except (DomainError, OSError, SQLAlchemyError, InjectedFault) as error:

@@ -57,11 +57,12 @@ async def want(connection: AsyncConnection, digest: str, call: Call, now: dateti
     await _wake(connection)
 
 
-async def want_again(connection: AsyncConnection, digest: str, call: Call, now: datetime) -> None:
-    """Forgets what is known of an artifact, so that it is found out again; nothing if that is going on."""
+async def want_again(connection: AsyncConnection, digest: str, call: Call, now: datetime) -> bool:
+    """Forgets what is known of an artifact, so that it is found out again; False if that is going on."""
     change = update(inspections).where(inspections.c.digest == digest, ~_is_pending())
-    await connection.execute(change.values({**_NOTHING_YET, **_asked_by(call, now)}))
+    changed = await connection.execute(change.values({**_NOTHING_YET, **_asked_by(call, now)}))
     await _wake(connection)
+    return bool(changed.rowcount)
 
 
 async def get(connection: AsyncConnection, digest: str) -> Inspection | None:
