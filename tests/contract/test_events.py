@@ -55,6 +55,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "CommitUpload": ("artifact.artifact.committed", "artifact.artifact.signed"),
     "InspectArtifact": ("artifact.artifact.inspection_requested", "artifact.artifact.inspected"),
     "AddSignature": ("artifact.artifact.signed",),
+    "RemoveSignature": ("artifact.artifact.unsigned",),
     "VerifyBlobs": ("artifact.artifact.damaged", "artifact.blob.damaged"),
     "CollectGarbage": ("artifact.artifact.collected", "artifact.blob.condemned"),
     "CreatePrincipal": ("governance.principal.created",),

@@ -102,7 +102,8 @@ class FakeCatalog:
     def _chain(self, request: catalog_pb.ResolveResourceRequest) -> Chain:
         catalog = Link(ResourceType.CATALOG, "id-prod", "prod")
         schema = Link(ResourceType.SCHEMA, "id-prod.ml", "prod.ml")
-        name = request.name
+        names = {model_id: name for name, model_id in self.models.items()}
+        name = names.get(request.id, "?") if request.id else request.name
         if (name, request.type) == ("prod", 2):
             return (catalog, SYSTEM)
         if (name, request.type) == ("prod.ml", 3):

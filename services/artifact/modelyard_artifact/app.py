@@ -111,7 +111,7 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     blobs = blob_store(settings)
     await blobs.open()
     catalog = CatalogPeer(parts.peers)
-    signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.clock)
+    signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.grants, parts.clock)
     expiry = timedelta(hours=settings.upload_expiry_hours)
     uploads = Uploads(parts.db, blobs, catalog, signatures, parts.clock, expiry=expiry)
     collector = Collector(

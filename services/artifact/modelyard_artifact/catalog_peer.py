@@ -38,6 +38,18 @@ class CatalogPeer:
         link = (await self._resolve(ResourceType.MODEL, name))[0]
         return ModelRef(id=link.id, name=link.name)
 
+    async def chain_of_model(self, model_id: str) -> Chain:
+        """Returns a model and its containers by its id.
+
+        Raises:
+            NotFound: there is none.
+            PeerUnavailable: the catalog does not answer.
+        """
+        kind = resource_type_to_proto(ResourceType.MODEL)
+        request = catalog_service_pb2.ResolveResourceRequest(type=kind, id=model_id)
+        response = await self._peers.call(self._peers.catalog.ResolveResource, request)
+        return chain_from_proto(response.chain)
+
     async def version(self, reference: str) -> VersionRef:
         """Finds a version by its reference.
 

@@ -252,6 +252,12 @@ async def add_artifact_model(connection: AsyncConnection, digest: str, model_id:
     await connection.execute(values.on_conflict_do_nothing())
 
 
+async def models_of(connection: AsyncConnection, digest: str) -> set[str]:
+    """Ids of the models that an artifact was committed for or copied to."""
+    query = select(artifact_models.c.model_id).where(artifact_models.c.digest == digest)
+    return set((await connection.execute(query)).scalars())
+
+
 async def get_artifact(
     connection: AsyncConnection, digest: str, *, model_id: str | None = None
 ) -> Artifact | None:
