@@ -100,6 +100,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
 
 SILENT = {
     "SetApprovalStates": "a copy for lists of what governance.version.reviewed told",
+    "SetArtifactTests": "a copy for lists of what artifact.artifact.inspected told",
     "UploadBlobs": "brings bytes of an upload whose begin and end are told",
     "FinishBlob": "proves bytes of an upload whose begin and end are told",
     "SignUploadUrls": "lets bytes come to an upload whose begin and end are told",

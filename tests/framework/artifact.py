@@ -63,6 +63,7 @@ class FakeCatalog:
     def __init__(self) -> None:
         self.models = {MODEL: "id-iris", OTHER_MODEL: "id-wine"}
         self.versions: dict[str, ModelVersion] = {}
+        self.tests: list[catalog_pb.ArtifactTestsChange] = []
         self.reachable = True
 
     def ready(self, reference: str, digest: str) -> None:
@@ -98,6 +99,13 @@ class FakeCatalog:
         """Answer which artifacts a version has."""
         have = {version.artifact_digest for version in self.versions.values()}
         return catalog_pb.FindArtifactUsesResponse(digests=have.intersection(request.digests))
+
+    async def SetArtifactTests(
+        self, request: catalog_pb.SetArtifactTestsRequest
+    ) -> catalog_pb.SetArtifactTestsResponse:
+        """Keep what is told."""
+        self.tests += request.changes
+        return catalog_pb.SetArtifactTestsResponse()
 
     def _chain(self, request: catalog_pb.ResolveResourceRequest) -> Chain:
         catalog = Link(ResourceType.CATALOG, "id-prod", "prod")

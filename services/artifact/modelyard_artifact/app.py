@@ -30,6 +30,7 @@ from modelyard_artifact.reading import Reading
 from modelyard_artifact.references import References
 from modelyard_artifact.servicer import ArtifactServicer
 from modelyard_artifact.signatures import Signatures
+from modelyard_artifact.telling import Telling
 from modelyard_artifact.transfers import Recorder, Transfers
 from modelyard_artifact.uploads import Uploads
 from modelyard_artifact.verification import Verification
@@ -155,7 +156,7 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
             full_name=FULL_NAME,
             register=register,
             access=access_table(catalog),
-            background=(clean, worker.run),
+            background=(clean, worker.run, Telling(parts.db, catalog).run),
         )
     finally:
         await blobs.close()

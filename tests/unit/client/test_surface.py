@@ -27,6 +27,7 @@ INTERNAL = {
     "AcquireReference",
     "FindArtifactUses",
     "SetApprovalStates",
+    "SetArtifactTests",
 }
 MODEL, VERSION = "prod.ml.iris", "prod.ml.iris/1"
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
