@@ -548,6 +548,7 @@ async def test_everything_that_somebody_changed_is_in_the_audit_once(
                 "catalog.catalog.created": 1,
                 "catalog.schema.created": 1,
                 "catalog.model.created": 1,
+                "artifact.upload.begun": 1,
                 "artifact.artifact.committed": 1,
                 "catalog.model_version.created": 2,
                 "catalog.model_version.finalized": 1,

@@ -11,9 +11,10 @@ from sklearn.linear_model import LogisticRegression
 
 from modelyard import errors, oci
 from modelyard.aio import AsyncClient
-from modelyard.types import InspectionState, ScanResult, Severity
+from modelyard.types import ArtifactTests, InspectionState, ScanResult, Severity
 from tests.framework.cli import Cli
 from tests.framework.stack import Stack
+from tests.framework.waiting import eventually
 from tests.unit.artifact.samples import EVIL
 
 ENVIRONMENT = "oci://bucket@namespace/env"
@@ -62,7 +63,14 @@ async def test_a_zip_is_stored_as_its_folder_inspected_and_shown(
     formats = {file.path: (file.format, file.may_run_code) for file in found.formats}
     assert formats["model.skops"] == ("skops", False)
 
+    async def told() -> bool:
+        return bool(await admin.versions.list(model, filter="artifact_tests = 'PASSED'").collect())
+
+    await eventually(told)
+    later = await admin.versions.create(model, stored.digest)
+    assert (await admin.versions.get(later.name)).artifact_tests is ArtifactTests.PASSED
     shown = await admin.versions.get(version.name)
+    assert shown.artifact_tests is ArtifactTests.PASSED
     assert shown.metadata.test_results["score_predict"]["success"] is True
     assert shown.metadata.test_results["runtime_env_path"]["value"] == ENVIRONMENT
 

@@ -67,6 +67,10 @@ class Rows:
         """
 
 
+_DIGEST = "'sha256:' || md5('a' || g) || md5('b' || g)"
+"""The artifact of a version, as SQL."""
+
+
 def short_name(model: int) -> str:
     """Return the name of a model within its schema."""
     return f"m{model:05}" if model else WIDE
@@ -150,6 +154,7 @@ def _statements(rows: Rows) -> dict[str, tuple[dict[str, str], str]]:
     statements = {
         **_containers(rows),
         "model_versions": _versions(),
+        "artifact_tests": _artifact_tests(),
         "metrics": _metrics(),
         **_aliases(),
         **_lineage(),
@@ -210,7 +215,7 @@ def _versions() -> tuple[dict[str, str], str]:
         "number": "number",
         "state": "CASE noise % 10 WHEN 0 THEN 'FAILED' WHEN 1 THEN 'PENDING' ELSE 'READY' END",
         "state_message": "CASE noise % 10 WHEN 0 THEN 'the upload was cut' ELSE '' END",
-        "artifact_digest": "CASE WHEN noise % 10 < 2 THEN '' ELSE 'sha256:' || md5('a' || g) || md5('b' || g) END",
+        "artifact_digest": "CASE WHEN noise % 10 < 2 THEN '' ELSE " + _DIGEST + " END",
         "runtime": framework,
         "signature": """'{"methods": [{"name": "predict", "input_layout": "TENSORS",
             "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
@@ -230,6 +235,18 @@ def _versions() -> tuple[dict[str, str], str]:
         "approval_sequence": "CASE noise % 20 WHEN 7 THEN g ELSE 0 END",
     }
     return columns, "planned"
+
+
+def _artifact_tests() -> tuple[dict[str, str], str]:
+    """Of every twentieth artifact, which is an OCI model artifact."""
+    columns = {
+        "digest": _DIGEST,
+        "state": "CASE noise % 4 WHEN 0 THEN 'FAILED' ELSE 'PASSED' END",
+        "results": """'{"score_py": {"category": "Mandatory Files Check", "success": true}}'::jsonb""",
+        "sequence": "g",
+        "update_time": "at",
+    }
+    return columns, "(SELECT * FROM planned WHERE g % 20 = 7 AND noise % 10 >= 2) tested"
 
 
 def _metrics() -> tuple[dict[str, str], str]:

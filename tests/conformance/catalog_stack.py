@@ -15,6 +15,7 @@ from modelyard_catalog import names
 from modelyard_catalog.access import Resolvers
 from modelyard_catalog.aliases import Aliases
 from modelyard_catalog.approval_states import ApprovalStates
+from modelyard_catalog.artifact_tests import ToldTests
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.commands import (
     AliasChange,
@@ -133,6 +134,7 @@ class CatalogStack:
         self.versions = Versions(self.db, self.store, utc_now, self.artifacts)
         self.aliases = Aliases(self.db, self.store, utc_now, self.gates)
         self.approvals = ApprovalStates(self.db, self.store)
+        self.tests = ToldTests(self.db, utc_now)
         self.lifecycle = LifecycleStore()
         self.deployments = FakeDeployments()
         self.shift = timedelta()
@@ -177,6 +179,7 @@ class CatalogStack:
             deletions=self.deletions,
             copies=self.copies(grants),
             approvals=self.approvals,
+            tests=self.tests,
         )
 
     def lineage(self, grants: Grants) -> LineageGraph:

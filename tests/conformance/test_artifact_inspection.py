@@ -7,28 +7,50 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from google.protobuf import json_format
 from sqlalchemy import text
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.artifact.v1.artifact_pb2 import Finding, Inspection, IntrospectionTest
+from modelyard.api.catalog.v1.catalog_service_pb2 import SetArtifactTestsRequest
+from modelyard.api.catalog.v1.model_pb2 import ModelVersion
 from modelyard_artifact.blobs.local import LocalBlobStore
+from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.inspection.bounds import Bounds
+from modelyard_artifact.inspection_models import TestsOutcome
 from modelyard_artifact.inspections import MAX_ATTEMPTS, InspectionWorker
 from modelyard_artifact.inspector import Inspector
+from modelyard_artifact.references import Acquire, References
+from modelyard_artifact.telling import Telling
+from modelyard_catalog.messages import parse_artifact_tests
+from modelyard_kit import faults
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import InvalidField, NotFound, PermissionDenied
+from modelyard_kit.faults import InjectedFault
+from modelyard_kit.ids import new_id
+from modelyard_kit.limits import LIMITS
 from modelyard_kit.outbox import Event, Relay
-from tests.framework.artifact import ADA, BOB, MODEL, OTHER_MODEL, ArtifactService, artifact_service
+from modelyard_kit.peers import Peers
+from tests.framework.artifact import (
+    ADA,
+    BOB,
+    MODEL,
+    OTHER_MODEL,
+    ArtifactService,
+    FakePeers,
+    artifact_service,
+)
 from tests.unit.artifact.samples import EVIL, safetensors
 from tests.unit.client.test_oci_tests import RUNTIME, SCORE
 
+DIGEST = "sha256:" + "0" * 64
 OCI = {"score.py": SCORE, "runtime.yaml": RUNTIME, "model.safetensors": safetensors()}
 
 
@@ -143,6 +165,8 @@ async def test_it_is_done_again_when_asked(service: ArtifactService, store: Loca
     again = (await service.client().call("InspectArtifact", request)).inspection
     assert again.state == Inspection.STATE_PENDING
     assert (await service.client().call("InspectArtifact", request)).inspection == again
+    [told] = await service.events("artifact.artifact.inspection_requested")
+    assert (told.resource_id, told.actor) == (found.artifact_digest, "ada")
     assert await worker(service, store).work()
     assert not await worker(service, store).work()
     after = await inspection(service, found.artifact_digest)
@@ -150,6 +174,66 @@ async def test_it_is_done_again_when_asked(service: ArtifactService, store: Loca
     after.ClearField("end_time")
     found.ClearField("end_time")
     assert after == found
+
+
+async def test_the_catalog_is_told_at_least_once_of_what_versions_have(
+    service: ArtifactService, store: LocalBlobStore
+) -> None:
+    telling = Telling(service.database, CatalogPeer(cast("Peers", FakePeers(service.catalog))))
+    found = await inspected(service, store, OCI)
+    other = await inspected(service, store, {"model.safetensors": safetensors()})
+    assert await telling.tell() == 0  # no version has it yet
+    for digest in (found.artifact_digest, other.artifact_digest):
+        await acquire(service, digest)
+    faults.configure("artifact.tests.told=error*1")
+    try:
+        with pytest.raises(InjectedFault):
+            await telling.tell()
+    finally:
+        faults.configure("")
+    assert [await telling.tell(), await telling.tell()] == [1, 0]
+    first, second = service.catalog.tests
+    assert first == second
+    assert (first.artifact_digest, first.artifact_tests) == (
+        found.artifact_digest,
+        ModelVersion.ARTIFACT_TESTS_PASSED,
+    )
+    assert json_format.MessageToDict(first.test_results) == json.loads(found.tests_json)
+
+    await acquire(service, found.artifact_digest)  # for a version more: the catalog may have forgotten them
+    assert await telling.tell() == 1
+    assert service.catalog.tests[-1].sequence > first.sequence
+
+
+async def test_what_is_told_once_more_while_it_is_told_is_not_forgotten(
+    service: ArtifactService, store: LocalBlobStore
+) -> None:
+    found = await inspected(service, store, OCI)
+    await acquire(service, found.artifact_digest)
+    peer = CatalogPeer(cast("Peers", FakePeers(service.catalog)))
+
+    class Meanwhile:
+        async def set_artifact_tests(self, outcomes: Sequence[TestsOutcome]) -> None:
+            await acquire(service, found.artifact_digest)
+            await peer.set_artifact_tests(outcomes)
+
+    assert await Telling(service.database, Meanwhile()).tell() == 1
+    assert await Telling(service.database, peer).tell() == 1
+    assert await Telling(service.database, peer).tell() == 0
+
+
+async def test_the_catalog_gets_no_more_than_it_takes(service: ArtifactService) -> None:
+    peer = CatalogPeer(cast("Peers", FakePeers(service.catalog)))
+    text = "x" * LIMITS["metadata_bytes"].maximum
+    results = json.dumps({"score_py": {"success": False, "error_msg": text}, "score_run": {"value": "y"}})
+    await peer.set_artifact_tests([TestsOutcome(DIGEST, passed=False, results=results, sequence=1)])
+    [change] = parse_artifact_tests(SetArtifactTestsRequest(changes=service.catalog.tests))
+    assert change.tests.results == {"score_py": {"success": False}, "score_run": {"success": None}}
+
+
+async def acquire(service: ArtifactService, digest: str) -> None:
+    model_id = service.catalog.models[MODEL]
+    await References(service.database, utc_now).acquire(Acquire(digest, model_id, new_id(), ""))
 
 
 async def test_refusals(service: ArtifactService, store: LocalBlobStore) -> None:

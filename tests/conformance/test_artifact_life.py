@@ -21,12 +21,14 @@ from modelyard_artifact.models import Blob
 from modelyard_artifact.references import Acquire, References
 from modelyard_artifact.transfers import Transfers, WholeBlobs
 from modelyard_artifact.verification import Verification
-from modelyard_kit.auth import Call, Principal
+from modelyard_kit.access import SYSTEM_ID
+from modelyard_kit.auth import Call
 from modelyard_kit.errors import InvalidField, NotFound, PeerUnavailable, PermissionDenied
 from modelyard_kit.ids import new_id
 from modelyard_kit.peers import Peers
 from tests.framework.artifact import (
     BOB,
+    ITSELF,
     MODEL,
     OTHER_MODEL,
     ArtifactService,
@@ -41,7 +43,6 @@ from tests.framework.artifact import (
 FILES = {"model.bin": b"weights" * 100, "conf.json": b"{}"}
 OTHERS = {"model.bin": b"other weights", "conf.json": b"{}"}
 VERSION = f"{MODEL}/1"
-CALL = Call(Principal("id-artifact", "artifact", "service"), "r")
 GRACE = timedelta(hours=24)
 LONG = timedelta(hours=100)
 IRIS, WINE = (f"00000000-0000-7000-8000-00000000000{number}" for number in (1, 2))
@@ -77,7 +78,7 @@ class Life:
     async def collect(self, later: timedelta = timedelta(), *, dry_run: bool = False) -> Collected:
         # A moment at least: time does not stand still between two sweeps.
         self.now += later or timedelta(seconds=1)
-        return await self.collector.collect(CALL, dry_run=dry_run)
+        return await self.collector.collect(ITSELF, dry_run=dry_run)
 
     async def acquire(self, digest: str, *, model_id: str = IRIS, source: str = "") -> str:
         version_id = new_id()
@@ -111,7 +112,12 @@ async def test_what_no_version_ever_had_goes_after_the_grace_period(life: Life) 
     digest = await life.client.upload(FILES)
     assert await life.collect(GRACE - timedelta(hours=1)) == Collected()
     assert life.content() == {sha(data) for data in FILES.values()}
-    assert await life.collect(timedelta(hours=2)) == Collected(1, 2, sum(map(len, FILES.values())))
+    size = sum(map(len, FILES.values()))
+    assert await life.collect(timedelta(hours=2)) == Collected(1, 2, size)
+    collected, condemned = (await life.service.events())[-2:]
+    assert (collected.type, collected.resource_id) == ("artifact.artifact.collected", digest)
+    assert (condemned.type, condemned.actor) == ("artifact.blob.condemned", "artifact")
+    assert condemned.data == {"count": 2, "size": size}
     assert life.content() == set()
     for table in ("artifacts", "artifact_models", "manifest_files", "blobs", "condemned_blobs", "uploads"):
         assert await life.rows(table) == 0, table
@@ -175,6 +181,8 @@ async def test_content_that_was_never_recorded_goes(life: Life) -> None:
     assert (await life.collect(timedelta(hours=1))).blobs == 0
     assert lost.sha256 in life.content()
     assert (await life.collect(timedelta(hours=25))).blobs == 1  # old enough by then
+    [told] = await life.service.events("artifact.blob.condemned")
+    assert told.data == {"count": 1, "size": 4}
     assert lost.sha256 not in life.content()
     assert announced.sha256 in life.content()  # an open upload names it
     assert await life.client.send(missing_pieces(upload, [b"announced"])) == 1
@@ -292,7 +300,7 @@ async def test_dry_run_tells_and_keeps(life: Life) -> None:
 async def test_verify_finds_what_is_lost_short_and_changed(life: Life) -> None:
     files = {"good": b"good", "lost": b"lost", "short": b"too short", "changed": b"changed"}
     digest = await life.client.upload(files)
-    assert [progress async for progress in life.verification.verify(CALL, "")][-1].damaged == []
+    assert [progress async for progress in life.verification.verify(ITSELF, "")][-1].damaged == []
 
     def path(name: str) -> Path:
         hashed = sha(files[name])
@@ -303,7 +311,7 @@ async def test_verify_finds_what_is_lost_short_and_changed(life: Life) -> None:
     path("lost").unlink()
     path("short").write_bytes(b"too")
     path("changed").write_bytes(b"CHANGED")
-    last = [progress async for progress in life.verification.verify(CALL, digest)][-1]
+    last = [progress async for progress in life.verification.verify(ITSELF, digest)][-1]
     assert (last.verified_count, last.total_count) == (4, 4)
     problems = {each.blob.sha256: each.problem for each in last.damaged}
     assert problems == {
@@ -329,6 +337,11 @@ async def test_damaged_content_is_thrown_away_and_comes_back_with_the_next_uploa
     ]
     assert [(one.problem, set(one.artifact_digests)) for one in found] == [("wrong content", {digest, again})]
     assert not damaged.exists()
+    told = await life.service.events("artifact.artifact.damaged")
+    assert {(event.resource_id, event.data["sha256"]) for event in told} == {
+        (digest, sha(b"changed")),
+        (again, sha(b"changed")),
+    }
     with pytest.raises(BlobLost):
         await life.read_all(digest)
 
@@ -336,7 +349,16 @@ async def test_damaged_content_is_thrown_away_and_comes_back_with_the_next_uploa
     assert [blob.sha256 for blob in upload.missing] == [sha(b"changed")]
     await life.client.upload(files, model=OTHER_MODEL)
     assert await life.read_all(digest) == files
-    assert [progress async for progress in life.verification.verify(CALL, "")][-1].damaged == []
+    assert [progress async for progress in life.verification.verify(ITSELF, "")][-1].damaged == []
+
+
+async def test_damaged_content_that_no_artifact_has_yet_is_told_of_the_system(life: Life) -> None:
+    upload = await life.client.begin({"m": b"loose"})
+    await life.client.send(missing_pieces(upload, [b"loose"]))
+    await life.blobs.delete(sha(b"loose"))
+    await life.client.call_stream("VerifyBlobs", pb.VerifyBlobsRequest(discard_damaged=True))
+    [told] = await life.service.events("artifact.blob.damaged")
+    assert (told.resource_id, told.data["problem"]) == (SYSTEM_ID, "lost")
 
 
 async def test_admin_calls_by_the_contract(life: Life) -> None:

@@ -14,9 +14,13 @@ from modelyard.api.governance.v1.trust_pb2 import TrustRoot
 from modelyard.signing import SIGNATURE_FILE, sign
 from modelyard.types import FileEntry
 from modelyard_artifact.errors import SignatureInvalid
+from modelyard_kit.access import Effect, Privilege, ResourceGrant
+from modelyard_kit.auth import Principal
 from modelyard_kit.errors import InvalidField, LimitExceeded, NotFound, PermissionDenied
+from modelyard_kit.ids import new_id
 from modelyard_kit.limits import LIMITS
 from tests.framework.artifact import (
+    ADA,
     MODEL,
     NOBODY_KNOWN,
     OTHER_MODEL,
@@ -134,6 +138,73 @@ async def test_refusals(service: ArtifactService, key: Key) -> None:
     request = pb.AddSignatureRequest(digest=digest, model=MODEL, bundle=signed(key))
     with pytest.raises(PermissionDenied):
         await service.client(NOBODY_KNOWN).call("AddSignature", request)
+
+
+async def remove(service: ArtifactService, digest: str, signature_id: str, who: Principal = ADA) -> bool:
+    request = pb.RemoveSignatureRequest(digest=digest, model=MODEL, signature_id=signature_id)
+    return bool((await service.client(who).call("RemoveSignature", request)).removed)
+
+
+def give_edit(service: ArtifactService, who: Principal, *models: str) -> None:
+    _, rights = service.grants.principals()[who.id]
+    edit = [ResourceGrant(service.catalog.models[name], Privilege.EDIT, Effect.ALLOW) for name in models]
+    service.grants.replace(who.id, who.name, [*rights, *edit])
+
+
+async def test_a_signature_is_removed_once_and_told(service: ArtifactService, key: Key) -> None:
+    digest = await service.client().upload(FILES)
+    first, second = await add(service, digest, signed(key)), await add(service, digest, signed(key))
+    with pytest.raises(PermissionDenied, match="EDIT"):  # to add is not to remove
+        await remove(service, digest, first.id)
+    give_edit(service, ADA, MODEL)
+    assert await remove(service, digest, first.id)
+    assert not await remove(service, digest, first.id)
+    assert [each.id for each in await listed(service, digest)] == [second.id]
+    [told] = await service.events("artifact.artifact.unsigned")
+    assert (told.resource_id, told.actor) == (digest, "ada")
+    assert (told.data["signature_id"], told.data["signer"]) == (first.id, first.signer)
+
+
+async def test_a_signature_that_others_share_needs_edit_on_their_models_too(
+    service: ArtifactService, key: Key
+) -> None:
+    give_edit(service, ADA, MODEL)
+    digest = await service.client().upload(FILES)
+    await service.client().upload(FILES, model=OTHER_MODEL)
+    one = await add(service, digest, signed(key))
+    with pytest.raises(PermissionDenied, match="another one has the same artifact") as caught:
+        await remove(service, digest, one.id)
+    assert OTHER_MODEL not in str(caught.value)
+    assert len(await listed(service, digest)) == 1
+    del service.catalog.models[OTHER_MODEL]  # gone: nobody has a say any more
+    assert await remove(service, digest, one.id)
+
+
+async def test_with_edit_on_all_models_a_shared_signature_goes(service: ArtifactService, key: Key) -> None:
+    give_edit(service, ADA, MODEL, OTHER_MODEL)
+    digest = await service.client().upload(FILES)
+    await service.client().upload(FILES, model=OTHER_MODEL)
+    assert await remove(service, digest, (await add(service, digest, signed(key))).id)
+
+
+async def test_removals_that_are_refused(service: ArtifactService) -> None:
+    give_edit(service, ADA, MODEL)
+    digest = await service.client().upload(FILES)
+    other = await service.client().upload({"a": b"a"}, model=OTHER_MODEL)
+    for wrong, text in (("", "is required"), ("1", "'1' is no id")):
+        with pytest.raises(InvalidField, match=f"signature_id: {text}"):
+            await remove(service, digest, wrong)
+    with pytest.raises(NotFound, match="artifact"):
+        await remove(service, other, new_id())
+
+
+async def test_signed_artifacts_are_found(service: ArtifactService, key: Key) -> None:
+    plain, digest = await service.client().upload({"a": b"a"}), await service.client().upload(FILES)
+    await add(service, digest, signed(key))
+    for wanted, found in (("TRUE", [digest]), ("FALSE", [plain])):
+        request = pb.ListArtifactsRequest(model=MODEL, filter=f"signed = {wanted}")
+        answer = await service.client().call("ListArtifacts", request)
+        assert [each.digest for each in answer.artifacts] == found
 
 
 async def test_at_most_so_many(service: ArtifactService, key: Key) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -133,9 +134,10 @@ async def test_abandoned_uploads_go_with_what_only_they_need(database: Database)
     assert await run(database, store.abandoned_uploads, before, 10) == [old.id, second.id]
     await run(database, store.touch_upload, second.id, before)
     assert await run(database, store.abandoned_uploads, before, 10) == [old.id]
-    assert await run(database, store.delete_upload, old.id, before) is True
-    assert await run(database, store.delete_upload, second.id, before) is False
-    assert await run(database, store.delete_upload, second.id, before + timedelta(days=1)) is True
+    assert await run(database, store.delete_upload, old.id, before) == old
+    assert await run(database, store.delete_upload, second.id, before) is None
+    gone = await run(database, store.delete_upload, second.id, before + timedelta(days=1))
+    assert gone == replace(second, update_time=before)
     kept = select(func.count()).select_from(manifest_files)
     rows = await database.in_tx(lambda connection: connection.execute(kept))
     assert rows.scalar_one() == 1  # `shared`, for `young`
@@ -148,4 +150,4 @@ async def test_committed_uploads_never_expire(database: Database) -> None:
     await run(database, store.finish_upload, one.id, NOW)
     later = NOW + timedelta(days=99)
     assert await run(database, store.abandoned_uploads, later, 10) == []
-    assert await run(database, store.delete_upload, one.id, later) is False
+    assert await run(database, store.delete_upload, one.id, later) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from modelyard_kit.errors import (
     RequestIdReused,
 )
 from modelyard_kit.limits import LIMITS
-from modelyard_kit.outbox import Event, Relay
 from tests.framework.artifact import (
+    ADA,
     BOB,
+    ITSELF,
     MODEL,
     NOBODY_KNOWN,
     OTHER_MODEL,
@@ -91,17 +92,16 @@ async def test_commit_is_idempotent_and_told_once(service: ArtifactService) -> N
     again = await client.get(upload.id)
     assert again.state == Upload.STATE_COMMITTED
     assert not again.missing
-    events: list[Event] = []
-
-    async def keep(batch: Any) -> None:
-        events.extend(batch)
-
-    await Relay(service.database, keep).deliver()
-    assert [(event.type, event.resource.id, event.actor.name) for event in events] == [
-        ("artifact.artifact.committed", first.digest, "ada")
-    ]
-    assert events[0].data["model"] == MODEL
-    assert events[0].data["size"] == first.size
+    begun, committed = await service.events()
+    assert (begun.type, begun.resource_id, begun.actor) == ("artifact.upload.begun", upload.id, "ada")
+    about = {"model": MODEL, "model_id": "id-iris", "file_count": len(FILES), "size": first.size}
+    assert begun.data == {**about, "artifact_digest": first.digest}
+    assert (committed.type, committed.resource_id, committed.actor) == (
+        "artifact.artifact.committed",
+        first.digest,
+        "ada",
+    )
+    assert committed.data == {**about, "upload_id": upload.id}
 
 
 async def test_incomplete_commit(service: ArtifactService) -> None:
@@ -126,6 +126,7 @@ async def test_request_id(service: ArtifactService) -> None:
     client = service.client()
     first = await client.begin(FILES, request_id="r1")
     assert (await client.begin(dict(reversed(FILES.items())), request_id="r1")).id == first.id
+    assert len(await service.events("artifact.upload.begun")) == 1
     assert (await client.begin(FILES)).id != first.id
     with pytest.raises(RequestIdReused):
         await client.begin({"x": b"x"}, request_id="r1")
@@ -322,9 +323,13 @@ async def test_abandoned_uploads_expire(service: ArtifactService, blobs: Path) -
     store = LocalBlobStore(blobs)
     unused: Any = None
     uploads = Uploads(service.database, store, CatalogPeer(unused), unused, utc_now)
-    assert await uploads.expire(timedelta(hours=1)) == 0
-    assert await uploads.expire(timedelta(0)) == 1
+    assert await uploads.expire(ITSELF, timedelta(hours=1)) == 0
+    assert await uploads.expire(ITSELF, timedelta(0)) == 1
     await store.close()
+    [told] = await service.events("artifact.upload.expired")
+    assert (told.resource_id, told.actor) == (old.id, "artifact")
+    assert (told.data["model"], told.data["principal_id"]) == (MODEL, ADA.id)
+    assert datetime.fromisoformat(told.data["last_used"]) >= old.create_time.ToDatetime(UTC)
     with pytest.raises(NotFound):
         await client.get(old.id)
     assert [path for path in (blobs / "partial").rglob("*") if path.is_file()] == []
@@ -342,6 +347,8 @@ async def test_a_cancelled_upload_is_gone(service: ArtifactService, blobs: Path)
     with pytest.raises(NotFound):
         await service.client(BOB).call("CancelUpload", cancel)
     await client.call("CancelUpload", cancel)
+    [told] = await service.events("artifact.upload.cancelled")
+    assert (told.resource_id, told.actor, told.data["model"]) == (upload.id, "ada", MODEL)
     assert list((blobs / "partial").rglob("*")) == []
     for again in (client.get(upload.id), client.call("CancelUpload", cancel), client.commit(upload.id)):
         with pytest.raises(NotFound):

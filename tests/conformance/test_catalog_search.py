@@ -323,6 +323,7 @@ SEARCHES = {
     "label": Browse(size=50, filter="label LIKE 'v777%'"),
     "by label": Browse(size=50, filter="label > 'v5'", order_by="label"),
     "approval": Browse(size=50, filter="approval = 'REJECTED'"),
+    "tests": Browse(size=50, filter="artifact_tests = 'FAILED'"),
 }
 
 
@@ -335,6 +336,12 @@ async def test_typical_searches_read_indexes_and_few_queries(stack: CatalogStack
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(
             text("UPDATE model_versions SET approval_state = 'REJECTED' WHERE number % 997 = 0")
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO artifact_tests SELECT artifact_digest, CASE number % 997 WHEN 0 THEN 'FAILED' ELSE 'PASSED' END,"
+                " '{}', number, now() FROM model_versions WHERE number % 7 = 0 OR number % 997 = 0"
+            )
         )
         await connection.execute(text("VACUUM ANALYZE"))
     for name, asked in SEARCHES.items():

@@ -28,7 +28,7 @@ from modelyard_kit.ids import new_id
 from tests.conformance.blob_store_suite import content, read, send
 from tests.faults.test_artifact_faults import DATA, VERSION, process
 from tests.framework import s3
-from tests.framework.artifact import ArtifactClient, artifact_service, missing_pieces, sha
+from tests.framework.artifact import ITSELF, ArtifactClient, artifact_service, missing_pieces, sha
 from tests.framework.s3_proxy import Fault, S3Proxy, proxy
 
 PART = 5 << 20
@@ -251,7 +251,7 @@ async def _settle(
     store = S3BlobStore(s3.BUCKET, f"{prefix}/", staging=staging, endpoint=server.endpoint, reserve=0)
     await store.open()
     unused: Any = None
-    await Uploads(database, store, unused, unused, utc_now).expire(age)
+    await Uploads(database, store, unused, unused, utc_now).expire(ITSELF, age)
     await store.close()
 
 

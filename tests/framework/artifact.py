@@ -13,6 +13,8 @@ from typing import Any, cast
 
 import grpc.aio
 import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard._refusals import FirstStatus
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
@@ -35,7 +37,7 @@ from modelyard_kit.access import (
     ResourceGrant,
     ResourceType,
 )
-from modelyard_kit.auth import Principal, TokenVerifier
+from modelyard_kit.auth import Call, Principal, TokenVerifier
 from modelyard_kit.channels import open_channel
 from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
@@ -51,6 +53,7 @@ _SMALL_BYTES, _SMALL_FILES = 1024, 500
 ADA = Principal("id-ada", "ada", "user")
 BOB = Principal("id-bob", "bob", "user")
 NOBODY_KNOWN = Principal("id-eve", "eve", "user")
+ITSELF = Call(Principal("id-artifact", "artifact", "service"), "r")
 _ALL = (Privilege.USE_CATALOG, Privilege.USE_SCHEMA, Privilege.CREATE_VERSION, Privilege.READ_METADATA)
 
 
@@ -60,6 +63,7 @@ class FakeCatalog:
     def __init__(self) -> None:
         self.models = {MODEL: "id-iris", OTHER_MODEL: "id-wine"}
         self.versions: dict[str, ModelVersion] = {}
+        self.tests: list[catalog_pb.ArtifactTestsChange] = []
         self.reachable = True
 
     def ready(self, reference: str, digest: str) -> None:
@@ -96,10 +100,18 @@ class FakeCatalog:
         have = {version.artifact_digest for version in self.versions.values()}
         return catalog_pb.FindArtifactUsesResponse(digests=have.intersection(request.digests))
 
+    async def SetArtifactTests(
+        self, request: catalog_pb.SetArtifactTestsRequest
+    ) -> catalog_pb.SetArtifactTestsResponse:
+        """Keep what is told."""
+        self.tests += request.changes
+        return catalog_pb.SetArtifactTestsResponse()
+
     def _chain(self, request: catalog_pb.ResolveResourceRequest) -> Chain:
         catalog = Link(ResourceType.CATALOG, "id-prod", "prod")
         schema = Link(ResourceType.SCHEMA, "id-prod.ml", "prod.ml")
-        name = request.name
+        names = {model_id: name for name, model_id in self.models.items()}
+        name = names.get(request.id, "?") if request.id else request.name
         if (name, request.type) == ("prod", 2):
             return (catalog, SYSTEM)
         if (name, request.type) == ("prod.ml", 3):
@@ -150,6 +162,16 @@ class NameIsToken:
         return {each.name: each for each in (ADA, BOB, NOBODY_KNOWN)}[token]
 
 
+@dataclass(frozen=True)
+class Told:
+    """An event in the outbox."""
+
+    type: str
+    resource_id: str
+    actor: str
+    data: Mapping[str, Any]
+
+
 @dataclass
 class ArtifactService:
     """A running service and how to reach it."""
@@ -160,6 +182,16 @@ class ArtifactService:
     database: Database
     grants: Grants
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    async def events(self, of_type: str = "") -> list[Told]:
+        """Return the events that were written, oldest first."""
+        query = text("SELECT type, resource_id, actor_name, data FROM outbox ORDER BY position")
+
+        async def work(connection: AsyncConnection) -> list[Told]:
+            rows = (await connection.execute(query)).all()
+            return [Told(*row) for row in rows if of_type in ("", row.type)]
+
+        return await self.database.read(work)
 
     def client(self, principal: Principal = ADA) -> ArtifactClient:
         """Return a client that acts as a principal."""

@@ -17,7 +17,8 @@ from modelyard_catalog import search
 from modelyard_catalog.commands import Browse
 from modelyard_catalog.fields import list_fields
 from modelyard_catalog.models import Model, ModelVersion
-from modelyard_catalog.tables import aliases, metrics, model_versions
+from modelyard_catalog.tables import aliases, artifact_tests, metrics, model_versions
+from modelyard_kit.clock import utc_now
 from modelyard_kit.filters import FieldType
 from modelyard_kit.filters.nodes import Reference
 from tests.conformance.catalog_stack import IRIS, CatalogStack
@@ -76,7 +77,9 @@ def catalogs(draw: st.DrawFn) -> list[dict[str, Any]]:
     rows = [draw(versions(number)) for number in range(1, draw(st.integers(1, 8)) + 1)]
     for alias in draw(st.sets(names)):
         draw(st.sampled_from(rows))["alias"].append(alias)
-    return rows
+    # Told of artifacts, which versions may share.
+    ends = {row["artifact_digest"]: draw(st.sampled_from((None, "PASSED", "FAILED"))) for row in rows}
+    return [row | {"artifact_tests": ends[row["artifact_digest"]]} for row in rows]
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,13 @@ class Lists:
             for row in rows
             for alias in row["alias"]
         ]
-        for table, values in ((metrics, measured), (aliases, pointing)):
+        ends = {row["artifact_digest"]: row["artifact_tests"] for row in rows}
+        told = [
+            {"digest": digest, "state": state, "results": {}, "sequence": 1, "update_time": utc_now()}
+            for digest, state in ends.items()
+            if state
+        ]
+        for table, values in ((artifact_tests, told), (metrics, measured), (aliases, pointing)):
             if values:
                 await connection.execute(insert(table), values)
 

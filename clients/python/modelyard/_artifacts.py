@@ -131,6 +131,7 @@ class AsyncArtifacts(Namespace):
 
         Raises:
             NotFound: it has no such file.
+            InvalidArgument: no file of an artifact can have this path.
         """
         return await _reading.find(self, version_reference(reference), path)
 

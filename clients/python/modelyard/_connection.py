@@ -79,8 +79,6 @@ class Connection:
         self._stubs: dict[tuple[str, Any], Any] = {}
         self._token = TokenSource(token, self._exchange)
         self._closed = False
-        self.test_results: dict[str, dict[str, Any]] = {}
-        """Digest of an artifact -> its introspection tests; see `_inspections`."""
 
     @property
     def catalog(self) -> CatalogServiceAsyncStub:

@@ -89,6 +89,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.common.v1.ResourceType": types.ResourceType,
     f"{_API}.catalog.v1.ModelVersion.State": types.VersionState,
     f"{_API}.catalog.v1.ModelVersion.ApprovalState": types.VersionApproval,
+    f"{_API}.catalog.v1.ModelVersion.ArtifactTests": types.ArtifactTests,
     f"{_API}.catalog.v1.InputLayout": types.InputLayout,
     f"{_API}.catalog.v1.CustomMetadata.Category": types.MetadataCategory,
     f"{_API}.catalog.v1.LineageNode.Kind": types.LineageKind,

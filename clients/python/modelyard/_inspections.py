@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelyard import errors
 from modelyard._convert import from_proto
 from modelyard._namespace import Namespace, resource_name
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
-from modelyard.references import parse_version_reference
-from modelyard.types import Inspection, InspectionState, VersionState
+from modelyard.types import Inspection, InspectionState
 
 if TYPE_CHECKING:
-    from modelyard._connection import Connection
-    from modelyard.types import ModelVersion
+    pass
 
 _PAUSE_SECONDS = 0.5
-_TEST_RESULTS_SECONDS = 3.0
-_REMEMBERED = 1_000
 
 
 class AsyncInspections(Namespace):
@@ -60,39 +54,3 @@ class AsyncInspections(Namespace):
             raise errors.DeadlineExceeded(
                 f"the inspection of {digest} did not end within {timeout:g} s"
             ) from None
-
-
-async def with_test_results(connection: Connection, version: ModelVersion) -> ModelVersion:
-    """The version with what OCI calls `ArtifactTestResults` in its metadata, as the artifact service found them.
-
-    They belong to the artifact and not to the version, so the catalog does not keep them. Where they cannot be had the version
-    is as the catalog tells it.
-    """
-    digest = version.artifact_digest
-    if version.state is not VersionState.READY or not digest:
-        return version
-    known = connection.test_results
-    if digest not in known:
-        model = parse_version_reference(version.name).model
-        request = pb.GetInspectionRequest(digest=digest, model=model)
-        method = connection.artifact.GetInspection
-        try:
-            answer = await connection.call(method, request, timeout=_TEST_RESULTS_SECONDS)
-        except (
-            errors.Unavailable,
-            errors.DeadlineExceeded,
-            errors.NotFound,
-            errors.PermissionDenied,
-            errors.Unimplemented,
-        ):
-            return version
-        found = from_proto(Inspection, answer.inspection)
-        if found.state is not InspectionState.DONE:
-            return version
-        if len(known) >= _REMEMBERED:
-            known.clear()
-        # The tests depend on the files alone: they never change.
-        known[digest] = json.loads(found.tests_json) if found.oci else {}
-    if not known[digest]:
-        return version
-    return replace(version, metadata=replace(version.metadata, test_results=known[digest]))

@@ -57,6 +57,12 @@ def update_mask(given: Mapping[str, object]) -> field_mask_pb2.FieldMask:
     return field_mask_pb2.FieldMask(paths=paths)
 
 
+def text_literal(text: str) -> str:
+    """Text as it stands in a filter."""
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
 def full_name(name: str, wanted: str, parts: int) -> str:
     """The full name after a rename of `name`: `wanted` is its last part, or a full name in the same container.
 

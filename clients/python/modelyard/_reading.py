@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from modelyard import errors
 from modelyard._download import check_destination, fixed, manifest
 from modelyard._local import check
+from modelyard._manifest import check_path
+from modelyard._namespace import text_literal
 from modelyard._progress import report
 
 if TYPE_CHECKING:
@@ -43,12 +45,11 @@ async def find(artifacts: AsyncArtifacts, reference: str, path: str) -> FileEntr
 
     Raises:
         NotFound: there is no such file.
+        InvalidArgument: no file of an artifact can have this path.
     """
-    async for file in artifacts.list_files(reference, page_size=10_000):
-        if file.path == path:
-            return file
-        if file.path.encode() > path.encode():
-            break
+    wanted = f"path = {text_literal(check_path(path))}"
+    for file in await artifacts.list_files(reference, filter=wanted).collect():
+        return file
     raise errors.NotFound(
         f"{reference} has no file {path!r}", metadata={"resource_type": "file", "name": path}
     )

@@ -62,6 +62,15 @@ class AsyncSignatures(Namespace):
         answer = await self._connection.call(self._connection.artifact.AddSignature, request, timeout=60.0)
         return from_proto(ArtifactSignature, answer.signature)
 
+    async def remove(self, reference: str, signature_id: str) -> bool:
+        """Take a signature away from a version's artifact, wherever that is used; False if it had none with this id."""
+        name = version_reference(reference)
+        digest = await AsyncArtifacts(self._connection).digest_of(name)
+        model = parse_version_reference(name).model
+        request = pb.RemoveSignatureRequest(digest=digest, model=model, signature_id=signature_id)
+        answer = await self._connection.call(self._connection.artifact.RemoveSignature, request)
+        return answer.removed
+
     async def list(self, reference: str) -> tuple[ArtifactSignature, ...]:
         """The signatures of a version's artifact, oldest first, with whether they are trusted now."""
         name = version_reference(reference)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._connection import new_request_id
 from modelyard._convert import from_proto, json_values, rows, to_proto
-from modelyard._inspections import with_test_results
 from modelyard._namespace import Namespace, resource_name, update_mask, version_reference
 from modelyard._pager import AsyncPager
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
@@ -89,10 +88,10 @@ class AsyncVersions(Namespace):
         return from_proto(ModelVersion, answer.model_version)
 
     async def get(self, reference: str) -> ModelVersion:
-        """Read the version a reference names, with the results of its artifact's introspection tests in its metadata."""
+        """Read the version a reference names; of an OCI model artifact with the results of its tests in the metadata."""
         request = pb.GetModelVersionRequest(name=version_reference(reference))
         answer = await self._connection.call(self._connection.catalog.GetModelVersion, request)
-        return await with_test_results(self._connection, from_proto(ModelVersion, answer.model_version))
+        return from_proto(ModelVersion, answer.model_version)
 
     def list(
         self,

@@ -174,6 +174,7 @@ class Signatures(Blocking[_signatures.AsyncSignatures]):
 
     sign = blocking(_signatures.AsyncSignatures.sign)
     add = blocking(_signatures.AsyncSignatures.add)
+    remove = blocking(_signatures.AsyncSignatures.remove)
     list = blocking(_signatures.AsyncSignatures.list)
 
 

@@ -43,6 +43,8 @@ def access_table(catalog: CatalogPeer) -> AccessTable:
         "GetInspection": Requires(Privilege.READ_METADATA, model),
         "InspectArtifact": Requires(Privilege.EDIT, model),
         "AddSignature": Requires(Privilege.CREATE_VERSION, model),
+        # The rules ask for the same on other models that share the artifact.
+        "RemoveSignature": Requires(Privilege.EDIT, model),
         "CheckSignatures": Requires(Privilege.READ_METADATA, model),
         "GetSbom": Requires(Privilege.READ_ARTIFACT, version),
         "GetStorageStatistics": Requires(Privilege.MANAGE, system),

@@ -30,6 +30,7 @@ from modelyard_artifact.reading import Reading
 from modelyard_artifact.references import References
 from modelyard_artifact.servicer import ArtifactServicer
 from modelyard_artifact.signatures import Signatures
+from modelyard_artifact.telling import Telling
 from modelyard_artifact.transfers import Recorder, Transfers
 from modelyard_artifact.uploads import Uploads
 from modelyard_artifact.verification import Verification
@@ -111,7 +112,7 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     blobs = blob_store(settings)
     await blobs.open()
     catalog = CatalogPeer(parts.peers)
-    signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.clock)
+    signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.grants, parts.clock)
     expiry = timedelta(hours=settings.upload_expiry_hours)
     uploads = Uploads(parts.db, blobs, catalog, signatures, parts.clock, expiry=expiry)
     collector = Collector(
@@ -138,10 +139,11 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     async def clean() -> None:
         while True:
             try:
-                expired = await uploads.expire(expiry)
+                call = Call(_self(parts.grants), new_id())
+                expired = await uploads.expire(call, expiry)
                 if expired:
                     parts.log.info("uploads_expired", count=expired)
-                collected = await collector.sweep(Call(_self(parts.grants), new_id()))
+                collected = await collector.sweep(call)
                 if collected != Collected():
                     parts.log.info("garbage_collected", **asdict(collected))
             except (DomainError, OSError, SQLAlchemyError, InjectedFault) as error:
@@ -154,7 +156,7 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
             full_name=FULL_NAME,
             register=register,
             access=access_table(catalog),
-            background=(clean, worker.run),
+            background=(clean, worker.run, Telling(parts.db, catalog).run),
         )
     finally:
         await blobs.close()

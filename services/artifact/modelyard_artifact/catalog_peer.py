@@ -14,12 +14,16 @@ from modelyard_artifact.sbom import DatasetUse, Described
 from modelyard_kit.access import SYSTEM, Chain, ResourceType
 from modelyard_kit.authorization import Missing
 from modelyard_kit.errors import NotFound
+from modelyard_kit.limits import LIMITS
 from modelyard_kit.protos import chain_from_proto, moment, resource_type_to_proto
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from modelyard_artifact.inspection_models import TestsOutcome
     from modelyard_kit.peers import Peers
+
+_MOST_RESULTS_BYTES = LIMITS["metadata_bytes"].maximum - len('{"test_results":}')
 
 
 class CatalogPeer:
@@ -37,6 +41,18 @@ class CatalogPeer:
         """
         link = (await self._resolve(ResourceType.MODEL, name))[0]
         return ModelRef(id=link.id, name=link.name)
+
+    async def chain_of_model(self, model_id: str) -> Chain:
+        """Returns a model and its containers by its id.
+
+        Raises:
+            NotFound: there is none.
+            PeerUnavailable: the catalog does not answer.
+        """
+        kind = resource_type_to_proto(ResourceType.MODEL)
+        request = catalog_service_pb2.ResolveResourceRequest(type=kind, id=model_id)
+        response = await self._peers.call(self._peers.catalog.ResolveResource, request)
+        return chain_from_proto(response.chain)
 
     async def version(self, reference: str) -> VersionRef:
         """Finds a version by its reference.
@@ -74,6 +90,16 @@ class CatalogPeer:
         request = catalog_service_pb2.FindArtifactUsesRequest(digests=digests)
         response = await self._peers.call(self._peers.catalog.FindArtifactUses, request)
         return frozenset(response.digests)
+
+    async def set_artifact_tests(self, outcomes: Sequence[TestsOutcome]) -> None:
+        """Tells how the tests of at most 100 artifacts ended.
+
+        Raises:
+            PeerUnavailable: the catalog does not answer.
+        """
+        changes = map(_tests_change, outcomes)
+        request = catalog_service_pb2.SetArtifactTestsRequest(changes=changes)
+        await self._peers.call(self._peers.catalog.SetArtifactTests, request)
 
     async def model_chain(self, name: str) -> Chain:
         """The model and its containers.
@@ -118,6 +144,20 @@ class CatalogPeer:
         request = catalog_service_pb2.ResolveResourceRequest(type=resource_type_to_proto(kind), name=name)
         response = await self._peers.call(self._peers.catalog.ResolveResource, request)
         return chain_from_proto(response.chain)
+
+
+def _tests_change(outcome: TestsOutcome) -> catalog_service_pb2.ArtifactTestsChange:
+    tests = model_pb2.ModelVersion
+    ended = tests.ARTIFACT_TESTS_PASSED if outcome.passed else tests.ARTIFACT_TESTS_FAILED
+    change = catalog_service_pb2.ArtifactTestsChange(
+        artifact_digest=outcome.digest, artifact_tests=ended, sequence=outcome.sequence
+    )
+    results = json.loads(outcome.results)
+    if len(json.dumps(results, ensure_ascii=False, separators=(",", ":")).encode()) > _MOST_RESULTS_BYTES:
+        # Texts from the files of the artifact; GetInspection has them whole.
+        results = {test: {"success": entry.get("success")} for test, entry in results.items()}
+    change.test_results.update(results)
+    return change
 
 
 def _described(version: model_pb2.ModelVersion) -> Described:

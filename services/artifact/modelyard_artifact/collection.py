@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from modelyard_artifact import life_store, store
 from modelyard_kit import outbox
-from modelyard_kit.access import Link, ResourceType
+from modelyard_kit.access import SYSTEM, Link, ResourceType
 from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class Collector:
     async def _collect(self, call: Call, checked_before: datetime) -> Collected:
         await self._check(checked_before)
         artifacts = await self._remove_artifacts(call)
-        await self._condemn()
-        await self._condemn_unrecorded()
+        await self._condemn(call)
+        await self._condemn_unrecorded(call)
         blobs, size = await self._delete_condemned()
         return Collected(artifacts, blobs, size)
 
@@ -179,7 +179,7 @@ class Collector:
         await failpoint("artifact.collect.before_artifact")
         return await self._database.in_tx(work, isolation="READ COMMITTED")
 
-    async def _condemn(self) -> None:
+    async def _condemn(self, call: Call) -> None:
         after = ""
         while blobs := await self._unnamed(after):
             hashes = [blob.sha256 for blob in blobs]
@@ -187,12 +187,12 @@ class Collector:
 
             async def work(connection: AsyncConnection, hashes: Sequence[str] = hashes) -> None:
                 await store.lock_manifests(connection, removing=True)
-                await life_store.condemn(connection, hashes)
+                await self._tell(connection, call, await life_store.condemn(connection, hashes))
 
             await failpoint("artifact.collect.before_condemn")
             await self._database.in_tx(work, isolation="READ COMMITTED")
 
-    async def _condemn_unrecorded(self) -> None:
+    async def _condemn_unrecorded(self, call: Call) -> None:
         """Finds content without a row, which a crash between storing and recording leaves. A listing, so once a day."""
         now = self._clock()
         if now - self._listed < LISTING_PERIOD:
@@ -201,18 +201,32 @@ class Collector:
         async for blob in self._blobs.stored(now - LISTING_PERIOD):
             batch.append(blob)
             if len(batch) == BATCH:
-                await self._condemn_those(batch)
+                await self._condemn_those(call, batch)
                 batch = []
         if batch:
-            await self._condemn_those(batch)
+            await self._condemn_those(call, batch)
         self._listed = now
 
-    async def _condemn_those(self, stored: Sequence[Blob]) -> None:
+    async def _condemn_those(self, call: Call, stored: Sequence[Blob]) -> None:
         async def work(connection: AsyncConnection) -> None:
             await store.lock_manifests(connection, removing=True)
-            await life_store.condemn_unrecorded(connection, stored)
+            await self._tell(connection, call, await life_store.condemn_unrecorded(connection, stored))
 
         await self._database.in_tx(work, isolation="READ COMMITTED")
+
+    async def _tell(self, connection: AsyncConnection, call: Call, sizes: Sequence[int]) -> None:
+        """Write one event of blobs that are condemned in this transaction: from here on nobody can have them."""
+        if not sizes:
+            return
+        event = outbox.Event(
+            type="artifact.blob.condemned",
+            resource=SYSTEM,
+            actor=call.principal,
+            request_id=call.request_id,
+            data={"count": len(sizes), "size": sum(sizes)},
+            time=self._clock(),
+        )
+        await outbox.append(connection, event)
 
     async def _delete_condemned(self) -> tuple[int, int]:
         count, size = 0, 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sqlalchemy import exists
+
 from modelyard_artifact.inspection_models import Scan
-from modelyard_artifact.tables import artifacts, inspections, manifest_files
+from modelyard_artifact.tables import artifacts, inspections, manifest_files, signatures
 from modelyard_kit.filters import Field, FieldType, ListFields
 
 FILES = ListFields(
@@ -25,6 +27,10 @@ ARTIFACTS = ListFields(
         "oci": Field(FieldType.BOOLEAN, inspections.c.oci),
         "scan": Field(FieldType.ENUM, inspections.c.scan, values=tuple(Scan)),
         "tests": Field(FieldType.ENUM, inspections.c.tests, values=("PASSED", "FAILED")),
+        # Whether it has a signature, of whatever key: trust is governance's, and comes and goes.
+        "signed": Field(
+            FieldType.BOOLEAN, exists().where(signatures.c.digest == artifacts.c.digest), required=True
+        ),
     },
     unique="digest",
     default_order="create_time desc",

@@ -110,6 +110,18 @@ class Inspection:
 
 
 @dataclass(frozen=True, slots=True)
+class TestsOutcome:
+    """How the tests of an artifact ended; `results` is JSON, `sequence` higher than that of whatever was told of it before."""
+
+    __test__ = False
+
+    digest: str
+    passed: bool
+    results: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """An inspection that this process has taken, for as long as it renews the lease under `owner`."""
 

@@ -6,7 +6,18 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from modelyard_artifact.inspection_models import (
@@ -20,12 +31,14 @@ from modelyard_artifact.inspection_models import (
     Scan,
     Severity,
     TestOutcome,
+    TestsOutcome,
 )
-from modelyard_artifact.tables import inspections
+from modelyard_artifact.tables import TESTS_SEQUENCE, artifact_references, inspections
 from modelyard_kit.auth import Principal
+from modelyard_kit.db import notify_after_commit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,6 +46,7 @@ if TYPE_CHECKING:
     from modelyard_kit.auth import Call
 
 CHANNEL = "modelyard_inspections"
+TELL_CHANNEL = "modelyard_tests"
 
 _NOTHING_YET: Mapping[str, Any] = {
     "state": InspectionState.PENDING.value,
@@ -57,11 +71,12 @@ async def want(connection: AsyncConnection, digest: str, call: Call, now: dateti
     await _wake(connection)
 
 
-async def want_again(connection: AsyncConnection, digest: str, call: Call, now: datetime) -> None:
-    """Forgets what is known of an artifact, so that it is found out again; nothing if that is going on."""
+async def want_again(connection: AsyncConnection, digest: str, call: Call, now: datetime) -> bool:
+    """Forgets what is known of an artifact, so that it is found out again; False if that is going on."""
     change = update(inspections).where(inspections.c.digest == digest, ~_is_pending())
-    await connection.execute(change.values({**_NOTHING_YET, **_asked_by(call, now)}))
+    changed = await connection.execute(change.values({**_NOTHING_YET, **_asked_by(call, now)}))
     await _wake(connection)
+    return bool(changed.rowcount)
 
 
 async def get(connection: AsyncConnection, digest: str) -> Inspection | None:
@@ -119,7 +134,13 @@ async def finish(
     connection: AsyncConnection, job: Job, found: Findings | None, message: str, now: datetime
 ) -> bool:
     """Writes what was found out, or why nothing could be; False when somebody else has the inspection by now."""
-    values: dict[str, Any] = {"message": message, "end_time": now, "lease_owner": None, "lease_until": None}
+    values: dict[str, Any] = {
+        "sequence": TESTS_SEQUENCE.next_value(),
+        "message": message,
+        "end_time": now,
+        "lease_owner": None,
+        "lease_until": None,
+    }
     if found is None:
         values["state"] = InspectionState.FAILED.value
     else:
@@ -138,7 +159,38 @@ async def finish(
             },
         }
     written = await connection.execute(update(inspections).where(_is_of(job)).values(values))
+    notify_after_commit(connection, TELL_CHANNEL)
     return bool(written.rowcount)
+
+
+async def tell_again(connection: AsyncConnection, digest: str) -> None:
+    """Notes that the catalog is to be told how the tests of an artifact ended, if they have, whether it was told or not."""
+    change = update(inspections).where(inspections.c.digest == digest, inspections.c.tests.is_not(None))
+    if (await connection.execute(change.values(sequence=TESTS_SEQUENCE.next_value()))).rowcount:
+        notify_after_commit(connection, TELL_CHANNEL)
+
+
+async def to_tell(connection: AsyncConnection, limit: int) -> list[TestsOutcome]:
+    """What the catalog has not been told of artifacts that versions have or are about to get."""
+    columns = inspections.c
+    wanted = exists().where(artifact_references.c.digest == columns.digest)
+    query = (
+        select(columns.digest, columns.tests, columns.tests_json, columns.sequence)
+        .where(columns.tests.is_not(None), columns.sequence != columns.told_sequence, wanted)
+        .order_by(columns.sequence)
+        .limit(limit)
+    )
+    return [
+        TestsOutcome(row.digest, row.tests == "PASSED", row.tests_json, row.sequence)
+        for row in await connection.execute(query)
+    ]
+
+
+async def mark_told(connection: AsyncConnection, outcomes: Sequence[TestsOutcome]) -> None:
+    """Notes that the catalog knows these; not of one that is to be told again since."""
+    of = and_(inspections.c.digest == bindparam("of"), inspections.c.sequence == bindparam("at"))
+    rows = [{"of": outcome.digest, "at": outcome.sequence} for outcome in outcomes]
+    await connection.execute(update(inspections).where(of).values(told_sequence=bindparam("at")), rows)
 
 
 async def _wake(connection: AsyncConnection) -> None:

@@ -20,7 +20,7 @@ from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from modelyard_artifact.inspector import Inspector
     from modelyard_artifact.lookup import Catalog
     from modelyard_artifact.models import FileEntry
-    from modelyard_kit.auth import Call
+    from modelyard_kit.auth import Call, Principal
     from modelyard_kit.clock import Clock
     from modelyard_kit.db import Database
 
@@ -74,7 +74,9 @@ class Inspections:
 
         async def work(connection: AsyncConnection) -> Inspection:
             await _of_model(connection, digest, model.id)
-            await inspection_store.want_again(connection, digest, call, now)
+            if await inspection_store.want_again(connection, digest, call, now):
+                event = _event("inspection_requested", digest, call.principal, call.request_id, {}, now)
+                await outbox.append(connection, event)
             return await _of_model(connection, digest, model.id)
 
         return await self._database.in_tx(work)
@@ -217,7 +219,9 @@ class InspectionWorker:
         async def work(connection: AsyncConnection) -> bool:
             written = await inspection_store.finish(connection, job, found, message, now)
             if written:
-                await outbox.append(connection, _event(job, found, message, now))
+                told = _told(found, message)
+                event = _event("inspected", job.digest, job.actor, job.request_id, told, now)
+                await outbox.append(connection, event)
             return written
 
         # READ COMMITTED: all hangs on the one row that is written under its lease.
@@ -229,28 +233,33 @@ class _LeaseLost(Exception):
     """The inspection is somebody else's now."""
 
 
-def _event(job: Job, found: Findings | None, message: str, now: datetime) -> outbox.Event:
-    data: dict[str, object] = {"state": "DONE", "message": message}
+def _told(found: Findings | None, message: str) -> dict[str, object]:
     if found is None:
-        data["state"] = "FAILED"
-    else:
-        passed = found.tests_passed
-        data |= {
-            "oci": found.oci,
-            "tests": "" if passed is None else "PASSED" if passed else "FAILED",
-            "failed_tests": [test.id for test in found.tests if test.result == "FAILED"],
-            "scan": found.scan.value,
-            "scanner": found.scanner,
-            "findings": {
-                severity.value: sum(finding.severity is severity for finding in found.findings)
-                for severity in Severity
-            },
-        }
+        return {"state": "FAILED", "message": message}
+    passed = found.tests_passed
+    return {
+        "state": "DONE",
+        "message": message,
+        "oci": found.oci,
+        "tests": "" if passed is None else "PASSED" if passed else "FAILED",
+        "failed_tests": [test.id for test in found.tests if test.result == "FAILED"],
+        "scan": found.scan.value,
+        "scanner": found.scanner,
+        "findings": {
+            severity.value: sum(finding.severity is severity for finding in found.findings)
+            for severity in Severity
+        },
+    }
+
+
+def _event(
+    verb: str, digest: str, actor: Principal, request_id: str, data: Mapping[str, object], now: datetime
+) -> outbox.Event:
     return outbox.Event(
-        type="artifact.artifact.inspected",
-        resource=Link(ResourceType.ARTIFACT, job.digest, job.digest),
-        actor=job.actor,
-        request_id=job.request_id,
+        type=f"artifact.artifact.{verb}",
+        resource=Link(ResourceType.ARTIFACT, digest, digest),
+        actor=actor,
+        request_id=request_id,
         data=data,
         time=now,
     )

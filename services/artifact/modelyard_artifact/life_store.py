@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 _CONDEMN = text(
     "WITH gone AS (DELETE FROM blobs WHERE sha256 = ANY(:hashes) AND NOT EXISTS"
     " (SELECT FROM manifest_files WHERE manifest_files.sha256 = blobs.sha256) RETURNING sha256, size)"
-    " INSERT INTO condemned_blobs (sha256, size) SELECT sha256, size FROM gone ON CONFLICT DO NOTHING"
+    " INSERT INTO condemned_blobs (sha256, size) SELECT sha256, size FROM gone ON CONFLICT DO NOTHING RETURNING size"
 ).bindparams(bindparam("hashes", type_=ARRAY(TEXT)))
 
 _CONDEMN_UNRECORDED = text(
     "INSERT INTO condemned_blobs (sha256, size) SELECT sha256, size FROM unnest(:hashes, :sizes) AS stored(sha256, size)"
     " WHERE NOT EXISTS (SELECT FROM blobs WHERE blobs.sha256 = stored.sha256)"
-    " AND NOT EXISTS (SELECT FROM manifest_files WHERE manifest_files.sha256 = stored.sha256) ON CONFLICT DO NOTHING"
+    " AND NOT EXISTS (SELECT FROM manifest_files WHERE manifest_files.sha256 = stored.sha256)"
+    " ON CONFLICT DO NOTHING RETURNING size"
 ).bindparams(bindparam("hashes", type_=ARRAY(TEXT)), bindparam("sizes", type_=ARRAY(BIGINT)))
 
 
@@ -150,15 +151,15 @@ async def unnamed_blobs(
     return [Blob(row.sha256, row.size) for row in rows]
 
 
-async def condemn(connection: AsyncConnection, hashes: Sequence[str]) -> None:
-    """Takes those blobs out that no manifest names; under `lock_manifests`."""
-    await connection.execute(_CONDEMN, {"hashes": list(hashes)})
+async def condemn(connection: AsyncConnection, hashes: Sequence[str]) -> list[int]:
+    """Takes those blobs out that no manifest names, and returns their sizes; under `lock_manifests`."""
+    return list((await connection.execute(_CONDEMN, {"hashes": list(hashes)})).scalars())
 
 
-async def condemn_unrecorded(connection: AsyncConnection, stored: Sequence[Blob]) -> None:
-    """Takes those out of stored blobs that have no row and that no manifest names; under `lock_manifests`."""
+async def condemn_unrecorded(connection: AsyncConnection, stored: Sequence[Blob]) -> list[int]:
+    """Takes those out of stored blobs that have no row and that no manifest names, and returns their sizes; under `lock_manifests`."""
     rows = {"hashes": [blob.sha256 for blob in stored], "sizes": [blob.size for blob in stored]}
-    await connection.execute(_CONDEMN_UNRECORDED, rows)
+    return list((await connection.execute(_CONDEMN_UNRECORDED, rows)).scalars())
 
 
 async def condemned(connection: AsyncConnection, limit: int) -> list[Blob]:

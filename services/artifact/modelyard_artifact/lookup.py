@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from modelyard_artifact.models import Artifact, VersionRef
     from modelyard_artifact.sbom import Described
+    from modelyard_kit.access import Chain
     from modelyard_kit.auth import Call
 
 
@@ -21,6 +22,9 @@ class Catalog(Protocol):
 
     async def model(self, name: str) -> ModelRef:
         """Finds a model by its full name. Raises NotFound, InvalidField, PeerUnavailable."""
+
+    async def chain_of_model(self, model_id: str) -> Chain:
+        """Returns a model and its containers by its id. Raises NotFound, PeerUnavailable."""
 
     async def version(self, reference: str) -> VersionRef:
         """Finds a version by its reference. Raises NotFound, InvalidField, PeerUnavailable."""

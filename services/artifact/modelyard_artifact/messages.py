@@ -100,6 +100,18 @@ def parse_upload_id(text: str, field: str = "upload_id") -> str:
     return text
 
 
+def parse_signature_id(text: str) -> str:
+    """Checks the id of a signature.
+
+    Raises:
+        InvalidField: it is empty or no id.
+    """
+    if not _UUID.fullmatch(text):
+        problem = f"{text!r} is no id" if text else "is required"
+        raise InvalidField("signature_id", f"{problem}: send the id that CheckSignatures tells")
+    return text
+
+
 def parse_get_artifact(
     request: artifact_service_pb2.GetArtifactRequest
     | artifact_service_pb2.GetInspectionRequest

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelyard_artifact import life_store, store
+from modelyard_artifact import inspection_store, life_store, store
 from modelyard_kit.errors import NotFound
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class References:
                 return None
             now = self._clock()
             await life_store.add_reference(connection, command.digest, command.model_version_id, now)
+            # The catalog may have forgotten them with the last version that had the artifact.
+            await inspection_store.tell_again(connection, command.digest)
             if command.source_model_id:
                 await store.add_artifact_model(connection, command.digest, command.model_id, now)
             return await store.get_artifact(connection, command.digest)

@@ -153,6 +153,12 @@ class ArtifactServicer(ArtifactServiceServicer):
         signature = await self._signatures.add(current_call(), command)
         return pb.AddSignatureResponse(signature=signature_messages.signature_to_proto(signature))
 
+    async def RemoveSignature(
+        self, request: pb.RemoveSignatureRequest, context: Any
+    ) -> pb.RemoveSignatureResponse:
+        command = signature_messages.parse_remove_signature(request)
+        return pb.RemoveSignatureResponse(removed=await self._signatures.remove(current_call(), command))
+
     async def CheckSignatures(
         self, request: pb.CheckSignaturesRequest, context: Any
     ) -> pb.CheckSignaturesResponse:

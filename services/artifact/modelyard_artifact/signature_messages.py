@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelyard.api.artifact.v1 import artifact_pb2
-from modelyard_artifact.messages import parse_digest, parse_model
+from modelyard_artifact.messages import parse_digest, parse_model, parse_signature_id
 from modelyard_artifact.models import Standing
-from modelyard_artifact.signatures import AddSignature
+from modelyard_artifact.signatures import AddSignature, RemoveSignature
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.limits import check
 from modelyard_kit.protos import timestamp
@@ -36,6 +36,16 @@ def parse_add_signature(request: pb.AddSignatureRequest) -> AddSignature:
         raise InvalidField("bundle", "is required: the JSON that model_signing or modelyard wrote")
     check("signature_bytes", len(request.bundle.encode()))
     return AddSignature(parse_digest(request.digest), parse_model(request.model), request.bundle)
+
+
+def parse_remove_signature(request: pb.RemoveSignatureRequest) -> RemoveSignature:
+    """Checks digest, model and id.
+
+    Raises:
+        InvalidField: any of them.
+    """
+    signature_id = parse_signature_id(request.signature_id)
+    return RemoveSignature(parse_digest(request.digest), parse_model(request.model), signature_id)
 
 
 def parse_bundles(request: pb.CommitUploadRequest) -> Sequence[str]:

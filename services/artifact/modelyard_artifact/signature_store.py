@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from modelyard_artifact.models import Signature, Standing
 from modelyard_artifact.tables import manifest_files, signatures
@@ -33,18 +33,27 @@ async def add(connection: AsyncConnection, signature: Signature) -> None:
     )
 
 
+async def remove(connection: AsyncConnection, digest: str, signature_id: str) -> Signature | None:
+    """Removes a signature of an artifact and returns what it was; None if there is none."""
+    gone = delete(signatures).where(signatures.c.digest == digest, signatures.c.id == signature_id)
+    row = (await connection.execute(gone.returning(signatures))).one_or_none()
+    return _signature(row) if row else None
+
+
 async def of_artifact(connection: AsyncConnection, digest: str) -> list[Signature]:
     """The signatures of an artifact as they were when they came, oldest first."""
     query = select(signatures).where(signatures.c.digest == digest)
-    return [
-        Signature(
-            id=row.id,
-            digest=row.digest,
-            signer=row.signer,
-            standing=Standing.TRUSTED if row.trust_root else Standing.UNKNOWN_KEY,
-            trust_root=row.trust_root,
-            bundle=row.bundle,
-            create_time=row.create_time,
-        )
-        for row in await connection.execute(query.order_by(signatures.c.create_time, signatures.c.id))
-    ]
+    rows = await connection.execute(query.order_by(signatures.c.create_time, signatures.c.id))
+    return [_signature(row) for row in rows]
+
+
+def _signature(row: Any) -> Signature:
+    return Signature(
+        id=row.id,
+        digest=row.digest,
+        signer=row.signer,
+        standing=Standing.TRUSTED if row.trust_root else Standing.UNKNOWN_KEY,
+        trust_root=row.trust_root,
+        bundle=row.bundle,
+        create_time=row.create_time,
+    )

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Protocol
 from modelyard.signing import SIGNATURE_FILE, Examined, Root, SignatureProblem, Trust, examine
 from modelyard_artifact import signature_store, store
 from modelyard_artifact.errors import SignatureInvalid
+from modelyard_artifact.lookup import permitted_model
 from modelyard_artifact.models import Signature, Standing
 from modelyard_kit import outbox
-from modelyard_kit.access import Link, ResourceType
-from modelyard_kit.errors import InvalidField, NotFound
+from modelyard_kit.access import Link, Privilege, ResourceType
+from modelyard_kit.errors import InvalidField, NotFound, PermissionDenied
 from modelyard_kit.ids import new_id
 from modelyard_kit.limits import LIMITS, check
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from modelyard_kit.auth import Call
     from modelyard_kit.clock import Clock
     from modelyard_kit.db import Database
+    from modelyard_kit.grants import Grants
 
 MOST_BYTES = LIMITS["signature_bytes"].maximum
 
@@ -52,13 +55,29 @@ class AddSignature:
     bundle: str
 
 
+@dataclass(frozen=True, slots=True)
+class RemoveSignature:
+    """Take a signature away from an artifact of a model."""
+
+    digest: str
+    model: str
+    signature_id: str
+
+
 class Signatures:
     """Use cases of signatures."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, catalog: Catalog, roots: TrustRoots, clock: Clock
+        self,
+        database: Database,
+        blobs: BlobStore,
+        catalog: Catalog,
+        roots: TrustRoots,
+        grants: Grants,
+        clock: Clock,
     ) -> None:
         self._database = database
+        self._grants = grants
         self._blobs = blobs
         self._catalog = catalog
         self._roots = roots
@@ -80,6 +99,47 @@ class Signatures:
             return await add_signature(connection, call, signature)
 
         return await self._database.in_tx(work)
+
+    async def remove(self, call: Call, command: RemoveSignature) -> bool:
+        """Takes a signature away; False when there is none.
+
+        Raises:
+            NotFound: no such model, or nothing with that digest was committed for it.
+            PermissionDenied: another model shares the artifact, which the caller may not change.
+            PeerUnavailable: the catalog does not answer.
+        """
+        allowed = {(await permitted_model(self._catalog, call, command.model)).id}
+        model_id = next(iter(allowed))
+
+        async def work(connection: AsyncConnection) -> bool | set[str]:
+            if await store.get_artifact(connection, command.digest, model_id=model_id) is None:
+                raise NotFound("artifact", command.digest)
+            others = await store.models_of(connection, command.digest) - allowed
+            if others:
+                return others
+            gone = await signature_store.remove(connection, command.digest, command.signature_id)
+            if gone is None:
+                return False
+            await outbox.append(connection, _event("unsigned", call, gone, self._clock()))
+            return True
+
+        # Asking is no business of a transaction; who else shares the artifact is asked again in the one that removes.
+        while isinstance(found := await self._database.in_tx(work), set):
+            for other in found:
+                await self._require_edit(call, other)
+            allowed |= found
+        return found
+
+    async def _require_edit(self, call: Call, model_id: str) -> None:
+        try:
+            chain = await self._catalog.chain_of_model(model_id)
+        except NotFound:
+            return  # deleted: nobody asks for its signatures
+        if not self._grants.decide(call.principal.id, Privilege.EDIT, chain).allowed:
+            # Without its name, which the caller may not know.
+            raise PermissionDenied(
+                Privilege.EDIT, ResourceType.MODEL, "", "another one has the same artifact"
+            )
 
     async def of_artifact(self, digest: str, model: str) -> list[Signature]:
         """Returns the signatures of an artifact, oldest first, checked against the trust roots of this moment.
@@ -165,8 +225,13 @@ async def add_signature(connection: AsyncConnection, call: Call, signature: Sign
             return each
     check("signatures_per_artifact", len(known) + 1)
     await signature_store.add(connection, signature)
-    event = outbox.Event(
-        type="artifact.artifact.signed",
+    await outbox.append(connection, _event("signed", call, signature, signature.create_time))
+    return signature
+
+
+def _event(verb: str, call: Call, signature: Signature, now: datetime) -> outbox.Event:
+    return outbox.Event(
+        type=f"artifact.artifact.{verb}",
         resource=Link(ResourceType.ARTIFACT, signature.digest, signature.digest),
         actor=call.principal,
         request_id=call.request_id,
@@ -177,10 +242,8 @@ async def add_signature(connection: AsyncConnection, call: Call, signature: Sign
             "trust_root": signature.trust_root,
             "bundle_sha256": hashlib.sha256(signature.bundle.encode()).hexdigest(),
         },
-        time=signature.create_time,
+        time=now,
     )
-    await outbox.append(connection, event)
-    return signature
 
 
 def _examine(bundle: str, files: Mapping[str, str], roots: Sequence[Root]) -> Examined:

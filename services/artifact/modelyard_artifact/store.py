@@ -146,17 +146,23 @@ async def open_uploads(connection: AsyncConnection, upload_ids: Sequence[str]) -
     return set((await connection.execute(query)).scalars())
 
 
-async def delete_upload(connection: AsyncConnection, upload_id: str, before: datetime | None = None) -> bool:
-    """Deletes an open upload, if given only one that nobody worked on since `before`, and its manifest if nobody needs it."""
+async def delete_upload(
+    connection: AsyncConnection, upload_id: str, before: datetime | None = None
+) -> Upload | None:
+    """Deletes an open upload, if given only one that nobody worked on since `before`, and its manifest if nobody needs it.
+
+    Returns:
+        What it was; None if there is none.
+    """
     gone = delete(uploads).where(uploads.c.id == upload_id, _is_open())
     if before is not None:
         gone = gone.where(uploads.c.update_time < before)
-    digest = (await connection.execute(gone.returning(uploads.c.digest))).scalar_one_or_none()
-    if digest is None:
-        return False
+    row = (await connection.execute(gone.returning(uploads))).one_or_none()
+    if row is None:
+        return None
     await connection.execute(delete(requests).where(requests.c.resource_id == upload_id))
-    await remove_manifest(connection, digest)
-    return True
+    await remove_manifest(connection, row.digest)
+    return _upload(row)
 
 
 async def remove_manifest(connection: AsyncConnection, digest: str) -> None:
@@ -244,6 +250,12 @@ async def add_artifact_model(connection: AsyncConnection, digest: str, model_id:
     """Notes for which model an artifact was committed."""
     values = insert(artifact_models).values(digest=digest, model_id=model_id, create_time=now)
     await connection.execute(values.on_conflict_do_nothing())
+
+
+async def models_of(connection: AsyncConnection, digest: str) -> set[str]:
+    """Ids of the models that an artifact was committed for or copied to."""
+    query = select(artifact_models.c.model_id).where(artifact_models.c.digest == digest)
+    return set((await connection.execute(query)).scalars())
 
 
 async def get_artifact(

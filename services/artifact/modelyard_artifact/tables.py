@@ -11,6 +11,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Sequence,
     Table,
     Text,
     false,
@@ -128,6 +129,8 @@ uploads = Table(
     Index("uploads_digest", "digest"),
 )
 
+TESTS_SEQUENCE = Sequence("inspections_sequence", metadata=metadata)
+
 inspections = Table(
     "inspections",
     metadata,
@@ -152,6 +155,16 @@ inspections = Table(
     Column("tests_json", Text, nullable=False, server_default=""),
     # Tests, findings and formats, as they are shown.
     Column("details", JSONB),
+    # Another one whenever the catalog is to be told how the tests ended, and the one that it was last told.
+    Column(
+        "sequence", BigInteger, TESTS_SEQUENCE, server_default=TESTS_SEQUENCE.next_value(), nullable=False
+    ),
+    Column("told_sequence", BigInteger, nullable=False, server_default="0"),
     Index("inspections_pending", "request_time", postgresql_where=text("state = 'PENDING'")),
+    Index(
+        "inspections_to_tell",
+        "sequence",
+        postgresql_where=text("tests IS NOT NULL AND sequence <> told_sequence"),
+    ),
     comment="What was found out about each artifact from its files, and what is still to be found out.",
 )

@@ -1,4 +1,4 @@
-"""The rules of uploads: announce, commit, cancel, expire. One transaction each."""
+"""The rules of uploads: announce, commit, cancel, expire. One transaction each, and one event; what only brings bytes has none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modelyard_kit.ids import new_id
 from modelyard_kit.limits import check
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -110,6 +110,8 @@ class Uploads:
             # From here on the manifest keeps its blobs, also from a deletion that was decided before.
             await life_store.pardon(connection, manifest.digest)
             await store.add_upload(connection, upload)
+            announced = {"file_count": len(manifest.files), "size": manifest.size}
+            await outbox.append(connection, _event("begun", call, upload, now, announced))
             await idempotency.remember(
                 connection,
                 principal_id=principal_id,
@@ -181,19 +183,21 @@ class Uploads:
             NotFound: no such upload of this principal; it may have been cancelled before.
             InvalidState: it is committed.
         """
+        now = self._clock()
 
         async def work(connection: AsyncConnection) -> None:
             await store.lock_manifests(connection, removing=True)
             upload = await own_upload(connection, call, upload_id, lock=True)
             check_open(upload)
             await store.delete_upload(connection, upload_id)
+            await outbox.append(connection, _event("cancelled", call, upload, now))
 
         await self._database.in_tx(work, isolation="READ COMMITTED")
         await failpoint("artifact.cancel.after_transaction")
         # What a crash leaves here has no open upload any more and is found by `expire`.
         await self._blobs.discard(upload_id)
 
-    async def expire(self, age: timedelta) -> int:
+    async def expire(self, call: Call, age: timedelta) -> int:
         """Deletes uploads that nobody worked on for `age`, and what was left of others; returns how many uploads."""
         before = self._clock() - age
 
@@ -203,7 +207,7 @@ class Uploads:
         expired = 0
         while upload_ids := await self._database.read(find):
             for upload_id in upload_ids:
-                expired += await self._expire_one(upload_id, before)
+                expired += await self._expire_one(call, upload_id, before)
         await self._discard_leftovers()
         await self._blobs.tidy(self._clock() - max(age, _LONGEST_PUBLISH))
         return expired
@@ -222,10 +226,17 @@ class Uploads:
                 if owner not in taking:
                     await self._blobs.discard(owner)
 
-    async def _expire_one(self, upload_id: str, before: datetime) -> bool:
+    async def _expire_one(self, call: Call, upload_id: str, before: datetime) -> bool:
+        now = self._clock()
+
         async def work(connection: AsyncConnection) -> bool:
             await store.lock_manifests(connection, removing=True)
-            return await store.delete_upload(connection, upload_id, before)
+            upload = await store.delete_upload(connection, upload_id, before)
+            if upload is None:
+                return False
+            left = {"principal_id": upload.principal_id, "last_used": upload.update_time.isoformat()}
+            await outbox.append(connection, _event("expired", call, upload, now, left))
+            return True
 
         # Bytes first: a crash between the two leaves a row that is found again, never bytes that nobody knows of.
         await self._blobs.discard(upload_id)
@@ -264,6 +275,20 @@ def check_open(upload: Upload) -> None:
     """Raises InvalidState if the upload is committed."""
     if upload.state is not UploadState.OPEN:
         raise InvalidState("upload", upload.id, state=upload.state, wanted=UploadState.OPEN)
+
+
+def _event(
+    verb: str, call: Call, upload: Upload, now: datetime, more: Mapping[str, object] | None = None
+) -> outbox.Event:
+    about = {"model_id": upload.model_id, "model": upload.model, "artifact_digest": upload.digest}
+    return outbox.Event(
+        type=f"artifact.upload.{verb}",
+        resource=Link(ResourceType.UPLOAD, upload.id, upload.id),
+        actor=call.principal,
+        request_id=call.request_id,
+        data={**about, **(more or {})},
+        time=now,
+    )
 
 
 async def _make(connection: AsyncConnection, call: Call, upload: Upload, now: datetime) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from modelyard_artifact import storage_store
 from modelyard_artifact.errors import BlobLost
 from modelyard_kit import outbox
-from modelyard_kit.access import Link, ResourceType
+from modelyard_kit.access import SYSTEM, Link, ResourceType
 from modelyard_kit.clock import utc_now
 from modelyard_kit.errors import NotFound
 from modelyard_kit.faults import failpoint
@@ -110,8 +110,8 @@ class Verification:
 
         async def work(connection: AsyncConnection) -> None:
             await storage_store.note_damaged(connection, sha256)
-            for digest in damage.digests:
-                await outbox.append(connection, self._event(call, digest, damage))
+            for link in [_artifact(digest) for digest in damage.digests] or [SYSTEM]:
+                await outbox.append(connection, self._event(call, link, damage))
 
         # In this order: once it is noted, an upload may bring it, and that must not be thrown away. After a crash in between it is lost,
         # which the next verification finds.
@@ -119,10 +119,10 @@ class Verification:
         await failpoint("artifact.verify.discarded")
         await self._database.in_tx(work, isolation="READ COMMITTED")
 
-    def _event(self, call: Call, digest: str, damage: Damaged) -> outbox.Event:
+    def _event(self, call: Call, link: Link, damage: Damaged) -> outbox.Event:
         return outbox.Event(
-            type="artifact.artifact.damaged",
-            resource=Link(ResourceType.ARTIFACT, digest, digest),
+            type=f"artifact.{'blob' if link == SYSTEM else 'artifact'}.damaged",
+            resource=link,
             actor=call.principal,
             request_id=call.request_id,
             data={"sha256": damage.blob.sha256, "size": damage.blob.size, "problem": damage.problem},
@@ -157,3 +157,7 @@ class Verification:
             return await storage_store.page(connection, digest, after, _BATCH)
 
         return await self._database.read(work)
+
+
+def _artifact(digest: str) -> Link:
+    return Link(ResourceType.ARTIFACT, digest, digest)

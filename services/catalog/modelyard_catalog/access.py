@@ -183,6 +183,7 @@ def access_table(resolvers: Resolvers) -> AccessTable:
         # The rules ask for CREATE_VERSION on the other model.
         "CopyModelVersion": Requires(Privilege.READ_ARTIFACT, source),
         "SetApprovalStates": SERVICES,
+        "SetArtifactTests": SERVICES,
         "ListAliasHistory": Requires(Privilege.READ_METADATA, named("model", 3)),
         "GetAliasAt": Requires(Privilege.READ_METADATA, named("model", 3)),
         "RollbackAlias": Requires(Privilege.EDIT, named("model", 3)),

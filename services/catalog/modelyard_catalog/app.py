@@ -13,6 +13,7 @@ from modelyard.api.catalog.v1.catalog_service_pb2_grpc import add_CatalogService
 from modelyard_catalog.access import Resolvers, access_table
 from modelyard_catalog.aliases import Aliases
 from modelyard_catalog.approval_states import ApprovalStates
+from modelyard_catalog.artifact_tests import ToldTests
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.copies import Copies
 from modelyard_catalog.deletions import Deletions
@@ -98,6 +99,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         ),
         copies=Copies(chassis.db, store, chassis.clock, authority, artifacts),
         approvals=ApprovalStates(chassis.db, store),
+        tests=ToldTests(chassis.db, chassis.clock),
         lineage=LineageGraph(Sources(chassis.db, chassis.grants, resolvers, deployments), chassis.clock),
     )
 

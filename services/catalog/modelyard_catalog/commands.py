@@ -8,7 +8,15 @@ from datetime import datetime
 from typing import Any
 
 from modelyard_catalog.graph import Deployment, Node, Position
-from modelyard_catalog.models import ApprovalState, Json, ModelMetadata, Path, Provenance, Signature
+from modelyard_catalog.models import (
+    ApprovalState,
+    ArtifactTests,
+    Json,
+    ModelMetadata,
+    Path,
+    Provenance,
+    Signature,
+)
 from modelyard_kit.access import ResourceType
 from modelyard_kit.filters import Asked
 
@@ -208,6 +216,15 @@ class ApprovalChange:
 
     version_id: str
     state: ApprovalState
+    sequence: int
+
+
+@dataclass(frozen=True)
+class ArtifactTestsChange:
+    """How the tests of an artifact ended; a sequence under the last one does not count."""
+
+    digest: str
+    tests: ArtifactTests
     sequence: int
 
 

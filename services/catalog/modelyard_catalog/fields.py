@@ -11,6 +11,7 @@ from sqlalchemy.types import Text
 
 from modelyard_catalog.models import (
     ApprovalState,
+    ArtifactTestsState,
     Catalog,
     Model,
     ModelVersion,
@@ -21,6 +22,7 @@ from modelyard_catalog.models import (
 from modelyard_catalog.tables import (
     alias_history,
     aliases,
+    artifact_tests,
     catalogs,
     metrics,
     model_versions,
@@ -119,6 +121,8 @@ _row = model_versions.c
 _OF_VERSIONS: Mapping[str, AnyField] = {
     "number": Field(FieldType.INTEGER, _row.number, required=True),
     "state": Field(FieldType.ENUM, _row.state, tuple(VersionState), required=True),
+    # NULL until the artifact was inspected, and where there is nothing to test.
+    "artifact_tests": Field(FieldType.ENUM, artifact_tests.c.state, tuple(ArtifactTestsState)),
     "approval": Field(FieldType.ENUM, _row.approval_state, tuple(ApprovalState), required=True),
     **_common(model_versions),
     **{

@@ -6,13 +6,14 @@ To delete is to mark one row: what it contains is hidden with it, and comes back
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_catalog import artifact_tests_store
 from modelyard_catalog.models import Catalog, Model, ModelVersion, Resource, Schema, VersionState
 from modelyard_catalog.rows import levels, read_row, select_any
 from modelyard_catalog.tables import (
@@ -26,6 +27,9 @@ from modelyard_catalog.tables import (
 from modelyard_kit.access import ResourceType
 
 R = TypeVar("R", bound=Resource)
+
+_ON_ITS_WAY = timedelta(hours=48)
+"""Age up to which the artifact service may have told of an artifact for a version that is being made: as it keeps references."""
 
 CHILDREN: dict[type[Resource], type[Resource]] = {Catalog: Schema, Schema: Model, Model: ModelVersion}
 """What a container contains."""
@@ -144,7 +148,7 @@ class LifecycleStore:
         for query in _inside(resource):
             ids = [row[0] for row in await connection.execute(query.limit(limit))]
             if ids:
-                await self._remove(connection, query.selected_columns[0].table, ids)
+                await self._remove(connection, query.selected_columns[0].table, ids, now)
                 return True
         return False
 
@@ -154,11 +158,15 @@ class LifecycleStore:
         locked = select(table.c.id).where(table.c.id == resource.id, table.c.purge_time <= now)
         if (await connection.execute(locked.with_for_update())).one_or_none() is None:
             return False
-        await self._remove(connection, table, [resource.id])
+        await self._remove(connection, table, [resource.id], now)
         return True
 
-    async def _remove(self, connection: AsyncConnection, table: Any, ids: Sequence[str]) -> None:
+    async def _remove(
+        self, connection: AsyncConnection, table: Any, ids: Sequence[str], now: datetime
+    ) -> None:
+        tested: Sequence[str] = ()
         if table is model_versions:
+            tested = await artifact_tests_store.digests_of(connection, ids)
             await connection.execute(delete(metrics).where(metrics.c.version_id.in_(ids)))
             pointed_at = (
                 aliases.c.model_id == model_versions.c.model_id,
@@ -170,6 +178,8 @@ class LifecycleStore:
             await connection.execute(text("SELECT set_config('modelyard.purge', 'on', true)"))
             await connection.execute(delete(alias_history).where(alias_history.c.model_id.in_(ids)))
         await connection.execute(delete(table).where(table.c.id.in_(ids)))
+        if tested:
+            await artifact_tests_store.forget(connection, tested, now - _ON_ITS_WAY)
 
 
 def _inside(resource: Resource) -> list[Select[Any]]:

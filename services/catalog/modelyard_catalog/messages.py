@@ -11,6 +11,7 @@ from modelyard_catalog import names, values
 from modelyard_catalog.commands import (
     AliasChange,
     ApprovalChange,
+    ArtifactTestsChange,
     Browse,
     Create,
     CreateVersion,
@@ -23,12 +24,15 @@ from modelyard_catalog.commands import (
     SetTags,
 )
 from modelyard_catalog.metadata import metadata_from_proto
-from modelyard_catalog.models import ApprovalState
+from modelyard_catalog.metadata import size as metadata_size
+from modelyard_catalog.models import ApprovalState, ArtifactTests, ArtifactTestsState, ModelMetadata
 from modelyard_kit import idempotency, limits, paging
 from modelyard_kit.errors import InvalidField
 
 _MAX_USES = 1_000
 MAX_APPROVAL_CHANGES = 1_000
+MAX_TESTS_CHANGES = 100
+_TESTS = {ModelVersion.ArtifactTests.Value(f"ARTIFACT_TESTS_{state}"): state for state in ArtifactTestsState}
 _APPROVALS = {ModelVersion.ApprovalState.Value(f"APPROVAL_STATE_{state}"): state for state in ApprovalState}
 
 
@@ -202,6 +206,28 @@ def parse_approval_changes(request: service.SetApprovalStatesRequest) -> list[Ap
         if change.sequence < 1:
             raise InvalidField(f"{field}.sequence", f"{change.sequence} is not 1 or more")
         found[version_id] = ApprovalChange(version_id, _APPROVALS[change.state], change.sequence)
+    return list(found.values())
+
+
+def parse_artifact_tests(request: service.SetArtifactTestsRequest) -> list[ArtifactTestsChange]:
+    """Check the shape of what the artifact service tells."""
+    if len(request.changes) > MAX_TESTS_CHANGES:
+        problem = f"has {len(request.changes)}; {MAX_TESTS_CHANGES} are the most at once"
+        raise InvalidField("changes", problem)
+    found: dict[str, ArtifactTestsChange] = {}
+    for position, change in enumerate(request.changes):
+        field = f"changes[{position}]"
+        digest = names.digest(f"{field}.artifact_digest", change.artifact_digest)
+        if digest in found:
+            raise InvalidField(f"{field}.artifact_digest", "is there twice")
+        if change.artifact_tests not in _TESTS:
+            raise InvalidField(f"{field}.artifact_tests", "is required: PASSED or FAILED")
+        if change.sequence < 1:
+            raise InvalidField(f"{field}.sequence", f"{change.sequence} is not 1 or more")
+        results = values.struct(f"{field}.test_results", change.test_results)
+        limits.check("metadata_bytes", metadata_size(ModelMetadata(test_results=results)))
+        tests = ArtifactTests(_TESTS[change.artifact_tests], results)
+        found[digest] = ArtifactTestsChange(digest, tests, change.sequence)
     return list(found.values())
 
 

@@ -158,6 +158,21 @@ class ModelMetadata:
     custom: tuple[CustomMetadata, ...] = ()
 
 
+class ArtifactTestsState(StrEnum):
+    """How the introspection tests of an artifact ended."""
+
+    PASSED = "PASSED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class ArtifactTests:
+    """What the artifact service told of the introspection tests of an artifact; `results` by the ids of the tests."""
+
+    state: ArtifactTestsState
+    results: Mapping[str, Json]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resource:
     """What catalogs, schemas, models and versions have in common.
@@ -242,6 +257,7 @@ class ModelVersion(Resource):
         metrics: name to JSON value.
         aliases: those that point here, sorted.
         author_name: what the author was called at the time.
+        artifact_tests: of its artifact; None while there are none.
     """
 
     kind = ResourceType.MODEL_VERSION
@@ -262,6 +278,7 @@ class ModelVersion(Resource):
     copied_from: str = ""
     copied_from_id: str = ""
     approval_state: ApprovalState = ApprovalState.NONE
+    artifact_tests: ArtifactTests | None = None
 
     @property
     def model(self) -> Link:

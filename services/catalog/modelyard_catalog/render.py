@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
-from modelyard.api.catalog.v1 import catalog_service_pb2, model_pb2, namespace_pb2, signature_pb2
+from modelyard.api.catalog.v1 import (
+    catalog_service_pb2,
+    metadata_pb2,
+    model_pb2,
+    namespace_pb2,
+    signature_pb2,
+)
 from modelyard_catalog.metadata import metadata_to_proto
 from modelyard_catalog.models import (
     ApprovalState,
+    ArtifactTestsState,
     Catalog,
     InputLayout,
     Json,
     MethodSignature,
     Model,
+    ModelMetadata,
     ModelVersion,
     Provenance,
     RecordedMove,
@@ -40,6 +49,11 @@ _STATES = {
 }
 _APPROVALS = {
     state: model_pb2.ModelVersion.ApprovalState.Value(f"APPROVAL_STATE_{state}") for state in ApprovalState
+}
+_TESTS = {
+    None: model_pb2.ModelVersion.ARTIFACT_TESTS_UNSPECIFIED,
+    ArtifactTestsState.PASSED: model_pb2.ModelVersion.ARTIFACT_TESTS_PASSED,
+    ArtifactTestsState.FAILED: model_pb2.ModelVersion.ARTIFACT_TESTS_FAILED,
 }
 _LAYOUTS = {
     InputLayout.TENSORS: signature_pb2.INPUT_LAYOUT_TENSORS,
@@ -75,7 +89,7 @@ def version(value: ModelVersion) -> model_pb2.ModelVersion:
         signature=None if value.signature is None else _signature(value.signature),
         metrics=metrics(value.metrics),
         provenance=None if value.provenance is None else _provenance(value.provenance),
-        metadata=None if value.metadata is None else metadata_to_proto(value.metadata),
+        metadata=_metadata(value),
         aliases=value.aliases,
         author_id=value.author_id,
         author_name=value.author_name,
@@ -83,8 +97,16 @@ def version(value: ModelVersion) -> model_pb2.ModelVersion:
         copied_from=value.copied_from,
         copied_from_id=value.copied_from_id,
         approval_state=_APPROVALS[value.approval_state],
+        artifact_tests=_TESTS[value.artifact_tests.state if value.artifact_tests else None],
         **_common(value),
     )
+
+
+def _metadata(value: ModelVersion) -> metadata_pb2.ModelMetadata | None:
+    metadata = value.metadata
+    if value.artifact_tests:
+        metadata = replace(metadata or ModelMetadata(), test_results=value.artifact_tests.results)
+    return None if metadata is None else metadata_to_proto(metadata)
 
 
 def metrics(values: Mapping[str, Json]) -> dict[str, Value]:

@@ -16,6 +16,8 @@ from sqlalchemy.types import Text
 
 from modelyard_catalog.models import (
     ApprovalState,
+    ArtifactTests,
+    ArtifactTestsState,
     Catalog,
     CustomMetadata,
     DatasetReference,
@@ -33,7 +35,15 @@ from modelyard_catalog.models import (
     TensorSpec,
     VersionState,
 )
-from modelyard_catalog.tables import aliases, catalogs, metrics, model_versions, models, schemas
+from modelyard_catalog.tables import (
+    aliases,
+    artifact_tests,
+    catalogs,
+    metrics,
+    model_versions,
+    models,
+    schemas,
+)
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 R = TypeVar("R", bound=Resource)
@@ -42,6 +52,7 @@ _IN_CATALOG = schemas.join(catalogs, schemas.c.catalog_id == catalogs.c.id)
 _IN_SCHEMA = models.join(schemas, models.c.schema_id == schemas.c.id).join(
     catalogs, schemas.c.catalog_id == catalogs.c.id
 )
+_TESTED = artifact_tests.c.digest == model_versions.c.artifact_digest
 _IN_MODEL = model_versions.join(models, model_versions.c.model_id == models.c.id).join(
     _IN_CATALOG, models.c.schema_id == schemas.c.id
 )
@@ -83,9 +94,11 @@ _SELECTS: Mapping[type[Resource], tuple[FromClause, list[Any]]] = {
         [models, *_container(schemas, "schema")[1:], *_container(catalogs, "catalog"), _ALIASES_OF_MODEL],
     ),
     ModelVersion: (
-        _IN_MODEL,
+        _IN_MODEL.outerjoin(artifact_tests, _TESTED),
         [
             model_versions,
+            artifact_tests.c.state.label("tests_state"),
+            artifact_tests.c.results.label("tests_results"),
             *_container(models, "model")[1:],
             *_container(schemas, "schema"),
             *_container(catalogs, "catalog"),
@@ -240,7 +253,14 @@ def _version(row: Row[Any]) -> ModelVersion:
         copied_from=row.copied_from,
         copied_from_id=row.copied_from_id,
         approval_state=ApprovalState(row.approval_state),
+        artifact_tests=_artifact_tests(row),
     )
+
+
+def _artifact_tests(row: Row[Any]) -> ArtifactTests | None:
+    if row.tests_state is None:
+        return None
+    return ArtifactTests(ArtifactTestsState(row.tests_state), row.tests_results)
 
 
 _READERS: Mapping[type[Resource], Callable[[Row[Any]], Resource]] = {

@@ -18,6 +18,7 @@ from modelyard_catalog import (
 )
 from modelyard_catalog.aliases import Aliases
 from modelyard_catalog.approval_states import ApprovalStates
+from modelyard_catalog.artifact_tests import ToldTests
 from modelyard_catalog.copies import Copies
 from modelyard_catalog.deletions import Deletions
 from modelyard_catalog.feed import Feed
@@ -50,6 +51,7 @@ class CatalogServicer(CatalogServiceServicer):
         deletions: Deletions,
         copies: Copies,
         approvals: ApprovalStates,
+        tests: ToldTests,
     ) -> None:
         self._namespaces = namespaces
         self._versions = versions
@@ -61,6 +63,7 @@ class CatalogServicer(CatalogServiceServicer):
         self._deletions = deletions
         self._copies = copies
         self._approvals = approvals
+        self._tests = tests
         self._lineage = lineage
 
     async def CreateCatalog(
@@ -258,6 +261,12 @@ class CatalogServicer(CatalogServiceServicer):
     ) -> service.SetApprovalStatesResponse:
         await self._approvals.set(messages.parse_approval_changes(request))
         return service.SetApprovalStatesResponse()
+
+    async def SetArtifactTests(
+        self, request: service.SetArtifactTestsRequest, context: Any
+    ) -> service.SetArtifactTestsResponse:
+        await self._tests.set(messages.parse_artifact_tests(request))
+        return service.SetArtifactTestsResponse()
 
     async def GetAliasAt(
         self, request: service.GetAliasAtRequest, context: Any

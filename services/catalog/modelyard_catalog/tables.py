@@ -163,6 +163,18 @@ model_versions = Table(
     ),
 )
 
+# What the artifact service told last, by digest, so that versions have it whichever comes first; removed with the last of them.
+artifact_tests = Table(
+    "artifact_tests",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("results", JSONB, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("update_time", _TIME, nullable=False),
+    Index("artifact_tests_state", "state", "digest"),
+)
+
 metrics = Table(
     "metrics",
     metadata,

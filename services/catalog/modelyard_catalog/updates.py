@@ -189,6 +189,11 @@ def _changed(version: ModelVersion, command: UpdateVersion) -> ModelVersion:
         datasets = given.pop("datasets")
         if datasets != provenance.datasets:
             given["provenance"] = replace(provenance, datasets=datasets)
+    metadata, tests = given.get("metadata"), version.artifact_tests
+    if metadata and tests and metadata.test_results == tests.results:
+        # Sent back as it was shown: they are the artifact's, and what was written of the version's own stays.
+        own = version.metadata.test_results if version.metadata else {}
+        given["metadata"] = replace(metadata, test_results=own)
     return replace(version, **given)
 
 

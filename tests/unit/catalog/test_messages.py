@@ -411,3 +411,31 @@ def test_pages() -> None:
     assert messages.parse_browse(asked) == Browse(
         size=50, page_token="t", filter="number > 3", order_by="label", show_deleted=True
     )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"artifact_digest": ""}, "changes[0].artifact_digest"),
+        ({"artifact_tests": 0}, "changes[0].artifact_tests"),
+        ({"artifact_tests": 9}, "changes[0].artifact_tests"),
+        ({"sequence": 0}, "changes[0].sequence"),
+        ({"test_results": Struct(fields={"\0": Value(bool_value=True)})}, "changes[0].test_results"),
+    ],
+)
+def test_what_is_told_of_artifact_tests_is_checked(wrong: dict[str, Any], field: str) -> None:
+    good: dict[str, Any] = {"artifact_digest": DIGEST, "artifact_tests": 1, "sequence": 1}
+    one = service.ArtifactTestsChange(**{**good, **wrong})
+    with pytest.raises(InvalidField) as caught:
+        messages.parse_artifact_tests(service.SetArtifactTestsRequest(changes=[one]))
+    assert caught.value.violations[0].field.startswith(field)
+
+
+def test_what_is_told_of_artifact_tests_is_bounded() -> None:
+    one = service.ArtifactTestsChange(artifact_digest=DIGEST, artifact_tests=1, sequence=1)
+    for number, match in ((2, "is there twice"), (messages.MAX_TESTS_CHANGES + 1, "are the most at once")):
+        with pytest.raises(InvalidField, match=match):
+            messages.parse_artifact_tests(service.SetArtifactTestsRequest(changes=[one] * number))
+    one.test_results.update({"a": "x" * over("metadata_bytes")})
+    with pytest.raises(LimitExceeded):
+        messages.parse_artifact_tests(service.SetArtifactTestsRequest(changes=[one]))

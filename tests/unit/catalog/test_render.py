@@ -9,7 +9,13 @@ from google.protobuf import json_format
 from modelyard.api.catalog.v1 import catalog_service_pb2 as service
 from modelyard.api.catalog.v1 import model_pb2
 from modelyard_catalog import messages, render
-from modelyard_catalog.models import ApprovalState, ModelVersion, VersionState
+from modelyard_catalog.models import (
+    ApprovalState,
+    ArtifactTests,
+    ArtifactTestsState,
+    ModelVersion,
+    VersionState,
+)
 from modelyard_catalog.rows import signature_from_json, signature_to_json
 from modelyard_kit.access import SYSTEM, Link, ResourceType
 
@@ -39,7 +45,11 @@ SENT = {
         "packages": {"numpy": "2"},
         "datasets": [{"name": "s3://lake/iris", "version": "7", "digest": "sha256:aa", "role": "test"}],
     },
-    "metadata": {"useCase": "regression", "hyperparameters": {"n": 3.0}},
+    "metadata": {
+        "useCase": "regression",
+        "hyperparameters": {"n": 3.0},
+        "testResults": {"t": {"success": False}},
+    },
     "label": "1.4.0",
 }
 
@@ -74,6 +84,7 @@ def test_version_comes_back_as_sent() -> None:
         purge_time=NOW,
         author_id="1",
         author_name="ada",
+        artifact_tests=ArtifactTests(ArtifactTestsState.FAILED, {"t": {"success": False}}),
     )
     answer = render.version(stored)
     shown = json_format.MessageToDict(answer)
@@ -95,6 +106,11 @@ def test_version_comes_back_as_sent() -> None:
 def test_every_approval_state_has_its_message() -> None:
     states = model_pb2.ModelVersion.ApprovalState
     assert {f"APPROVAL_STATE_{state}" for state in ApprovalState} == set(states.keys()[1:])
+
+
+def test_every_end_of_tests_has_its_message() -> None:
+    states = model_pb2.ModelVersion.ArtifactTests
+    assert {f"ARTIFACT_TESTS_{state}" for state in ArtifactTestsState} == set(states.keys()[1:])
 
 
 def test_every_state_has_its_message() -> None:

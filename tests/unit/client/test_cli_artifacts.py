@@ -46,6 +46,15 @@ def test_artifacts_of_a_model(connected: Fake) -> None:
     assert (request.model, request.filter, request.order_by) == (MODEL, "size > 1", "size desc")
 
 
+def test_a_signature_is_taken_away(stored: Path, connected: Fake) -> None:
+    removed = iter((True, False))
+    connected.answers["RemoveSignature"] = lambda _: pb.RemoveSignatureResponse(removed=next(removed))
+    assert modelyard("artifacts", "unsign", VERSION, "i").stdout == "removed i\n"
+    assert modelyard("artifacts", "unsign", VERSION, "i").stdout == "there was no i\n"
+    request = connected.requests("RemoveSignature")[0]
+    assert (request.model, request.signature_id) == (MODEL, "i")
+
+
 def test_one_file_to_a_file_or_to_standard_output(stored: Path, store: Store, tmp_path: Path) -> None:
     to = tmp_path / "one"
     assert modelyard("artifacts", "get", VERSION, "deep/ä", "--to", str(to)).stdout == f"{to}\n"

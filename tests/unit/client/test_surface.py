@@ -27,6 +27,7 @@ INTERNAL = {
     "AcquireReference",
     "FindArtifactUses",
     "SetApprovalStates",
+    "SetArtifactTests",
 }
 MODEL, VERSION = "prod.ml.iris", "prod.ml.iris/1"
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -86,6 +87,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ReadFile": lambda c: list(c.artifacts.read_file(VERSION, "a")),
     "AddSignature": lambda c: c.signatures.add("sha256:00", "{}", model=MODEL),
     "GetSbom": lambda c: c.artifacts.sbom(VERSION),
+    "RemoveSignature": lambda c: c.signatures.remove(VERSION, "i"),
     "CheckSignatures": lambda c: c.signatures.list(VERSION),
     "GetStorageStatistics": lambda c: c.storage.statistics(),
     "VerifyBlobs": lambda c: list(c.storage.verify()),

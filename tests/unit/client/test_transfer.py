@@ -17,6 +17,7 @@ from modelyard.api.artifact.v1 import artifact_pb2
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.types import FileEntry
+from modelyard_kit.filters.lexer import tokens
 
 from .fake import Fake, Refusal
 
@@ -100,8 +101,9 @@ class Store:
         assert all(sha(self.blobs[f.sha256]) == f.sha256 for f in self.files)
         return pb.CommitUploadResponse(artifact={"digest": self.digest, "file_count": len(self.files)})
 
-    def list_files(self, _: object) -> Any:
-        return pb.ListFilesResponse(artifact_digest=self.digest, files=self.files)
+    def list_files(self, request: Any) -> Any:
+        files = [f for f in self.files if request.filter in ("", f"path = '{f.path}'")]
+        return pb.ListFilesResponse(artifact_digest=self.digest, files=files)
 
     def read(self, request: Any) -> Any:
         entry = next(f for f in self.files if f.path == request.path)
@@ -255,6 +257,20 @@ def test_bytes_that_are_not_what_was_announced_leave_nothing_behind(
     with pytest.raises(errors.DigestMismatch, match="announced were 7000 bytes"):
         client.download(VERSION, tmp_path / "out" / "deeper", progress=False)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_one_file_is_asked_for_by_its_path(client: Client, fake: Fake) -> None:
+    path = "it's/'a' \"b\""
+    entry = artifact_pb2.FileEntry(path=path, size=1, sha256=sha(b"x"))
+    fake.answers["ListFiles"] = lambda _: pb.ListFilesResponse(files=[entry])
+    assert client.artifacts.find(VERSION, path) == FileEntry(path, 1, sha(b"x"))
+    [request] = fake.requests("ListFiles")
+    assert [token.value for token in tokens(request.filter, "filter")][:-1] == ["path", "=", path]
+    fake.answers["ListFiles"] = lambda _: pb.ListFilesResponse()
+    with pytest.raises(errors.NotFound, match="has no file 'a'"):
+        client.artifacts.find(VERSION, "a")
+    with pytest.raises(errors.InvalidArgument, match=r"'\.\.' part"):
+        client.artifacts.find(VERSION, "../a")
 
 
 def test_an_answer_cannot_write_outside_the_folder(client: Client, store: Store, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""trust, artifacts sign, artifacts signatures."""
+"""trust, artifacts sign, signatures, unsign."""
 
 from __future__ import annotations
 
@@ -104,7 +104,20 @@ def signatures(
         show_rows(found, ("signer", "trust", "trust_root", "create_time", "id"), output, empty="not signed")
 
 
+def unsign(
+    reference: Reference,
+    signature_id: Annotated[
+        str, typer.Argument(help="Id of the signature; see `artifacts signatures`.", metavar="ID")
+    ],
+) -> None:
+    """Take a signature away from a version's files, also where other versions have the same files."""
+    with connect() as client:
+        removed = client.signatures.remove(reference, signature_id)
+    typer.echo(f"removed {signature_id}" if removed else f"there was no {signature_id}")
+
+
 def add_to(artifacts: typer.Typer) -> None:
     """Add the verbs to those of artifacts."""
     artifacts.command()(sign)
     artifacts.command()(signatures)
+    artifacts.command()(unsign)

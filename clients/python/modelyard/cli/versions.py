@@ -28,6 +28,7 @@ _COLUMNS = (
     "label",
     "state",
     "approval_state",
+    "artifact_tests",
     "aliases",
     "runtime",
     "author_name",

@@ -27,6 +27,7 @@ from modelyard.types._artifacts import (
 from modelyard.types._cards import CardChange, CardFormat, ModelCard
 from modelyard.types._catalog import (
     AliasMove,
+    ArtifactTests,
     Catalog,
     InputLayout,
     Limit,
@@ -123,6 +124,7 @@ __all__ = [
     "ApprovalState",
     "Artifact",
     "ArtifactSignature",
+    "ArtifactTests",
     "AuditCheckpoint",
     "AuditEntry",
     "AuditVerification",

@@ -28,6 +28,13 @@ class VersionApproval(StrEnum):
     REJECTED = "REJECTED"
 
 
+class ArtifactTests(StrEnum):
+    """How OCI's introspection tests of an artifact ended, as the artifact service told it a moment ago."""
+
+    PASSED = "PASSED"
+    FAILED = "FAILED"
+
+
 class InputLayout(StrEnum):
     """How a method takes its inputs in Python: as arrays, or as the columns of one table."""
 
@@ -170,6 +177,7 @@ class ModelVersion:
     delete_time: datetime | None = None
     purge_time: datetime | None = None
     approval_state: VersionApproval | None = None
+    artifact_tests: ArtifactTests | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -998,6 +998,58 @@ class AddSignatureResponse(_message.Message):
 Global___AddSignatureResponse: _TypeAlias = AddSignatureResponse  # noqa: Y015
 
 @_typing.final
+class RemoveSignatureRequest(_message.Message):
+    """RemoveSignatureRequest names a signature of an artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SIGNATURE_ID_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Required. Digest of the artifact."""
+    model: _builtins.str
+    """Required. Full name of a model it was committed for."""
+    signature_id: _builtins.str
+    """Required. Id of the signature, as CheckSignatures tells it."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        model: _builtins.str = ...,
+        signature_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "model", b"model", "signature_id", b"signature_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveSignatureRequest: _TypeAlias = RemoveSignatureRequest  # noqa: Y015
+
+@_typing.final
+class RemoveSignatureResponse(_message.Message):
+    """RemoveSignatureResponse tells what happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVED_FIELD_NUMBER: _builtins.int
+    removed: _builtins.bool
+    """Whether the artifact had such a signature."""
+    def __init__(
+        self,
+        *,
+        removed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveSignatureResponse: _TypeAlias = RemoveSignatureResponse  # noqa: Y015
+
+@_typing.final
 class CheckSignaturesRequest(_message.Message):
     """CheckSignaturesRequest names an artifact and a model it belongs to."""
 

@@ -123,6 +123,11 @@ class ArtifactServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureResponse.FromString,
                 _registered_method=True)
+        self.RemoveSignature = channel.unary_unary(
+                '/modelyard.api.artifact.v1.ArtifactService/RemoveSignature',
+                request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.RemoveSignatureRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.RemoveSignatureResponse.FromString,
+                _registered_method=True)
         self.CheckSignatures = channel.unary_unary(
                 '/modelyard.api.artifact.v1.ArtifactService/CheckSignatures',
                 request_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.CheckSignaturesRequest.SerializeToString,
@@ -311,6 +316,16 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveSignature(self, request, context):
+        """RemoveSignature takes a signature away from an artifact; what asks for trusted signatures no longer finds it. Repeating it is
+        harmless. The artifact and so the signature may be shared with other models: needs EDIT on the model, and on each other one that
+        the artifact was committed for or copied to.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckSignatures(self, request, context):
         """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
         Needs READ_METADATA on the model.
@@ -450,6 +465,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.AddSignature,
                     request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureResponse.SerializeToString,
+            ),
+            'RemoveSignature': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSignature,
+                    request_deserializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.RemoveSignatureRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.RemoveSignatureResponse.SerializeToString,
             ),
             'CheckSignatures': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckSignatures,
@@ -945,6 +965,33 @@ class ArtifactService(object):
             '/modelyard.api.artifact.v1.ArtifactService/AddSignature',
             modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureRequest.SerializeToString,
             modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.AddSignatureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSignature(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.artifact.v1.ArtifactService/RemoveSignature',
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.RemoveSignatureRequest.SerializeToString,
+            modelyard_dot_api_dot_artifact_dot_v1_dot_artifact__service__pb2.RemoveSignatureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -118,6 +118,12 @@ class ArtifactServiceStub:
     Needs CREATE_VERSION on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, SIGNATURE_INVALID, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
     """
+    RemoveSignature: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.RemoveSignatureRequest, _artifact_service_pb2.RemoveSignatureResponse]
+    """RemoveSignature takes a signature away from an artifact; what asks for trusted signatures no longer finds it. Repeating it is
+    harmless. The artifact and so the signature may be shared with other models: needs EDIT on the model, and on each other one that
+    the artifact was committed for or copied to.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
+    """
     CheckSignatures: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CheckSignaturesRequest, _artifact_service_pb2.CheckSignaturesResponse]
     """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
     Needs READ_METADATA on the model.
@@ -235,6 +241,12 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """AddSignature adds an OpenSSF model signature to a committed artifact; the same bundle again returns the first one.
     Needs CREATE_VERSION on the model.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, SIGNATURE_INVALID, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+    """
+    RemoveSignature: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.RemoveSignatureRequest, _artifact_service_pb2.RemoveSignatureResponse]  # type: ignore[assignment]
+    """RemoveSignature takes a signature away from an artifact; what asks for trusted signatures no longer finds it. Repeating it is
+    harmless. The artifact and so the signature may be shared with other models: needs EDIT on the model, and on each other one that
+    the artifact was committed for or copied to.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
     """
     CheckSignatures: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CheckSignaturesRequest, _artifact_service_pb2.CheckSignaturesResponse]  # type: ignore[assignment]
     """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
@@ -452,6 +464,18 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         """AddSignature adds an OpenSSF model signature to a committed artifact; the same bundle again returns the first one.
         Needs CREATE_VERSION on the model.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, SIGNATURE_INVALID, LIMIT_EXCEEDED, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveSignature(
+        self,
+        request: _artifact_service_pb2.RemoveSignatureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.RemoveSignatureResponse, _abc.Awaitable[_artifact_service_pb2.RemoveSignatureResponse]]:
+        """RemoveSignature takes a signature away from an artifact; what asks for trusted signatures no longer finds it. Repeating it is
+        harmless. The artifact and so the signature may be shared with other models: needs EDIT on the model, and on each other one that
+        the artifact was committed for or copied to.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PERMISSION_DENIED, PEER_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -1000,6 +1000,83 @@ class SetApprovalStatesResponse(_message.Message):
 Global___SetApprovalStatesResponse: _TypeAlias = SetApprovalStatesResponse  # noqa: Y015
 
 @_typing.final
+class ArtifactTestsChange(_message.Message):
+    """ArtifactTestsChange is how the tests of one artifact ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARTIFACT_DIGEST_FIELD_NUMBER: _builtins.int
+    ARTIFACT_TESTS_FIELD_NUMBER: _builtins.int
+    TEST_RESULTS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    artifact_digest: _builtins.str
+    """Required. Digest of the artifact."""
+    artifact_tests: _model_pb2.ModelVersion.ArtifactTests.ValueType
+    """Required. How they ended."""
+    sequence: _builtins.int
+    """Required. Grows with every change of this artifact, from 1."""
+    @_builtins.property
+    def test_results(self) -> _struct_pb2.Struct:
+        """What OCI's validator writes: an object for each test by its id. At most 32,000 bytes as JSON."""
+
+    def __init__(
+        self,
+        *,
+        artifact_digest: _builtins.str = ...,
+        artifact_tests: _model_pb2.ModelVersion.ArtifactTests.ValueType = ...,
+        test_results: _struct_pb2.Struct | None = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["test_results", b"test_results"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "artifact_tests", b"artifact_tests", "sequence", b"sequence", "test_results", b"test_results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArtifactTestsChange: _TypeAlias = ArtifactTestsChange  # noqa: Y015
+
+@_typing.final
+class SetArtifactTestsRequest(_message.Message):
+    """SetArtifactTestsRequest carries changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactTestsChange]:
+        """At most 100, each artifact once."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___ArtifactTestsChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetArtifactTestsRequest: _TypeAlias = SetArtifactTestsRequest  # noqa: Y015
+
+@_typing.final
+class SetArtifactTestsResponse(_message.Message):
+    """SetArtifactTestsResponse is empty: everything sent is stored, or older than what is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetArtifactTestsResponse: _TypeAlias = SetArtifactTestsResponse  # noqa: Y015
+
+@_typing.final
 class AliasChange(_message.Message):
     """AliasChange points one alias at a version, or removes it."""
 

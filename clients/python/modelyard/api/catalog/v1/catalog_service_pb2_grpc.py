@@ -222,6 +222,11 @@ class CatalogServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesResponse.FromString,
                 _registered_method=True)
+        self.SetArtifactTests = channel.unary_unary(
+                '/modelyard.api.catalog.v1.CatalogService/SetArtifactTests',
+                request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetArtifactTestsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetArtifactTestsResponse.FromString,
+                _registered_method=True)
         self.WatchEvents = channel.unary_stream(
                 '/modelyard.api.catalog.v1.CatalogService/WatchEvents',
                 request_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.WatchEventsRequest.SerializeToString,
@@ -567,6 +572,15 @@ class CatalogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetArtifactTests(self, request, context):
+        """SetArtifactTests notes how OCI's introspection tests of artifacts ended, for the versions that have them, also those to come. Of each
+        artifact a sequence lower than the last one does not count, so late and repeated calls are harmless. For services only.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchEvents(self, request, context):
         """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
         events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
@@ -781,6 +795,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.SetApprovalStates,
                     request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesResponse.SerializeToString,
+            ),
+            'SetArtifactTests': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetArtifactTests,
+                    request_deserializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetArtifactTestsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetArtifactTestsResponse.SerializeToString,
             ),
             'WatchEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchEvents,
@@ -1761,6 +1780,33 @@ class CatalogService(object):
             '/modelyard.api.catalog.v1.CatalogService/SetApprovalStates',
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesRequest.SerializeToString,
             modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetApprovalStatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetArtifactTests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.catalog.v1.CatalogService/SetArtifactTests',
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetArtifactTestsRequest.SerializeToString,
+            modelyard_dot_api_dot_catalog_dot_v1_dot_catalog__service__pb2.SetArtifactTestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -213,6 +213,11 @@ class CatalogServiceStub:
     For services only.
     Errors: INVALID_FIELD.
     """
+    SetArtifactTests: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.SetArtifactTestsRequest, _catalog_service_pb2.SetArtifactTestsResponse]
+    """SetArtifactTests notes how OCI's introspection tests of artifacts ended, for the versions that have them, also those to come. Of each
+    artifact a sequence lower than the last one does not count, so late and repeated calls are harmless. For services only.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
+    """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
     events is a heartbeat. The server may end the stream at any time, also normally, or because answers are not taken: resume with the
@@ -418,6 +423,11 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     only a sequence higher than the last one counts, so late and repeated calls are harmless; an unknown version is passed over.
     For services only.
     Errors: INVALID_FIELD.
+    """
+    SetArtifactTests: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.SetArtifactTestsRequest, _catalog_service_pb2.SetArtifactTestsResponse]  # type: ignore[assignment]
+    """SetArtifactTests notes how OCI's introspection tests of artifacts ended, for the versions that have them, also those to come. Of each
+    artifact a sequence lower than the last one does not count, so late and repeated calls are harmless. For services only.
+    Errors: INVALID_FIELD, LIMIT_EXCEEDED.
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.WatchEventsRequest, _catalog_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """WatchEvents streams changes of what the caller may see: from a token on, at least once, in the order they happened. An answer without
@@ -831,6 +841,17 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         only a sequence higher than the last one counts, so late and repeated calls are harmless; an unknown version is passed over.
         For services only.
         Errors: INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def SetArtifactTests(
+        self,
+        request: _catalog_service_pb2.SetArtifactTestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.SetArtifactTestsResponse, _abc.Awaitable[_catalog_service_pb2.SetArtifactTestsResponse]]:
+        """SetArtifactTests notes how OCI's introspection tests of artifacts ended, for the versions that have them, also those to come. Of each
+        artifact a sequence lower than the last one does not count, so late and repeated calls are harmless. For services only.
+        Errors: INVALID_FIELD, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

@@ -52,7 +52,10 @@ class ModelMetadata(_message.Message):
 
     @_builtins.property
     def test_results(self) -> _struct_pb2.Struct:
-        """Results of tests of the artifact, any JSON object."""
+        """Results of tests of the artifact, any JSON object; `ArtifactTestResults` in OCI. While `artifact_tests` of the version is set, what
+        the artifact service found out is read here, as OCI's validator writes it, in place of what was written; to write that back
+        changes nothing.
+        """
 
     @_builtins.property
     def custom(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomMetadata]:

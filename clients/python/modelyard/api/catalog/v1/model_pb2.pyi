@@ -317,6 +317,29 @@ class ModelVersion(_message.Message):
     APPROVAL_STATE_REJECTED: ModelVersion.ApprovalState.ValueType  # 4
     """Somebody rejected it."""
 
+    class _ArtifactTests:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ArtifactTestsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelVersion._ArtifactTests.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ARTIFACT_TESTS_UNSPECIFIED: ModelVersion._ArtifactTests.ValueType  # 0
+        """There are none: the artifact is not inspected yet, or is no OCI model artifact."""
+        ARTIFACT_TESTS_PASSED: ModelVersion._ArtifactTests.ValueType  # 1
+        """No test failed."""
+        ARTIFACT_TESTS_FAILED: ModelVersion._ArtifactTests.ValueType  # 2
+        """A test failed; see `metadata.test_results`."""
+
+    class ArtifactTests(_ArtifactTests, metaclass=_ArtifactTestsEnumTypeWrapper):
+        """ArtifactTests is how OCI's introspection tests of the artifact ended."""
+
+    ARTIFACT_TESTS_UNSPECIFIED: ModelVersion.ArtifactTests.ValueType  # 0
+    """There are none: the artifact is not inspected yet, or is no OCI model artifact."""
+    ARTIFACT_TESTS_PASSED: ModelVersion.ArtifactTests.ValueType  # 1
+    """No test failed."""
+    ARTIFACT_TESTS_FAILED: ModelVersion.ArtifactTests.ValueType  # 2
+    """A test failed; see `metadata.test_results`."""
+
     @_typing.final
     class TagsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
@@ -385,6 +408,7 @@ class ModelVersion(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
     APPROVAL_STATE_FIELD_NUMBER: _builtins.int
+    ARTIFACT_TESTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -423,6 +447,8 @@ class ModelVersion(_message.Message):
     """Output only. Where it stood with governance a moment ago; GetApproval of governance is exact, and gates ask there. No change
     of the version: `etag` and `update_time` stay. A copy begins with NONE.
     """
+    artifact_tests: Global___ModelVersion.ArtifactTests.ValueType
+    """Output only. What the artifact service found out and told a moment ago; GetInspection there is exact. No change of the version."""
     @_builtins.property
     def signature(self) -> _signature_pb2.Signature:
         """What it takes and gives."""
@@ -493,10 +519,11 @@ class ModelVersion(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
         approval_state: Global___ModelVersion.ApprovalState.ValueType = ...,
+        artifact_tests: Global___ModelVersion.ArtifactTests.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "metadata", b"metadata", "provenance", b"provenance", "purge_time", b"purge_time", "signature", b"signature", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "approval_state", b"approval_state", "artifact_digest", b"artifact_digest", "author_id", b"author_id", "author_name", b"author_name", "copied_from", b"copied_from", "copied_from_id", b"copied_from_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "label", b"label", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "model_id", b"model_id", "name", b"name", "number", b"number", "provenance", b"provenance", "purge_time", b"purge_time", "runtime", b"runtime", "signature", b"signature", "state", b"state", "state_message", b"state_message", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "approval_state", b"approval_state", "artifact_digest", b"artifact_digest", "artifact_tests", b"artifact_tests", "author_id", b"author_id", "author_name", b"author_name", "copied_from", b"copied_from", "copied_from_id", b"copied_from_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "label", b"label", "metadata", b"metadata", "metrics", b"metrics", "model", b"model", "model_id", b"model_id", "name", b"name", "number", b"number", "provenance", b"provenance", "purge_time", b"purge_time", "runtime", b"runtime", "signature", b"signature", "state", b"state", "state_message", b"state_message", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
