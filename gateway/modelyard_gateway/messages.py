@@ -9,6 +9,8 @@ from modelyard_kit.config import check_address
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.protos import chain_from_proto
 
+MAX_PERCENT = 100
+
 
 def table_from_proto(message: route_pb2.RouteTable) -> RouteTable:
     """Return the table of a message.
@@ -55,4 +57,15 @@ def _target(message: route_pb2.RouteTarget) -> Target:
             check_address(address)
         except ValueError as error:
             raise InvalidField("routes.targets.addresses", str(error)) from error
-    return Target(message.group, message.model_version, message.weight, tuple(message.addresses))
+    if not 0 <= message.shadow_percent <= MAX_PERCENT:
+        raise InvalidField(
+            "routes.targets.shadow_percent", f"{message.shadow_percent} is not between 0 and 100"
+        )
+    return Target(
+        message.group,
+        message.model_version,
+        message.weight,
+        tuple(message.addresses),
+        message.shadow_percent,
+        message.shadow,
+    )

@@ -82,6 +82,7 @@ def referenced_clusters(routes: Json | None) -> set[str]:
             action = route.get("route", {})
             found |= {cluster["name"] for cluster in action.get("weighted_clusters", {}).get("clusters", ())}
             found |= {action["cluster"]} if "cluster" in action else set()
+            found |= {policy["cluster"] for policy in action.get("request_mirror_policies", ())}
     return found
 
 

@@ -30,7 +30,7 @@ from modelyard_inference.lookups import Lookups
 from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
 from modelyard_inference.notes import Note
 from modelyard_inference.planner.observed import Gateway
-from modelyard_inference.probe import HealthProber
+from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.reconciler import Parts, Reconciler
 from modelyard_inference.routes import Routes
 from modelyard_inference.signers import Signers
@@ -367,7 +367,7 @@ class Site:
         cache.prepare()
         admission = Admission(self.upstream, wake.set)
         signers = Signers(db, store, self.upstream)
-        prober = HealthProber()
+        prober = ReplicaProber()
         routes = Routes(await db.read(store.routes), wake.set)
         grants = await all_grants()
         watching = Watching(db, store, grants)

@@ -79,6 +79,7 @@ MESSAGES: dict[str, type[Any]] = {
     f"{_API}.common.v1.Event": types.Event,
     f"{_API}.common.v1.Resource": types.Resource,
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},
+    f"{_API}.inference.v1.ShadowCounts": types.ShadowCounts,
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.DeploymentCondition, types.DeploymentRevision)},
     f"{_API}.oip.v2.ServerMetadataResponse": types.ServerInfo,

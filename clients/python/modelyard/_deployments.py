@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class AsyncDeployments(Namespace):
     """`client.deployments`: names that answer predictions.
 
     Targets are one version reference, several, or references with their weights: `"prod.ml.iris@champion"`,
-    `{"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}`.
+    `{"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}`. `TrafficTarget("prod.ml.iris/3", shadow_percent=10)` beside them is a shadow.
     """
 
     async def create(
@@ -348,4 +349,9 @@ def _targets(given: Targets) -> tuple[TrafficTarget, ...]:
     if isinstance(given, dict):
         given = [TrafficTarget(reference, weight) for reference, weight in given.items()]
     targets = [TrafficTarget(t) if isinstance(t, str) else t for t in given]
-    return tuple(TrafficTarget(version_reference(t.model_version, "targets"), t.weight) for t in targets)
+    return tuple(map(_target, targets))
+
+
+def _target(given: TrafficTarget) -> TrafficTarget:
+    reference = version_reference(given.model_version, "targets")
+    return replace(given, model_version=reference, weight=0 if given.shadow_percent else given.weight)

@@ -25,6 +25,7 @@ class AddGroup:
     max_request_bytes: int
     replicas: int
     require_signature: bool = False
+    shadow: bool = False
 
 
 @dataclass(frozen=True)

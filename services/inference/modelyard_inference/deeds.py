@@ -26,7 +26,12 @@ def content(deployment: Deployment) -> dict[str, object]:
     """Return what events tell of a deployment."""
     return {
         "targets": [
-            {"reference": t.spec.reference, "model_version": t.wanted.name, "weight": t.spec.weight}
+            {
+                "reference": t.spec.reference,
+                "model_version": t.wanted.name,
+                "weight": t.spec.weight,
+                "shadow_percent": t.spec.shadow_percent,
+            }
             for t in deployment.targets
         ],
         "description": deployment.description,

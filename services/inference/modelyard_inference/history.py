@@ -32,7 +32,14 @@ def settings_of(deployment: Deployment) -> Settings:
         owner_id=deployment.owner_id,
         active=deployment.active,
         targets=tuple(
-            PastTarget(t.spec.reference, t.spec.weight, t.wanted.id, t.wanted.model_id, t.wanted.name)
+            PastTarget(
+                t.spec.reference,
+                t.spec.weight,
+                t.wanted.id,
+                t.wanted.model_id,
+                t.wanted.name,
+                t.spec.shadow_percent,
+            )
             for t in deployment.targets
         ),
         sticky_header=deployment.sticky_header,
@@ -47,7 +54,7 @@ def essence(settings: Settings, *, pinned: bool) -> tuple[object, ...]:
         pinned: whether the rollback would bring back versions, not references.
     """
     targets = [
-        (t.version_id, t.weight) if pinned else (t.model_id, _suffix(t.reference), t.weight)
+        (t.version_id if pinned else (t.model_id, _suffix(t.reference)), t.weight, t.shadow_percent)
         for t in settings.targets
     ]
     kept = replace(settings, owner_id="", active=True, targets=())

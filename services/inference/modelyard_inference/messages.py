@@ -27,6 +27,7 @@ from modelyard_kit.idempotency import fingerprint
 MAX_REQUEST_BYTES = 1024 * 2**20
 MAX_TIMEOUT_MS = 3_600_000
 MAX_WEIGHT = 1_000_000
+MAX_PERCENT = 100
 MAX_CONFIRMED_GROUPS = 100_000
 MAX_PROBLEM_LENGTH = 2_000
 MAX_FOUND_VERSIONS = 10_000
@@ -282,10 +283,7 @@ def _targets(messages: Sequence[d.TrafficTarget], problems: Problems) -> tuple[T
     found: dict[str, TargetSpec] = {}
     for index, message in enumerate(messages):
         field = f"deployment.targets[{index}]"
-        if not 0 <= message.weight <= MAX_WEIGHT:
-            problems.append(
-                Violation(f"{field}.weight", f"{message.weight} is not between 1 and {MAX_WEIGHT}")
-            )
+        _check_share(message, field, problems)
         try:
             reference = references.parse_version_reference(message.model_version)
         except references.InvalidReference as error:
@@ -295,10 +293,29 @@ def _targets(messages: Sequence[d.TrafficTarget], problems: Problems) -> tuple[T
         if str(reference) in found:
             problems.append(Violation(f"{field}.model_version", f"{str(reference)!r} is a target already"))
         follows = reference.number is None
+        weight = 0 if message.shadow_percent else message.weight or 1
         found[str(reference)] = TargetSpec(
-            message.model_version, reference.model, follows=follows, weight=message.weight or 1
+            message.model_version, reference.model, follows, weight, message.shadow_percent
         )
-    return tuple(found.values())
+    shadows = [spec for spec in found.values() if spec.shadow]
+    answering = [spec for spec in found.values() if not spec.shadow]
+    if len(shadows) > 1:
+        told = f"{shadows[1].reference!r} is a second shadow; at most one target may be one"
+        problems.append(Violation("deployment.targets", told))
+    if shadows and not answering:
+        problems.append(Violation("deployment.targets", "a shadow answers nobody: give a target that does"))
+    return (*answering, *shadows)
+
+
+def _check_share(message: d.TrafficTarget, field: str, problems: Problems) -> None:
+    if not 0 <= message.weight <= MAX_WEIGHT:
+        problems.append(Violation(f"{field}.weight", f"{message.weight} is not between 1 and {MAX_WEIGHT}"))
+    if not 0 <= message.shadow_percent <= MAX_PERCENT:
+        told = f"{message.shadow_percent} is not between 1 and {MAX_PERCENT}; 0 means that it answers"
+        problems.append(Violation(f"{field}.shadow_percent", told))
+    elif message.shadow_percent and message.weight:
+        told = f"a shadow answers nobody, so it has no weight: leave out {message.weight}"
+        problems.append(Violation(f"{field}.weight", told))
 
 
 def _replicas(value: int, problems: Problems) -> int:

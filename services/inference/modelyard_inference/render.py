@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from google.protobuf.duration_pb2 import Duration
 
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import route_pb2 as r
-from modelyard_inference.models import Condition, Deployment, Group, Replica, Revision, RouteTable, Target
+from modelyard_inference.models import (
+    Condition,
+    Deployment,
+    Group,
+    Replica,
+    Revision,
+    RouteTable,
+    ShadowCounts,
+    Target,
+)
 from modelyard_kit.protos import chain_to_proto, timestamp
 
 
@@ -17,7 +28,11 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         name=deployment.name,
         description=deployment.description,
         targets=[
-            d.TrafficTarget(model_version=target.spec.reference, weight=target.spec.weight)
+            d.TrafficTarget(
+                model_version=target.spec.reference,
+                weight=target.spec.weight,
+                shadow_percent=target.spec.shadow_percent,
+            )
             for target in deployment.targets
         ],
         replicas=deployment.replicas,
@@ -53,7 +68,11 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             name=deployment.name,
             description=kept.description,
             targets=[
-                d.TrafficTarget(model_version=target.reference, weight=target.weight)
+                d.TrafficTarget(
+                    model_version=target.reference,
+                    weight=target.weight,
+                    shadow_percent=target.shadow_percent,
+                )
                 for target in kept.targets
             ],
             replicas=kept.replicas,
@@ -98,6 +117,8 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                         model_version=target.version,
                         weight=target.weight,
                         addresses=target.addresses,
+                        shadow_percent=target.shadow_percent,
+                        shadow=target.shadow,
                     )
                     for target in route.targets
                 ],
@@ -132,7 +153,12 @@ def _status(deployment: Deployment, target: Target) -> d.TargetStatus:
         next_model_version=rolling,
         signature_state=_signature_state(verdict.state if verdict else ""),
         signer=verdict.signer if verdict else "",
+        shadow_counts=_counts(deployment.shadow_counts) if target.spec.shadow else None,
     )
+
+
+def _counts(counts: ShadowCounts | None) -> d.ShadowCounts:
+    return d.ShadowCounts(**asdict(counts or ShadowCounts()))
 
 
 def _signature_state(state: str) -> d.SignatureState.ValueType:

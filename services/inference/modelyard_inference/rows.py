@@ -16,6 +16,7 @@ from modelyard_inference.models import (
     GroupState,
     Replica,
     ReplicaState,
+    RouteTarget,
     Status,
     Target,
     TargetSpec,
@@ -49,7 +50,13 @@ def _condition(row: Mapping[str, Any]) -> Condition:
 def target(row: Mapping[Any, Any]) -> Target:
     """Return the target of a row."""
     return Target(
-        spec=TargetSpec(row["reference"], row["model"], follows=row["follows"], weight=row["weight"]),
+        spec=TargetSpec(
+            row["reference"],
+            row["model"],
+            follows=row["follows"],
+            weight=row["weight"],
+            shadow_percent=row["shadow_percent"],
+        ),
         wanted=Version(**row["wanted"]),
         problem=row["problem"],
         serving=row["serving"],
@@ -61,6 +68,12 @@ def target(row: Mapping[Any, Any]) -> Target:
 def group(row: Mapping[Any, Any]) -> Group:
     """Return the group of a row."""
     return Group(**{**row, "state": GroupState(row["state"]), "version": Version(**row["version"])})
+
+
+def route_target(group: Group, addresses: Sequence[str]) -> RouteTarget:
+    """Return a group as gateways see it."""
+    weight, percent = (0, group.weight) if group.shadow else (group.weight, 0)
+    return RouteTarget(group.name, group.version.name, weight, tuple(addresses), percent, group.shadow)
 
 
 def replica(row: Mapping[Any, Any]) -> Replica:

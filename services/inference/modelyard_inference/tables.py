@@ -80,6 +80,7 @@ targets = sa.Table(
     sa.Column("serving", sa.Text, nullable=False),
     sa.Column("serving_digest", sa.Text, nullable=False),
     sa.Column("serving_weight", sa.Integer, nullable=False),
+    sa.Column("shadow_percent", sa.Integer, nullable=False),
 )
 
 groups = sa.Table(
@@ -95,6 +96,18 @@ groups = sa.Table(
     sa.Column("table_version", sa.BigInteger, nullable=False),
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("require_signature", sa.Boolean, nullable=False),
+    sa.Column("shadow", sa.Boolean, nullable=False),
+)
+
+shadow_counts = sa.Table(
+    "shadow_counts",
+    metadata,
+    sa.Column("group_id", sa.Text, sa.ForeignKey("replica_groups.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("mirrored", sa.BigInteger, nullable=False),
+    sa.Column("compared", sa.BigInteger, nullable=False),
+    sa.Column("different", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("lost", sa.BigInteger, nullable=False),
 )
 
 replicas = sa.Table(

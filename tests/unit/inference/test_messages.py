@@ -18,6 +18,12 @@ from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.limits import LIMITS
 from tests.unit.inference.test_planner import deployment, group, replica, target
 
+ONE = d.TrafficTarget(model_version="a.b.c/1")
+
+
+def shadow(number: int, percent: int, weight: int = 0) -> d.TrafficTarget:
+    return d.TrafficTarget(model_version=f"a.b.c/{number}", shadow_percent=percent, weight=weight)
+
 
 def wanted(**changes: object) -> d.Deployment:
     given: dict[str, object] = {
@@ -33,6 +39,16 @@ def test_create_fills_in_the_defaults() -> None:
     (target_spec,) = command.targets
     assert (target_spec.weight, target_spec.follows, target_spec.model) == (1, True, "prod.ml.iris")
     assert command.schema == "prod.ml"
+
+
+def test_a_shadow_comes_last_and_has_no_weight() -> None:
+    command = messages.parse_create(
+        s.CreateDeploymentRequest(deployment=wanted(targets=[shadow(2, 10), ONE]))
+    )
+    assert [(t.reference, t.weight, t.shadow_percent) for t in command.targets] == [
+        ("a.b.c/1", 1, 0),
+        ("a.b.c/2", 0, 10),
+    ]
 
 
 def test_fingerprint_ignores_the_request_id_only() -> None:
@@ -53,6 +69,11 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
         ({"targets": [d.TrafficTarget()]}, "deployment.targets[0].model_version"),
         ({"targets": [d.TrafficTarget(model_version="iris/x")]}, "deployment.targets[0].model_version"),
         ({"targets": [d.TrafficTarget(model_version="a.b.c/1", weight=-1)]}, "deployment.targets[0].weight"),
+        ({"targets": [ONE, shadow(2, 101)]}, "deployment.targets[1].shadow_percent"),
+        ({"targets": [ONE, shadow(2, -1)]}, "deployment.targets[1].shadow_percent"),
+        ({"targets": [ONE, shadow(2, 10, weight=1)]}, "deployment.targets[1].weight"),
+        ({"targets": [ONE, shadow(2, 10), shadow(3, 10)]}, "deployment.targets"),
+        ({"targets": [shadow(1, 10)]}, "deployment.targets"),
         (
             {
                 "targets": [

@@ -47,7 +47,11 @@ StickyHeader = Annotated[
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
-_TARGET_HELP = "Version reference, if wanted with a weight: prod.ml_team.iris/2=10. An alias is followed."
+_TARGET_HELP = (
+    "Version reference, if wanted with a weight: prod.ml_team.iris/2=10. An alias is followed."
+    " With =shadow:PERCENT it answers nobody and gets a copy of that share of the predictions."
+)
+_SHADOW = "shadow:"
 
 
 @deployments.command("list")
@@ -266,7 +270,8 @@ def _past(revision: DeploymentRevision) -> _Past:
     targets = []
     for target, version in zip(revision.settings.targets, revision.model_versions, strict=True):
         meant = "" if target.model_version == version else f" ({version})"
-        targets.append(f"{target.model_version}{meant}={target.weight}")
+        share = f"{_SHADOW}{target.shadow_percent}" if target.shadow_percent else target.weight
+        targets.append(f"{target.model_version}{meant}={share}")
     back = f" to {revision.rolled_back_to}" if revision.rolled_back_to else ""
     return _Past(
         revision.revision,
@@ -293,6 +298,11 @@ def _targets(texts: list[str]) -> list[TrafficTarget]:
 
 def _target(text: str) -> TrafficTarget:
     reference, equals, weight = text.partition("=")
+    if weight.startswith(_SHADOW):
+        percent = weight.removeprefix(_SHADOW)
+        if not (percent.isdecimal() and 1 <= int(percent) <= 100):
+            raise typer.BadParameter(f"{percent!r} in {text!r} is not a percentage: write 1 to 100")
+        return TrafficTarget(reference, shadow_percent=int(percent))
     if equals and not (weight.isdecimal() and int(weight)):
         raise typer.BadParameter(f"{weight!r} in {text!r} is not a weight: write 1, 2, 3 …")
     return TrafficTarget(reference, int(weight) if equals else 1)

@@ -44,10 +44,25 @@ class SignatureState(StrEnum):
 
 @dataclass(frozen=True)
 class TrafficTarget:
-    """Sends a share of the predictions to a version; a reference with an alias follows the alias."""
+    """Sends a share of the predictions to a version; a reference with an alias follows the alias.
+
+    With `shadow_percent` it answers nobody: it gets a copy of that percentage of the predictions, and answers are compared.
+    """
 
     model_version: str
     weight: int = 1
+    shadow_percent: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowCounts:
+    """What came of comparing a shadow with what answers; each of `mirrored` becomes `compared`, `failed` or `lost`."""
+
+    mirrored: int = 0
+    compared: int = 0
+    different: int = 0
+    failed: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +77,7 @@ class TargetStatus:
     next_model_version: str = ""
     signature_state: SignatureState | None = None
     signer: str = ""
+    shadow_counts: ShadowCounts | None = None
 
 
 class ConditionStatus(StrEnum):

@@ -52,7 +52,11 @@ def plan(observed: Observed) -> tuple[Action, ...]:
         answer = observed.admitted.get(desired.version.id)
         if answer is not None and answer.allowed:
             replicas = observed.deployment.replicas
-            actions.append(AddGroup(desired.version, key.max_request_bytes, replicas, key.require_signature))
+            actions.append(
+                AddGroup(
+                    desired.version, key.max_request_bytes, replicas, key.require_signature, shadow=key.shadow
+                )
+            )
         else:
             actions.append(AskUse(desired.version))
     for group in observed.groups:

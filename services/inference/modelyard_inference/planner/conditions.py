@@ -107,7 +107,8 @@ def _traffic_shifted(state: Plan) -> Judgement:
 
 
 def _share(group: Group) -> str:
-    return f"{group.version.name} (weight {group.weight})"
+    share = f"shadow of {group.weight} %" if group.shadow else f"weight {group.weight}"
+    return f"{group.version.name} ({share})"
 
 
 def _replicas_ended(state: Plan) -> Judgement:

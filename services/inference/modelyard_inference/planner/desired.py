@@ -15,6 +15,7 @@ class Desired:
 
     version: Version
     weight: int
+    """Share of the traffic; the percentage of copies for a shadow."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,12 @@ def desired_groups(deployment: Deployment) -> dict[GroupKey, Desired]:
     for target in deployment.targets:
         key = key_of(deployment, target)
         before = found[key].weight if key in found else 0
-        found[key] = Desired(target.wanted, before + target.spec.weight)
+        found[key] = Desired(target.wanted, before + target.spec.share)
     return found
 
 
 def key_of(deployment: Deployment, target: Target) -> GroupKey:
     """Return the key of the group that a target of a deployment should be served by."""
-    return GroupKey(target.wanted.id, deployment.max_request_bytes, deployment.require_signature)
+    return GroupKey(
+        target.wanted.id, deployment.max_request_bytes, deployment.require_signature, target.spec.shadow
+    )

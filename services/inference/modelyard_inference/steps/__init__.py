@@ -107,6 +107,7 @@ class Steps:
             table_version=0,
             create_time=self._parts.clock(),
             require_signature=action.require_signature,
+            shadow=action.shadow,
         )
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]
 
@@ -214,11 +215,12 @@ class Steps:
             table = await self._parts.store.next_table(connection)
             for group in await self._parts.store.groups(connection, deployment.id):
                 weight = action.weights.get(group.id, 0)
-                if group.state is GroupState.SERVING:
+                if group.state is GroupState.SERVING and not group.shadow:
                     before[group.version.name] += group.weight
                 if weight:
-                    after[group.version.name] += weight
-                    answering.add(group.version.id)
+                    if not group.shadow:
+                        after[group.version.name] += weight
+                        answering.add(group.version.id)
                     await self._parts.store.set_group(
                         connection, group.id, GroupState.SERVING, weight=weight, table_version=table
                     )
@@ -314,7 +316,7 @@ def _snake(kind: type[a.Action]) -> str:
 
 
 def _wanted(deployment: Deployment) -> list[tuple[GroupKey, int]]:
-    return [(key_of(deployment, target), target.spec.weight) for target in deployment.targets]
+    return [(key_of(deployment, target), target.spec.share) for target in deployment.targets]
 
 
 def _nothing_serving(target: Target) -> Target:

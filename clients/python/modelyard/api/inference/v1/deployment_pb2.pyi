@@ -59,23 +59,69 @@ class TrafficTarget(_message.Message):
 
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    SHADOW_PERCENT_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Required. Version reference. One that names an alias (or no version) is followed when the alias moves."""
     weight: _builtins.int
-    """Share of the traffic, relative to the other targets; at least 1. Default: 1."""
+    """Share of the traffic, relative to the other targets; at least 1. Default: 1. A shadow has none."""
+    shadow_percent: _builtins.int
+    """If not 0, the target is a shadow: it gets a copy of this percentage, 1 to 100, of the predictions that ask for no version, and
+    its answers reach nobody. At most one target of a deployment may be one.
+    """
     def __init__(
         self,
         *,
         model_version: _builtins.str = ...,
         weight: _builtins.int = ...,
+        shadow_percent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "shadow_percent", b"shadow_percent", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrafficTarget: _TypeAlias = TrafficTarget  # noqa: Y015
+
+@_typing.final
+class ShadowCounts(_message.Message):
+    """ShadowCounts is what came of comparing a shadow with what answers, since it got its first copy. Of `mirrored`, each is counted once
+    more, as soon as it is known, under `compared`, `failed` or `lost`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIRRORED_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    DIFFERENT_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    mirrored: _builtins.int
+    """Predictions that were answered and chosen to be copied."""
+    compared: _builtins.int
+    """Copies whose answer was compared with the one the caller got."""
+    different: _builtins.int
+    """Of those compared, answers that were not the same, to the last bit of every output, or errors with another reason."""
+    failed: _builtins.int
+    """Copies that the shadow refused or failed on, where the caller got an answer."""
+    lost: _builtins.int
+    """Copies of which nothing was heard in time: left out because the shadow was busy, too late, or their replica ended."""
+    def __init__(
+        self,
+        *,
+        mirrored: _builtins.int = ...,
+        compared: _builtins.int = ...,
+        different: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        lost: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "different", b"different", "failed", b"failed", "lost", b"lost", "mirrored", b"mirrored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowCounts: _TypeAlias = ShadowCounts  # noqa: Y015
 
 @_typing.final
 class TargetStatus(_message.Message):
@@ -91,6 +137,7 @@ class TargetStatus(_message.Message):
     NEXT_MODEL_VERSION_FIELD_NUMBER: _builtins.int
     SIGNATURE_STATE_FIELD_NUMBER: _builtins.int
     SIGNER_FIELD_NUMBER: _builtins.int
+    SHADOW_COUNTS_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """The reference as it was given."""
     model_version: _builtins.str
@@ -107,6 +154,10 @@ class TargetStatus(_message.Message):
     """What the signatures of the version that answers are worth: the least that one of its replicas found."""
     signer: _builtins.str
     """Who signed it: fingerprint of the key (`sha256:` and 64 hex digits), or subject of the certificate."""
+    @_builtins.property
+    def shadow_counts(self) -> Global___ShadowCounts:
+        """What came of comparing, if the target is a shadow."""
+
     def __init__(
         self,
         *,
@@ -118,10 +169,11 @@ class TargetStatus(_message.Message):
         next_model_version: _builtins.str = ...,
         signature_state: Global___SignatureState.ValueType = ...,
         signer: _builtins.str = ...,
+        shadow_counts: Global___ShadowCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shadow_counts", b"shadow_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "model_version", b"model_version", "next_model_version", b"next_model_version", "ready_replicas", b"ready_replicas", "reference", b"reference", "signature_state", b"signature_state", "signer", b"signer", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "model_version", b"model_version", "next_model_version", b"next_model_version", "ready_replicas", b"ready_replicas", "reference", b"reference", "shadow_counts", b"shadow_counts", "signature_state", b"signature_state", "signer", b"signer", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

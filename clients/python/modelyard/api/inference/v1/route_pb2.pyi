@@ -102,12 +102,18 @@ class RouteTarget(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    SHADOW_PERCENT_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Name of the group: unique among all groups of all time, so that a new version is a new group."""
     model_version: _builtins.str
     """Version it runs, `prod.ml_team.iris/3`."""
     weight: _builtins.int
-    """Share of the traffic; 0 while the group is being brought up or drained."""
+    """Share of the traffic; 0 while the group is being brought up or drained, and for a shadow."""
+    shadow_percent: _builtins.int
+    """Percentage of the predictions of which the group gets a copy, 0 to 100; its answers reach nobody."""
+    shadow: _builtins.bool
+    """Whether the group is a shadow, also while it gets no copies because it is being brought up or drained."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses of its replicas, `unix:/…` or `host:port`."""
@@ -119,10 +125,12 @@ class RouteTarget(_message.Message):
         model_version: _builtins.str = ...,
         weight: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        shadow_percent: _builtins.int = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "model_version", b"model_version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "model_version", b"model_version", "shadow", b"shadow", "shadow_percent", b"shadow_percent", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
