@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from modelyard.api.governance.v1 import governance_service_pb2
 from modelyard.api.inference.v1 import route_pb2
+from modelyard.api.inference.v1.inference_service_pb2 import GroupFigures, LatencyBucket
+from modelyard_gateway.figures import Figures
 from modelyard_gateway.table import Route, RouteTable, SigningKey, SigningKeys, Target
 from modelyard_kit.config import check_address
 from modelyard_kit.errors import InvalidField
@@ -36,6 +40,23 @@ def keys_from_proto(message: governance_service_pb2.GetJwksResponse) -> SigningK
     return SigningKeys(message.issuer, keys)
 
 
+def figures_to_proto(found: Mapping[str, Figures]) -> list[GroupFigures]:
+    """Return the messages of what was counted, by name of the group."""
+    return [
+        GroupFigures(
+            group=group,
+            answered=figures.answered,
+            failed=figures.failed,
+            latencies=[
+                LatencyBucket(upper_milliseconds=bound, count=count)
+                for bound, count in sorted(figures.latencies.items())
+                if count
+            ],
+        )
+        for group, figures in sorted(found.items())
+    ]
+
+
 def _route(message: route_pb2.Route) -> Route:
     chain = chain_from_proto(message.deployment, "routes.deployment")
     return Route(
@@ -44,6 +65,7 @@ def _route(message: route_pb2.Route) -> Route:
         max_request_bytes=message.max_request_bytes,
         timeout=message.timeout.ToNanoseconds() / 1e9,
         sticky_header=message.sticky_header,
+        measured=message.measured,
     )
 
 

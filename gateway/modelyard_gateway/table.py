@@ -32,6 +32,8 @@ class Route:
     timeout: float
     sticky_header: str = ""
     """Header whose value decides the target; empty for none."""
+    measured: bool = False
+    """Whether figures about its groups are reported."""
 
     @property
     def name(self) -> str:

@@ -210,7 +210,11 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
     async with rig.db.engine.begin() as connection:
         for statement in (
             "DROP TABLE deployment_revisions",
-            "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header",
+            (
+                "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"
+                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection"
+            ),
+            "DROP TABLE rollout_origins",
             "ALTER TABLE targets DROP COLUMN shadow_percent",
             "ALTER TABLE replica_groups DROP COLUMN shadow",
             "DROP TABLE shadow_counts",

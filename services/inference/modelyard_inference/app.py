@@ -24,6 +24,7 @@ from modelyard_inference.lookups import Lookups
 from modelyard_inference.owners import Owners
 from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
 from modelyard_inference.shadows import Shadows
@@ -123,7 +124,8 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     shadows = Shadows(chassis.db, prober)
     lookups = Lookups(chassis.db, store, upstream, chassis.grants)
     deployments = Deployments(chassis.db, store, lookups, upstream, chassis.grants, chassis.clock, wake.set)
-    servicer = InferenceServicer(lookups, deployments, watching, routes)
+    rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
+    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes)
     try:
         yield Service(
             name=SERVICE_NAME,

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.references import parse_version_reference
+from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.fields import REVISIONS
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
 from modelyard_inference.tables import revisions
@@ -43,6 +44,7 @@ def settings_of(deployment: Deployment) -> Settings:
             for t in deployment.targets
         ),
         sticky_header=deployment.sticky_header,
+        rollout_policy=deployment.rollout_policy,
     )
 
 
@@ -106,10 +108,11 @@ def _revision(row: Mapping[Any, Any]) -> Revision:
     values = {column.name: row[column] for column in revisions.c}
     settings = values["settings"]
     targets = tuple(PastTarget(**target) for target in settings["targets"])
+    policy = RolloutPolicy.from_json(settings.get("rollout_policy", {}))
     return Revision(
         **{
             **values,
             "change": Change(values["change"]),
-            "settings": Settings(**{**settings, "targets": targets}),
+            "settings": Settings(**{**settings, "targets": targets, "rollout_policy": policy}),
         }
     )

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
+from modelyard_inference import rollout_messages
 from modelyard_inference.commands import (
+    ControlRollout,
     CreateDeployment,
     ListDeployments,
     ListReplicas,
@@ -39,6 +41,7 @@ UPDATABLE = (
     "timeout",
     "require_signature",
     "sticky_header",
+    "rollout_policy",
     "owner_id",
 )
 
@@ -72,6 +75,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     size = _max_request_bytes(wanted.max_request_bytes, problems)
     timeout = _timeout_ms(wanted, problems)
     sticky = _sticky_header(wanted.sticky_header, problems)
+    policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -86,6 +90,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         fingerprint=fingerprint(content),
         reason=_reason(request.reason),
         sticky_header=sticky,
+        rollout_policy=policy,
     )
 
 
@@ -110,6 +115,9 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
     timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
     sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
+    policy = None
+    if "rollout_policy" in mask:
+        policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -124,6 +132,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         timeout_ms=timeout,
         require_signature=wanted.require_signature if "require_signature" in mask else None,
         sticky_header=sticky,
+        rollout_policy=policy,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )
@@ -156,6 +165,17 @@ def parse_set_active(request: s.ActivateDeploymentRequest | s.DeactivateDeployme
         LimitExceeded: too long a reason.
     """
     return SetActive(parse_deployment_name(request.name), request.etag, _reason(request.reason))
+
+
+def parse_control(request: s.ControlRolloutRequest) -> ControlRollout:
+    """Read what to do with a rollout.
+
+    Raises:
+        InvalidField: a malformed name or no verb.
+        LimitExceeded: too long a reason.
+    """
+    name, verb = parse_deployment_name(request.name), rollout_messages.parse_verb(request)
+    return ControlRollout(name, verb, request.etag, _reason(request.reason))
 
 
 def parse_list(request: s.ListDeploymentsRequest) -> ListDeployments:
@@ -251,7 +271,7 @@ def parse_confirm(request: s.ConfirmRoutesRequest) -> Gateway:
     """Read what a gateway serves.
 
     Raises:
-        InvalidField: a malformed gateway id, a negative version, or too many groups.
+        InvalidField: a malformed gateway id, a negative number, or too many groups.
     """
     gateway_id = parse_gateway(request.gateway_id)
     if request.version < 0:
@@ -259,7 +279,8 @@ def parse_confirm(request: s.ConfirmRoutesRequest) -> Gateway:
     if len(request.healthy_groups) > MAX_CONFIRMED_GROUPS:
         raise InvalidField("healthy_groups", f"more than {MAX_CONFIRMED_GROUPS} groups")
     problem = request.problem[:MAX_PROBLEM_LENGTH]
-    return Gateway(gateway_id, request.version, frozenset(request.healthy_groups), problem)
+    figures = rollout_messages.parse_figures(request.figures)
+    return Gateway(gateway_id, request.version, frozenset(request.healthy_groups), problem, figures)
 
 
 def _name(text: str, field: str, parts: int) -> str:

@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
 from modelyard_inference.evidence import Verdict
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
@@ -204,6 +205,11 @@ class Deployment:
     """Header of predictions whose value decides the target; empty for none."""
     conditions: tuple[Condition, ...] = ()
     """What has to hold before it answers with what was asked for, as the reconciler found it last."""
+    rollout_policy: RolloutPolicy = AT_ONCE
+    rollout: Rollout | None = None
+    """The rollout in steps that is under way."""
+    rejection: Rejection | None = None
+    """Why a rollout was taken back, until somebody asks for something else."""
     shadow_counts: ShadowCounts | None = None
     """What came of comparing its shadow; None while it has none, or nothing was copied yet."""
 
@@ -260,6 +266,7 @@ class Settings:
     active: bool
     targets: tuple[PastTarget, ...]
     sticky_header: str = ""
+    rollout_policy: RolloutPolicy = AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -366,6 +373,8 @@ class Route:
     max_request_bytes: int
     timeout_ms: int
     sticky_header: str = ""
+    measured: bool = False
+    """Whether gateways report figures about its groups."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import route_pb2 as r
+from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.models import (
     Condition,
     Deployment,
@@ -49,6 +50,8 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         conditions=map(_condition, deployment.conditions),
         revision=deployment.revision,
         sticky_header=deployment.sticky_header,
+        rollout_policy=_policy(deployment.rollout_policy),
+        rollout=_rollout(deployment),
     )
 
 
@@ -80,6 +83,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             timeout=_duration(kept.timeout_ms),
             require_signature=kept.require_signature,
             sticky_header=kept.sticky_header,
+            rollout_policy=_policy(kept.rollout_policy),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -125,9 +129,37 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                 max_request_bytes=route.max_request_bytes,
                 timeout=_duration(route.timeout_ms),
                 sticky_header=route.sticky_header,
+                measured=route.measured,
             )
             for route in table.routes
         ],
+    )
+
+
+def _policy(policy: RolloutPolicy) -> d.RolloutPolicy | None:
+    if not policy.steps:
+        return None
+    return d.RolloutPolicy(
+        steps=policy.steps,
+        pause=_duration(policy.pause_ms),
+        min_requests=policy.min_requests,
+        max_error_percent=policy.max_error_percent,
+        max_error_rise=policy.max_error_rise,
+        max_latency=_duration(policy.max_latency_ms) if policy.max_latency_ms else None,
+        max_latency_ratio=policy.max_latency_ratio,
+    )
+
+
+def _rollout(deployment: Deployment) -> d.RolloutStatus | None:
+    rollout = deployment.rollout
+    if rollout is None:
+        return None
+    return d.RolloutStatus(
+        step=rollout.step + 1,
+        steps=len(deployment.rollout_policy.steps),
+        percent=deployment.rollout_policy.percent_at(rollout.step),
+        step_time=timestamp(rollout.since),
+        paused=rollout.paused,
     )
 
 

@@ -26,7 +26,6 @@ from modelyard_inference.models import (
     GroupState,
     Replica,
     ReplicaState,
-    Route,
     RouteTable,
     Target,
 )
@@ -331,11 +330,7 @@ class InferenceStore:
         for group in world.groups:
             if group.state in ROUTED_STATES:
                 targets[group.deployment_id].append(r.route_target(group, addresses[group.id]))
-        routes = tuple(
-            Route(d.chain, tuple(targets[d.id]), d.max_request_bytes, d.timeout_ms, d.sticky_header)
-            for d in world.deployments
-            if d.id in targets
-        )
+        routes = tuple(r.route(d, targets[d.id]) for d in world.deployments if d.id in targets)
         return RouteTable(world.table_version, routes)
 
     # ---- helpers

@@ -43,6 +43,9 @@ deployments = sa.Table(
     sa.Column("active", sa.Boolean, nullable=False),
     sa.Column("conditions", JSONB, nullable=False),
     sa.Column("sticky_header", sa.Text, nullable=False),
+    sa.Column("rollout_policy", JSONB, nullable=False),
+    sa.Column("rollout", JSONB(none_as_null=True)),
+    sa.Column("rejection", JSONB(none_as_null=True)),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),
@@ -97,6 +100,15 @@ groups = sa.Table(
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("require_signature", sa.Boolean, nullable=False),
     sa.Column("shadow", sa.Boolean, nullable=False),
+)
+
+rollout_origins = sa.Table(
+    "rollout_origins",
+    metadata,
+    sa.Column(
+        "deployment_id", sa.Text, sa.ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("content", JSONB, nullable=False),
 )
 
 shadow_counts = sa.Table(

@@ -11,12 +11,14 @@ import typer
 
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
+from modelyard.cli._rollout import Rollout, parse_rollout
 from modelyard.cli._session import Description, Etag, Limit, connect
 from modelyard.types import (
     ConditionStatus,
     Deployment,
     DeploymentRevision,
     DeploymentState,
+    RolloutVerb,
     TrafficTarget,
 )
 
@@ -86,6 +88,7 @@ def create(
     max_request_bytes: MaxBytes = None,
     require_signature: RequireSignature = None,
     sticky_header: StickyHeader = None,
+    rollout: Rollout = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -102,6 +105,7 @@ def create(
             max_request_bytes=max_request_bytes or 0,
             require_signature=bool(require_signature),
             sticky_header=sticky_header or "",
+            rollout_policy=parse_rollout(rollout),
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -120,6 +124,7 @@ def update(
     max_request_bytes: MaxBytes = None,
     require_signature: RequireSignature = None,
     sticky_header: StickyHeader = None,
+    rollout: Rollout = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -140,6 +145,7 @@ def update(
             max_request_bytes=max_request_bytes,
             require_signature=require_signature,
             sticky_header=sticky_header,
+            rollout_policy=parse_rollout(rollout),
             owner=owner,
             etag=etag,
             reason=reason,
@@ -184,6 +190,19 @@ def rollback(
             name, revision, pin_versions=pin_versions, etag=etag, reason=reason
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
+
+
+@deployments.command("rollout")
+def rollout(
+    name: Name,
+    verb: Annotated[RolloutVerb, typer.Argument(case_sensitive=False, help="What to do.")],
+    etag: Etag = "",
+    reason: Reason = "",
+    output: Output = TABLE,
+) -> None:
+    """Pause, resume, promote or abort the rollout in steps that is under way."""
+    with connect() as client:
+        show_one(client.deployments.control_rollout(name, verb, etag=etag, reason=reason), output)
 
 
 @deployments.command("watch")

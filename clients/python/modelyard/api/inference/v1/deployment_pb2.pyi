@@ -226,7 +226,7 @@ class DeploymentCondition(_message.Message):
     status: Global___DeploymentCondition.Status.ValueType
     """Whether it holds."""
     reason: _builtins.str
-    """Why, as one word for programs: `DOWNLOADING`, `REPLICA_FAILED`; `AS_WANTED` when it holds."""
+    """Why, as one word for programs: `DOWNLOADING`, `REPLICA_FAILED`, `STEP`; `AS_WANTED` when it holds."""
     message: _builtins.str
     """Why, for people; empty when it holds."""
     @_builtins.property
@@ -249,6 +249,104 @@ class DeploymentCondition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploymentCondition: _TypeAlias = DeploymentCondition  # noqa: Y015
+
+@_typing.final
+class RolloutPolicy(_message.Message):
+    """RolloutPolicy says how a new version takes the traffic over from what answers. Without steps it does so all at once. With steps, a
+    change that makes new replicas (another version, size or requirement) goes through them one after the other. Each step is judged by
+    what the gateways count about old and new while it lasts; after the last one the old ends. If the new breaks a bound, or a replica
+    of it fails to start three times in a row, the deployment wants again what answered before, by itself, and is FAILED with the reason.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    MIN_REQUESTS_FIELD_NUMBER: _builtins.int
+    MAX_ERROR_PERCENT_FIELD_NUMBER: _builtins.int
+    MAX_ERROR_RISE_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_RATIO_FIELD_NUMBER: _builtins.int
+    min_requests: _builtins.int
+    """Predictions that the new must have taken in a step before it is judged, be it on or back. Default: 100."""
+    max_error_percent: _builtins.float
+    """Largest share of them in percent that may fail: lost, late, or with one of the codes UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED,
+    INTERNAL, UNAVAILABLE and DATA_LOSS; a mistake of the caller is no failure. Default: 1; 100 means no bound.
+    """
+    max_error_rise: _builtins.float
+    """Percentage points by which that share may be above that of the old in the same time. Default: 1; 100 means no bound."""
+    max_latency_ratio: _builtins.float
+    """Largest ratio of that percentile to the one of the old in the same time, for example 1.5. Default: no bound."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shares of the new in percent, ascending, at most 20: 5, 25, 50, 100. 100 is added if it is not the last."""
+
+    @_builtins.property
+    def pause(self) -> _duration_pb2.Duration:
+        """Shortest time of each step, at most 7 days."""
+
+    @_builtins.property
+    def max_latency(self) -> _duration_pb2.Duration:
+        """Longest 95th percentile of the time that predictions take. Default: no bound."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        pause: _duration_pb2.Duration | None = ...,
+        min_requests: _builtins.int = ...,
+        max_error_percent: _builtins.float = ...,
+        max_error_rise: _builtins.float = ...,
+        max_latency: _duration_pb2.Duration | None = ...,
+        max_latency_ratio: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_latency", b"max_latency", "pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_error_percent", b"max_error_percent", "max_error_rise", b"max_error_rise", "max_latency", b"max_latency", "max_latency_ratio", b"max_latency_ratio", "min_requests", b"min_requests", "pause", b"pause", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutPolicy: _TypeAlias = RolloutPolicy  # noqa: Y015
+
+@_typing.final
+class RolloutStatus(_message.Message):
+    """RolloutStatus is where a rollout in steps stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    STEP_TIME_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Which step it is in, from 1; 0 when none is under way."""
+    steps: _builtins.int
+    """How many there are."""
+    percent: _builtins.int
+    """Share of the new in percent."""
+    paused: _builtins.bool
+    """Whether it stays there until somebody resumes it."""
+    @_builtins.property
+    def step_time(self) -> _timestamp_pb2.Timestamp:
+        """When the step began."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        percent: _builtins.int = ...,
+        step_time: _timestamp_pb2.Timestamp | None = ...,
+        paused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["step_time", b"step_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused", "percent", b"percent", "step", b"step", "step_time", b"step_time", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutStatus: _TypeAlias = RolloutStatus  # noqa: Y015
 
 @_typing.final
 class Deployment(_message.Message):
@@ -313,6 +411,8 @@ class Deployment(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     STICKY_HEADER_FIELD_NUMBER: _builtins.int
+    ROLLOUT_POLICY_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -366,6 +466,14 @@ class Deployment(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentCondition]:
         """Output only. What has to hold before it answers with what was asked for, and whether it does."""
 
+    @_builtins.property
+    def rollout_policy(self) -> Global___RolloutPolicy:
+        """How a new version takes the traffic over. Default: all at once."""
+
+    @_builtins.property
+    def rollout(self) -> Global___RolloutStatus:
+        """Output only. The rollout in steps that is under way."""
+
     def __init__(
         self,
         *,
@@ -387,10 +495,12 @@ class Deployment(_message.Message):
         conditions: _abc.Iterable[Global___DeploymentCondition] | None = ...,
         revision: _builtins.int = ...,
         sticky_header: _builtins.str = ...,
+        rollout_policy: Global___RolloutPolicy | None = ...,
+        rollout: Global___RolloutStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "revision", b"revision", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
