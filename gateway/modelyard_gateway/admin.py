@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelyard_gateway.clusters import group_of_cluster
+from modelyard_gateway.figures import Counted
 from modelyard_gateway.routes import NAME
 
 _TIMEOUT_SECONDS = 2.0
@@ -18,7 +21,16 @@ _LDS = "listener_manager.lds.version_text"
 _CDS = "cluster_manager.cds.version_text"
 _RDS = f"http.{NAME}.rds.{NAME}.version_text"
 _WARMING = "cluster_manager.warming_clusters"
+# One time for each prediction, as Envoy waited for its replica.
+_LATENCY_NAME = re.compile(r"cluster\.group-(.*)\.upstream_rq_time")
+_LATENCIES = (
+    "/stats?filter=%5Ecluster%5C.group-.*%5C.upstream_rq_time$&format=json&histogram_buckets=cumulative"
+)
 _STATS = "/stats?filter=(version_text%7Cwarming_clusters)$&format=json"
+
+
+Host = dict[str, Any]
+"""One replica of a group in Envoy's words."""
 
 
 class EnvoyUnreachableError(Exception):
@@ -62,12 +74,49 @@ class Admin:
         Raises:
             EnvoyUnreachableError: it does not answer.
         """
-        found = set()
-        for cluster in (await self._json("/clusters?format=json")).get("cluster_statuses", []):
-            group = group_of_cluster(cluster["name"])
-            if group is not None and any(map(_is_healthy, cluster.get("host_statuses", []))):
-                found.add(group)
-        return frozenset(found)
+        return frozenset(
+            group for group, hosts in (await self.hosts()).items() if any(map(is_healthy, hosts))
+        )
+
+    async def hosts(self) -> dict[str, list[Host]]:
+        """Return the replicas of each group as Envoy sees them.
+
+        Raises:
+            EnvoyUnreachableError: it does not answer.
+        """
+        clusters = (await self._json("/clusters?format=json")).get("cluster_statuses", [])
+        named = {group_of_cluster(cluster["name"]): cluster for cluster in clusters}
+        return {
+            group: cluster.get("host_statuses", []) for group, cluster in named.items() if group is not None
+        }
+
+    async def counted(self, hosts: Mapping[str, Sequence[Host]]) -> dict[str, Counted]:
+        """Return what Envoy has counted about groups, given their replicas.
+
+        Raises:
+            EnvoyUnreachableError: it does not answer.
+        """
+        latencies = await self._latencies()
+        return {
+            group: Counted(
+                {_address(host): _stat(host, "rq_success") for host in found},
+                {_address(host): _stat(host, "rq_error") for host in found},
+                latencies.get(group, {}),
+            )
+            for group, found in hosts.items()
+        }
+
+    async def _latencies(self) -> dict[str, dict[float, int]]:
+        rows = (await self._json(_LATENCIES)).get("stats", [])
+        found = {}
+        for histogram in rows[0].get("histograms", []) if rows else []:
+            match = _LATENCY_NAME.fullmatch(histogram["name"])
+            if match:
+                buckets = histogram["buckets"]
+                sums = [0, *(int(bucket["cumulative"]) for bucket in buckets)]
+                bounds = (float(bucket["upper_bound"]) for bucket in buckets)
+                found[match[1]] = {b: n - m for b, m, n in zip(bounds, sums, sums[1:], strict=False)}
+        return found
 
     async def problem(self) -> str:
         """Return why Envoy refused the last files; empty when it did not.
@@ -126,8 +175,17 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _is_healthy(host: dict[str, Any]) -> bool:
-    """Envoy names only what is wrong with a host; `eds_health_status` is HEALTHY unless discovery says otherwise."""
+def _address(host: Host) -> str:
+    return json.dumps(host.get("address", {}), sort_keys=True)
+
+
+def _stat(host: Host, name: str) -> int:
+    """Envoy leaves out a number that is 0."""
+    return next((int(stat.get("value", 0)) for stat in host.get("stats", ()) if stat["name"] == name), 0)
+
+
+def is_healthy(host: Host) -> bool:
+    """Return whether Envoy would send it a prediction. It names only what is wrong with a host; `eds_health_status` is HEALTHY unless discovery says otherwise."""
     status = host.get("health_status", {})
     failed = any(value is True for value in status.values())
     return not failed and status.get("eds_health_status", "HEALTHY") in ("HEALTHY", "UNKNOWN")

@@ -7,16 +7,17 @@ nothing here ever makes a route disappear but a table that says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
 from modelyard.api.inference.v1.inference_service_pb2 import ConfirmRoutesRequest, WatchRoutesRequest
 from modelyard_gateway import desk
-from modelyard_gateway.admin import Admin, EnvoyUnreachableError
+from modelyard_gateway.admin import Admin, EnvoyUnreachableError, Host, is_healthy
 from modelyard_gateway.apply import Applier, ApplyFailedError
-from modelyard_gateway.messages import keys_from_proto, table_from_proto
+from modelyard_gateway.figures import Figures, Ledger
+from modelyard_gateway.messages import figures_to_proto, keys_from_proto, table_from_proto
 from modelyard_gateway.permissions import allowed_principals
 from modelyard_gateway.render import render
 from modelyard_gateway.settings import GatewaySettings
@@ -53,6 +54,7 @@ class Agent:
         self._confirmed = 0
         self._problem = ""
         self._applying = False
+        self._ledger = Ledger()
 
     async def run(self) -> None:
         """Work for ever."""
@@ -145,12 +147,15 @@ class Agent:
     async def _confirmation(self) -> ConfirmRoutesRequest:
         """Ask Envoy what it serves. While it takes a new configuration, the one before is what it serves."""
         applied, healthy, problem = self._applied, frozenset[str](), self._problem
+        figures: Mapping[str, Figures] = {}
         try:
             late = await self._applier.check()
             if not late and applied is not None:
                 self._confirmed = applied.version
             problem = problem or ("" if self._applying else late)
-            healthy = await self._admin.healthy_groups()
+            hosts = await self._admin.hosts()
+            healthy = frozenset(group for group, found in hosts.items() if any(map(is_healthy, found)))
+            figures = await self._figures(hosts)
         except EnvoyUnreachableError as error:
             self._confirmed = 0
             problem = str(error)
@@ -160,7 +165,15 @@ class Agent:
             version=self._confirmed,
             healthy_groups=sorted(healthy & groups),
             problem=problem,
+            figures=figures_to_proto(figures),
         )
+
+    async def _figures(self, hosts: Mapping[str, Sequence[Host]]) -> Mapping[str, Figures]:
+        """Return what was counted about the groups that inference wants to know of; Envoy is asked only if there are any."""
+        routes = self._applied.routes if self._applied else ()
+        measured = {target.group for route in routes if route.measured for target in route.targets}
+        wanted = {group: found for group, found in hosts.items() if group in measured}
+        return self._ledger.note(await self._admin.counted(wanted) if wanted else {})
 
 
 async def _for_ever(name: str, watch: Callable[[], Awaitable[None]]) -> None:

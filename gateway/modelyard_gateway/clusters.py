@@ -16,6 +16,14 @@ DESK = "desk"
 TELEMETRY = "telemetry"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
+SHADOW_THRESHOLDS = {
+    "max_connections": 64,
+    "max_pending_requests": 256,
+    "max_requests": 256,
+    "max_retries": 0,
+}
+"""A shadow that is slow or stuck holds so many copies at most; further ones are left out."""
+
 
 def service_cluster_name(service: str) -> str:
     """Return the cluster of a service of the control plane."""
@@ -44,10 +52,22 @@ def service_clusters(services: dict[str, str], desk: str, otlp_endpoint: str) ->
 
 def group_clusters(table: RouteTable, buffer_bytes: int) -> list[Json]:
     """Return one cluster for each group that has addresses, also for those without traffic: they are being warmed."""
-    targets = (target for route in table.routes for target in route.targets if target.addresses)
+    pairs = ((route, target) for route in table.routes for target in route.targets if target.addresses)
     return [
-        _group_cluster(target, buffer_bytes) for target in sorted(targets, key=lambda target: target.group)
+        _shadow_cluster(target, buffer_bytes, route.timeout)
+        if target.shadow
+        else _group_cluster(target, buffer_bytes)
+        for route, target in sorted(pairs, key=lambda pair: pair[1].group)
     ]
+
+
+def _shadow_cluster(target: Target, buffer_bytes: int, timeout: float) -> Json:
+    """A cluster that gets copies only: few at a time, each with an end of its own, because no caller waits who would end it."""
+    cluster = _group_cluster(target, buffer_bytes)
+    cluster["circuit_breakers"] = {"thresholds": [SHADOW_THRESHOLDS]}
+    options = cluster["typed_extension_protocol_options"][_HTTP_OPTIONS]
+    options["common_http_protocol_options"] = {"max_stream_duration": f"{timeout:.3f}s"}
+    return cluster
 
 
 def _group_cluster(target: Target, buffer_bytes: int) -> Json:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from modelyard.api.governance.v1 import governance_service_pb2
 from modelyard.api.inference.v1 import route_pb2
+from modelyard.api.inference.v1.inference_service_pb2 import GroupFigures, LatencyBucket
+from modelyard_gateway.figures import Figures
 from modelyard_gateway.table import Route, RouteTable, SigningKey, SigningKeys, Target
 from modelyard_kit.config import check_address
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.protos import chain_from_proto
+
+MAX_PERCENT = 100
 
 
 def table_from_proto(message: route_pb2.RouteTable) -> RouteTable:
@@ -34,6 +40,23 @@ def keys_from_proto(message: governance_service_pb2.GetJwksResponse) -> SigningK
     return SigningKeys(message.issuer, keys)
 
 
+def figures_to_proto(found: Mapping[str, Figures]) -> list[GroupFigures]:
+    """Return the messages of what was counted, by name of the group."""
+    return [
+        GroupFigures(
+            group=group,
+            answered=figures.answered,
+            failed=figures.failed,
+            latencies=[
+                LatencyBucket(upper_milliseconds=bound, count=count)
+                for bound, count in sorted(figures.latencies.items())
+                if count
+            ],
+        )
+        for group, figures in sorted(found.items())
+    ]
+
+
 def _route(message: route_pb2.Route) -> Route:
     chain = chain_from_proto(message.deployment, "routes.deployment")
     return Route(
@@ -42,6 +65,7 @@ def _route(message: route_pb2.Route) -> Route:
         max_request_bytes=message.max_request_bytes,
         timeout=message.timeout.ToNanoseconds() / 1e9,
         sticky_header=message.sticky_header,
+        measured=message.measured,
     )
 
 
@@ -55,4 +79,15 @@ def _target(message: route_pb2.RouteTarget) -> Target:
             check_address(address)
         except ValueError as error:
             raise InvalidField("routes.targets.addresses", str(error)) from error
-    return Target(message.group, message.model_version, message.weight, tuple(message.addresses))
+    if not 0 <= message.shadow_percent <= MAX_PERCENT:
+        raise InvalidField(
+            "routes.targets.shadow_percent", f"{message.shadow_percent} is not between 0 and 100"
+        )
+    return Target(
+        message.group,
+        message.model_version,
+        message.weight,
+        tuple(message.addresses),
+        message.shadow_percent,
+        message.shadow,
+    )

@@ -22,6 +22,10 @@ CLUSTERS_FILE = "clusters.json"
 ROUTES_FILE = "routes.json"
 BOOTSTRAP_FILE = "bootstrap.json"
 _BUFFER_SLACK = 2**20
+LATENCY_BOUNDS = tuple(
+    round(digits * 10.0**power, 2) for power in range(-1, 5) for digits in (1, 1.5, 2, 3, 4, 5, 6, 8)
+)
+"""In milliseconds, to 80 s; above them everything is one."""
 
 
 class InconsistentConfigurationError(ValueError):
@@ -82,6 +86,7 @@ def referenced_clusters(routes: Json | None) -> set[str]:
             action = route.get("route", {})
             found |= {cluster["name"] for cluster in action.get("weighted_clusters", {}).get("clusters", ())}
             found |= {action["cluster"]} if "cluster" in action else set()
+            found |= {policy["cluster"] for policy in action.get("request_mirror_policies", ())}
     return found
 
 
@@ -97,6 +102,13 @@ def bootstrap(settings: GatewaySettings) -> Json:
     folder = settings.envoy_directory
     return {
         "node": {"id": settings.gateway_id, "cluster": "modelyard-gateway"},
+        # Latencies are compared between versions while one takes over from the other; Envoy's own bounds are too far apart.
+        "stats_flush_interval": "1s",
+        "stats_config": {
+            "histogram_bucket_settings": [
+                {"match": {"prefix": "cluster.group-"}, "buckets": list(LATENCY_BOUNDS)}
+            ]
+        },
         "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
         "dynamic_resources": {
             "lds_config": _source(folder / LISTENERS_FILE),

@@ -31,6 +31,8 @@ NAME = "gateway"
 HEADER = "modelyard-deployment"
 VERSION_HEADER = "modelyard-version"
 """Number of the version that must answer; without it whichever gets the traffic does."""
+SAMPLE_HEADER = "modelyard-sample"
+"""Id that a prediction and its copy have in common, by which their answers are compared; only Envoy sets it."""
 CONTROL_PLANE = {
     service: f"modelyard.api.{service}.v1.{service.capitalize()}Service"
     for service in ("catalog", "artifact", "governance", "inference")
@@ -57,6 +59,8 @@ JWT = "envoy.filters.http.jwt_authn"
 FRAME_BYTES = 5
 """What gRPC puts before a message."""
 
+_COPIED_PATHS = (*(f"/{service}/ModelInfer" for service in OIP_SERVICES), f"/{REST_SERVICE}/Infer")
+"""Methods that a shadow gets copies of: predictions with one answer."""
 _PREDICTION_PREFIXES = tuple(f"/{service}/" for service in (*OIP_SERVICES, REST_SERVICE))
 _RESOLVERS = (GRPC_TRANSCODER, FIELD_EXTRACTION, LUA)
 _DISABLED = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
@@ -160,6 +164,8 @@ def _deployment_routes(route: Route, principals: Sequence[str], max_request_byte
         ),
     }
     named = {"name": HEADER, "string_match": {"exact": route.name}}
+    for match, action in _copied(route):
+        yield {"match": {**match, "headers": [named, *match["headers"]]}, **action, **common}
     for pins, serving in _choices(route):
         action = _action(route, serving)
         for prefix in _PREDICTION_PREFIXES:
@@ -186,6 +192,26 @@ def _choices(route: Route) -> Iterable[tuple[list[Json], Sequence[Target]]]:
             yield [_version_match({"exact": number})], targets
 
 
+def _copied(route: Route) -> Iterable[tuple[Json, Json]]:
+    """Yield match and action of the predictions that are copied to the shadow: a random share of those that ask for no version.
+
+    They are routes of their own, so that replicas keep digests of what is compared and of nothing else. The share is drawn in
+    millionths: Envoy draws the target from the same random number, and from its last digits.
+    """
+    shadow, serving = route.mirror, [t for t in route.targets if t.weight and t.addresses]
+    if shadow is None or not serving:
+        return
+    share = {"numerator": shadow.shadow_percent * 10_000, "denominator": "MILLION"}
+    action = _action(route, serving)
+    action["request_headers_to_add"] = [_set_header(SAMPLE_HEADER, "%UNIQUE_ID%")]
+    action["route"]["request_mirror_policies"] = [
+        {"cluster": group_cluster_name(shadow.group), "disable_shadow_host_suffix_append": True}
+    ]
+    pins = [_version_match({"exact": ""}, missing=True)]
+    for path in _COPIED_PATHS:
+        yield {"path": path, "headers": pins, "runtime_fraction": {"default_value": share}}, action
+
+
 def _version_match(match: Json, *, missing: bool = False) -> Json:
     return {"name": VERSION_HEADER, "string_match": match, "treat_missing_header_as_empty": missing}
 
@@ -195,8 +221,8 @@ def _action(route: Route, serving: Sequence[Target]) -> Json:
         return {"direct_response": {"status": 503}}
     timeout = f"{route.timeout:.3f}s"
     return {
-        # Replicas run code of others: they never see tokens.
-        "request_headers_to_remove": ["authorization", "cookie"],
+        # Replicas run code of others: they never see tokens. What is compared is Envoy's choice, not the caller's.
+        "request_headers_to_remove": ["authorization", "cookie", SAMPLE_HEADER],
         "route": {
             **_destination(serving, route.sticky_header),
             "timeout": "0s",

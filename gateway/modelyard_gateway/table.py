@@ -10,12 +10,16 @@ from modelyard_kit.access import Chain
 
 @dataclass(frozen=True)
 class Target:
-    """A group of replicas of one version; `weight` 0 while it is being brought up or drained."""
+    """A group of replicas of one version; `weight` 0 while it is being brought up or drained, or if it is a shadow."""
 
     group: str
     model_version: str
     weight: int
     addresses: tuple[str, ...]
+    shadow_percent: int = 0
+    """Share of the predictions of which it gets a copy; its answers reach nobody."""
+    shadow: bool = False
+    """Whether it is one, also while it gets no copies yet."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,18 @@ class Route:
     timeout: float
     sticky_header: str = ""
     """Header whose value decides the target; empty for none."""
+    measured: bool = False
+    """Whether figures about its groups are reported."""
 
     @property
     def name(self) -> str:
         """Name of the deployment."""
         return self.deployment[0].name
+
+    @property
+    def mirror(self) -> Target | None:
+        """The target that gets copies of predictions; None if nothing does."""
+        return next((t for t in self.targets if t.shadow_percent and t.addresses), None)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 from modelyard import errors
-from modelyard.types import Deployment, DeploymentChange, DeploymentState
-from tests.framework.deployed import LABELS, ROWS, deployed
+from modelyard.types import (
+    Deployment,
+    DeploymentChange,
+    DeploymentState,
+    RolloutPolicy,
+    RolloutVerb,
+    ShadowCounts,
+    TrafficTarget,
+)
+from tests.framework.deployed import LABELS, ROWS, deployed, load, predictor
 from tests.framework.stack import Processes
 from tests.framework.waiting import eventually
 
@@ -87,3 +95,58 @@ async def test_a_deployment_shares_its_traffic_is_watched_and_rolled_back(proces
             (DeploymentChange.UPDATED, "a first tenth"),
             (DeploymentChange.CREATED, ""),
         ]
+
+
+async def test_a_shadow_answers_nobody_and_its_differences_are_counted(processes: Processes) -> None:
+    async with processes.admin() as admin, deployed(processes) as endpoint:
+        name = endpoint.name
+        differ = [
+            endpoint.expected(1, ROWS[i : i + 1]) != endpoint.expected(2, ROWS[i : i + 1])
+            for i in range(0, 150, 5)
+        ]
+        targets = [f"{name}@champion", TrafficTarget(f"{name}/2", shadow_percent=100)]
+        await admin.deployments.update(name, targets=targets)
+        await admin.deployments.wait(name, timeout=120)
+        for i in range(0, 150, 5):
+            answer = await admin.predict(name, {"input": ROWS[i : i + 1]})
+            assert (answer.model_version, list(answer.output)) == (1, endpoint.expected(1, ROWS[i : i + 1]))
+
+        wanted = ShadowCounts(mirrored=30, compared=30, different=sum(differ))
+        assert 0 < sum(differ) < 30
+
+        async def counted() -> bool:
+            _, status = (await admin.deployments.get(name)).target_statuses
+            assert (status.model_version, status.weight) == (f"{name}/2", 0)
+            return status.shadow_counts == wanted
+
+        await eventually(counted)
+        await admin.deployments.rollback(name)
+        back = await admin.deployments.wait(name, timeout=120)
+        assert [target.shadow_percent for target in back.targets] == [0]
+
+
+async def test_a_version_takes_over_in_steps_under_load(processes: Processes) -> None:
+    """Judged by what the real Envoy counts; no prediction fails, and a caller can hold it and send it back."""
+    policy = RolloutPolicy(steps=(30, 100), min_requests=20, max_error_percent=1)
+    async with processes.admin() as admin, deployed(processes) as endpoint:
+        name = endpoint.name
+        await admin.deployments.update(name, rollout_policy=policy)
+        async with load(predictor(admin, endpoint)) as seen:
+            await admin.deployments.update(name, targets=f"{name}/2")
+            await admin.deployments.wait(name, timeout=120)
+            after = len(seen.versions)
+            await seen.more(20)
+            assert set(seen.versions[after:]) == {2}
+
+            slow = RolloutPolicy(steps=(50, 100), min_requests=10**9)
+            await admin.deployments.update(name, targets=f"{name}/1", rollout_policy=slow)
+            await seen.more(20, version=1)
+            halfway = await admin.deployments.get(name)
+            assert (halfway.rollout.step, halfway.rollout.percent) == (1, 50)
+            await admin.deployments.control_rollout(name, RolloutVerb.ABORT, reason="not now")
+            with pytest.raises(errors.DeploymentFailed, match="aborted by .*: not now"):
+                await admin.deployments.wait(name, timeout=120)
+            after = len(seen.versions)
+            await seen.more(20)
+            assert set(seen.versions[after:]) == {2}
+        assert seen.failures == []

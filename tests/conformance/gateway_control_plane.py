@@ -135,7 +135,9 @@ def table_to_proto(table: RouteTable) -> route_pb2.RouteTable:
     message = route_pb2.RouteTable(version=table.version)
     for route in table.routes:
         made = message.routes.add(
-            deployment=chain_to_proto(route.deployment), max_request_bytes=route.max_request_bytes
+            deployment=chain_to_proto(route.deployment),
+            max_request_bytes=route.max_request_bytes,
+            measured=route.measured,
         )
         made.timeout.FromMilliseconds(int(route.timeout * 1000))
         for target in route.targets:

@@ -34,7 +34,11 @@ OWN_INFER = "/modelyard.api.oip.v2.GRPCInferenceService/ModelInfer"
 
 
 def route(
-    name: str, *targets: tuple[str, int, Sequence[str]], max_bytes: int = 2**20, sticky_header: str = ""
+    name: str,
+    *targets: tuple[str, int, Sequence[str]],
+    max_bytes: int = 2**20,
+    sticky_header: str = "",
+    timeout: float = 10.0,
 ) -> Route:
     """A route of a deployment; each target is group, weight, addresses, and their versions are 1, 2 and so on."""
     chain = (Link(ResourceType.DEPLOYMENT, f"id-{name}", name), SYSTEM)
@@ -42,7 +46,7 @@ def route(
         Target(group, f"{name}/{number}", weight, tuple(addresses))
         for number, (group, weight, addresses) in enumerate(targets, start=1)
     )
-    return Route(chain, made, max_bytes, 10.0, sticky_header)
+    return Route(chain, made, max_bytes, timeout, sticky_header)
 
 
 def signing_keys(*issuers: Issuer) -> SigningKeys:

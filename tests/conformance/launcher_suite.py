@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from modelyard_inference.launchers import Found, Handle, Launcher, ReplicaSpec
-from modelyard_inference.probe import HealthProber
+from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.runtimes.signature import Signature
 from modelyard_kit.ids import new_id
@@ -34,7 +34,7 @@ class LauncherSuite(ABC):
     async def test_started_replica_answers_on_its_address(self, launcher: Launcher) -> None:
         spec = _spec(launcher)
         handle = await launcher.start(spec)
-        prober = HealthProber()
+        prober = ReplicaProber()
         await _until(lambda: prober.ready(launcher.address(spec.id)))
         await prober.close()
         assert (await launcher.status(handle)).running

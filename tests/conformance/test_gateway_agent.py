@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,49 @@ async def test_members_of_groups_may_predict_until_they_are_disabled(gateway: Ga
     await governance.grants.set(held)
     await until(gateway, grpc.StatusCode.PERMISSION_DENIED, BOB)
     assert await code_of(gateway.stack.infer(IRIS, ADA)) is grpc.StatusCode.OK
+
+
+async def test_figures_are_reported_of_what_is_measured_and_only_grow(gateway: Gateway) -> None:
+    """Also when Envoy counts anew, because it was restarted or the replicas of the group are others."""
+    (one,) = gateway.stack._replicas
+    two = await gateway.stack.replica("two")
+    inference = gateway.plane.inference
+    assert not inference.confirmed.value.figures  # what is not measured is not reported
+
+    async def counted(answered: int, failed: int) -> None:
+        async with asyncio.timeout(60):
+            async for confirmation in inference.confirmed.follow():
+                for figures in confirmation.figures:
+                    timed = sum(bucket.count for bucket in figures.latencies)
+                    if (figures.group, figures.answered, figures.failed, timed) == (
+                        "g1", answered, failed, answered + failed,
+                    ):  # fmt: skip
+                        return
+
+    async def publish(*addresses: str) -> None:
+        made = replace(route(IRIS, ("g1", 1, addresses)), measured=True)
+        await inference.until_confirmed(await inference.publish(made), ["g1"])
+
+    await publish(one.address)
+    for _ in range(5):
+        await gateway.stack.infer(IRIS)
+    one.fail_with = grpc.StatusCode.INTERNAL
+    assert await code_of(gateway.stack.infer(IRIS)) is grpc.StatusCode.INTERNAL
+    one.fail_with = grpc.StatusCode.INVALID_ARGUMENT  # a mistake of the caller is an answer
+    assert await code_of(gateway.stack.infer(IRIS)) is grpc.StatusCode.INVALID_ARGUMENT
+    await counted(6, 1)
+    one.fail_with = None
+    await publish(one.address, two.address)
+    for _ in range(2):
+        await gateway.stack.infer(IRIS)
+    await counted(8, 1)
+    gateway.stack.kill_envoy()
+    gateway.stack.start_envoy()
+    await gateway.stack.wait_for_admin()
+    await gateway.stack.healthy("g1")
+    gateway.stack.port = await gateway.stack.admin.listen_port()
+    await gateway.stack.infer(IRIS)
+    await counted(9, 1)
 
 
 async def test_predictions_go_on_without_the_services(gateway: Gateway) -> None:

@@ -89,6 +89,25 @@ async def test_stickiness_reaches_the_routes_and_comes_back(rig: Rig) -> None:
     assert back.sticky_header == "x-customer"
 
 
+async def test_a_shadow_comes_back_unless_it_means_what_answers(rig: Rig) -> None:
+    rig.upstream.aliases = {f"{NAME}@old": f"{NAME}/1", f"{NAME}@new": f"{NAME}/2"}
+    shadow = replace(spec(f"{NAME}@new", 0), shadow_percent=10)
+    await rig.rules.create(call(), creation(NAME, spec(f"{NAME}@old"), shadow))
+    await retarget(rig, f"{NAME}/2")
+    back = await rig.rules.rollback(call(), RollbackDeployment(NAME, revision=1))
+    assert [(t.spec.reference, t.spec.weight, t.spec.shadow_percent) for t in back.targets] == [
+        (f"{NAME}@old", 1, 0),
+        (f"{NAME}@new", 0, 10),
+    ]
+    rig.upstream.aliases[f"{NAME}@new"] = f"{NAME}/1"
+    await rig.rules.delete(call(), NAME, "")
+    await rig.db.in_tx(lambda connection: rig.store.delete_deployment(connection, back.id))
+    await rig.rules.create(call(), creation(NAME, spec(f"{NAME}@old"), shadow))
+    await retarget(rig, f"{NAME}/2")
+    pinned = await rig.rules.rollback(call(), RollbackDeployment(NAME, revision=1, pin_versions=True))
+    assert [(t.spec.reference, t.spec.shadow_percent) for t in pinned.targets] == [(f"{NAME}/1", 0)]
+
+
 async def test_rollback_without_a_number_goes_to_what_was_before(rig: Rig) -> None:
     await rig.rules.create(call(), creation())
     with pytest.raises(InvalidField, match="other settings"):
@@ -191,7 +210,14 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
     async with rig.db.engine.begin() as connection:
         for statement in (
             "DROP TABLE deployment_revisions",
-            "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header",
+            (
+                "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"
+                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection"
+            ),
+            "DROP TABLE rollout_origins",
+            "ALTER TABLE targets DROP COLUMN shadow_percent",
+            "ALTER TABLE replica_groups DROP COLUMN shadow",
+            "DROP TABLE shadow_counts",
             "UPDATE alembic_version SET version_num = '0005'",
         ):
             await connection.execute(sa.text(statement))

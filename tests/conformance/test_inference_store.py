@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference import notes, tables
+from modelyard_inference import notes, shadow_rows, tables
 from modelyard_inference.commands import ListDeployments, ListReplicas, UpdateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.lookups import Lookups
@@ -20,6 +20,8 @@ from modelyard_inference.models import (
     GroupState,
     Replica,
     ReplicaState,
+    ShadowCounts,
+    TargetSpec,
 )
 from modelyard_inference.store import InferenceStore, Visible
 from modelyard_kit import migrate
@@ -281,7 +283,8 @@ class TestLists:
         columns = ", ".join(column.name for column in tables.deployments.c)
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
-            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '' FROM generate_series(1, 20000) n"
+            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL"
+            " FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -426,10 +429,15 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
             await connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN require_signature"))
         await connection.execute(
             sa.text(
-                "ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions, DROP COLUMN sticky_header"
+                "ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions, DROP COLUMN sticky_header,"
+                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection"
             )
         )
         await connection.execute(sa.text("DROP TABLE deployment_revisions"))
+        await connection.execute(sa.text("DROP TABLE shadow_counts"))
+        await connection.execute(sa.text("DROP TABLE rollout_origins"))
+        await connection.execute(sa.text("ALTER TABLE targets DROP COLUMN shadow_percent"))
+        await connection.execute(sa.text("ALTER TABLE replica_groups DROP COLUMN shadow"))
         for column in ("signature_state", "signer", "trust_root"):
             await connection.execute(sa.text(f"ALTER TABLE replicas DROP COLUMN {column}"))
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
@@ -469,3 +477,51 @@ async def test_the_end_of_a_replica_is_noted_once(rig: Rig) -> None:
     assert await rig.db.in_tx(twice) == [True, False]
     world = await rig.db.read(rig.store.world)
     assert [replica.message for replica in world.replicas] == ["not ready within 1 s"]
+
+
+def shadow(reference: str, percent: int = 10) -> TargetSpec:
+    return replace(spec(reference, 0), shadow_percent=percent)
+
+
+async def test_shadows_are_found_with_both_sides_and_counted_as_long_as_they_are_there(rig: Rig) -> None:
+    made = await rig.rules.create(
+        call(), creation("prod.ml.iris", spec("prod.ml.iris/1"), shadow("prod.ml.iris/2"))
+    )
+    one, two = (target.wanted for target in made.targets)
+    groups = (
+        Group("g1", "g1", made.id, one, 1, GroupState.SERVING, 1, 1, utc_now()),
+        Group("g2", "g2", made.id, two, 1, GroupState.SERVING, 10, 1, utc_now(), shadow=True),
+        Group("g3", "g3", made.id, two, 1, GroupState.STOPPING, 10, 1, utc_now(), shadow=True),
+    )
+
+    async def run(connection: sa.ext.asyncio.AsyncConnection) -> None:
+        for group in groups:
+            await rig.store.insert_group(connection, group)
+            replica = Replica(
+                id=f"r-{group.id}", group_id=group.id, deployment_id=made.id, ordinal=0, address=f"unix:/s/{group.id}",
+                state=ReplicaState.READY, routed=True, table_version=1, process_id=7, process_started="x", restarts=0,
+                failures=0, message="", create_time=utc_now(),
+            )  # fmt: skip
+            await rig.store.insert_replicas(connection, [replica])
+        for group_id in ("g2", "g2", "gone"):
+            await shadow_rows.count(connection, group_id, ShadowCounts(mirrored=2, compared=1, different=1))
+
+    await rig.db.in_tx(run)
+    assert await rig.db.read(shadow_rows.shadowed) == [
+        shadow_rows.Shadowed(made.name, "g2", 60.0, ("unix:/s/g1",), ("unix:/s/g2",))
+    ]
+    table = await rig.db.read(rig.store.routes)
+    assert [(t.group, t.weight, t.shadow_percent, t.shadow) for t in table.routes[0].targets] == [
+        ("g1", 1, 0, False),
+        ("g2", 0, 10, True),
+    ]
+    found = await rig.lookups.get(made.name)
+    assert found.shadow_counts == ShadowCounts(mirrored=4, compared=2, different=2)
+    assert found.targets[1].spec.shadow_percent == 10
+
+    async def remove(connection: sa.ext.asyncio.AsyncConnection) -> None:
+        await rig.store.delete_replica(connection, "r-g2")
+        await rig.store.delete_group(connection, "g2")
+
+    await rig.db.in_tx(remove)
+    assert (await rig.lookups.get(made.name)).shadow_counts is None

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from modelyard_inference import actions, artifacts, notes, signers, steps
+from modelyard_inference import actions, artifacts, notes, rollouts, signers, steps
 from modelyard_inference.commands import ListReplicas, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.models import DeploymentState, ReplicaState
 from modelyard_inference.steps import replicas as replica_steps
@@ -22,7 +22,7 @@ from tests.framework.inference import ADA, Inference, Site, call, creation, site
 from tests.framework.waiting import eventually
 
 REPLICAS = ListReplicas("prod.ml.iris", Asked(size=50))
-MODULES = (steps, replica_steps, artifacts, signers)
+MODULES = (steps, replica_steps, artifacts, signers, rollouts)
 
 
 @pytest.fixture
@@ -59,7 +59,11 @@ async def test_deploy_change_delete(place: Site) -> None:
 
 async def test_every_step_may_fail_once(place: Site) -> None:
     """A fault before and after each step is what a crash there leaves; the whole story still comes true."""
-    kinds = [kind for kind in actions.Action.__args__ if kind not in (actions.Abort, actions.ReviveGroup)]
+    kinds = [
+        kind
+        for kind in actions.Action.__args__
+        if kind not in (actions.Abort, actions.ReviveGroup, actions.TakeBack)
+    ]
     points = {f"inference.{when}_{snake(kind)}": kind for kind in kinds for when in ("before", "after")}
     points |= {"inference.start.launched": actions.Start, "inference.artifact.received": actions.Fetch}
     points["inference.evidence.found"] = actions.AskEvidence

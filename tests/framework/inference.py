@@ -20,6 +20,7 @@ from modelyard.references import parse_version_reference
 from modelyard.types import FileEntry
 from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
+from modelyard_inference.canary import Figures
 from modelyard_inference.commands import CreateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.environments.cache import EnvironmentCache
@@ -31,8 +32,9 @@ from modelyard_inference.lookups import Lookups
 from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
 from modelyard_inference.notes import Note
 from modelyard_inference.planner.observed import Gateway
-from modelyard_inference.probe import HealthProber
+from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
@@ -263,6 +265,8 @@ class FakeGateway:
         self.tables: list[RouteTable] = []
         self.confirms = True
         self.ill: set[str] = set()
+        self.figures: dict[str, Figures] = {}
+        """What it has counted, by version."""
 
     @property
     def table(self) -> RouteTable:
@@ -289,10 +293,18 @@ class FakeGateway:
             if self.confirms:
                 self.confirm(routes)
 
+    def count(self, routes: Routes, version: str, answered: int, failed: int = 0) -> None:
+        """Tell that so many predictions more were counted of a version."""
+        more = Figures(answered, failed, {2.0: answered + failed})
+        self.figures[version] = self.figures.get(version, Figures()) + more
+        self.confirm(routes)
+
     def confirm(self, routes: Routes) -> None:
         """Confirm the newest table."""
-        groups = {target.group for route in self.table.routes for target in route.targets}
-        routes.confirm(Gateway(self.id, self.table.version, frozenset(groups - self.ill)))
+        versions = {target.group: target.version for route in self.table.routes for target in route.targets}
+        figures = {group: self.figures[v] for group, v in versions.items() if v in self.figures}
+        healthy = frozenset(versions.keys() - self.ill)
+        routes.confirm(Gateway(self.id, self.table.version, healthy, figures=figures))
 
 
 @dataclass
@@ -303,6 +315,7 @@ class Inference:
     store: InferenceStore
     lookups: Lookups
     deployments: Deployments
+    rollouts: Rollouts
     watching: Watching
     reconciler: Reconciler
     launcher: LocalLauncher
@@ -378,7 +391,7 @@ class Site:
         environments.prepare()
         admission = Admission(self.upstream, wake.set)
         signers = Signers(db, store, self.upstream)
-        prober = HealthProber()
+        prober = ReplicaProber()
         routes = Routes(await db.read(store.routes), wake.set)
         grants = await all_grants()
         watching = Watching(db, store, grants)
@@ -397,6 +410,7 @@ class Site:
         followers = Followers(db, store, self.upstream, wake.set)
         lookups = Lookups(db, store, self.upstream, grants)
         deployments = Deployments(db, store, lookups, self.upstream, grants, utc_now, wake.set)
+        rollouts = Rollouts(db, store, utc_now, wake.set)
         lineage = Lineage(db, self.upstream)
         running = [
             reconciler.run(),
@@ -405,7 +419,9 @@ class Site:
             *([self.gateway.run(routes)] if gateway else []),
         ]
         tasks = [asyncio.create_task(work) for work in running]
-        inference = Inference(db, store, lookups, deployments, watching, reconciler, launcher, routes, tasks)
+        inference = Inference(
+            db, store, lookups, deployments, rollouts, watching, reconciler, launcher, routes, tasks
+        )
         try:
             yield inference
         finally:

@@ -177,6 +177,7 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "active": True,
             "conditions": [],
             "sticky_header": "",
+            "rollout_policy": {},
         }
         for row in rows
     ]
@@ -194,6 +195,7 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "serving": f"{model}/1" if answers else "",
             "serving_digest": "",
             "serving_weight": 0,
+            "shadow_percent": 0,
         }
         for row in rows
         for position, (model, suffix, answers) in enumerate(row["targets"])

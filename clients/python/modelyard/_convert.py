@@ -79,6 +79,10 @@ MESSAGES: dict[str, type[Any]] = {
     f"{_API}.common.v1.Event": types.Event,
     f"{_API}.common.v1.Resource": types.Resource,
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},
+    **{
+        f"{_API}.inference.v1.{c.__name__}": c
+        for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus)
+    },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.DeploymentCondition, types.DeploymentRevision)},
     f"{_API}.oip.v2.ServerMetadataResponse": types.ServerInfo,
@@ -114,6 +118,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.inference.v1.Deployment.State": types.DeploymentState,
     f"{_API}.inference.v1.DeploymentCondition.Status": types.ConditionStatus,
     f"{_API}.inference.v1.DeploymentRevision.Change": types.DeploymentChange,
+    f"{_API}.inference.v1.ControlRolloutRequest.Verb": types.RolloutVerb,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
     f"{_API}.inference.v1.SignatureState": types.SignatureState,
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from modelyard._connection import new_request_id
-from modelyard._convert import from_proto, rows, to_proto
+from modelyard._convert import from_proto, parse_enum, rows, to_proto
 from modelyard._namespace import Namespace, resource_name, update_mask, version_reference
 from modelyard._pager import AsyncPager
 from modelyard._watch import CALL_SECONDS, follow
@@ -21,6 +22,8 @@ from modelyard.types import (
     DeploymentRevision,
     DeploymentState,
     Replica,
+    RolloutPolicy,
+    RolloutVerb,
     TrafficTarget,
 )
 
@@ -37,7 +40,7 @@ class AsyncDeployments(Namespace):
     """`client.deployments`: names that answer predictions.
 
     Targets are one version reference, several, or references with their weights: `"prod.ml.iris@champion"`,
-    `{"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}`.
+    `{"prod.ml.iris/1": 90, "prod.ml.iris/2": 10}`. `TrafficTarget("prod.ml.iris/3", shadow_percent=10)` beside them is a shadow.
     """
 
     async def create(
@@ -51,6 +54,7 @@ class AsyncDeployments(Namespace):
         timeout: float | None = None,
         require_signature: bool = False,
         sticky_header: str = "",
+        rollout_policy: RolloutPolicy | None = None,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -65,6 +69,7 @@ class AsyncDeployments(Namespace):
             timeout: Longest time a prediction may take in seconds; by default 60.
             require_signature: Load only what a trust root vouches for.
             sticky_header: Metadata key of predictions, `x-customer`, whose equal values meet the same target.
+            rollout_policy: How later versions take the traffic over; by default all at once.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -77,6 +82,7 @@ class AsyncDeployments(Namespace):
             timeout=None if timeout is None else timedelta(seconds=timeout),
             require_signature=require_signature,
             sticky_header=sticky_header,
+            rollout_policy=rollout_policy or RolloutPolicy(),
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -129,6 +135,7 @@ class AsyncDeployments(Namespace):
         timeout: float | None = None,
         require_signature: bool | None = None,
         sticky_header: str | None = None,
+        rollout_policy: RolloutPolicy | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -148,6 +155,7 @@ class AsyncDeployments(Namespace):
             timeout=None if timeout is None else timedelta(seconds=timeout),
             require_signature=bool(require_signature),
             sticky_header=sticky_header or "",
+            rollout_policy=rollout_policy or RolloutPolicy(),
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -159,6 +167,7 @@ class AsyncDeployments(Namespace):
             "timeout": timeout,
             "require_signature": require_signature,
             "sticky_header": sticky_header,
+            "rollout_policy": rollout_policy,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(
@@ -211,6 +220,19 @@ class AsyncDeployments(Namespace):
             name=name, revision=revision, pin_versions=pin_versions, etag=etag, reason=reason
         )
         answer = await self._connection.call(self._connection.inference.RollbackDeployment, request)
+        return from_proto(Deployment, answer.deployment)
+
+    async def control_rollout(
+        self, name: str, verb: RolloutVerb | str, *, etag: str = "", reason: str = ""
+    ) -> Deployment:
+        """Pause, resume, promote or abort the rollout in steps that is under way; returns at once, `wait` for it.
+
+        Raises:
+            InvalidState: none is under way.
+        """
+        number = pb.ControlRolloutRequest.Verb.Value(f"VERB_{parse_enum(RolloutVerb, verb, 'verb')}")
+        request = pb.ControlRolloutRequest(name=name, verb=number, etag=etag, reason=reason)
+        answer = await self._connection.call(self._connection.inference.ControlRollout, request)
         return from_proto(Deployment, answer.deployment)
 
     async def activate(self, name: str, *, etag: str = "", reason: str = "") -> Deployment:
@@ -348,4 +370,9 @@ def _targets(given: Targets) -> tuple[TrafficTarget, ...]:
     if isinstance(given, dict):
         given = [TrafficTarget(reference, weight) for reference, weight in given.items()]
     targets = [TrafficTarget(t) if isinstance(t, str) else t for t in given]
-    return tuple(TrafficTarget(version_reference(t.model_version, "targets"), t.weight) for t in targets)
+    return tuple(map(_target, targets))
+
+
+def _target(given: TrafficTarget) -> TrafficTarget:
+    reference = version_reference(given.model_version, "targets")
+    return replace(given, model_version=reference, weight=0 if given.shadow_percent else given.weight)

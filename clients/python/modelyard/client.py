@@ -101,6 +101,7 @@ class Aliases(Blocking[_labels.AsyncAliases]):
     remove = blocking(_labels.AsyncAliases.remove)
     history = paging(_labels.AsyncAliases.history)
     at = blocking(_labels.AsyncAliases.at)
+    control_rollout = blocking(_deployments.AsyncDeployments.control_rollout)
     rollback = blocking(_labels.AsyncAliases.rollback)
 
 
@@ -195,6 +196,7 @@ class Deployments(Blocking[_deployments.AsyncDeployments]):
     update = blocking(_deployments.AsyncDeployments.update)
     history = paging(_deployments.AsyncDeployments.history)
     rollback = blocking(_deployments.AsyncDeployments.rollback)
+    control_rollout = blocking(_deployments.AsyncDeployments.control_rollout)
     watch = streaming(_deployments.AsyncDeployments.watch)
     activate = blocking(_deployments.AsyncDeployments.activate)
     deactivate = blocking(_deployments.AsyncDeployments.deactivate)

@@ -35,6 +35,7 @@ def access_table(lookups: Lookups) -> AccessTable:
         "ListDeploymentRevisions": Requires(Privilege.READ_METADATA, of_deployment),
         "ActivateDeployment": Requires(Privilege.DEPLOY, named),
         "DeactivateDeployment": Requires(Privilege.DEPLOY, named),
+        "ControlRollout": Requires(Privilege.DEPLOY, named),
         "DeleteDeployment": Requires(Privilege.DEPLOY, named),
         "ListReplicas": Requires(Privilege.READ_METADATA, of_deployment),
         "ResolveResource": SERVICES,

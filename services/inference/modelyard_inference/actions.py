@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from modelyard_inference.canary import Rollout
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.models import Condition, DeploymentState, Version
 
@@ -25,6 +26,7 @@ class AddGroup:
     max_request_bytes: int
     replicas: int
     require_signature: bool = False
+    shadow: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,20 @@ class RemoveReplica:
 
 @dataclass(frozen=True)
 class Shift:
-    """Give all traffic to these groups by weight; every other serving group drains."""
+    """Give all traffic to these groups by weight; every other serving group drains, but for those a rollout keeps."""
 
     weights: Mapping[str, int]
+    rollout: Rollout | None = None
+    """The rollout from then on; None when this is all of it."""
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """Want again what answered before a rollout."""
+
+    reason: str
+    versions: frozenset[str]
+    """Ids of the versions that have to go."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +195,7 @@ Action = (
     | Stop
     | RemoveReplica
     | Shift
+    | TakeBack
     | Report
     | RemoveDeployment
 )

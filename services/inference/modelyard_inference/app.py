@@ -23,10 +23,12 @@ from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
 from modelyard_inference.lineage import Lineage
 from modelyard_inference.lookups import Lookups
 from modelyard_inference.owners import Owners
-from modelyard_inference.probe import HealthProber
+from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
+from modelyard_inference.shadows import Shadows
 from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
 from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
@@ -105,7 +107,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     environments.prepare()
     admission = Admission(upstream, wake.set)
     signers = Signers(chassis.db, store, upstream)
-    prober = HealthProber()
+    prober = ReplicaProber()
     # Read before anybody can watch: a gateway must never see an emptier table than it serves.
     routes = Routes(await chassis.db.read(store.routes), wake.set)
     steps = Steps(
@@ -151,16 +153,18 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     followers = Followers(chassis.db, store, upstream, wake.set)
     owners = Owners(chassis.db, store, upstream, wake.set)
     lineage = Lineage(chassis.db, upstream)
+    shadows = Shadows(chassis.db, prober)
     lookups = Lookups(chassis.db, store, upstream, chassis.grants)
     deployments = Deployments(chassis.db, store, lookups, upstream, chassis.grants, chassis.clock, wake.set)
-    servicer = InferenceServicer(lookups, deployments, watching, routes)
+    rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
+    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes)
     try:
         yield Service(
             name=SERVICE_NAME,
             full_name=FULL_NAME,
             register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
             access=access_table(lookups),
-            background=(reconciler.run, followers.run, owners.run, lineage.run),
+            background=(reconciler.run, followers.run, owners.run, lineage.run, shadows.run),
         )
     finally:
         await steps.close()

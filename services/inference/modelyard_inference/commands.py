@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
+from modelyard_inference.canary import AT_ONCE, RolloutPolicy
 from modelyard_inference.models import TargetSpec
 from modelyard_kit.filters import Asked
 
@@ -23,6 +25,7 @@ class CreateDeployment:
     fingerprint: str
     reason: str = ""
     sticky_header: str = ""
+    rollout_policy: RolloutPolicy = AT_ONCE
 
     @property
     def schema(self) -> str:
@@ -43,6 +46,7 @@ class UpdateDeployment:
     timeout_ms: int | None = None
     require_signature: bool | None = None
     sticky_header: str | None = None
+    rollout_policy: RolloutPolicy | None = None
     owner_id: str | None = None
     reason: str = ""
 
@@ -64,6 +68,25 @@ class SetActive:
     """Let an endpoint answer or rest."""
 
     name: str
+    etag: str = ""
+    reason: str = ""
+
+
+class RolloutVerb(StrEnum):
+    """What to do with a rollout; the names are those of the contract."""
+
+    PAUSE = "PAUSE"
+    RESUME = "RESUME"
+    PROMOTE = "PROMOTE"
+    ABORT = "ABORT"
+
+
+@dataclass(frozen=True)
+class ControlRollout:
+    """Steer a rollout that is under way."""
+
+    name: str
+    verb: RolloutVerb
     etag: str = ""
     reason: str = ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,7 +26,12 @@ def content(deployment: Deployment) -> dict[str, object]:
     """Return what events tell of a deployment."""
     return {
         "targets": [
-            {"reference": t.spec.reference, "model_version": t.wanted.name, "weight": t.spec.weight}
+            {
+                "reference": t.spec.reference,
+                "model_version": t.wanted.name,
+                "weight": t.spec.weight,
+                "shadow_percent": t.spec.shadow_percent,
+            }
             for t in deployment.targets
         ],
         "description": deployment.description,
@@ -35,6 +40,7 @@ def content(deployment: Deployment) -> dict[str, object]:
         "timeout_ms": deployment.timeout_ms,
         "require_signature": deployment.require_signature,
         "sticky_header": deployment.sticky_header,
+        "rollout_policy": asdict(deployment.rollout_policy),
         "owner_id": deployment.owner_id,
     }
 

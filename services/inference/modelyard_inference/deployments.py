@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,7 +27,7 @@ from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
 _CREATE = "CreateDeployment"
-_NOT_ROLLED_OUT = frozenset(("description", "owner_id"))
+_NOT_ROLLED_OUT = frozenset(("description", "owner_id", "rollout_policy"))
 _CHANGEABLE = (
     "description",
     "replicas",
@@ -34,6 +35,7 @@ _CHANGEABLE = (
     "timeout_ms",
     "require_signature",
     "sticky_header",
+    "rollout_policy",
     "owner_id",
 )
 
@@ -159,6 +161,7 @@ class Deployments:
             timeout_ms=back.timeout_ms,
             require_signature=back.require_signature,
             sticky_header=back.sticky_header,
+            rollout_policy=back.rollout_policy,
         )
         rolled_back = await self._apply(
             call, update, Deed(Change.ROLLED_BACK, command.reason, revision.number)
@@ -335,18 +338,23 @@ class Deployments:
             update_time=now,
             require_signature=command.require_signature,
             sticky_header=command.sticky_header,
+            rollout_policy=command.rollout_policy,
             targets=tuple(targets),
         )
 
     def _changed(
         self, before: Deployment, command: UpdateDeployment, approved: Mapping[str, Target]
     ) -> Deployment:
-        given = {name: value for name in _CHANGEABLE if (value := getattr(command, name)) is not None}
+        given: dict[str, Any] = {
+            name: value for name in _CHANGEABLE if (value := getattr(command, name)) is not None
+        }
         if command.targets is not None:
             given["targets"] = retargeted(before, command.targets, approved)
         state = before.state
-        if given.keys() - _NOT_ROLLED_OUT and before.active:
-            state = DeploymentState.UPDATING if before.answers else DeploymentState.CREATING
+        if given.keys() - _NOT_ROLLED_OUT:
+            given["rejection"] = None
+            if before.active:
+                state = DeploymentState.UPDATING if before.answers else DeploymentState.CREATING
         return replace(before, **given, state=state, revision=before.revision + 1, update_time=self._clock())
 
 
@@ -381,5 +389,6 @@ def _of_route(deployment: Deployment) -> tuple[object, ...]:
         deployment.max_request_bytes,
         deployment.timeout_ms,
         deployment.sticky_header,
+        bool(deployment.rollout_policy.steps),
         deployment.owner_id,
     )

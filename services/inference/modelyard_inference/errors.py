@@ -32,6 +32,16 @@ def changed_meanwhile(deployment: Deployment, etag: str) -> EtagMismatch:
     return EtagMismatch(ResourceType.DEPLOYMENT, deployment.name, expected=etag, actual=deployment.etag)
 
 
+def no_rollout(deployment: Deployment) -> InvalidState:
+    """Return the refusal to steer a rollout where none is."""
+    return InvalidState(
+        ResourceType.DEPLOYMENT,
+        deployment.name,
+        state="not in a rollout",
+        wanted="a rollout in steps that is under way",
+    )
+
+
 def on_its_way_out(deployment: Deployment) -> InvalidState:
     """Return the refusal to change a deployment that is being removed."""
     return InvalidState(

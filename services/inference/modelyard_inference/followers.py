@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_inference import origins
 from modelyard_inference.models import Deployment, DeploymentState, Target, Version
 from modelyard_inference.ports import Upstream
 from modelyard_inference.store import InferenceStore
@@ -94,7 +95,8 @@ class Followers:
         gates: dict[str, DomainError | None] = {}
         changed = False
         for deployment in following:
-            targets = [await self._look(target, answers, gates) for target in deployment.targets]
+            taken_back = deployment.rejection.versions if deployment.rejection else frozenset()
+            targets = [await self._look(target, answers, gates, taken_back) for target in deployment.targets]
             if tuple(targets) != deployment.targets:
                 changed |= await self._want(deployment, targets)
         return changed
@@ -114,7 +116,11 @@ class Followers:
             return _Meaning(reference, model, version)
 
     async def _look(
-        self, target: Target, answers: Mapping[_Followed, Answer], gates: dict[str, DomainError | None]
+        self,
+        target: Target,
+        answers: Mapping[_Followed, Answer],
+        gates: dict[str, DomainError | None],
+        taken_back: Collection[str],
     ) -> Target:
         answer = answers.get(_followed(target))
         if answer is None or isinstance(answer, _LATER):
@@ -123,7 +129,9 @@ class Followers:
             problem = f"{target.spec.reference}: {answer}" if target.spec.follows else target.problem
             return replace(target, problem=problem)
         named = replace(target, spec=replace(target.spec, reference=answer.reference, model=answer.model))
-        return named if answer.version is None else await self._want_version(named, answer.version, gates)
+        if answer.version is None or answer.version.id in taken_back:
+            return named
+        return await self._want_version(named, answer.version, gates)
 
     async def _want_version(
         self, target: Target, version: Version, gates: dict[str, DomainError | None]
@@ -154,6 +162,8 @@ class Followers:
             if now is None or now.revision != deployment.revision:
                 return False
             await self._store.replace_targets(connection, deployment.id, targets)
+            if [t.wanted.id for t in targets] != [t.wanted.id for t in now.targets]:
+                await origins.forget_rejection(connection, deployment.id)
             return True
 
         written = await self._db.in_tx(work)

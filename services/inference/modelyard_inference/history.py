@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.references import parse_version_reference
+from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.fields import REVISIONS
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
 from modelyard_inference.tables import revisions
@@ -32,10 +33,18 @@ def settings_of(deployment: Deployment) -> Settings:
         owner_id=deployment.owner_id,
         active=deployment.active,
         targets=tuple(
-            PastTarget(t.spec.reference, t.spec.weight, t.wanted.id, t.wanted.model_id, t.wanted.name)
+            PastTarget(
+                t.spec.reference,
+                t.spec.weight,
+                t.wanted.id,
+                t.wanted.model_id,
+                t.wanted.name,
+                t.spec.shadow_percent,
+            )
             for t in deployment.targets
         ),
         sticky_header=deployment.sticky_header,
+        rollout_policy=deployment.rollout_policy,
     )
 
 
@@ -47,7 +56,7 @@ def essence(settings: Settings, *, pinned: bool) -> tuple[object, ...]:
         pinned: whether the rollback would bring back versions, not references.
     """
     targets = [
-        (t.version_id, t.weight) if pinned else (t.model_id, _suffix(t.reference), t.weight)
+        (t.version_id if pinned else (t.model_id, _suffix(t.reference)), t.weight, t.shadow_percent)
         for t in settings.targets
     ]
     kept = replace(settings, owner_id="", active=True, targets=())
@@ -99,10 +108,11 @@ def _revision(row: Mapping[Any, Any]) -> Revision:
     values = {column.name: row[column] for column in revisions.c}
     settings = values["settings"]
     targets = tuple(PastTarget(**target) for target in settings["targets"])
+    policy = RolloutPolicy.from_json(settings.get("rollout_policy", {}))
     return Revision(
         **{
             **values,
             "change": Change(values["change"]),
-            "settings": Settings(**{**settings, "targets": targets}),
+            "settings": Settings(**{**settings, "targets": targets, "rollout_policy": policy}),
         }
     )

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
+from modelyard_inference import rollout_messages
 from modelyard_inference.commands import (
+    ControlRollout,
     CreateDeployment,
     ListDeployments,
     ListReplicas,
@@ -27,6 +29,7 @@ from modelyard_kit.idempotency import fingerprint
 MAX_REQUEST_BYTES = 1024 * 2**20
 MAX_TIMEOUT_MS = 3_600_000
 MAX_WEIGHT = 1_000_000
+MAX_PERCENT = 100
 MAX_CONFIRMED_GROUPS = 100_000
 MAX_PROBLEM_LENGTH = 2_000
 MAX_FOUND_VERSIONS = 10_000
@@ -38,6 +41,7 @@ UPDATABLE = (
     "timeout",
     "require_signature",
     "sticky_header",
+    "rollout_policy",
     "owner_id",
 )
 
@@ -71,6 +75,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     size = _max_request_bytes(wanted.max_request_bytes, problems)
     timeout = _timeout_ms(wanted, problems)
     sticky = _sticky_header(wanted.sticky_header, problems)
+    policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -85,6 +90,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         fingerprint=fingerprint(content),
         reason=_reason(request.reason),
         sticky_header=sticky,
+        rollout_policy=policy,
     )
 
 
@@ -109,6 +115,9 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
     timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
     sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
+    policy = None
+    if "rollout_policy" in mask:
+        policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -123,6 +132,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         timeout_ms=timeout,
         require_signature=wanted.require_signature if "require_signature" in mask else None,
         sticky_header=sticky,
+        rollout_policy=policy,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )
@@ -155,6 +165,17 @@ def parse_set_active(request: s.ActivateDeploymentRequest | s.DeactivateDeployme
         LimitExceeded: too long a reason.
     """
     return SetActive(parse_deployment_name(request.name), request.etag, _reason(request.reason))
+
+
+def parse_control(request: s.ControlRolloutRequest) -> ControlRollout:
+    """Read what to do with a rollout.
+
+    Raises:
+        InvalidField: a malformed name or no verb.
+        LimitExceeded: too long a reason.
+    """
+    name, verb = parse_deployment_name(request.name), rollout_messages.parse_verb(request)
+    return ControlRollout(name, verb, request.etag, _reason(request.reason))
 
 
 def parse_list(request: s.ListDeploymentsRequest) -> ListDeployments:
@@ -250,7 +271,7 @@ def parse_confirm(request: s.ConfirmRoutesRequest) -> Gateway:
     """Read what a gateway serves.
 
     Raises:
-        InvalidField: a malformed gateway id, a negative version, or too many groups.
+        InvalidField: a malformed gateway id, a negative number, or too many groups.
     """
     gateway_id = parse_gateway(request.gateway_id)
     if request.version < 0:
@@ -258,7 +279,8 @@ def parse_confirm(request: s.ConfirmRoutesRequest) -> Gateway:
     if len(request.healthy_groups) > MAX_CONFIRMED_GROUPS:
         raise InvalidField("healthy_groups", f"more than {MAX_CONFIRMED_GROUPS} groups")
     problem = request.problem[:MAX_PROBLEM_LENGTH]
-    return Gateway(gateway_id, request.version, frozenset(request.healthy_groups), problem)
+    figures = rollout_messages.parse_figures(request.figures)
+    return Gateway(gateway_id, request.version, frozenset(request.healthy_groups), problem, figures)
 
 
 def _name(text: str, field: str, parts: int) -> str:
@@ -282,10 +304,7 @@ def _targets(messages: Sequence[d.TrafficTarget], problems: Problems) -> tuple[T
     found: dict[str, TargetSpec] = {}
     for index, message in enumerate(messages):
         field = f"deployment.targets[{index}]"
-        if not 0 <= message.weight <= MAX_WEIGHT:
-            problems.append(
-                Violation(f"{field}.weight", f"{message.weight} is not between 1 and {MAX_WEIGHT}")
-            )
+        _check_share(message, field, problems)
         try:
             reference = references.parse_version_reference(message.model_version)
         except references.InvalidReference as error:
@@ -295,10 +314,29 @@ def _targets(messages: Sequence[d.TrafficTarget], problems: Problems) -> tuple[T
         if str(reference) in found:
             problems.append(Violation(f"{field}.model_version", f"{str(reference)!r} is a target already"))
         follows = reference.number is None
+        weight = 0 if message.shadow_percent else message.weight or 1
         found[str(reference)] = TargetSpec(
-            message.model_version, reference.model, follows=follows, weight=message.weight or 1
+            message.model_version, reference.model, follows, weight, message.shadow_percent
         )
-    return tuple(found.values())
+    shadows = [spec for spec in found.values() if spec.shadow]
+    answering = [spec for spec in found.values() if not spec.shadow]
+    if len(shadows) > 1:
+        told = f"{shadows[1].reference!r} is a second shadow; at most one target may be one"
+        problems.append(Violation("deployment.targets", told))
+    if shadows and not answering:
+        problems.append(Violation("deployment.targets", "a shadow answers nobody: give a target that does"))
+    return (*answering, *shadows)
+
+
+def _check_share(message: d.TrafficTarget, field: str, problems: Problems) -> None:
+    if not 0 <= message.weight <= MAX_WEIGHT:
+        problems.append(Violation(f"{field}.weight", f"{message.weight} is not between 1 and {MAX_WEIGHT}"))
+    if not 0 <= message.shadow_percent <= MAX_PERCENT:
+        told = f"{message.shadow_percent} is not between 1 and {MAX_PERCENT}; 0 means that it answers"
+        problems.append(Violation(f"{field}.shadow_percent", told))
+    elif message.shadow_percent and message.weight:
+        told = f"a shadow answers nobody, so it has no weight: leave out {message.weight}"
+        problems.append(Violation(f"{field}.weight", told))
 
 
 def _replicas(value: int, problems: Problems) -> int:

@@ -10,10 +10,11 @@ so a change never alters a group that answers: it makes a new one and shifts the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
 from modelyard_inference.evidence import Verdict
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
@@ -103,6 +104,19 @@ class TargetSpec:
     follows: bool
     """Whether the reference can come to mean another version."""
     weight: int
+    """Share of the traffic; 0 for a shadow."""
+    shadow_percent: int = 0
+    """Percentage of the predictions of which it gets a copy, its answers reaching nobody; 0 for a target that answers."""
+
+    @property
+    def shadow(self) -> bool:
+        """Return whether it gets copies instead of answering."""
+        return self.shadow_percent > 0
+
+    @property
+    def share(self) -> int:
+        """Return its share of the traffic, or the percentage of copies for a shadow."""
+        return self.shadow_percent or self.weight
 
 
 @dataclass(frozen=True)
@@ -117,6 +131,27 @@ class Target:
     """Name of the version that answers; empty before the first one does."""
     serving_digest: str = ""
     serving_weight: int = 0
+
+
+@dataclass(frozen=True)
+class ShadowCounts:
+    """What came of comparing a shadow with what answers."""
+
+    mirrored: int = 0
+    """Predictions that were answered and chosen to be copied."""
+    compared: int = 0
+    """Copies whose answer was compared with the one the caller got."""
+    different: int = 0
+    """Of those compared, answers that were not the same."""
+    failed: int = 0
+    """Copies that the shadow refused or failed on, where the caller got an answer."""
+    lost: int = 0
+    """Copies of which nothing was heard in time: left out because the shadow was busy, too late, or their replica ended."""
+
+    def __add__(self, other: ShadowCounts) -> ShadowCounts:
+        """Return the sums."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return ShadowCounts(*(mine + its for mine, its in pairs))
 
 
 @dataclass(frozen=True)
@@ -170,6 +205,13 @@ class Deployment:
     """Header of predictions whose value decides the target; empty for none."""
     conditions: tuple[Condition, ...] = ()
     """What has to hold before it answers with what was asked for, as the reconciler found it last."""
+    rollout_policy: RolloutPolicy = AT_ONCE
+    rollout: Rollout | None = None
+    """The rollout in steps that is under way."""
+    rejection: Rejection | None = None
+    """Why a rollout was taken back, until somebody asks for something else."""
+    shadow_counts: ShadowCounts | None = None
+    """What came of comparing its shadow; None while it has none, or nothing was copied yet."""
 
     @property
     def answers(self) -> bool:
@@ -208,6 +250,7 @@ class PastTarget:
     model_id: str
     model_version: str
     """What the version was called then."""
+    shadow_percent: int = 0
 
 
 @dataclass(frozen=True)
@@ -223,6 +266,7 @@ class Settings:
     active: bool
     targets: tuple[PastTarget, ...]
     sticky_header: str = ""
+    rollout_policy: RolloutPolicy = AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -247,6 +291,7 @@ class GroupKey:
     version_id: str
     max_request_bytes: int
     require_signature: bool = False
+    shadow: bool = False
 
 
 @dataclass(frozen=True)
@@ -260,15 +305,18 @@ class Group:
     max_request_bytes: int
     state: GroupState
     weight: int
+    """Share of the traffic; the percentage of copies for a shadow."""
     table_version: int
     """Route table in which its state, weight or replicas last changed."""
     create_time: datetime
     require_signature: bool = False
+    shadow: bool = False
+    """Whether it gets copies of predictions and answers nobody."""
 
     @property
     def key(self) -> GroupKey:
         """Return what distinguishes it from other groups of the deployment."""
-        return GroupKey(self.version.id, self.max_request_bytes, self.require_signature)
+        return GroupKey(self.version.id, self.max_request_bytes, self.require_signature, self.shadow)
 
 
 @dataclass(frozen=True)
@@ -312,6 +360,8 @@ class RouteTarget:
     version: str
     weight: int
     addresses: tuple[str, ...]
+    shadow_percent: int = 0
+    shadow: bool = False
 
 
 @dataclass(frozen=True)
@@ -323,6 +373,8 @@ class Route:
     max_request_bytes: int
     timeout_ms: int
     sticky_header: str = ""
+    measured: bool = False
+    """Whether gateways report figures about its groups."""
 
 
 @dataclass(frozen=True)

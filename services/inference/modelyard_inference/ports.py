@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from modelyard.types import FileEntry
@@ -130,6 +131,32 @@ class ArtifactSource(Protocol):
         Raises:
             DomainError: it cannot be read.
         """
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a replica answered to a prediction that is compared with its copy."""
+
+    id: str
+    digest: bytes
+    """Of the outputs; empty if there was an error."""
+    error: str
+    """Reason of the error; empty if there was none."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Samples of one replica since it was asked last, and how many more it forgot."""
+
+    samples: tuple[Sample, ...]
+    forgotten: int
+
+
+class Sampler(Protocol):
+    """Asks replicas what they answered."""
+
+    async def take_samples(self, address: str) -> Taken:
+        """Return what the replica at `address` kept since it was asked last; nothing if it does not answer."""
 
 
 class Prober(Protocol):

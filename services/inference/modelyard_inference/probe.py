@@ -1,4 +1,4 @@
-"""Asks replicas over gRPC health checking whether they answer."""
+"""Asks replicas over gRPC whether they answer, and what they answered."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from modelyard.api.inference.v1.replica_service_pb2 import TakeSamplesRequest
+from modelyard.api.inference.v1.replica_service_pb2_grpc import ReplicaServiceStub
+from modelyard_inference.ports import Sample, Taken
+
 TIMEOUT_SECONDS = 1.0
 _OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
 
 
-class HealthProber:
+class ReplicaProber:
     """Keeps one channel for each address that is asked."""
 
     def __init__(self) -> None:
@@ -20,21 +24,34 @@ class HealthProber:
 
     async def ready(self, address: str) -> bool:
         """Return whether the replica at `address` says that it serves."""
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call,unused-ignore]
+        stub: Any = health_pb2_grpc.HealthStub(self._channel(address))  # type: ignore[no-untyped-call,unused-ignore]
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
+    async def take_samples(self, address: str) -> Taken:
+        """Return what the replica at `address` kept since it was asked last; nothing if it does not answer."""
+        stub = ReplicaServiceStub(self._channel(address))
+        try:
+            answer = await stub.TakeSamples(TakeSamplesRequest(), timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError:
+            return Taken((), 0)
+        samples = tuple(Sample(s.id, s.digest, s.error) for s in answer.samples)
+        return Taken(samples, answer.forgotten)
+
     async def forget(self, address: str) -> None:
         """Close the channel to an address that is no longer asked."""
         channel = self._channels.pop(address, None)
         if channel:
             await channel.close()
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return channel
 
     async def close(self) -> None:
         """Close every channel."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from google.protobuf.duration_pb2 import Duration
 
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import route_pb2 as r
-from modelyard_inference.models import Condition, Deployment, Group, Replica, Revision, RouteTable, Target
+from modelyard_inference.canary import RolloutPolicy
+from modelyard_inference.models import (
+    Condition,
+    Deployment,
+    Group,
+    Replica,
+    Revision,
+    RouteTable,
+    ShadowCounts,
+    Target,
+)
 from modelyard_kit.protos import chain_to_proto, timestamp
 
 
@@ -17,7 +29,11 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         name=deployment.name,
         description=deployment.description,
         targets=[
-            d.TrafficTarget(model_version=target.spec.reference, weight=target.spec.weight)
+            d.TrafficTarget(
+                model_version=target.spec.reference,
+                weight=target.spec.weight,
+                shadow_percent=target.spec.shadow_percent,
+            )
             for target in deployment.targets
         ],
         replicas=deployment.replicas,
@@ -34,6 +50,8 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         conditions=map(_condition, deployment.conditions),
         revision=deployment.revision,
         sticky_header=deployment.sticky_header,
+        rollout_policy=_policy(deployment.rollout_policy),
+        rollout=_rollout(deployment),
     )
 
 
@@ -53,7 +71,11 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             name=deployment.name,
             description=kept.description,
             targets=[
-                d.TrafficTarget(model_version=target.reference, weight=target.weight)
+                d.TrafficTarget(
+                    model_version=target.reference,
+                    weight=target.weight,
+                    shadow_percent=target.shadow_percent,
+                )
                 for target in kept.targets
             ],
             replicas=kept.replicas,
@@ -61,6 +83,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             timeout=_duration(kept.timeout_ms),
             require_signature=kept.require_signature,
             sticky_header=kept.sticky_header,
+            rollout_policy=_policy(kept.rollout_policy),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -98,15 +121,45 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                         model_version=target.version,
                         weight=target.weight,
                         addresses=target.addresses,
+                        shadow_percent=target.shadow_percent,
+                        shadow=target.shadow,
                     )
                     for target in route.targets
                 ],
                 max_request_bytes=route.max_request_bytes,
                 timeout=_duration(route.timeout_ms),
                 sticky_header=route.sticky_header,
+                measured=route.measured,
             )
             for route in table.routes
         ],
+    )
+
+
+def _policy(policy: RolloutPolicy) -> d.RolloutPolicy | None:
+    if not policy.steps:
+        return None
+    return d.RolloutPolicy(
+        steps=policy.steps,
+        pause=_duration(policy.pause_ms),
+        min_requests=policy.min_requests,
+        max_error_percent=policy.max_error_percent,
+        max_error_rise=policy.max_error_rise,
+        max_latency=_duration(policy.max_latency_ms) if policy.max_latency_ms else None,
+        max_latency_ratio=policy.max_latency_ratio,
+    )
+
+
+def _rollout(deployment: Deployment) -> d.RolloutStatus | None:
+    rollout = deployment.rollout
+    if rollout is None:
+        return None
+    return d.RolloutStatus(
+        step=rollout.step + 1,
+        steps=len(deployment.rollout_policy.steps),
+        percent=deployment.rollout_policy.percent_at(rollout.step),
+        step_time=timestamp(rollout.since),
+        paused=rollout.paused,
     )
 
 
@@ -132,7 +185,12 @@ def _status(deployment: Deployment, target: Target) -> d.TargetStatus:
         next_model_version=rolling,
         signature_state=_signature_state(verdict.state if verdict else ""),
         signer=verdict.signer if verdict else "",
+        shadow_counts=_counts(deployment.shadow_counts) if target.spec.shadow else None,
     )
+
+
+def _counts(counts: ShadowCounts | None) -> d.ShadowCounts:
+    return d.ShadowCounts(**asdict(counts or ShadowCounts()))
 
 
 def _signature_state(state: str) -> d.SignatureState.ValueType:

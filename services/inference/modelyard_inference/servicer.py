@@ -11,6 +11,7 @@ from modelyard.api.inference.v1.inference_service_pb2_grpc import InferenceServi
 from modelyard_inference import messages, render
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.lookups import Lookups
+from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.watching import Watching
 from modelyard_kit.auth import current_call
@@ -21,10 +22,16 @@ class InferenceServicer(InferenceServiceServicer):
     """Answers for deployments and routes."""
 
     def __init__(
-        self, lookups: Lookups, deployments: Deployments, watching: Watching, routes: Routes
+        self,
+        lookups: Lookups,
+        deployments: Deployments,
+        rollouts: Rollouts,
+        watching: Watching,
+        routes: Routes,
     ) -> None:
         self._lookups = lookups
         self._deployments = deployments
+        self._rollouts = rollouts
         self._watching = watching
         self._routes = routes
 
@@ -85,6 +92,12 @@ class InferenceServicer(InferenceServiceServicer):
     ) -> s.DeactivateDeploymentResponse:
         deactivated = await self._deployments.deactivate(current_call(), messages.parse_set_active(request))
         return s.DeactivateDeploymentResponse(deployment=render.deployment_to_proto(deactivated))
+
+    async def ControlRollout(
+        self, request: s.ControlRolloutRequest, context: Any
+    ) -> s.ControlRolloutResponse:
+        changed = await self._rollouts.control(current_call(), messages.parse_control(request))
+        return s.ControlRolloutResponse(deployment=render.deployment_to_proto(changed))
 
     async def DeleteDeployment(
         self, request: s.DeleteDeploymentRequest, context: Any

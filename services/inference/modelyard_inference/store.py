@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import rows as r
+from modelyard_inference import shadow_rows
 from modelyard_inference import tables as t
 from modelyard_inference.evidence import Evidence, SignatureState, Verdict
 from modelyard_inference.fields import DEPLOYMENTS, REPLICAS
@@ -25,9 +26,7 @@ from modelyard_inference.models import (
     GroupState,
     Replica,
     ReplicaState,
-    Route,
     RouteTable,
-    RouteTarget,
     Target,
 )
 from modelyard_kit.access import Link, Scope
@@ -160,6 +159,7 @@ class InferenceStore:
                 "model": target.spec.model,
                 "follows": target.spec.follows,
                 "weight": target.spec.weight,
+                "shadow_percent": target.spec.shadow_percent,
                 "wanted": asdict(target.wanted),
                 "problem": target.problem,
                 "serving": target.serving,
@@ -326,17 +326,11 @@ class InferenceStore:
         for replica in world.replicas:
             if replica.routed:
                 addresses[replica.group_id].append(replica.address)
-        targets: dict[str, list[RouteTarget]] = defaultdict(list)
+        targets = defaultdict(list)
         for group in world.groups:
             if group.state in ROUTED_STATES:
-                targets[group.deployment_id].append(
-                    RouteTarget(group.name, group.version.name, group.weight, tuple(addresses[group.id]))
-                )
-        routes = tuple(
-            Route(d.chain, tuple(targets[d.id]), d.max_request_bytes, d.timeout_ms, d.sticky_header)
-            for d in world.deployments
-            if d.id in targets
-        )
+                targets[group.deployment_id].append(r.route_target(group, addresses[group.id]))
+        routes = tuple(r.route(d, targets[d.id]) for d in world.deployments if d.id in targets)
         return RouteTable(world.table_version, routes)
 
     # ---- helpers
@@ -353,12 +347,15 @@ class InferenceStore:
         ids = [row["id"] for row in rows]
         targets = await self._targets(connection, ids)
         verdicts = await self._verdicts(connection, ids)
+        shadowed = [key for key, found in targets.items() if any(target.spec.shadow for target in found)]
+        counts = await shadow_rows.counts_of(connection, shadowed) if shadowed else {}
         return [
             replace(
                 r.deployment(row),
                 targets=tuple(targets[row["id"]]),
                 ready={name: len(found) for name, found in verdicts[row["id"]].items()},
                 verdicts={name: _least(found) for name, found in verdicts[row["id"]].items() if any(found)},
+                shadow_counts=counts.get(row["id"]),
             )
             for row in rows
         ]

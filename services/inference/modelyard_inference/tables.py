@@ -43,6 +43,9 @@ deployments = sa.Table(
     sa.Column("active", sa.Boolean, nullable=False),
     sa.Column("conditions", JSONB, nullable=False),
     sa.Column("sticky_header", sa.Text, nullable=False),
+    sa.Column("rollout_policy", JSONB, nullable=False),
+    sa.Column("rollout", JSONB(none_as_null=True)),
+    sa.Column("rejection", JSONB(none_as_null=True)),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),
@@ -80,6 +83,7 @@ targets = sa.Table(
     sa.Column("serving", sa.Text, nullable=False),
     sa.Column("serving_digest", sa.Text, nullable=False),
     sa.Column("serving_weight", sa.Integer, nullable=False),
+    sa.Column("shadow_percent", sa.Integer, nullable=False),
 )
 
 groups = sa.Table(
@@ -95,6 +99,27 @@ groups = sa.Table(
     sa.Column("table_version", sa.BigInteger, nullable=False),
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("require_signature", sa.Boolean, nullable=False),
+    sa.Column("shadow", sa.Boolean, nullable=False),
+)
+
+rollout_origins = sa.Table(
+    "rollout_origins",
+    metadata,
+    sa.Column(
+        "deployment_id", sa.Text, sa.ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("content", JSONB, nullable=False),
+)
+
+shadow_counts = sa.Table(
+    "shadow_counts",
+    metadata,
+    sa.Column("group_id", sa.Text, sa.ForeignKey("replica_groups.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("mirrored", sa.BigInteger, nullable=False),
+    sa.Column("compared", sa.BigInteger, nullable=False),
+    sa.Column("different", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+    sa.Column("lost", sa.BigInteger, nullable=False),
 )
 
 replicas = sa.Table(

@@ -77,18 +77,25 @@ class Targets:
             PeerUnavailable: the catalog does not answer.
         """
         weights = Counter[str]()  # two references may have meant one version
+        shadows = {}
         for target in targets:
             if pinned:
                 reference = await self._upstream.version_name(target.version_id)
             else:
                 reference = renamed(target.reference, await self._upstream.model_name(target.model_id))
-            weights[reference] += target.weight
-        return tuple(_spec(reference, weight) for reference, weight in weights.items())
+            if target.shadow_percent:
+                shadows[reference] = target.shadow_percent
+            else:
+                weights[reference] += target.weight
+        # A shadow that meant what answers would be compared with itself.
+        specs = [_spec(reference, percent=p) for reference, p in shadows.items() if reference not in weights]
+        return (*(_spec(reference, weight) for reference, weight in weights.items()), *specs)
 
 
-def _spec(text: str, weight: int) -> TargetSpec:
+def _spec(text: str, weight: int = 0, *, percent: int = 0) -> TargetSpec:
     reference = parse_version_reference(text)
-    return TargetSpec(text, reference.model, follows=reference.number is None, weight=weight)
+    follows = reference.number is None
+    return TargetSpec(text, reference.model, follows=follows, weight=weight, shadow_percent=percent)
 
 
 def renamed(reference: str, model: str) -> str:
@@ -107,18 +114,26 @@ def retargeted(
     kept = {target.spec.reference: target for target in before.targets}
     result = []
     for position, spec in enumerate(specs):
-        if spec.reference in kept and spec.reference not in approved:
-            result.append(replace(kept[spec.reference], spec=spec))
-        elif spec.reference in approved:
-            place = before.targets[min(position, len(before.targets) - 1)]
-            result.append(
-                replace(
-                    approved[spec.reference],
-                    serving=place.serving,
-                    serving_digest=place.serving_digest,
-                    serving_weight=place.serving_weight,
-                )
-            )
-        else:  # it was a target when the caller's rights were checked, and another caller removed it since
+        found = approved.get(spec.reference) or kept.get(spec.reference)
+        if (
+            found is None
+        ):  # it was a target when the caller's rights were checked, and another caller removed it since
             raise Contention(1)
+        target = replace(found, spec=spec)
+        new = spec.reference in approved or found.spec.shadow is not spec.shadow
+        result.append(_in_place(before, position, target) if new else target)
     return tuple(result)
+
+
+def _in_place(before: Deployment, position: int, target: Target) -> Target:
+    """Return a target with what answers in its place; a shadow has a place only where one was before."""
+    places = [other for other in before.targets if other.spec.shadow is target.spec.shadow]
+    if not places:
+        return replace(target, serving="", serving_digest="", serving_weight=0)
+    place = places[min(position, len(places) - 1)]
+    return replace(
+        target,
+        serving=place.serving,
+        serving_digest=place.serving_digest,
+        serving_weight=place.serving_weight,
+    )

@@ -69,6 +69,7 @@ _TABLE = (
     Limit("signature_bytes", 10 * 2**20, "bytes", "signature of an artifact"),
     Limit("targets_per_deployment", 16, "targets", "traffic targets of a deployment"),
     Limit("replicas_per_target", 64, "replicas", "replicas of a traffic target"),
+    Limit("rollout_steps", 20, "steps", "steps of a rollout"),
     Limit(
         "revisions_per_deployment",
         1_000,

@@ -252,6 +252,33 @@ def test_log_and_download(connected: Fake, tmp_path: Path) -> None:
     assert (tmp_path / "out/model.skops").read_bytes() == (tmp_path / "model.skops").read_bytes()
 
 
+def test_rollouts_are_set_and_steered(connected: Fake) -> None:
+    for given, steps, pause in (
+        ("5,25,100 pause=1.5 errors=2 latency=0.2 requests=7", [5, 25, 100], 1.5),
+        ("", [], 0),
+    ):
+        assert modelyard("deployments", "update", MODEL, "--rollout", given, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["rollout_policy"]
+        policy = sent.deployment.rollout_policy
+        assert (list(policy.steps), policy.pause.ToMilliseconds()) == (steps, pause * 1000)
+    for wrong in ("five", "5 pause", "5 speed=2", "5 pause=x", "5 requests=1.5"):
+        refused = modelyard("deployments", "update", MODEL, "--rollout", wrong, "--no-wait")
+        assert refused.exit_code == 2, wrong
+    assert modelyard("deployments", "rollout", MODEL, "abort", "--reason", "worse").exit_code == 0
+    steered = connected.requests("ControlRollout")[-1]
+    assert (steered.verb, steered.reason) == (4, "worse")
+    shadow = modelyard(
+        "deployments", "update", MODEL, "-t", "prod.ml.iris/1", "-t", "prod.ml.iris/2=shadow:5", "--no-wait"
+    )
+    assert shadow.exit_code == 0
+    (_, copied) = connected.requests("UpdateDeployment")[-1].deployment.targets
+    assert (copied.weight, copied.shadow_percent) == (0, 5)
+    assert (
+        modelyard("deployments", "update", MODEL, "-t", "prod.ml.iris/2=shadow:0", "--no-wait").exit_code == 2
+    )
+
+
 def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None:
     targets = ["prod.ml.iris/1=90", "prod.ml.iris@next=10"]
     assert modelyard("deployments", "create", MODEL, *targets, "-r", "2", "--no-wait").exit_code == 0

@@ -12,11 +12,24 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard_inference import messages, render
+from modelyard_inference.canary import Figures, RolloutPolicy
+from modelyard_inference.commands import RolloutVerb
 from modelyard_inference.models import DeploymentState, GroupState, Route, RouteTable, RouteTarget
+from modelyard_inference.planner.observed import Gateway
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.limits import LIMITS
 from tests.unit.inference.test_planner import deployment, group, replica, target
+
+ONE = d.TrafficTarget(model_version="a.b.c/1")
+
+
+def rollout(**fields: Any) -> d.RolloutPolicy:
+    return d.RolloutPolicy(**{"steps": [5, 100], **fields})
+
+
+def shadow(number: int, percent: int, weight: int = 0) -> d.TrafficTarget:
+    return d.TrafficTarget(model_version=f"a.b.c/{number}", shadow_percent=percent, weight=weight)
 
 
 def wanted(**changes: object) -> d.Deployment:
@@ -33,6 +46,60 @@ def test_create_fills_in_the_defaults() -> None:
     (target_spec,) = command.targets
     assert (target_spec.weight, target_spec.follows, target_spec.model) == (1, True, "prod.ml.iris")
     assert command.schema == "prod.ml"
+
+
+def test_a_rollout_ends_with_everything_and_has_defaults() -> None:
+    given = wanted(rollout_policy=d.RolloutPolicy(steps=[5, 25], pause=Duration(seconds=2)))
+    command = messages.parse_create(s.CreateDeploymentRequest(deployment=given))
+    assert command.rollout_policy == RolloutPolicy(
+        (5, 25, 100), pause_ms=2000, min_requests=100, max_error_percent=1.0, max_error_rise=1.0
+    )
+    again = render.deployment_to_proto(deployment(rollout_policy=command.rollout_policy))
+    parsed = messages.parse_create(
+        s.CreateDeploymentRequest(deployment=wanted(rollout_policy=again.rollout_policy))
+    )
+    assert parsed.rollout_policy == command.rollout_policy
+    assert (
+        messages.parse_create(s.CreateDeploymentRequest(deployment=wanted())).rollout_policy
+        == RolloutPolicy()
+    )
+
+
+def test_a_rollout_is_steered_by_a_known_verb() -> None:
+    verbs = s.ControlRolloutRequest.Verb
+    found = messages.parse_control(
+        s.ControlRolloutRequest(name="prod.ml.iris", verb=verbs.VERB_ABORT, reason="r")
+    )
+    assert (found.verb, found.reason) == (RolloutVerb.ABORT, "r")
+    for verb in (verbs.VERB_UNSPECIFIED, 77):
+        with pytest.raises(InvalidField, match="PAUSE, RESUME, PROMOTE, ABORT"):
+            messages.parse_control(s.ControlRolloutRequest(name="prod.ml.iris", verb=verb))  # type: ignore[arg-type]
+
+
+def test_figures_of_gateways_are_checked() -> None:
+    def confirm(**fields: Any) -> Gateway:
+        figures = s.GroupFigures(**{"group": "g", **fields})
+        return messages.parse_confirm(s.ConfirmRoutesRequest(gateway_id="gw", figures=[figures]))
+
+    latencies = [s.LatencyBucket(upper_milliseconds=2.0, count=3)]
+    assert confirm(answered=2, failed=1, latencies=latencies).figures == {"g": Figures(2, 1, {2.0: 3})}
+    for wrong in (
+        {"answered": -1},
+        {"latencies": [s.LatencyBucket(count=-1)]},
+        {"latencies": [s.LatencyBucket(upper_milliseconds=n) for n in range(101)]},
+    ):
+        with pytest.raises(InvalidField, match="figures"):
+            confirm(**wrong)
+
+
+def test_a_shadow_comes_last_and_has_no_weight() -> None:
+    command = messages.parse_create(
+        s.CreateDeploymentRequest(deployment=wanted(targets=[shadow(2, 10), ONE]))
+    )
+    assert [(t.reference, t.weight, t.shadow_percent) for t in command.targets] == [
+        ("a.b.c/1", 1, 0),
+        ("a.b.c/2", 0, 10),
+    ]
 
 
 def test_fingerprint_ignores_the_request_id_only() -> None:
@@ -53,6 +120,11 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
         ({"targets": [d.TrafficTarget()]}, "deployment.targets[0].model_version"),
         ({"targets": [d.TrafficTarget(model_version="iris/x")]}, "deployment.targets[0].model_version"),
         ({"targets": [d.TrafficTarget(model_version="a.b.c/1", weight=-1)]}, "deployment.targets[0].weight"),
+        ({"targets": [ONE, shadow(2, 101)]}, "deployment.targets[1].shadow_percent"),
+        ({"targets": [ONE, shadow(2, -1)]}, "deployment.targets[1].shadow_percent"),
+        ({"targets": [ONE, shadow(2, 10, weight=1)]}, "deployment.targets[1].weight"),
+        ({"targets": [ONE, shadow(2, 10), shadow(3, 10)]}, "deployment.targets"),
+        ({"targets": [shadow(1, 10)]}, "deployment.targets"),
         (
             {
                 "targets": [
@@ -71,6 +143,22 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
         ({"sticky_header": "authorization"}, "deployment.sticky_header"),
         ({"sticky_header": "modelyard-version"}, "deployment.sticky_header"),
         ({"timeout": Duration(seconds=-1)}, "deployment.timeout"),
+        ({"rollout_policy": rollout(steps=[0])}, "deployment.rollout_policy.steps[0]"),
+        ({"rollout_policy": rollout(steps=[5, 5])}, "deployment.rollout_policy.steps[1]"),
+        ({"rollout_policy": rollout(steps=[5, 101])}, "deployment.rollout_policy.steps[1]"),
+        ({"rollout_policy": rollout(steps=[], min_requests=1)}, "deployment.rollout_policy.steps"),
+        ({"rollout_policy": rollout(min_requests=-1)}, "deployment.rollout_policy.min_requests"),
+        ({"rollout_policy": rollout(max_error_percent=101)}, "deployment.rollout_policy.max_error_percent"),
+        (
+            {"rollout_policy": rollout(max_error_rise=float("nan"))},
+            "deployment.rollout_policy.max_error_rise",
+        ),
+        ({"rollout_policy": rollout(max_latency_ratio=-1)}, "deployment.rollout_policy.max_latency_ratio"),
+        ({"rollout_policy": rollout(pause=Duration(seconds=-1))}, "deployment.rollout_policy.pause"),
+        (
+            {"rollout_policy": rollout(max_latency=Duration(seconds=3601))},
+            "deployment.rollout_policy.max_latency",
+        ),
         ({"timeout": Duration(seconds=3601)}, "deployment.timeout"),
     ],
 )
@@ -85,6 +173,7 @@ def test_create_refuses(changes: dict[str, object], field: str) -> None:
     [
         ({"replicas": 65}, "replicas_per_target"),
         ({"description": "x" * 5_001}, "description_length"),
+        ({"rollout_policy": d.RolloutPolicy(steps=range(1, 22))}, "rollout_steps"),
         (
             {"targets": [d.TrafficTarget(model_version=f"a.b.c/{n + 1}") for n in range(17)]},
             "targets_per_deployment",

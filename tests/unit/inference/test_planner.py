@@ -529,3 +529,36 @@ def test_deletion_of_what_never_was_routed_waits_for_nobody() -> None:
     stopping = group(1, GroupState.STOPPING, table=0)
     found = observed(leaving, (stopping,), (replica(1, ReplicaState.DRAINING),), gateways=(), settled=False)
     assert steps(found) == [a.Stop("r1.0")]
+
+
+# ---- shadows
+
+
+def shadow(number: int, percent: int) -> Target:
+    spec = TargetSpec(
+        f"prod.ml.iris/{number}", "prod.ml.iris", follows=False, weight=0, shadow_percent=percent
+    )
+    return Target(spec, version(number))
+
+
+def test_a_shadow_has_a_group_of_its_own_even_of_the_version_that_answers() -> None:
+    found = observed(deployment(target(1), shadow(1, 10)), SERVED, (replica(1),))
+    assert a.AddGroup(version(1), 100, 1, shadow=True) in steps(found)
+
+
+def test_a_shadow_begins_when_it_is_healthy_and_takes_no_weight() -> None:
+    copy = replace(group(2, GroupState.WARM), shadow=True)
+    found = observed(deployment(target(1), shadow(2, 10)), (*SERVED, copy), (replica(1), replica(2)))
+    assert steps(found) == [a.Shift({"g1": 1, "g2": 10})]
+
+
+def test_another_percentage_starts_nothing() -> None:
+    copy = replace(group(2, GroupState.SERVING, weight=10), shadow=True)
+    found = observed(deployment(target(1), shadow(2, 25)), (*SERVED, copy), (replica(1), replica(2)))
+    assert steps(found) == [a.Shift({"g1": 1, "g2": 25})]
+
+
+def test_a_shadow_that_is_to_answer_is_started_anew() -> None:
+    copy = replace(group(2, GroupState.SERVING, weight=10), shadow=True)
+    found = observed(deployment(target(2)), (*SERVED, copy), (replica(1), replica(2)))
+    assert steps(found) == [a.AddGroup(version(2), 100, 1)]  # and the copies go on until that one answers

@@ -11,12 +11,14 @@ import typer
 
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
+from modelyard.cli._rollout import Rollout, parse_rollout
 from modelyard.cli._session import Description, Etag, Limit, connect
 from modelyard.types import (
     ConditionStatus,
     Deployment,
     DeploymentRevision,
     DeploymentState,
+    RolloutVerb,
     TrafficTarget,
 )
 
@@ -47,7 +49,11 @@ StickyHeader = Annotated[
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
-_TARGET_HELP = "Version reference, if wanted with a weight: prod.ml_team.iris/2=10. An alias is followed."
+_TARGET_HELP = (
+    "Version reference, if wanted with a weight: prod.ml_team.iris/2=10. An alias is followed."
+    " With =shadow:PERCENT it answers nobody and gets a copy of that share of the predictions."
+)
+_SHADOW = "shadow:"
 
 
 @deployments.command("list")
@@ -82,6 +88,7 @@ def create(
     max_request_bytes: MaxBytes = None,
     require_signature: RequireSignature = None,
     sticky_header: StickyHeader = None,
+    rollout: Rollout = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -98,6 +105,7 @@ def create(
             max_request_bytes=max_request_bytes or 0,
             require_signature=bool(require_signature),
             sticky_header=sticky_header or "",
+            rollout_policy=parse_rollout(rollout),
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -116,6 +124,7 @@ def update(
     max_request_bytes: MaxBytes = None,
     require_signature: RequireSignature = None,
     sticky_header: StickyHeader = None,
+    rollout: Rollout = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -136,6 +145,7 @@ def update(
             max_request_bytes=max_request_bytes,
             require_signature=require_signature,
             sticky_header=sticky_header,
+            rollout_policy=parse_rollout(rollout),
             owner=owner,
             etag=etag,
             reason=reason,
@@ -180,6 +190,19 @@ def rollback(
             name, revision, pin_versions=pin_versions, etag=etag, reason=reason
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
+
+
+@deployments.command("rollout")
+def rollout(
+    name: Name,
+    verb: Annotated[RolloutVerb, typer.Argument(case_sensitive=False, help="What to do.")],
+    etag: Etag = "",
+    reason: Reason = "",
+    output: Output = TABLE,
+) -> None:
+    """Pause, resume, promote or abort the rollout in steps that is under way."""
+    with connect() as client:
+        show_one(client.deployments.control_rollout(name, verb, etag=etag, reason=reason), output)
 
 
 @deployments.command("watch")
@@ -266,7 +289,8 @@ def _past(revision: DeploymentRevision) -> _Past:
     targets = []
     for target, version in zip(revision.settings.targets, revision.model_versions, strict=True):
         meant = "" if target.model_version == version else f" ({version})"
-        targets.append(f"{target.model_version}{meant}={target.weight}")
+        share = f"{_SHADOW}{target.shadow_percent}" if target.shadow_percent else target.weight
+        targets.append(f"{target.model_version}{meant}={share}")
     back = f" to {revision.rolled_back_to}" if revision.rolled_back_to else ""
     return _Past(
         revision.revision,
@@ -293,6 +317,11 @@ def _targets(texts: list[str]) -> list[TrafficTarget]:
 
 def _target(text: str) -> TrafficTarget:
     reference, equals, weight = text.partition("=")
+    if weight.startswith(_SHADOW):
+        percent = weight.removeprefix(_SHADOW)
+        if not (percent.isdecimal() and 1 <= int(percent) <= 100):
+            raise typer.BadParameter(f"{percent!r} in {text!r} is not a percentage: write 1 to 100")
+        return TrafficTarget(reference, shadow_percent=int(percent))
     if equals and not (weight.isdecimal() and int(weight)):
         raise typer.BadParameter(f"{weight!r} in {text!r} is not a weight: write 1, 2, 3 …")
     return TrafficTarget(reference, int(weight) if equals else 1)

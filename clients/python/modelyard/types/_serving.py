@@ -44,10 +44,25 @@ class SignatureState(StrEnum):
 
 @dataclass(frozen=True)
 class TrafficTarget:
-    """Sends a share of the predictions to a version; a reference with an alias follows the alias."""
+    """Sends a share of the predictions to a version; a reference with an alias follows the alias.
+
+    With `shadow_percent` it answers nobody: it gets a copy of that percentage of the predictions, and answers are compared.
+    """
 
     model_version: str
     weight: int = 1
+    shadow_percent: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowCounts:
+    """What came of comparing a shadow with what answers; each of `mirrored` becomes `compared`, `failed` or `lost`."""
+
+    mirrored: int = 0
+    compared: int = 0
+    different: int = 0
+    failed: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +77,7 @@ class TargetStatus:
     next_model_version: str = ""
     signature_state: SignatureState | None = None
     signer: str = ""
+    shadow_counts: ShadowCounts = ShadowCounts()
 
 
 class ConditionStatus(StrEnum):
@@ -81,6 +97,49 @@ class DeploymentCondition:
     reason: str = ""
     message: str = ""
     change_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutPolicy:
+    """How a new version takes the traffic over: in steps, judged by errors and latency; without steps all at once.
+
+    Args:
+        steps: Shares of the new in percent, `(5, 25, 50, 100)`.
+        pause: Shortest time of each step.
+        min_requests: Predictions that the new must have taken in a step before it is judged; 0 means 100.
+        max_error_percent: Largest share of them that may fail; 0 means 1, 100 no bound.
+        max_error_rise: Percentage points by which that may be above the old's; 0 means 1, 100 no bound.
+        max_latency: Longest 95th percentile of their time; None for no bound.
+        max_latency_ratio: Largest ratio of that to the old's; 0 for no bound.
+    """
+
+    steps: tuple[int, ...] = ()
+    pause: timedelta | None = None
+    min_requests: int = 0
+    max_error_percent: float = 0.0
+    max_error_rise: float = 0.0
+    max_latency: timedelta | None = None
+    max_latency_ratio: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutStatus:
+    """Where a rollout in steps stands; `step` counts from 1 and is 0 when none is under way."""
+
+    step: int = 0
+    steps: int = 0
+    percent: int = 0
+    step_time: datetime | None = None
+    paused: bool = False
+
+
+class RolloutVerb(StrEnum):
+    """What to do with a rollout that is under way."""
+
+    PAUSE = "PAUSE"
+    RESUME = "RESUME"
+    PROMOTE = "PROMOTE"
+    ABORT = "ABORT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +164,8 @@ class Deployment:
     conditions: tuple[DeploymentCondition, ...] = ()
     revision: int = 0
     sticky_header: str = ""
+    rollout_policy: RolloutPolicy = RolloutPolicy()
+    rollout: RolloutStatus = RolloutStatus()
 
 
 class DeploymentChange(StrEnum):

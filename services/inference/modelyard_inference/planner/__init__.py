@@ -26,7 +26,6 @@ from modelyard_inference.actions import (
     RemoveReplica,
     ReviveGroup,
     RouteReplicas,
-    Shift,
     Start,
     Stop,
     UnrouteReplicas,
@@ -35,6 +34,7 @@ from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.observed import ArtifactStatus, EvidenceStatus, Observed, Process
 from modelyard_inference.planner.telling import report
+from modelyard_inference.planner.traffic import traffic
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
@@ -52,13 +52,17 @@ def plan(observed: Observed) -> tuple[Action, ...]:
         answer = observed.admitted.get(desired.version.id)
         if answer is not None and answer.allowed:
             replicas = observed.deployment.replicas
-            actions.append(AddGroup(desired.version, key.max_request_bytes, replicas, key.require_signature))
+            actions.append(
+                AddGroup(
+                    desired.version, key.max_request_bytes, replicas, key.require_signature, shadow=key.shadow
+                )
+            )
         else:
             actions.append(AskUse(desired.version))
     for group in observed.groups:
-        wanted = group.key in state.desired and state.current.get(group.key) is group
+        wanted = group in state.wanted_groups or group.id in state.kept
         actions.extend(_group_steps(observed, group, wanted=wanted))
-    actions.extend(_shift(state))
+    actions.extend(traffic(state))
     if observed.deleting and not observed.groups:
         actions.append(RemoveDeployment())
     else:
@@ -167,23 +171,3 @@ def _let_go(observed: Observed, replica: Replica) -> Action:
     if process is not None and process.running:
         return Stop(replica.id)
     return RemoveReplica(replica.id)
-
-
-# ---- traffic ----------------------------------------------------------------------------------------------------------
-
-
-def _shift(state: Plan) -> Iterator[Action]:
-    """Move the traffic when everything that should get it can take it, all at once."""
-    observed = state.observed
-    if observed.deployment.leaving:
-        if state.served:
-            yield Shift({})
-        return
-    if state.served == state.weights or len(state.wanted_groups) < len(state.desired):
-        return
-    ready = all(
-        group.state in (GroupState.WARM, GroupState.SERVING) and not observed.gateways.cold(group)
-        for group in state.wanted_groups
-    )
-    if ready and observed.gateways.live:
-        yield Shift({group.id: state.weights[group.key] for group in state.wanted_groups})

@@ -99,6 +99,9 @@ def _cold(state: Plan) -> tuple[Gateway, ...]:
 
 
 def _traffic_shifted(state: Plan) -> Judgement:
+    rollout = state.observed.deployment.rollout
+    if rollout is not None:
+        return Status.FALSE, "PAUSED" if rollout.paused else "STEP", rollout_text(state)
     if state.served == state.weights:
         return _HOLDS
     answering = [group for group in state.observed.groups if group.state is GroupState.SERVING]
@@ -106,8 +109,20 @@ def _traffic_shifted(state: Plan) -> Judgement:
     return Status.FALSE, "WAITING", told
 
 
+def rollout_text(state: Plan) -> str:
+    """Return which step a rollout is in; empty when none is under way."""
+    deployment = state.observed.deployment
+    if deployment.rollout is None:
+        return ""
+    policy, step = deployment.rollout_policy, deployment.rollout.step
+    names = ", ".join(sorted({group.version.name for group in state.fresh})) or "the new"
+    told = f"step {step + 1} of {len(policy.steps)}: {policy.percent_at(step)} % of the traffic to {names}"
+    return f"{told}, paused" if deployment.rollout.paused else told
+
+
 def _share(group: Group) -> str:
-    return f"{group.version.name} (weight {group.weight})"
+    share = f"shadow of {group.weight} %" if group.shadow else f"weight {group.weight}"
+    return f"{group.version.name} ({share})"
 
 
 def _replicas_ended(state: Plan) -> Judgement:

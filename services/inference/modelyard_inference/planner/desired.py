@@ -15,6 +15,7 @@ class Desired:
 
     version: Version
     weight: int
+    """Share of the traffic; the percentage of copies for a shadow."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,42 @@ class Plan:
 
     @property
     def weights(self) -> dict[GroupKey, int]:
-        """Return the weight that each group should have."""
+        """Return the weight that each group should have in the end."""
         return {key: wanted.weight for key, wanted in self.desired.items()}
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Return the weight of each group that has traffic, by id."""
+        return {g.id: g.weight for g in self.observed.groups if g.state is GroupState.SERVING}
+
+    @property
+    def final(self) -> dict[str, int]:
+        """Return the weight that each group should have in the end, by id."""
+        return {group.id: self.desired[group.key].weight for group in self.wanted_groups}
+
+    @property
+    def old(self) -> Mapping[str, int]:
+        """Return the weights of the groups that answered before a rollout that is under way, or answer now, by id."""
+        rollout = self.observed.deployment.rollout
+        if rollout is not None:
+            there = {group.id for group in self.observed.groups if group.state is not GroupState.STOPPING}
+            return {group_id: weight for group_id, weight in rollout.old.items() if group_id in there}
+        serving = (g for g in self.observed.groups if g.state is GroupState.SERVING)
+        return {g.id: g.weight for g in serving if not g.shadow}
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Return the ids of the groups that stay, though they are not wanted, until a rollout has ended."""
+        leaving, rollout = self.observed.deployment.leaving, self.observed.deployment.rollout
+        return frozenset() if leaving or rollout is None else frozenset(rollout.old)
+
+    @property
+    def fresh(self) -> list[Group]:
+        """Return the groups that take over in steps; none if the deployment changes at once."""
+        deployment, old = self.observed.deployment, self.old
+        if not deployment.rollout_policy.steps or deployment.rejection or not old:
+            return []
+        return [group for group in self.wanted_groups if not group.shadow and group.id not in old]
 
 
 def desired_groups(deployment: Deployment) -> dict[GroupKey, Desired]:
@@ -55,10 +90,12 @@ def desired_groups(deployment: Deployment) -> dict[GroupKey, Desired]:
     for target in deployment.targets:
         key = key_of(deployment, target)
         before = found[key].weight if key in found else 0
-        found[key] = Desired(target.wanted, before + target.spec.weight)
+        found[key] = Desired(target.wanted, before + target.spec.share)
     return found
 
 
 def key_of(deployment: Deployment, target: Target) -> GroupKey:
     """Return the key of the group that a target of a deployment should be served by."""
-    return GroupKey(target.wanted.id, deployment.max_request_bytes, deployment.require_signature)
+    return GroupKey(
+        target.wanted.id, deployment.max_request_bytes, deployment.require_signature, target.spec.shadow
+    )

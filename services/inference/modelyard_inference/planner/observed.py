@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from modelyard_inference.canary import Figures
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.models import Deployment, DeploymentState, Group, Replica
 
@@ -57,6 +58,8 @@ class Gateway:
     version: int
     healthy: frozenset[str]
     problem: str = ""
+    figures: Mapping[str, Figures] = field(default_factory=dict)
+    """What it counted about groups, by their name, since it began."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from modelyard_inference.actions import Action, Report
 from modelyard_inference.models import DeploymentState, Group, GroupState, ReplicaState
-from modelyard_inference.planner.conditions import conditions_of
+from modelyard_inference.planner.conditions import conditions_of, rollout_text
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.observed import Admitted, Observed
 
@@ -40,10 +40,13 @@ def _state(state: Plan) -> tuple[DeploymentState, str]:
     waiting = _waiting(state)
     if waiting:
         return before, waiting
-    told = state.observed.deployment.state
-    if told is not DeploymentState.ACTIVE and (unconfirmed := _unconfirmed(state)):
+    told, rejected = state.observed.deployment.state, state.observed.deployment.rejection is not None
+    settled = told is DeploymentState.ACTIVE or (told is DeploymentState.FAILED and rejected)
+    if not settled and (unconfirmed := _unconfirmed(state)):
         first = told is DeploymentState.CREATING
         return (DeploymentState.CREATING if first else DeploymentState.UPDATING), unconfirmed
+    if state.observed.deployment.rejection:
+        return DeploymentState.FAILED, state.observed.deployment.rejection.reason
     return DeploymentState.ACTIVE, _weakness(state)
 
 
@@ -98,6 +101,8 @@ def _waiting(state: Plan) -> str:
     for group in state.wanted_groups:
         if group.state is GroupState.WARM and (observed.gateways.cold(group) or not observed.gateways.live):
             return _waiting_for(observed, f"to find {group.version.name} healthy", group.table_version, group)
+    if told := rollout_text(state):
+        return told
     if state.served != state.weights:
         return "shifting the traffic"
     for group in state.wanted_groups:

@@ -19,8 +19,9 @@ from modelyard_inference.replica.engine import Engine
 from modelyard_inference.replica.errors import ReplicaNotReady
 from modelyard_inference.replica.front import Call, Routes, Unary
 from modelyard_inference.replica.lifecycle import Lifecycle
+from modelyard_inference.replica.samples import TAKE_SAMPLES, Samples, digest_of, sample_id_of
 from modelyard_inference.runtimes.signature import TensorSpec
-from modelyard_kit.errors import DeadlineExceeded, InvalidField, NotFound, RequestTooLarge
+from modelyard_kit.errors import DeadlineExceeded, DomainError, InvalidField, NotFound, RequestTooLarge
 
 OIP_SERVICES: Final = ("inference.GRPCInferenceService", "modelyard.api.oip.v2.GRPCInferenceService")
 REST_SERVICE: Final = "modelyard.api.oip.v2.RestInferenceService"
@@ -42,6 +43,7 @@ class Servicer:
         self._engine = engine
         self._lifecycle = lifecycle
         self._renderer = messages.Renderer(contract)
+        self._samples = Samples()
         self._max_bytes = contract.config.max_request_bytes
         has_bytes = any(
             spec.datatype == "BYTES"
@@ -66,6 +68,7 @@ class Servicer:
         unary[f"/{REST_SERVICE}/Describe"] = self.rest_describe
         unary[f"/{REST_SERVICE}/Ready"] = self.rest_ready
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health_check
+        unary[TAKE_SAMPLES] = self.take_samples
         return Routes(unary, {f"/{HEALTH_SERVICE}/Watch": self.health_watch})
 
     async def model_infer(self, body: bytes, call: Call) -> bytes:
@@ -79,6 +82,9 @@ class Servicer:
                 prediction = await asyncio.to_thread(messages.parse, body, self._contract)
             outputs = await self._predict(prediction, call)
             return await self._render(outputs, lambda: self._renderer.render(prediction, outputs))
+        except DomainError as error:
+            self._samples.refused(call, error)
+            raise
         finally:
             self._lifecycle.leave()
 
@@ -95,6 +101,9 @@ class Servicer:
                 prediction = await asyncio.to_thread(rest.parse, *arguments)
             outputs = await self._predict(prediction, call)
             data = await self._render(outputs, lambda: rest.render(prediction, outputs, self._contract))
+        except DomainError as error:
+            self._samples.refused(call, error)
+            raise
         finally:
             self._lifecycle.leave()
         response = rest_pb.InferResponse()
@@ -155,6 +164,10 @@ class Servicer:
         response.body.data = rest.dump({"name": self._contract.name, "ready": True})
         return response.SerializeToString()
 
+    async def take_samples(self, body: bytes, call: Call) -> bytes:
+        """ReplicaService.TakeSamples."""
+        return self._samples.take()
+
     async def health_check(self, body: bytes, call: Call) -> bytes:
         """Health.Check of this process ("") or its deployment."""
         service = _decode(health_pb2.HealthCheckRequest, body).service
@@ -176,6 +189,13 @@ class Servicer:
             await change.wait()
 
     async def _predict(self, prediction: Prediction, call: Call) -> Outputs:
+        outputs = await self._run(prediction, call)
+        if sample_id := sample_id_of(call):
+            digest = await self._render(outputs, lambda: digest_of(prediction, outputs))
+            self._samples.answered(sample_id, digest)
+        return outputs
+
+    async def _run(self, prediction: Prediction, call: Call) -> Outputs:
         deadline = call.deadline
         future = self._engine.submit(prediction, deadline)
         if prediction.timeout is None:

@@ -7,7 +7,6 @@ tests can end the process at each of them.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,19 +18,15 @@ from modelyard_inference import actions as a
 from modelyard_inference import notes
 from modelyard_inference.models import (
     Condition,
-    Deployment,
     DeploymentState,
     Group,
-    GroupKey,
     GroupState,
     Replica,
     ReplicaState,
-    Target,
 )
-from modelyard_inference.planner.desired import key_of
 from modelyard_inference.planner.observed import Observed
 from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, StepParts, Verb
-from modelyard_kit import outbox
+from modelyard_inference.steps.traffic import TrafficSteps, append
 from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
 
@@ -52,6 +47,7 @@ class Steps:
         self._replicas = ReplicaSteps(parts, defaults, wake)
         self._verbs: Mapping[type[a.Action], Verb] = {
             **self._replicas.verbs,
+            **TrafficSteps(parts).verbs,
             a.AskUse: self._ask_use,
             a.AddGroup: self._add_group,
             a.AddReplicas: self._add_replicas,
@@ -61,7 +57,6 @@ class Steps:
             a.RemoveGroup: self._remove_group,
             a.RouteReplicas: self._route_replicas,
             a.UnrouteReplicas: self._unroute_replicas,
-            a.Shift: self._shift,
             a.Report: self._report,
             a.RemoveDeployment: self._remove_deployment,
         }
@@ -107,6 +102,7 @@ class Steps:
             table_version=0,
             create_time=self._parts.clock(),
             require_signature=action.require_signature,
+            shadow=action.shadow,
         )
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]
 
@@ -202,43 +198,6 @@ class Steps:
 
     # ---- traffic and state
 
-    async def _shift(self, observed: Observed, action: a.Shift) -> bool:
-        deployment = observed.deployment
-
-        async def work(connection: AsyncConnection) -> bool:
-            now = await self._parts.store.deployment_by_id(connection, deployment.id)
-            if now is None or now.revision != deployment.revision or _wanted(now) != _wanted(deployment):
-                return False
-            before, after = Counter[str](), Counter[str]()
-            answering = set()
-            table = await self._parts.store.next_table(connection)
-            for group in await self._parts.store.groups(connection, deployment.id):
-                weight = action.weights.get(group.id, 0)
-                if group.state is GroupState.SERVING:
-                    before[group.version.name] += group.weight
-                if weight:
-                    after[group.version.name] += weight
-                    answering.add(group.version.id)
-                    await self._parts.store.set_group(
-                        connection, group.id, GroupState.SERVING, weight=weight, table_version=table
-                    )
-                elif group.state is GroupState.SERVING:
-                    await self._parts.store.set_group(
-                        connection, group.id, GroupState.DRAINING, weight=0, table_version=table
-                    )
-            serving = _now_serving if action.weights else _nothing_serving
-            await self._parts.store.replace_targets(connection, deployment.id, map(serving, now.targets))
-            await notes.answering(connection, deployment, sorted(answering), self._parts.clock())
-            await self._append(
-                connection, "shifted", deployment, {"before": dict(before), "after": dict(after)}
-            )
-            return True
-
-        shifted = await self._parts.db.in_tx(work)
-        if shifted:
-            _log.info("traffic_shifted", deployment=deployment.name, groups=len(action.weights))
-        return shifted
-
     async def _report(self, observed: Observed, action: a.Report) -> bool:
         deployment = observed.deployment
         conditions = _dated(action.conditions, deployment.conditions, self._parts.clock())
@@ -249,7 +208,7 @@ class Steps:
             )
             failed = action.state is DeploymentState.FAILED
             if written and failed and deployment.state is not DeploymentState.FAILED:
-                await self._append(connection, "failed", deployment, {"reason": action.message})
+                await append(self._parts, connection, "failed", deployment, {"reason": action.message})
             return written
 
         told = await self._parts.db.in_tx(work)
@@ -265,7 +224,7 @@ class Steps:
         async def work(connection: AsyncConnection) -> None:
             await self._parts.store.delete_deployment(connection, deployment.id)
             await notes.removed(connection, deployment, self._parts.clock())
-            await self._append(connection, "removed", deployment, {})
+            await append(self._parts, connection, "removed", deployment, {})
 
         await self._parts.db.in_tx(work)
         _log.info("deployment_removed", deployment=deployment.name)
@@ -292,14 +251,6 @@ class Steps:
             create_time=self._parts.clock(),
         )
 
-    async def _append(
-        self, connection: AsyncConnection, verb: str, deployment: Deployment, data: Mapping[str, object]
-    ) -> None:
-        event = outbox.Event(
-            f"inference.deployment.{verb}", deployment.chain[0], self._parts.actor(), "", data
-        )
-        await outbox.append(connection, event)
-
 
 def _dated(
     conditions: Sequence[Condition], before: Sequence[Condition], now: datetime
@@ -311,20 +262,3 @@ def _dated(
 
 def _snake(kind: type[a.Action]) -> str:
     return re.sub(r"(?<!^)([A-Z])", r"_\1", kind.__name__).lower()
-
-
-def _wanted(deployment: Deployment) -> list[tuple[GroupKey, int]]:
-    return [(key_of(deployment, target), target.spec.weight) for target in deployment.targets]
-
-
-def _nothing_serving(target: Target) -> Target:
-    return replace(target, serving="", serving_digest="", serving_weight=0)
-
-
-def _now_serving(target: Target) -> Target:
-    return replace(
-        target,
-        serving=target.wanted.name,
-        serving_digest=target.wanted.artifact_digest,
-        serving_weight=target.spec.weight,
-    )

@@ -59,23 +59,69 @@ class TrafficTarget(_message.Message):
 
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    SHADOW_PERCENT_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Required. Version reference. One that names an alias (or no version) is followed when the alias moves."""
     weight: _builtins.int
-    """Share of the traffic, relative to the other targets; at least 1. Default: 1."""
+    """Share of the traffic, relative to the other targets; at least 1. Default: 1. A shadow has none."""
+    shadow_percent: _builtins.int
+    """If not 0, the target is a shadow: it gets a copy of this percentage, 1 to 100, of the predictions that ask for no version, and
+    its answers reach nobody. At most one target of a deployment may be one.
+    """
     def __init__(
         self,
         *,
         model_version: _builtins.str = ...,
         weight: _builtins.int = ...,
+        shadow_percent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "shadow_percent", b"shadow_percent", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrafficTarget: _TypeAlias = TrafficTarget  # noqa: Y015
+
+@_typing.final
+class ShadowCounts(_message.Message):
+    """ShadowCounts is what came of comparing a shadow with what answers, since it got its first copy. Of `mirrored`, each is counted once
+    more, as soon as it is known, under `compared`, `failed` or `lost`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIRRORED_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    DIFFERENT_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    mirrored: _builtins.int
+    """Predictions that were answered and chosen to be copied."""
+    compared: _builtins.int
+    """Copies whose answer was compared with the one the caller got."""
+    different: _builtins.int
+    """Of those compared, answers that were not the same, to the last bit of every output, or errors with another reason."""
+    failed: _builtins.int
+    """Copies that the shadow refused or failed on, where the caller got an answer."""
+    lost: _builtins.int
+    """Copies of which nothing was heard in time: left out because the shadow was busy, too late, or their replica ended."""
+    def __init__(
+        self,
+        *,
+        mirrored: _builtins.int = ...,
+        compared: _builtins.int = ...,
+        different: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        lost: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "different", b"different", "failed", b"failed", "lost", b"lost", "mirrored", b"mirrored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowCounts: _TypeAlias = ShadowCounts  # noqa: Y015
 
 @_typing.final
 class TargetStatus(_message.Message):
@@ -91,6 +137,7 @@ class TargetStatus(_message.Message):
     NEXT_MODEL_VERSION_FIELD_NUMBER: _builtins.int
     SIGNATURE_STATE_FIELD_NUMBER: _builtins.int
     SIGNER_FIELD_NUMBER: _builtins.int
+    SHADOW_COUNTS_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """The reference as it was given."""
     model_version: _builtins.str
@@ -107,6 +154,10 @@ class TargetStatus(_message.Message):
     """What the signatures of the version that answers are worth: the least that one of its replicas found."""
     signer: _builtins.str
     """Who signed it: fingerprint of the key (`sha256:` and 64 hex digits), or subject of the certificate."""
+    @_builtins.property
+    def shadow_counts(self) -> Global___ShadowCounts:
+        """What came of comparing, if the target is a shadow."""
+
     def __init__(
         self,
         *,
@@ -118,10 +169,11 @@ class TargetStatus(_message.Message):
         next_model_version: _builtins.str = ...,
         signature_state: Global___SignatureState.ValueType = ...,
         signer: _builtins.str = ...,
+        shadow_counts: Global___ShadowCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shadow_counts", b"shadow_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "model_version", b"model_version", "next_model_version", b"next_model_version", "ready_replicas", b"ready_replicas", "reference", b"reference", "signature_state", b"signature_state", "signer", b"signer", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_digest", b"artifact_digest", "model_version", b"model_version", "next_model_version", b"next_model_version", "ready_replicas", b"ready_replicas", "reference", b"reference", "shadow_counts", b"shadow_counts", "signature_state", b"signature_state", "signer", b"signer", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,7 +226,7 @@ class DeploymentCondition(_message.Message):
     status: Global___DeploymentCondition.Status.ValueType
     """Whether it holds."""
     reason: _builtins.str
-    """Why, as one word for programs: `DOWNLOADING`, `REPLICA_FAILED`; `AS_WANTED` when it holds."""
+    """Why, as one word for programs: `DOWNLOADING`, `REPLICA_FAILED`, `STEP`; `AS_WANTED` when it holds."""
     message: _builtins.str
     """Why, for people; empty when it holds."""
     @_builtins.property
@@ -197,6 +249,104 @@ class DeploymentCondition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploymentCondition: _TypeAlias = DeploymentCondition  # noqa: Y015
+
+@_typing.final
+class RolloutPolicy(_message.Message):
+    """RolloutPolicy says how a new version takes the traffic over from what answers. Without steps it does so all at once. With steps, a
+    change that makes new replicas (another version, size or requirement) goes through them one after the other. Each step is judged by
+    what the gateways count about old and new while it lasts; after the last one the old ends. If the new breaks a bound, or a replica
+    of it fails to start three times in a row, the deployment wants again what answered before, by itself, and is FAILED with the reason.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    MIN_REQUESTS_FIELD_NUMBER: _builtins.int
+    MAX_ERROR_PERCENT_FIELD_NUMBER: _builtins.int
+    MAX_ERROR_RISE_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_RATIO_FIELD_NUMBER: _builtins.int
+    min_requests: _builtins.int
+    """Predictions that the new must have taken in a step before it is judged, be it on or back. Default: 100."""
+    max_error_percent: _builtins.float
+    """Largest share of them in percent that may fail: lost, late, or with one of the codes UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED,
+    INTERNAL, UNAVAILABLE and DATA_LOSS; a mistake of the caller is no failure. Default: 1; 100 means no bound.
+    """
+    max_error_rise: _builtins.float
+    """Percentage points by which that share may be above that of the old in the same time. Default: 1; 100 means no bound."""
+    max_latency_ratio: _builtins.float
+    """Largest ratio of that percentile to the one of the old in the same time, for example 1.5. Default: no bound."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shares of the new in percent, ascending, at most 20: 5, 25, 50, 100. 100 is added if it is not the last."""
+
+    @_builtins.property
+    def pause(self) -> _duration_pb2.Duration:
+        """Shortest time of each step, at most 7 days."""
+
+    @_builtins.property
+    def max_latency(self) -> _duration_pb2.Duration:
+        """Longest 95th percentile of the time that predictions take. Default: no bound."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        pause: _duration_pb2.Duration | None = ...,
+        min_requests: _builtins.int = ...,
+        max_error_percent: _builtins.float = ...,
+        max_error_rise: _builtins.float = ...,
+        max_latency: _duration_pb2.Duration | None = ...,
+        max_latency_ratio: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_latency", b"max_latency", "pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_error_percent", b"max_error_percent", "max_error_rise", b"max_error_rise", "max_latency", b"max_latency", "max_latency_ratio", b"max_latency_ratio", "min_requests", b"min_requests", "pause", b"pause", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutPolicy: _TypeAlias = RolloutPolicy  # noqa: Y015
+
+@_typing.final
+class RolloutStatus(_message.Message):
+    """RolloutStatus is where a rollout in steps stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    STEP_TIME_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Which step it is in, from 1; 0 when none is under way."""
+    steps: _builtins.int
+    """How many there are."""
+    percent: _builtins.int
+    """Share of the new in percent."""
+    paused: _builtins.bool
+    """Whether it stays there until somebody resumes it."""
+    @_builtins.property
+    def step_time(self) -> _timestamp_pb2.Timestamp:
+        """When the step began."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        percent: _builtins.int = ...,
+        step_time: _timestamp_pb2.Timestamp | None = ...,
+        paused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["step_time", b"step_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused", "percent", b"percent", "step", b"step", "step_time", b"step_time", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutStatus: _TypeAlias = RolloutStatus  # noqa: Y015
 
 @_typing.final
 class Deployment(_message.Message):
@@ -261,6 +411,8 @@ class Deployment(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     STICKY_HEADER_FIELD_NUMBER: _builtins.int
+    ROLLOUT_POLICY_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -314,6 +466,14 @@ class Deployment(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentCondition]:
         """Output only. What has to hold before it answers with what was asked for, and whether it does."""
 
+    @_builtins.property
+    def rollout_policy(self) -> Global___RolloutPolicy:
+        """How a new version takes the traffic over. Default: all at once."""
+
+    @_builtins.property
+    def rollout(self) -> Global___RolloutStatus:
+        """Output only. The rollout in steps that is under way."""
+
     def __init__(
         self,
         *,
@@ -335,10 +495,12 @@ class Deployment(_message.Message):
         conditions: _abc.Iterable[Global___DeploymentCondition] | None = ...,
         revision: _builtins.int = ...,
         sticky_header: _builtins.str = ...,
+        rollout_policy: Global___RolloutPolicy | None = ...,
+        rollout: Global___RolloutStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "revision", b"revision", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

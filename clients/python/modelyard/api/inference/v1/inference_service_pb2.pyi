@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from modelyard.api.common.v1 import resource_pb2 as _resource_pb2
 from modelyard.api.inference.v1 import deployment_pb2 as _deployment_pb2
 from modelyard.api.inference.v1 import route_pb2 as _route_pb2
@@ -208,7 +209,7 @@ class UpdateDeploymentRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Required. Fields to change: `description`, `targets`, `replicas`, `max_request_bytes`, `timeout`,
-        `require_signature`, `sticky_header`, `owner_id`.
+        `require_signature`, `sticky_header`, `rollout_policy`, `owner_id`.
         """
 
     def __init__(
@@ -533,6 +534,95 @@ class DeactivateDeploymentResponse(_message.Message):
 Global___DeactivateDeploymentResponse: _TypeAlias = DeactivateDeploymentResponse  # noqa: Y015
 
 @_typing.final
+class ControlRolloutRequest(_message.Message):
+    """ControlRolloutRequest says what to do with a rollout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Verb:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _VerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ControlRolloutRequest._Verb.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        VERB_UNSPECIFIED: ControlRolloutRequest._Verb.ValueType  # 0
+        """Never sent."""
+        VERB_PAUSE: ControlRolloutRequest._Verb.ValueType  # 1
+        """Stay at the step of now. What breaks a bound is taken back all the same."""
+        VERB_RESUME: ControlRolloutRequest._Verb.ValueType  # 2
+        """Go on."""
+        VERB_PROMOTE: ControlRolloutRequest._Verb.ValueType  # 3
+        """Give the new all the traffic now, without further judgement."""
+        VERB_ABORT: ControlRolloutRequest._Verb.ValueType  # 4
+        """Give the old all the traffic again, and want it."""
+
+    class Verb(_Verb, metaclass=_VerbEnumTypeWrapper):
+        """Verb is what to do."""
+
+    VERB_UNSPECIFIED: ControlRolloutRequest.Verb.ValueType  # 0
+    """Never sent."""
+    VERB_PAUSE: ControlRolloutRequest.Verb.ValueType  # 1
+    """Stay at the step of now. What breaks a bound is taken back all the same."""
+    VERB_RESUME: ControlRolloutRequest.Verb.ValueType  # 2
+    """Go on."""
+    VERB_PROMOTE: ControlRolloutRequest.Verb.ValueType  # 3
+    """Give the new all the traffic now, without further judgement."""
+    VERB_ABORT: ControlRolloutRequest.Verb.ValueType  # 4
+    """Give the old all the traffic again, and want it."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Full name of the deployment."""
+    verb: Global___ControlRolloutRequest.Verb.ValueType
+    """Required. What to do."""
+    etag: _builtins.str
+    """If not empty, it is done only while the deployment has this etag."""
+    reason: _builtins.str
+    """Why, for history and audit; at most 1,024 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        verb: Global___ControlRolloutRequest.Verb.ValueType = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "reason", b"reason", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlRolloutRequest: _TypeAlias = ControlRolloutRequest  # noqa: Y015
+
+@_typing.final
+class ControlRolloutResponse(_message.Message):
+    """ControlRolloutResponse holds the deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deployment(self) -> _deployment_pb2.Deployment:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _deployment_pb2.Deployment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlRolloutResponse: _TypeAlias = ControlRolloutResponse  # noqa: Y015
+
+@_typing.final
 class DeleteDeploymentRequest(_message.Message):
     """DeleteDeploymentRequest names a deployment."""
 
@@ -754,6 +844,7 @@ class ConfirmRoutesRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     HEALTHY_GROUPS_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
     """Required. Id of the gateway."""
     version: _builtins.int
@@ -764,6 +855,10 @@ class ConfirmRoutesRequest(_message.Message):
     def healthy_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Groups of that table with at least one healthy replica in Envoy's eyes."""
 
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupFigures]:
+        """What was counted about the groups of routes that are measured."""
+
     def __init__(
         self,
         *,
@@ -771,14 +866,77 @@ class ConfirmRoutesRequest(_message.Message):
         version: _builtins.int = ...,
         healthy_groups: _abc.Iterable[_builtins.str] | None = ...,
         problem: _builtins.str = ...,
+        figures: _abc.Iterable[Global___GroupFigures] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway_id", b"gateway_id", "healthy_groups", b"healthy_groups", "problem", b"problem", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "gateway_id", b"gateway_id", "healthy_groups", b"healthy_groups", "problem", b"problem", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfirmRoutesRequest: _TypeAlias = ConfirmRoutesRequest  # noqa: Y015
+
+@_typing.final
+class GroupFigures(_message.Message):
+    """GroupFigures is what a gateway has counted about the predictions of a group since its agent began; the numbers only grow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    LATENCIES_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """Name of the group."""
+    answered: _builtins.int
+    """Those that were answered, or refused for a mistake of the caller."""
+    failed: _builtins.int
+    """Those that failed: lost, late, or with one of the codes named at RolloutPolicy."""
+    @_builtins.property
+    def latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatencyBucket]:
+        """How long they took: at most 100 bounds, each with the number of those above the one before."""
+
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        answered: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        latencies: _abc.Iterable[Global___LatencyBucket] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "failed", b"failed", "group", b"group", "latencies", b"latencies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupFigures: _TypeAlias = GroupFigures  # noqa: Y015
+
+@_typing.final
+class LatencyBucket(_message.Message):
+    """LatencyBucket counts predictions that took up to a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPPER_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    upper_milliseconds: _builtins.float
+    """Longest time in milliseconds."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        upper_milliseconds: _builtins.float = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "upper_milliseconds", b"upper_milliseconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LatencyBucket: _TypeAlias = LatencyBucket  # noqa: Y015
 
 @_typing.final
 class ConfirmRoutesResponse(_message.Message):

@@ -88,6 +88,11 @@ class InferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentResponse.FromString,
                 _registered_method=True)
+        self.ControlRollout = channel.unary_unary(
+                '/modelyard.api.inference.v1.InferenceService/ControlRollout',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ControlRolloutRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ControlRolloutResponse.FromString,
+                _registered_method=True)
         self.DeleteDeployment = channel.unary_unary(
                 '/modelyard.api.inference.v1.InferenceService/DeleteDeployment',
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeleteDeploymentRequest.SerializeToString,
@@ -214,6 +219,15 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ControlRollout(self, request, context):
+        """ControlRollout pauses, resumes, promotes or aborts the rollout in steps that is under way, and returns at once; watch its state.
+        Repeating it is harmless while the rollout is under way. Needs DEPLOY on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDeployment(self, request, context):
         """DeleteDeployment drains and removes an endpoint; returns at once. Repeating it while it drains is harmless. Needs
         DEPLOY on it.
@@ -310,6 +324,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.DeactivateDeployment,
                     request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentResponse.SerializeToString,
+            ),
+            'ControlRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlRollout,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ControlRolloutRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ControlRolloutResponse.SerializeToString,
             ),
             'DeleteDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDeployment,
@@ -594,6 +613,33 @@ class InferenceService(object):
             '/modelyard.api.inference.v1.InferenceService/DeactivateDeployment',
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentRequest.SerializeToString,
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.DeactivateDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/ControlRollout',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ControlRolloutRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ControlRolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

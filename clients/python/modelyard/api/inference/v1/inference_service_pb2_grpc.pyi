@@ -88,6 +88,11 @@ class InferenceServiceStub:
     once. Repeating it is harmless. Needs DEPLOY on it.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE.
     """
+    ControlRollout: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ControlRolloutRequest, _inference_service_pb2.ControlRolloutResponse]
+    """ControlRollout pauses, resumes, promotes or aborts the rollout in steps that is under way, and returns at once; watch its state.
+    Repeating it is harmless while the rollout is under way. Needs DEPLOY on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, LIMIT_EXCEEDED.
+    """
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.DeleteDeploymentRequest, _inference_service_pb2.DeleteDeploymentResponse]
     """DeleteDeployment drains and removes an endpoint; returns at once. Repeating it while it drains is harmless. Needs
     DEPLOY on it.
@@ -172,6 +177,11 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """DeactivateDeployment drains and ends all replicas of an endpoint and keeps its settings; it becomes INACTIVE. Returns at
     once. Repeating it is harmless. Needs DEPLOY on it.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE.
+    """
+    ControlRollout: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ControlRolloutRequest, _inference_service_pb2.ControlRolloutResponse]  # type: ignore[assignment]
+    """ControlRollout pauses, resumes, promotes or aborts the rollout in steps that is under way, and returns at once; watch its state.
+    Repeating it is harmless while the rollout is under way. Needs DEPLOY on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, LIMIT_EXCEEDED.
     """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.DeleteDeploymentRequest, _inference_service_pb2.DeleteDeploymentResponse]  # type: ignore[assignment]
     """DeleteDeployment drains and removes an endpoint; returns at once. Repeating it while it drains is harmless. Needs
@@ -308,6 +318,17 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """DeactivateDeployment drains and ends all replicas of an endpoint and keeps its settings; it becomes INACTIVE. Returns at
         once. Repeating it is harmless. Needs DEPLOY on it.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE.
+        """
+
+    @_abc_1.abstractmethod
+    def ControlRollout(
+        self,
+        request: _inference_service_pb2.ControlRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ControlRolloutResponse, _abc.Awaitable[_inference_service_pb2.ControlRolloutResponse]]:
+        """ControlRollout pauses, resumes, promotes or aborts the rollout in steps that is under way, and returns at once; watch its state.
+        Repeating it is harmless while the rollout is under way. Needs DEPLOY on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, INVALID_STATE, LIMIT_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

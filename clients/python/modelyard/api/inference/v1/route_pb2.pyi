@@ -59,10 +59,13 @@ class Route(_message.Message):
     MAX_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     STICKY_HEADER_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Largest request body in bytes."""
     sticky_header: _builtins.str
     """Header whose value decides the target, so that equal values meet the same one; empty for none."""
+    measured: _builtins.bool
+    """Whether the gateway reports figures about the groups of this route."""
     @_builtins.property
     def deployment(self) -> _resource_pb2.ResourceChain:
         """The deployment and its containers, to decide EXECUTE by."""
@@ -83,10 +86,11 @@ class Route(_message.Message):
         max_request_bytes: _builtins.int = ...,
         timeout: _duration_pb2.Duration | None = ...,
         sticky_header: _builtins.str = ...,
+        measured: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "max_request_bytes", b"max_request_bytes", "sticky_header", b"sticky_header", "targets", b"targets", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "max_request_bytes", b"max_request_bytes", "measured", b"measured", "sticky_header", b"sticky_header", "targets", b"targets", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,12 +106,18 @@ class RouteTarget(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    SHADOW_PERCENT_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Name of the group: unique among all groups of all time, so that a new version is a new group."""
     model_version: _builtins.str
     """Version it runs, `prod.ml_team.iris/3`."""
     weight: _builtins.int
-    """Share of the traffic; 0 while the group is being brought up or drained."""
+    """Share of the traffic; 0 while the group is being brought up or drained, and for a shadow."""
+    shadow_percent: _builtins.int
+    """Percentage of the predictions of which the group gets a copy, 0 to 100; its answers reach nobody."""
+    shadow: _builtins.bool
+    """Whether the group is a shadow, also while it gets no copies because it is being brought up or drained."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses of its replicas, `unix:/…` or `host:port`."""
@@ -119,10 +129,12 @@ class RouteTarget(_message.Message):
         model_version: _builtins.str = ...,
         weight: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        shadow_percent: _builtins.int = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "model_version", b"model_version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "model_version", b"model_version", "shadow", b"shadow", "shadow_percent", b"shadow_percent", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

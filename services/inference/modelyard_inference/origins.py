@@ -1,0 +1,91 @@
+"""Rollouts in PostgreSQL: where one stands, and what the deployment answered with before, to go back to.
+
+Every function with a connection runs in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard_inference.canary import Rejection, Rollout
+from modelyard_inference.models import Deployment, DeploymentState, Target, TargetSpec, Version
+from modelyard_inference.tables import deployments, rollout_origins
+
+
+@dataclass(frozen=True)
+class Origin:
+    """All that makes the groups of a deployment."""
+
+    max_request_bytes: int
+    require_signature: bool
+    targets: tuple[tuple[TargetSpec, Version], ...]
+
+
+async def remember(connection: AsyncConnection, deployment: Deployment) -> None:
+    """Write that a deployment answers with all that it wants."""
+    content = {
+        "max_request_bytes": deployment.max_request_bytes,
+        "require_signature": deployment.require_signature,
+        "targets": [{**asdict(t.spec), "wanted": asdict(t.wanted)} for t in deployment.targets],
+    }
+    statement = upsert(rollout_origins).values(deployment_id=deployment.id, content=content)
+    changed = {"content": statement.excluded.content}
+    await connection.execute(statement.on_conflict_do_update(index_elements=["deployment_id"], set_=changed))
+
+
+async def find(connection: AsyncConnection, deployment_id: str) -> Origin | None:
+    """Return what a deployment answered with; None if it never did as a whole."""
+    query = sa.select(rollout_origins.c.content).where(rollout_origins.c.deployment_id == deployment_id)
+    content = (await connection.execute(query)).scalar_one_or_none()
+    return None if content is None else _origin(content)
+
+
+def _origin(content: Mapping[str, Any]) -> Origin:
+    targets = []
+    for row in content["targets"]:
+        spec = TargetSpec(**{name: value for name, value in row.items() if name != "wanted"})
+        targets.append((spec, Version(**row["wanted"])))
+    return Origin(content["max_request_bytes"], content["require_signature"], tuple(targets))
+
+
+async def set_rollout(connection: AsyncConnection, deployment_id: str, rollout: Rollout | None) -> None:
+    """Write where the rollout of a deployment stands."""
+    statement = sa.update(deployments).where(deployments.c.id == deployment_id)
+    await connection.execute(statement.values(rollout=rollout.to_json() if rollout else None))
+
+
+async def forget_rejection(connection: AsyncConnection, deployment_id: str) -> None:
+    """Forget what was taken back of a deployment that wants something else now."""
+    statement = sa.update(deployments).where(deployments.c.id == deployment_id)
+    await connection.execute(statement.values(rejection=None))
+
+
+def taken_back(deployment: Deployment, origin: Origin, rejection: Rejection) -> Deployment:
+    """Return a deployment that wants again what it answered with, and says why."""
+    targets = tuple(
+        Target(
+            spec,
+            wanted,
+            serving=wanted.name,
+            serving_digest=wanted.artifact_digest,
+            serving_weight=spec.weight,
+        )
+        for spec, wanted in origin.targets
+    )
+    return replace(
+        deployment,
+        targets=targets,
+        max_request_bytes=origin.max_request_bytes,
+        require_signature=origin.require_signature,
+        state=DeploymentState.UPDATING,
+        state_message="",
+        rollout=None,
+        rejection=rejection,
+        revision=deployment.revision + 1,
+    )
