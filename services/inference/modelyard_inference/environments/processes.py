@@ -61,6 +61,8 @@ async def run(program: str | Path, *arguments: str | Path, folder: Path, seconds
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            while await process.stdout.read(_READ_BYTES):
+                pass  # a pipe that nobody empties is never seen to close, and asyncio waits for that
             await process.wait()
     if code:
         raise EnvironmentFailed(f"{what} failed\n{_tail(printed)}")
