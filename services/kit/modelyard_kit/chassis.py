@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,7 +24,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from modelyard.api.governance.v1.governance_service_pb2 import RecordEventsRequest
-from modelyard_kit import faults, migrate, outbox, permissions, telemetry
+from modelyard_kit import faults, garbage, migrate, outbox, permissions, telemetry
 from modelyard_kit.auth import TokenVerifier
 from modelyard_kit.authorization import AccessTable
 from modelyard_kit.channels import SERVER_OPTIONS
@@ -40,9 +39,6 @@ from modelyard_kit.peers import Peers
 from modelyard_kit.protos import event_to_proto
 
 S = TypeVar("S", bound=Settings)
-
-GARBAGE_THRESHOLD = 10_000
-"""Objects between two looks at the youngest ones. Python's own 700 is reached by two or three calls."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +92,7 @@ async def _run(settings: Settings, build: Build, package: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(settings, build, package):
-        # What was loaded and built stays to the end: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GARBAGE_THRESHOLD)
+        garbage.settle()
         await stop.wait()
 
 

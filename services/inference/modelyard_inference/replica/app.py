@@ -24,6 +24,7 @@ from modelyard_inference.replica.lifecycle import Lifecycle, State
 from modelyard_inference.replica.servicer import Servicer
 from modelyard_inference.replica.verification import verify
 from modelyard_inference.runtimes import LoadError
+from modelyard_kit import garbage
 
 log: Any = structlog.get_logger()
 _FAILED: Final = 1
@@ -114,6 +115,7 @@ async def _serve(config: ReplicaConfig, config_path: Path) -> int:
     except Exception as error:  # a runtime may raise anything; the launcher must be told
         log.exception("load_raised")
         return await _fail(replica, config_path, f"{type(error).__name__}: {error}")
+    garbage.settle()
     _try_write_status(config_path, "ready", verdict=verdict)
     log.info(
         "replica_ready",
