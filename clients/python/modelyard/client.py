@@ -101,7 +101,6 @@ class Aliases(Blocking[_labels.AsyncAliases]):
     remove = blocking(_labels.AsyncAliases.remove)
     history = paging(_labels.AsyncAliases.history)
     at = blocking(_labels.AsyncAliases.at)
-    control_rollout = blocking(_deployments.AsyncDeployments.control_rollout)
     rollback = blocking(_labels.AsyncAliases.rollback)
 
 

@@ -161,6 +161,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ListDeployments": lambda c: c.deployments.list().collect(),
     "WatchDeployment": lambda c: next(c.deployments.watch(MODEL), None),
     "ListDeploymentRevisions": lambda c: c.deployments.history(MODEL).collect(),
+    "ControlRollout": lambda c: c.deployments.control_rollout(MODEL, "pause", reason="why"),
     "RollbackDeployment": lambda c: c.deployments.rollback(MODEL, 3),
     "UpdateDeployment": lambda c: c.deployments.update(MODEL, replicas=2),
     "ActivateDeployment": lambda c: c.deployments.activate(MODEL),
