@@ -67,15 +67,16 @@ def report(results: Results, arguments: argparse.Namespace) -> None:
     if arguments.quick:
         console.print("no GOAL lines: --quick moves too little to say anything")
         return
-    for goal in goals(results):
+    for goal in goals(results, arguments.size):
         print(goal)
 
 
-def goals(results: Results) -> Iterator[Goal]:
-    """The goals that were measured."""
+def goals(results: Results, size: int) -> Iterator[Goal]:
+    """The goals that were measured; `size` is that of the one large file, in bytes."""
+    large = size_name(size)
     ratios = {
-        "artifacts-local-upload-1gib": ("floor large", "upload large", FLOOR),
-        "artifacts-local-download-1gib": ("floor large", "download large", FLOOR),
+        f"artifacts-local-upload-{large}": ("floor large", "upload large", FLOOR),
+        f"artifacts-local-download-{large}": ("floor large", "download large", FLOOR),
         "artifacts-local-small-upload": ("floor small", "upload small", FLOOR),
         "artifacts-local-small-download": ("floor small", "download small", FLOOR),
         "artifacts-s3-direct-up": ("plain S3 upload", "upload S3", PLAIN_S3),
@@ -96,6 +97,12 @@ def goals(results: Results) -> Iterator[Goal]:
         yield Goal(
             "artifacts-second-version-bytes", results.sent / results.changed, SECOND_VERSION, at_least=False
         )
+
+
+def size_name(size: int) -> str:
+    """A size as goals name it: `1gib`, `32mib`, `1000b`."""
+    units = ((2**30, "gib"), (2**20, "mib"), (2**10, "kib"))
+    return next((f"{size // unit}{name}" for unit, name in units if size and size % unit == 0), f"{size}b")
 
 
 def _machine(results: Results) -> dict[str, str]:

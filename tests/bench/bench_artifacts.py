@@ -1,6 +1,6 @@
 """How fast artifacts go in and come out, and what that costs, against plain commands, plain S3, and MLflow's proxy.
 
-    python -m tests.bench.bench_artifacts [--rounds 2] [--size 1GiB] [--files 10000] [--large 20GiB] [--quick]
+    python -m tests.bench.bench_artifacts [--rounds 2] [--size 1GiB] [--files 10000] [--only small] [--large 20GiB] [--quick]
 
 Everything is compared in the same run on the same files, fresh ones for each round:
 
@@ -68,10 +68,11 @@ class Bench:
     def kinds(self) -> list[tuple[str, Callable[[Path], Path]]]:
         """What is moved: the name of each kind and what makes it."""
         size, count = self.arguments.size, self.arguments.files
-        return [
-            ("large", lambda folder: one_file(folder, size)),
-            ("small", lambda folder: many_files(folder, count)),
-        ]
+        kinds: dict[str, Callable[[Path], Path]] = {
+            "large": lambda folder: one_file(folder, size),
+            "small": lambda folder: many_files(folder, count),
+        }
+        return [(kind, make) for kind, make in kinds.items() if self.arguments.only in (None, kind)]
 
 
 def main() -> None:
@@ -91,6 +92,9 @@ def _arguments() -> argparse.Namespace:
     size = lambda text: parse_size(text, "size")  # noqa: E731
     parser.add_argument("--rounds", type=int, default=2, help="measurements of each kind")
     parser.add_argument("--size", type=size, default=2**30, help="size of the one file")
+    parser.add_argument(
+        "--only", choices=("large", "small"), help="one kind on the local disk: no S3, no MLflow, no memory"
+    )
     parser.add_argument("--files", type=int, default=10_000, help="number of small files, 1 to 16 KiB each")
     parser.add_argument(
         "--large", type=size, default=20 * 2**30, help="size for the measurement of memory; 0: none"
@@ -102,6 +106,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-s3", action="store_true", help="without S3")
     parser.add_argument("--quick", action="store_true", help="small and once, to see that it runs; no goals")
     arguments = parser.parse_args()
+    if arguments.only:
+        arguments.no_s3 = arguments.no_mlflow = True
+        arguments.large = 0
     if arguments.quick:
         arguments.rounds, arguments.size, arguments.files, arguments.large = 1, 32 * MIB, 200, 64 * MIB
     return arguments
@@ -137,7 +144,8 @@ async def _local_rounds(bench: Bench, processes: Processes, mlflow: artifact_mlf
                     await _ours(bench, client, kind, source, place)
                     if mlflow and number == 0:  # once: 10,000 files take it minutes
                         await asyncio.to_thread(_theirs, bench, mlflow, kind, source, place)
-        await _second_version(bench, client)
+        if not bench.arguments.only:
+            await _second_version(bench, client)
         if bench.arguments.large:
             await _memory(bench, client, processes)
 

@@ -123,7 +123,7 @@ class _Stream:
         self._call = call
         self._upload: Upload | None = None
         self._receiver: _Receiver | _Drain | None = None
-        self._group: dict[Blob, bytes] = {}
+        self._group: dict[str, bytes] = {}
         self._storing: asyncio.Task[None] | None = None
         self.completed = 0
 
@@ -155,19 +155,8 @@ class _Stream:
 
     async def take(self, piece: WholeBlobs) -> None:
         await self._leave_blob()
-        upload = await self._open_upload(piece.upload_id)
-        contents = await asyncio.to_thread(_by_hash, piece.contents)
-
-        async def work(connection: AsyncConnection) -> list[tuple[Blob, bool]]:
-            return await store.announced_blobs(connection, upload.digest, list(contents))
-
-        announced = await self._database.read(work)
-        known = {blob.sha256 for blob, _ in announced if len(contents[blob.sha256]) == blob.size}
-        for actual in contents:
-            if actual not in known:
-                raise DigestMismatch(expected="the content of a file of this upload", actual=actual)
-        self._group |= {blob: contents[blob.sha256] for blob, stored in announced if not stored}
-        self.completed += len(announced)
+        await self._open_upload(piece.upload_id)
+        self._group |= await asyncio.to_thread(_by_hash, piece.contents)
         if len(self._group) >= _GROUP_BLOBS or sum(map(len, self._group.values())) >= _GROUP_BYTES:
             await self._store_group()
 
@@ -191,7 +180,7 @@ class _Stream:
         await self._stored()
         group, self._group = self._group, {}
         if group and self._upload:
-            self._storing = asyncio.create_task(self._store_whole(self._upload.id, group))
+            self._storing = asyncio.create_task(self._store_whole(self._upload, group))
 
     async def _stored(self) -> None:
         if self._storing is None:
@@ -203,9 +192,23 @@ class _Stream:
             if self._storing.done():
                 self._storing = None
 
-    async def _store_whole(self, upload_id: str, group: dict[Blob, bytes]) -> None:
-        await self._blobs.put_whole(upload_id, group)
-        await self._recorder.record(upload_id, list(group))
+    async def _store_whole(self, upload: Upload, group: dict[str, bytes]) -> None:
+        async def work(connection: AsyncConnection) -> list[tuple[Blob, bool]]:
+            return await store.announced_blobs(connection, upload.digest, list(group))
+
+        announced = [
+            each for each in await self._database.read(work) if len(group[each[0].sha256]) == each[0].size
+        ]
+        missing = {blob: group[blob.sha256] for blob, stored in announced if not stored}
+        if missing:
+            await self._blobs.put_whole(upload.id, missing)
+            await self._recorder.record(upload.id, list(missing))
+        self.completed += len(announced)
+        known = {blob.sha256 for blob, _ in announced}
+        for actual in group:
+            # Said last: what is right of a group is stored, and need not come again.
+            if actual not in known:
+                raise DigestMismatch(expected="the content of a file of this upload", actual=actual)
 
     async def _open_upload(self, upload_id: str) -> Upload:
         if self._upload and self._upload.id == upload_id:
