@@ -84,7 +84,6 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "ResumeWebhook": ("governance.webhook.resumed",),
     "DeleteWebhook": ("governance.webhook.deleted",),
     "ReplayWebhookDeliveries": ("governance.webhook.replayed",),
-    "RotateWebhookSecret": ("governance.webhook.secret_rotated",),
     "CreateShare": ("governance.share.created",),
     "UpdateShare": ("governance.share.updated",),
     "DeleteShare": ("governance.share.deleted",),
@@ -98,7 +97,6 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "ActivateDeployment": ("inference.deployment.activated",),
     "DeactivateDeployment": ("inference.deployment.deactivated",),
     "DeleteDeployment": ("inference.deployment.deleted",),
-    "ControlRollout": ("inference.deployment.rollout_controlled",),
 }
 """RPC -> the types of the events that it may write."""
 
