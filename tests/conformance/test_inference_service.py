@@ -24,6 +24,7 @@ from modelyard_inference.access import access_table
 from modelyard_inference.app import FULL_NAME
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.lookups import Lookups
+from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
 from modelyard_inference.store import InferenceStore
@@ -97,7 +98,8 @@ async def wire(fresh_database: Callable[[str], str]) -> AsyncIterator[Wire]:
     deployments = Deployments(db, store, lookups, upstream, grants, utc_now, lambda: None)
     chain = CallChain(FULL_NAME, access_table(lookups), issuer.verifier(), grants)
     server = grpc.aio.server(interceptors=[chain])
-    servicer = InferenceServicer(lookups, deployments, watching, routes)
+    rollouts = Rollouts(db, store, utc_now, lambda: None)
+    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes)
     add_InferenceServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{folder}/s")
     await server.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -81,9 +80,6 @@ class Engine:
         for method in self._config.signature.methods:
             for rows in _WARM_UP_ROWS if method.row_wise else _WARM_UP_ROWS[:1]:
                 self._warm_up(method, rows)
-        # What is alive now stays alive: keep the collector from walking through it again and again.
-        gc.collect()
-        gc.freeze()
 
     def _warm_up(self, method: MethodSignature, rows: int) -> None:
         inputs = {
