@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     DateTime,
     Insert,
+    Update,
     Uuid,
     bindparam,
     column,
     func,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeEngine
 
 from modelyard_catalog.models import Json, ModelVersion
 from modelyard_catalog.rows import metadata_to_json, signature_to_json
@@ -37,7 +40,7 @@ async def add(connection: AsyncConnection, versions: Sequence[ModelVersion]) -> 
         metric_row(version, name, value) for version in versions for name, value in version.metrics.items()
     ]
     rows = {
-        "counts": _counts(versions),
+        **_counts(versions),
         "versions": [_version_row(version) for version in versions],
         "metrics": measured,
     }
@@ -85,33 +88,34 @@ def _version_row(version: ModelVersion) -> Row:
     }
 
 
-def _counts(versions: Sequence[ModelVersion]) -> list[Row]:
-    """Return what becomes of the rows of the models of new versions."""
-    counts: dict[str, Row] = {}
+def _counts(versions: Sequence[ModelVersion]) -> dict[str, list[Any]]:
+    """Return what becomes of the rows of the models of new versions: one array for each column."""
+    counts: dict[str, tuple[int, int, datetime]] = {}
     for version in versions:
-        count = counts.setdefault(version.model.id, {"model_id": version.model.id, "more": 0, "last": 0})
-        count["more"] += 1
-        count["last"] = max(count["last"], version.number)
-        count["time"] = version.create_time.isoformat()
-    return list(counts.values())
+        more, last, _ = counts.get(version.model.id, (0, 0, version.create_time))
+        counts[version.model.id] = (more + 1, max(last, version.number), version.create_time)
+    more_of, last_of, time_of = (list(values) for values in zip(*counts.values(), strict=True))
+    return {"model_ids": list(counts), "more": more_of, "last": last_of, "times": time_of}
 
 
-def _count() -> Any:
-    columns = (
-        column("model_id", Uuid()),
-        column("more", BigInteger),
-        column("last", BigInteger),
-        column("time", DateTime(timezone=True)),
-    )
-    counted = func.jsonb_to_recordset(bindparam("counts", type_=JSONB))
-    rows = counted.table_valued(*columns).render_derived(name="counted", with_types=True)
+def _count() -> Update:
+    """Build the update of models. By arrays: of a JSON array PostgreSQL expects so many rows that it would read all models."""
+    types: dict[str, TypeEngine[Any]] = {
+        "model_ids": Uuid(as_uuid=False),
+        "more": BigInteger(),
+        "last": BigInteger(),
+        "times": DateTime(timezone=True),
+    }
+    arrays = (bindparam(name, type_=ARRAY(kind)) for name, kind in types.items())
+    columns = (column(name, kind) for name, kind in types.items())
+    rows = func.unnest(*arrays).table_valued(*columns).render_derived(name="counted")
     return (
         update(models)
-        .where(models.c.id == rows.c.model_id)
+        .where(models.c.id == rows.c.model_ids)
         .values(
             latest_version=rows.c.last,
             revision=models.c.revision + rows.c.more,
-            update_time=rows.c.time,
+            update_time=rows.c.times,
         )
     )
 

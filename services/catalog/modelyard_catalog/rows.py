@@ -43,6 +43,7 @@ from modelyard_catalog.tables import (
     model_versions,
     models,
     schemas,
+    tests_of_version,
 )
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
@@ -52,7 +53,6 @@ _IN_CATALOG = schemas.join(catalogs, schemas.c.catalog_id == catalogs.c.id)
 _IN_SCHEMA = models.join(schemas, models.c.schema_id == schemas.c.id).join(
     catalogs, schemas.c.catalog_id == catalogs.c.id
 )
-_TESTED = artifact_tests.c.digest == model_versions.c.artifact_digest
 _IN_MODEL = model_versions.join(models, model_versions.c.model_id == models.c.id).join(
     _IN_CATALOG, models.c.schema_id == schemas.c.id
 )
@@ -94,11 +94,11 @@ _SELECTS: Mapping[type[Resource], tuple[FromClause, list[Any]]] = {
         [models, *_container(schemas, "schema")[1:], *_container(catalogs, "catalog"), _ALIASES_OF_MODEL],
     ),
     ModelVersion: (
-        _IN_MODEL.outerjoin(artifact_tests, _TESTED),
+        _IN_MODEL,
         [
             model_versions,
-            artifact_tests.c.state.label("tests_state"),
-            artifact_tests.c.results.label("tests_results"),
+            tests_of_version(artifact_tests.c.state).label("tests_state"),
+            tests_of_version(artifact_tests.c.results).label("tests_results"),
             *_container(models, "model")[1:],
             *_container(schemas, "schema"),
             *_container(catalogs, "catalog"),

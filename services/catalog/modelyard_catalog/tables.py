@@ -7,6 +7,8 @@ catalog: `delete_time` hides them with all that they contain, and unique names h
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -16,10 +18,12 @@ from sqlalchemy import (
     Identity,
     Index,
     MetaData,
+    ScalarSelect,
     Table,
     Text,
     UniqueConstraint,
     Uuid,
+    select,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
@@ -174,6 +178,16 @@ artifact_tests = Table(
     Column("update_time", _TIME, nullable=False),
     Index("artifact_tests_state", "state", "digest"),
 )
+
+
+def tests_of_version(column: Column[Any]) -> ScalarSelect[Any]:
+    """Return what a column of the tests of its artifact says of a version; NULL if nothing was told.
+
+    By a subquery: a join to a table that may be empty or large has PostgreSQL plan the whole list differently.
+    """
+    told = select(column).where(artifact_tests.c.digest == model_versions.c.artifact_digest)
+    return told.correlate(model_versions).scalar_subquery()
+
 
 metrics = Table(
     "metrics",
