@@ -28,7 +28,6 @@ from modelyard_catalog.tables import (
     model_versions,
     models,
     schemas,
-    tests_of_version,
 )
 from modelyard_kit.filters import AnyField, Field, FieldType, ListFields, MapField, SetField, json_text
 
@@ -123,9 +122,7 @@ _OF_VERSIONS: Mapping[str, AnyField] = {
     "number": Field(FieldType.INTEGER, _row.number, required=True),
     "state": Field(FieldType.ENUM, _row.state, tuple(VersionState), required=True),
     # NULL until the artifact was inspected, and where there is nothing to test.
-    "artifact_tests": Field(
-        FieldType.ENUM, tests_of_version(artifact_tests.c.state), tuple(ArtifactTestsState)
-    ),
+    "artifact_tests": Field(FieldType.ENUM, artifact_tests.c.state, tuple(ArtifactTestsState)),
     "approval": Field(FieldType.ENUM, _row.approval_state, tuple(ApprovalState), required=True),
     **_common(model_versions),
     **{

@@ -18,7 +18,7 @@ from modelyard_catalog.commands import Browse
 from modelyard_catalog.fields import list_fields
 from modelyard_catalog.models import Model, ModelVersion, Resource, Schema
 from modelyard_catalog.rows import levels, read_row, select_any, select_live
-from modelyard_catalog.tables import metrics, model_versions, models
+from modelyard_catalog.tables import artifact_tests, metrics, model_versions, models
 from modelyard_kit.access import SYSTEM_ID, Scope
 from modelyard_kit.filters import Listing, PrincipalIds, nobody, read_listing
 
@@ -113,7 +113,9 @@ def _query(
     )
     query = looked_up.join(select_live(kind, show_deleted=asked.show_deleted, show_hidden=show_hidden))
     if kind is ModelVersion:
-        query = query.with_only_columns(table.c.id)
+        # For filters that speak of tests; PostgreSQL leaves the join out where none does, as it changes no rows.
+        tested = artifact_tests.c.digest == model_versions.c.artifact_digest
+        query = query.outerjoin(artifact_tests, tested).with_only_columns(table.c.id)
     if parent_id is not None:
         query = query.where(table.c[PARENT_COLUMN[kind]] == parent_id)
     return query, listing

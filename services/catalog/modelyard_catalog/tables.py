@@ -183,7 +183,7 @@ artifact_tests = Table(
 def tests_of_version(column: Column[Any]) -> ScalarSelect[Any]:
     """Return what a column of the tests of its artifact says of a version; NULL if nothing was told.
 
-    By a subquery: a join to a table that may be empty or large has PostgreSQL plan the whole list differently.
+    By a subquery: with a join PostgreSQL planned some pages of a million versions as if it had to read them all.
     """
     told = select(column).where(artifact_tests.c.digest == model_versions.c.artifact_digest)
     return told.correlate(model_versions).scalar_subquery()
