@@ -7,7 +7,6 @@ import http.client
 import json
 import re
 import socket
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ _LATENCY_NAME = re.compile(r"cluster\.group-(.*)\.upstream_rq_time")
 _LATENCIES = (
     "/stats?filter=%5Ecluster%5C.group-.*%5C.upstream_rq_time$&format=json&histogram_buckets=cumulative"
 )
+_STARTED = "/config_dump?mask=last_updated"
+_TAKEN = "/config_dump?resource=dynamic_active_clusters&mask=cluster.name,last_updated"
 _STATS = "/stats?filter=(version_text%7Cwarming_clusters)$&format=json"
 
 
@@ -90,21 +91,42 @@ class Admin:
             group: cluster.get("host_statuses", []) for group, cluster in named.items() if group is not None
         }
 
-    async def counted(self, hosts: Mapping[str, Sequence[Host]]) -> dict[str, Counted]:
-        """Return what Envoy has counted about groups, given their replicas.
+    async def counted(self) -> dict[str, Counted]:
+        """Return what Envoy has counted about each group; nothing if its clusters change meanwhile: the next look tells.
 
         Raises:
             EnvoyUnreachableError: it does not answer.
         """
-        latencies = await self._latencies()
+        began = await self._began()
+        hosts, latencies = await self.hosts(), await self._latencies()
+        if await self._began() != began:
+            return {}
+        envoy_since, clusters_since = began
         return {
             group: Counted(
-                {_address(host): _stat(host, "rq_success") for host in found},
-                {_address(host): _stat(host, "rq_error") for host in found},
+                {_address(host): _stat(host, "rq_success") for host in hosts[group]},
+                {_address(host): _stat(host, "rq_error") for host in hosts[group]},
                 latencies.get(group, {}),
+                since,
+                envoy_since,
             )
-            for group, found in hosts.items()
+            for group, since in clusters_since.items()
+            if group in hosts
         }
+
+    async def _began(self) -> tuple[str, dict[str, str]]:
+        """Return when Envoy started, and when it took the cluster of each group: it counts since then."""
+        started = (await self._json(_STARTED)).get("configs", [])
+        taken = (await self._json(_TAKEN)).get("configs", [])
+        named = {group_of_cluster(config["cluster"]["name"]): config["last_updated"] for config in taken}
+        return (
+            next(
+                config["last_updated"]
+                for config in started
+                if config["@type"].endswith("BootstrapConfigDump")
+            ),
+            {group: since for group, since in named.items() if group is not None},
+        )
 
     async def _latencies(self) -> dict[str, dict[float, int]]:
         rows = (await self._json(_LATENCIES)).get("stats", [])

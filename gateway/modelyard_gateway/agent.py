@@ -7,14 +7,14 @@ nothing here ever makes a route disappear but a table that says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
 from modelyard.api.inference.v1.inference_service_pb2 import ConfirmRoutesRequest, WatchRoutesRequest
 from modelyard_gateway import desk
-from modelyard_gateway.admin import Admin, EnvoyUnreachableError, Host, is_healthy
+from modelyard_gateway.admin import Admin, EnvoyUnreachableError, is_healthy
 from modelyard_gateway.apply import Applier, ApplyFailedError
 from modelyard_gateway.figures import Figures, Ledger
 from modelyard_gateway.messages import figures_to_proto, keys_from_proto, table_from_proto
@@ -155,7 +155,7 @@ class Agent:
             problem = problem or ("" if self._applying else late)
             hosts = await self._admin.hosts()
             healthy = frozenset(group for group, found in hosts.items() if any(map(is_healthy, found)))
-            figures = await self._figures(hosts)
+            figures = await self._figures()
         except EnvoyUnreachableError as error:
             self._confirmed = 0
             problem = str(error)
@@ -168,12 +168,11 @@ class Agent:
             figures=figures_to_proto(figures),
         )
 
-    async def _figures(self, hosts: Mapping[str, Sequence[Host]]) -> Mapping[str, Figures]:
+    async def _figures(self) -> Mapping[str, Figures]:
         """Return what was counted about the groups that inference wants to know of; Envoy is asked only if there are any."""
         routes = self._applied.routes if self._applied else ()
         measured = {target.group for route in routes if route.measured for target in route.targets}
-        wanted = {group: found for group, found in hosts.items() if group in measured}
-        return self._ledger.note(await self._admin.counted(wanted) if wanted else {})
+        return self._ledger.note(measured, await self._admin.counted() if measured else {})
 
 
 async def _for_ever(name: str, watch: Callable[[], Awaitable[None]]) -> None:

@@ -1,19 +1,20 @@
 """What Envoy counts about groups of replicas, as numbers that only grow while the agent lives.
 
-Envoy begins to count anew when it restarts, and for a replica whenever the cluster of its group changes. So the agent looks every second
-and adds up what is new; what Envoy counted between the last look and such a change is lost.
+Envoy begins to count anew when it restarts, and for replicas whenever the cluster of their group changes; it tells when that was. So the
+agent looks every second and adds up what is new; what Envoy counted between the last look and such a change is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 K = TypeVar("K", str, float)
 
 Counters = Mapping[str, int]
-"""Numbers that grow until they begin anew, by what they count."""
+"""Numbers that grow until they begin anew, by what is counted."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Counted:
     """Those that did, by address."""
     latencies: Mapping[float, int] = field(default_factory=dict)
     """Requests by how long they took: how many up to a time in milliseconds, above the bound before."""
+    cluster_since: str = ""
+    """When Envoy took the cluster that its replicas are counted in, as RFC 3339."""
+    envoy_since: str = ""
+    """When Envoy started; latencies are counted since then."""
 
 
 @dataclass(frozen=True)
@@ -44,28 +49,31 @@ class Ledger:
         self._last: dict[str, Counted] = {}
         self._totals: dict[str, Figures] = {}
 
-    def note(self, found: Mapping[str, Counted]) -> Mapping[str, Figures]:
-        """Add what is new of these groups and return their totals; every other group is forgotten."""
-        for group, now in found.items():
-            before, total = self._last.get(group, Counted()), self._totals.get(group, Figures())
-            latencies = _grown(before.latencies, now.latencies)
-            bounds = latencies.keys() | total.latencies.keys()
-            self._totals[group] = Figures(
-                total.answered + sum(_grown(before.answered, now.answered).values()),
-                total.failed + sum(_grown(before.failed, now.failed).values()),
-                {bound: total.latencies.get(bound, 0) + latencies.get(bound, 0) for bound in bounds},
-            )
-        self._forget(found.keys())
-        self._last = dict(found)
+    def note(self, groups: AbstractSet[str], found: Mapping[str, Counted]) -> Mapping[str, Figures]:
+        """Add what was found anew of these groups and return their totals; every other group is forgotten.
+
+        A group that was not found, as while Envoy starts, keeps its total.
+        """
+        for group in groups & found.keys():
+            self._add(group, found[group])
+        self._last = {group: last for group, last in self._last.items() if group in groups}
+        self._totals = {group: total for group, total in self._totals.items() if group in groups}
         return dict(self._totals)
 
-    def _forget(self, kept: Collection[str]) -> None:
-        for group in self._totals.keys() - set(kept):
-            del self._totals[group]
+    def _add(self, group: str, now: Counted) -> None:
+        last, total = self._last.get(group, Counted()), self._totals.get(group, Figures())
+        goes_on = now.cluster_since == last.cluster_since
+        answered = _grown(last.answered if goes_on else {}, now.answered)
+        failed = _grown(last.failed if goes_on else {}, now.failed)
+        latencies = _grown(last.latencies if now.envoy_since == last.envoy_since else {}, now.latencies)
+        bounds = latencies.keys() | total.latencies.keys()
+        self._last[group] = now
+        self._totals[group] = Figures(
+            total.answered + sum(answered.values()),
+            total.failed + sum(failed.values()),
+            {bound: total.latencies.get(bound, 0) + latencies.get(bound, 0) for bound in bounds},
+        )
 
 
 def _grown(before: Mapping[K, int], now: Mapping[K, int]) -> dict[K, int]:
-    """Return by how much each number has grown; one that is smaller than before has begun anew."""
-    return {
-        key: count - since if count >= (since := before.get(key, 0)) else count for key, count in now.items()
-    }
+    return {key: count - before.get(key, 0) for key, count in now.items()}
