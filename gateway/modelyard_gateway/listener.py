@@ -203,7 +203,7 @@ def _transcoder(limit: int) -> Json:
 
 def _extraction() -> Json:
     """What resolve.lua reads of a message: the names of deployment and version."""
-    prefixes = {"ModelInfer": "model_", "ModelReady": "", "ModelMetadata": ""}
+    prefixes = {"ModelInfer": "model_", "ModelStreamInfer": "model_", "ModelReady": "", "ModelMetadata": ""}
     methods = {
         f"{service}.{method}": prefix for service in OIP_SERVICES for method, prefix in prefixes.items()
     }

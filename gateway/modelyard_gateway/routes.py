@@ -61,6 +61,10 @@ FRAME_BYTES = 5
 
 _COPIED_PATHS = (*(f"/{service}/ModelInfer" for service in OIP_SERVICES), f"/{REST_SERVICE}/Infer")
 """Methods that a shadow gets copies of: predictions with one answer."""
+_STREAMED = {"name": ":path", "string_match": {"suffix": "/ModelStreamInfer"}}
+"""Predictions over a stream, under either name of the protocol: one route for both, as there may be many deployments."""
+_STREAM_IDLE = "300s"
+"""How long nothing may be said on such a stream."""
 _PREDICTION_PREFIXES = tuple(f"/{service}/" for service in (*OIP_SERVICES, REST_SERVICE))
 _RESOLVERS = (GRPC_TRANSCODER, FIELD_EXTRACTION, LUA)
 _DISABLED = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
@@ -168,6 +172,13 @@ def _deployment_routes(route: Route, principals: Sequence[str], max_request_byte
         yield {"match": {**match, "headers": [named, *match["headers"]]}, **action, **common}
     for pins, serving in _choices(route):
         action = _action(route, serving)
+        yield {
+            "match": {"prefix": "/", "headers": [named, *pins, _STREAMED]},
+            **_streamed(action),
+            "metadata": common["metadata"],
+            # It is never complete, so it is not held back to be counted; replicas look at the size of each message.
+            "typed_per_filter_config": {**common["typed_per_filter_config"], BUFFER: _UNBUFFERED},
+        }
         for prefix in _PREDICTION_PREFIXES:
             yield {"match": {"prefix": prefix, "headers": [named, *pins]}, **action, **common}
 
@@ -245,6 +256,14 @@ def _action(route: Route, serving: Sequence[Target]) -> Json:
             },
         },
     }
+
+
+def _streamed(action: Json) -> Json:
+    """Return the action for streams: they last as long as both sides like, and a caller's deadline says."""
+    if "route" not in action:
+        return action
+    lasting = {"idle_timeout": _STREAM_IDLE, "max_stream_duration": {"grpc_timeout_header_max": "0s"}}
+    return {**action, "route": {**action["route"], **lasting}}
 
 
 def _destination(serving: Sequence[Target], sticky_header: str) -> Json:

@@ -30,8 +30,16 @@ def routes_of(configuration: Configuration) -> list[dict[str, Any]]:
     return found
 
 
+STREAMED = {"name": ":path", "string_match": {"suffix": "/ModelStreamInfer"}}
+
+
 def prediction_routes(configuration: Configuration) -> list[dict[str, Any]]:
-    return [route for route in routes_of(configuration) if "headers" in route["match"]]
+    routes = [route for route in routes_of(configuration) if "headers" in route["match"]]
+    return [route for route in routes if STREAMED not in route["match"]["headers"]]
+
+
+def stream_routes(configuration: Configuration) -> list[dict[str, Any]]:
+    return [route for route in routes_of(configuration) if STREAMED in route["match"].get("headers", ())]
 
 
 def test_a_deployment_is_matched_by_header_under_each_service_name() -> None:
@@ -123,6 +131,17 @@ def test_the_smaller_limit_of_bodies_rules() -> None:
         return int(buffer["max_request_bytes"]) - 5
 
     assert (limit(1000), limit(9000), limit(0)) == (1000, 5000, 5000)
+
+
+def test_streams_go_where_predictions_go_and_last() -> None:
+    configuration = render(settings(), desired(target("a", 3), target("b", 1), allowed=("p1",)))
+    (streamed,), single = stream_routes(configuration), prediction_routes(configuration)[0]
+    assert streamed["match"]["headers"] == [*single["match"]["headers"], STREAMED]
+    assert streamed["route"]["weighted_clusters"] == single["route"]["weighted_clusters"]
+    assert streamed["route"]["max_stream_duration"] == {"grpc_timeout_header_max": "0s"}
+    rights = [route["typed_per_filter_config"][RBAC] for route in (streamed, single)]
+    assert rights[0] == rights[1]
+    assert streamed["typed_per_filter_config"]["envoy.filters.http.buffer"]["disabled"]
 
 
 def test_refusals_of_a_route_carry_the_reason() -> None:
