@@ -29,6 +29,7 @@ from rich.table import Table
 from modelyard.aio import AsyncClient
 from modelyard.types import RolloutPolicy
 from tests.bench.goals import Goal, machine
+from tests.framework import folders
 from tests.framework.deployed import LABELS, ROWS, Deployed, deployed
 from tests.framework.stack import Processes
 
@@ -65,7 +66,7 @@ async def main() -> None:
     """Run the benchmark and print figures and goals."""
     arguments = _arguments()
     heard = Heard()
-    with Processes.start() as stack:
+    with Processes.start(where=folders.ON_DISK) as stack:
         async with stack.admin() as admin, deployed(stack) as endpoint:
             began = time.monotonic()
             changes = await _under_load(stack, admin, endpoint, heard, arguments)
