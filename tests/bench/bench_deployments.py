@@ -16,7 +16,7 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +30,7 @@ from modelyard.aio import AsyncClient
 from modelyard.types import RolloutPolicy
 from tests.bench.goals import Goal, machine
 from tests.framework import folders
-from tests.framework.deployed import LABELS, ROWS, Deployed, deployed
+from tests.framework.deployed import LABELS, ROWS, Deployed, deployed, over_one_stream
 from tests.framework.stack import Processes
 
 IN_STEPS = RolloutPolicy(steps=(20, 60, 100), min_requests=20)
@@ -191,19 +191,10 @@ async def _over_rest(stack: Processes, token: str, name: str, clients: AsyncExit
 
 async def _over_stream(stack: Processes, token: str, name: str, clients: AsyncExitStack) -> Predict:
     client = await clients.enter_async_context(stack.client(token))
-    wanted: asyncio.Queue[None] = asyncio.Queue()
-
-    async def rows() -> AsyncIterator[Any]:
-        while True:
-            await wanted.get()
-            yield {"input": ROW}
-
-    answers = client.endpoints.predict_stream(name, rows(), outputs=["output"])
-    clients.push_async_callback(answers.aclose)
+    ask = await clients.enter_async_context(over_one_stream(client, name, ROW))
 
     async def predict() -> tuple[int, list[int]]:
-        wanted.put_nowait(None)
-        answer = await anext(answers)
+        answer = await ask()
         return answer.model_version, [int(label) for label in answer.output]
 
     return predict
