@@ -13,6 +13,7 @@ from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.governance.v1 import governance_service_pb2
 from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2
 from modelyard.cli import _root, app
+from modelyard.cli._output import headings
 from modelyard.contexts import Context
 
 from .fake import Fake, Refusal
@@ -56,6 +57,13 @@ def test_a_list_as_a_table_and_as_json(connected: Fake) -> None:
     assert rows[0]["aliases"] == {"champion": 1}
     assert rows[0]["create_time"] is None
     assert len(json.loads(modelyard("models", "list", "prod.ml", "--limit", "1", "-o", "json").stdout)) == 1
+
+
+def test_columns_that_begin_alike_are_told_apart() -> None:
+    assert headings(("sequence", "event.time", "event.actor_name", "event.resource.name")) == [
+        "sequence", "time", "actor name", "resource",
+    ]  # fmt: skip
+    assert headings(("resource.name", "create_time")) == ["resource", "create time"]
 
 
 def test_an_empty_list_says_so_aside(connected: Fake) -> None:

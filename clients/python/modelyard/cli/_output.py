@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -45,8 +46,8 @@ def show_rows(rows: Sequence[Any], columns: Sequence[str], output: Format, *, em
         typer.echo(empty, err=True)
     else:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(column.split(".")[0].replace("_", " "), overflow="fold")
+        for heading in headings(columns):
+            table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*(_cell(_field(row, column)) for column in columns))
         _console().print(table)
@@ -96,6 +97,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return str(value) if isinstance(value, StrEnum) else value
+
+
+def headings(columns: Sequence[str]) -> list[str]:
+    """What stands above columns: the field that a path begins with, or what follows where several begin with the same."""
+    paths = [column.replace("_", " ").split(".") for column in columns]
+    often = Counter(path[0] for path in paths)
+    return [path[1] if often[path[0]] > 1 and path[1:] else path[0] for path in paths]
 
 
 def _field(row: Any, path: str) -> Any:
