@@ -9,6 +9,7 @@ from datetime import datetime
 from modelyard_inference.canary import Rollout
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.models import Condition, DeploymentState, Version
+from modelyard_inference.resources import UNBOUNDED, Resources
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class AddGroup:
     replicas: int
     require_signature: bool = False
     shadow: bool = False
+    resources: Resources = UNBOUNDED
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _CHANGEABLE = (
     "require_signature",
     "sticky_header",
     "rollout_policy",
+    "resources",
     "owner_id",
 )
 
@@ -162,6 +163,7 @@ class Deployments:
             require_signature=back.require_signature,
             sticky_header=back.sticky_header,
             rollout_policy=back.rollout_policy,
+            resources=back.resources,
         )
         rolled_back = await self._apply(
             call, update, Deed(Change.ROLLED_BACK, command.reason, revision.number)
@@ -339,6 +341,7 @@ class Deployments:
             require_signature=command.require_signature,
             sticky_header=command.sticky_header,
             rollout_policy=command.rollout_policy,
+            resources=command.resources,
             targets=tuple(targets),
         )
 

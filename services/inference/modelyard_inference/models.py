@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
 from modelyard_inference.evidence import Verdict
+from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
@@ -212,6 +213,8 @@ class Deployment:
     """Why a rollout was taken back, until somebody asks for something else."""
     shadow_counts: ShadowCounts | None = None
     """What came of comparing its shadow; None while it has none, or nothing was copied yet."""
+    resources: Resources = UNBOUNDED
+    """What each of its replicas may use."""
 
     @property
     def answers(self) -> bool:
@@ -267,6 +270,7 @@ class Settings:
     targets: tuple[PastTarget, ...]
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
+    resources: Resources = UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -292,6 +296,7 @@ class GroupKey:
     max_request_bytes: int
     require_signature: bool = False
     shadow: bool = False
+    resources: Resources = UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -312,11 +317,14 @@ class Group:
     require_signature: bool = False
     shadow: bool = False
     """Whether it gets copies of predictions and answers nobody."""
+    resources: Resources = UNBOUNDED
 
     @property
     def key(self) -> GroupKey:
         """Return what distinguishes it from other groups of the deployment."""
-        return GroupKey(self.version.id, self.max_request_bytes, self.require_signature, self.shadow)
+        return GroupKey(
+            self.version.id, self.max_request_bytes, self.require_signature, self.shadow, self.resources
+        )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from modelyard_inference.models import (
     ShadowCounts,
     Target,
 )
+from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_kit.protos import chain_to_proto, timestamp
 
 
@@ -52,6 +53,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         sticky_header=deployment.sticky_header,
         rollout_policy=_policy(deployment.rollout_policy),
         rollout=_rollout(deployment),
+        resources=_resources(deployment.resources),
     )
 
 
@@ -84,6 +86,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             require_signature=kept.require_signature,
             sticky_header=kept.sticky_header,
             rollout_policy=_policy(kept.rollout_policy),
+            resources=_resources(kept.resources),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -134,6 +137,10 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
             for route in table.routes
         ],
     )
+
+
+def _resources(resources: Resources) -> d.Resources | None:
+    return d.Resources(**asdict(resources)) if resources != UNBOUNDED else None
 
 
 def _policy(policy: RolloutPolicy) -> d.RolloutPolicy | None:

@@ -24,6 +24,7 @@ from modelyard_inference.models import (
     TargetSpec,
     Version,
 )
+from modelyard_inference.resources import Resources
 
 
 def deployment_row(deployment: Deployment) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def deployment_row(deployment: Deployment) -> dict[str, Any]:
         "rollout_policy": asdict(deployment.rollout_policy),
         "rollout": rollout.to_json() if rollout else None,
         "rejection": rejection.to_json() if rejection else None,
+        "resources": asdict(deployment.resources),
     }
 
 
@@ -48,6 +50,7 @@ def deployment(row: Mapping[Any, Any]) -> Deployment:
         "rollout_policy": RolloutPolicy.from_json(row["rollout_policy"]),
         "rollout": Rollout.from_json(row["rollout"]) if row["rollout"] else None,
         "rejection": Rejection.from_json(row["rejection"]) if row["rejection"] else None,
+        "resources": Resources.from_json(row["resources"]),
     }
     return Deployment(**{**values, **read})
 
@@ -80,9 +83,19 @@ def target(row: Mapping[Any, Any]) -> Target:
     )
 
 
+def group_row(group: Group) -> dict[str, Any]:
+    """Return the columns of a group."""
+    return {**vars(group), "version": asdict(group.version), "resources": asdict(group.resources)}
+
+
 def group(row: Mapping[Any, Any]) -> Group:
     """Return the group of a row."""
-    return Group(**{**row, "state": GroupState(row["state"]), "version": Version(**row["version"])})
+    read = {
+        "state": GroupState(row["state"]),
+        "version": Version(**row["version"]),
+        "resources": Resources.from_json(row["resources"]),
+    }
+    return Group(**{**row, **read})
 
 
 def route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:

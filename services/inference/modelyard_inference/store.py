@@ -199,8 +199,7 @@ class InferenceStore:
 
     async def insert_group(self, connection: AsyncConnection, group: Group) -> None:
         """Write a new group."""
-        row = {**vars(group), "version": asdict(group.version)}
-        await connection.execute(sa.insert(t.groups).values(**row))
+        await connection.execute(sa.insert(t.groups).values(**r.group_row(group)))
 
     async def set_group(
         self,

@@ -69,6 +69,8 @@ _TABLE = (
     Limit("signature_bytes", 10 * 2**20, "bytes", "signature of an artifact"),
     Limit("targets_per_deployment", 16, "targets", "traffic targets of a deployment"),
     Limit("replicas_per_target", 64, "replicas", "replicas of a traffic target"),
+    Limit("cpus_per_replica", 1_024, "cores", "cores that a replica may use"),
+    Limit("memory_bytes_per_replica", 2**50, "bytes", "memory that a replica may use"),
     Limit("rollout_steps", 20, "steps", "steps of a rollout"),
     Limit(
         "revisions_per_deployment",

@@ -252,6 +252,22 @@ def test_log_and_download(connected: Fake, tmp_path: Path) -> None:
     assert (tmp_path / "out/model.skops").read_bytes() == (tmp_path / "model.skops").read_bytes()
 
 
+def test_resources_are_written_with_units(connected: Fake) -> None:
+    for given, wanted in (
+        ("cpus=2 memory=1GiB", (2, 2**30)),
+        ("memory=7000000000", (0, 7 * 10**9)),
+        ("", (0, 0)),
+    ):
+        assert modelyard("deployments", "update", MODEL, "--resources", given, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["resources"]
+        assert (sent.deployment.resources.cpus, sent.deployment.resources.memory_bytes) == wanted
+    for wrong in ("cpus=half", "memory=1GB", "2", "disk=1GiB"):
+        assert modelyard("deployments", "update", MODEL, "--resources", wrong, "--no-wait").exit_code == 2, (
+            wrong
+        )
+
+
 def test_rollouts_are_set_and_steered(connected: Fake) -> None:
     for given, steps, pause in (
         ("5,25,100 pause=1.5 errors=2 latency=0.2 requests=7", [5, 25, 100], 1.5),

@@ -16,6 +16,7 @@ from modelyard_inference.canary import Figures, RolloutPolicy
 from modelyard_inference.commands import RolloutVerb
 from modelyard_inference.models import DeploymentState, GroupState, Route, RouteTable, RouteTarget
 from modelyard_inference.planner.observed import Gateway
+from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.limits import LIMITS
@@ -160,6 +161,9 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
             "deployment.rollout_policy.max_latency",
         ),
         ({"timeout": Duration(seconds=3601)}, "deployment.timeout"),
+        ({"resources": d.Resources(cpus=-1)}, "deployment.resources.cpus"),
+        ({"resources": d.Resources(memory_bytes=-1)}, "deployment.resources.memory_bytes"),
+        ({"resources": d.Resources(memory_bytes=64 * 2**20 - 1)}, "deployment.resources.memory_bytes"),
     ],
 )
 def test_create_refuses(changes: dict[str, object], field: str) -> None:
@@ -174,6 +178,8 @@ def test_create_refuses(changes: dict[str, object], field: str) -> None:
         ({"replicas": 65}, "replicas_per_target"),
         ({"description": "x" * 5_001}, "description_length"),
         ({"rollout_policy": d.RolloutPolicy(steps=range(1, 22))}, "rollout_steps"),
+        ({"resources": d.Resources(cpus=1_025)}, "cpus_per_replica"),
+        ({"resources": d.Resources(memory_bytes=2**50 + 1)}, "memory_bytes_per_replica"),
         (
             {"targets": [d.TrafficTarget(model_version=f"a.b.c/{n + 1}") for n in range(17)]},
             "targets_per_deployment",
@@ -184,6 +190,14 @@ def test_create_refuses_what_is_over_a_limit(changes: dict[str, object], limit: 
     with pytest.raises(LimitExceeded) as refused:
         messages.parse_create(s.CreateDeploymentRequest(deployment=wanted(**changes)))
     assert refused.value.metadata["limit"] == limit
+
+
+def test_resources_up_to_their_limits() -> None:
+    most = d.Resources(cpus=1_024, memory_bytes=2**50)
+    made = messages.parse_create(s.CreateDeploymentRequest(deployment=wanted(resources=most)))
+    assert made.resources == Resources(1_024, 2**50)
+    changed = s.UpdateDeploymentRequest(deployment=wanted(), update_mask=FieldMask(paths=["resources"]))
+    assert messages.parse_update(changed).resources == UNBOUNDED
 
 
 def test_create_names_every_problem() -> None:

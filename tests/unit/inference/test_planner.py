@@ -31,6 +31,7 @@ from modelyard_inference.planner.observed import (
     Observed,
     Process,
 )
+from modelyard_inference.resources import Resources
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Process(running=True)
@@ -388,6 +389,13 @@ def test_group_that_is_no_longer_wanted_before_it_served_ends(state: GroupState)
 def test_other_body_limit_means_another_group() -> None:
     changed = replace(ACTIVE, max_request_bytes=200, state=DeploymentState.UPDATING)
     assert steps(observed(changed, SERVED, (replica(1),))) == [a.AddGroup(version(1), 200, 1)]
+
+
+def test_other_resources_mean_another_group() -> None:
+    bounds = Resources(cpus=2, memory_bytes=2**30)
+    changed = replace(ACTIVE, resources=bounds, state=DeploymentState.UPDATING)
+    found = observed(changed, SERVED, (replica(1),))
+    assert steps(found) == [a.AddGroup(version(1), 100, 1, resources=bounds)]
 
 
 # ---- replicas

@@ -31,6 +31,8 @@ class Model:
         self.runs.append((method, len(inputs["x"])))
         self.running.set()
         assert self.gate.wait(30)
+        if method == "starves":
+            raise MemoryError
         if (inputs["x"] < 0).any():
             raise ArithmeticError("negative")
         if method == "shrinks" and len(inputs["x"]) > 1:
@@ -38,6 +40,8 @@ class Model:
         return {"y": inputs["x"] * 2}
 
     def explain(self, method: str, error: BaseException) -> DomainError:
+        if isinstance(error, MemoryError):
+            raise error
         assert isinstance(error, ArithmeticError | SystemExit)
         return ModelFailed(method)
 
@@ -70,6 +74,14 @@ async def busy(batcher: Batcher, model: Model) -> Any:
     future = submit(batcher, 0)
     assert await asyncio.to_thread(model.running.wait, 30)
     return future
+
+
+async def test_nobody_waits_for_ever_when_even_explaining_fails(batcher: Batcher) -> None:
+    """As without any memory left; and the queue goes on."""
+    starved = [submit(batcher, 1, method="starves"), submit(batcher, 2, method="starves", key=ALONE)]
+    answers = await asyncio.wait_for(asyncio.gather(*starved, return_exceptions=True), 60)
+    assert [type(answer) for answer in answers] == [MemoryError, MemoryError]
+    assert (await asyncio.wait_for(submit(batcher, 3), 60))["y"].tolist() == [[6]]
 
 
 async def test_one_turn_of_the_loop_is_one_run(batcher: Batcher, model: Model) -> None:

@@ -143,6 +143,14 @@ class RolloutVerb(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What each replica may use of its machine; 0 means no bound."""
+
+    cpus: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """An endpoint: a name that answers predictions."""
 
@@ -166,6 +174,7 @@ class Deployment:
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = RolloutPolicy()
     rollout: RolloutStatus = RolloutStatus()
+    resources: Resources = Resources()
 
 
 class DeploymentChange(StrEnum):

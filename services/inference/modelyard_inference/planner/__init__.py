@@ -54,7 +54,12 @@ def plan(observed: Observed) -> tuple[Action, ...]:
             replicas = observed.deployment.replicas
             actions.append(
                 AddGroup(
-                    desired.version, key.max_request_bytes, replicas, key.require_signature, shadow=key.shadow
+                    desired.version,
+                    key.max_request_bytes,
+                    replicas,
+                    key.require_signature,
+                    key.shadow,
+                    key.resources,
                 )
             )
         else:

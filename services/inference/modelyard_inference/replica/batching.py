@@ -176,6 +176,12 @@ class Batcher:
         if done.cancelled():
             for work in batch:
                 work.future.cancel()
+        elif (
+            error := done.exception()
+        ):  # explaining failed too, as without any memory: nobody may wait for ever
+            for work in batch:
+                if not work.future.done():
+                    work.future.set_exception(error)
         else:
             for work, answer in zip(batch, done.result(), strict=True):
                 if work.future.done():

@@ -14,7 +14,7 @@ from modelyard_inference import runtimes
 from modelyard_inference.replica.batching import Batcher, Outputs
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.replica.contract import Prediction
-from modelyard_inference.replica.errors import InvalidTensor, ModelFailed
+from modelyard_inference.replica.errors import InvalidTensor, ModelFailed, OutOfMemory
 from modelyard_inference.runtimes import LoadError, RejectedInput
 from modelyard_inference.runtimes.datatypes import Array, cast, zeros
 from modelyard_inference.runtimes.signature import MethodSignature
@@ -22,6 +22,13 @@ from modelyard_kit.errors import DomainError
 
 log: Any = structlog.get_logger()
 _WARM_UP_ROWS: Final = (1, 4)
+# As C++, ONNX Runtime and PyTorch say it.
+_SHORT_OF_MEMORY: Final = (
+    "bad_alloc",
+    "bad allocation",
+    "can't allocate memory",
+    "Failed to allocate memory",
+)
 
 
 class OutputMismatch(Exception):
@@ -36,6 +43,9 @@ class Engine:
         self._methods = {method.name: method for method in config.signature.methods}
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._runtime: runtimes.Runtime | None = None
+        self._loop = asyncio.get_running_loop()
+        self.exhausted = asyncio.Event()
+        """Whether there is not even memory left for the smallest input: only a new process helps."""
         self._batcher = Batcher(
             self._run,
             self._explain,
@@ -50,8 +60,9 @@ class Engine:
 
         Raises:
             LoadError: if the artifact cannot be loaded or the model does not keep to its signature.
+            MemoryError: if there is too little memory for it.
         """
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
+        await self._loop.run_in_executor(self._executor, self._load)
 
     def submit(self, prediction: Prediction, deadline: float | None) -> asyncio.Future[Outputs]:
         """Queue a prediction; see `Batcher.submit`."""
@@ -64,7 +75,7 @@ class Engine:
         runtime, self._runtime = self._runtime, None
         try:
             if runtime is not None:
-                unloading = asyncio.get_running_loop().run_in_executor(self._executor, runtime.unload)
+                unloading = self._loop.run_in_executor(self._executor, runtime.unload)
                 await asyncio.wait_for(unloading, within_seconds)
         except TimeoutError:
             return False
@@ -82,14 +93,12 @@ class Engine:
                 self._warm_up(method, rows)
 
     def _warm_up(self, method: MethodSignature, rows: int) -> None:
-        inputs = {
-            spec.name: zeros(spec.datatype, [rows if size == -1 else size for size in spec.shape])
-            for spec in method.inputs
-        }
         try:
-            self._run(method.name, inputs)
+            self._run(method.name, self._example(method, rows))
         except OutputMismatch as error:
             raise LoadError(str(error)) from error
+        except MemoryError:
+            raise
         except (ValueError, RejectedInput) as error:
             # Zeros and empty texts are not every model's values; real ones may well do.
             log.warning("warm_up_refused", method=method.name, rows=rows, problem=str(error)[:500])
@@ -97,6 +106,13 @@ class Engine:
             raise LoadError(
                 f"method {method.name!r} failed on {rows} example row(s): {type(error).__name__}: {str(error)[:500]}"
             ) from error
+
+    @staticmethod
+    def _example(method: MethodSignature, rows: int) -> Mapping[str, Array]:
+        return {
+            spec.name: zeros(spec.datatype, [rows if size == -1 else size for size in spec.shape])
+            for spec in method.inputs
+        }
 
     def _run(self, name: str, inputs: Mapping[str, Array]) -> Outputs:
         assert self._runtime is not None  # noqa: S101  load() comes first
@@ -122,5 +138,23 @@ class Engine:
                 error.tensor, f"input '{error.tensor}' for model '{self._config.deployment}' {error.problem}"
             )
         error_id = uuid.uuid4().hex
+        if _is_short_of_memory(error):
+            error.__traceback__ = None  # and with it go the arrays of the run
+            log.error("model_out_of_memory", error_id=error_id, method=method, problem=str(error)[:500])
+            self._check_memory(method)
+            return OutOfMemory(error_id)
         log.error("model_failed", error_id=error_id, method=method, exc_info=error)
         return ModelFailed(error_id)
+
+    def _check_memory(self, method: str) -> None:
+        """Find out whether the smallest input still has an answer: a large one is harmless, a leak is not."""
+        try:
+            self._run(method, self._example(self._methods[method], 1))
+        except Exception as error:  # noqa: BLE001  a model may raise anything, and refuse zeros: only memory counts
+            if _is_short_of_memory(error):
+                self._loop.call_soon_threadsafe(self.exhausted.set)
+
+
+def _is_short_of_memory(error: BaseException) -> bool:
+    """Return whether a model failed for want of memory: Python says so by type, libraries in C++ by text."""
+    return isinstance(error, MemoryError) or any(told in str(error) for told in _SHORT_OF_MEMORY)

@@ -28,6 +28,17 @@ class ModelFailed(DomainError):
         )
 
 
+class OutOfMemory(ModelFailed):
+    """The model needs more memory for this input than the replica may use."""
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__(error_id)
+        self.message = (
+            "the model ran out of memory on this input: send less at once, or let its owner raise the memory of the"
+            f" deployment's replicas; their log has more under error id {error_id}"
+        )
+
+
 class ReplicaNotReady(DomainError):
     """The replica is starting or draining."""
 

@@ -103,6 +103,7 @@ class Steps:
             create_time=self._parts.clock(),
             require_signature=action.require_signature,
             shadow=action.shadow,
+            resources=action.resources,
         )
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]
 

@@ -349,6 +349,32 @@ class RolloutStatus(_message.Message):
 Global___RolloutStatus: _TypeAlias = RolloutStatus  # noqa: Y015
 
 @_typing.final
+class Resources(_message.Message):
+    """Resources bounds what each replica may use of its machine. docs/deployments.md says how a launcher sees to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    cpus: _builtins.int
+    """Cores that a replica may use, at most 1,024; its libraries are told to use as many threads. 0 means any core, and one thread."""
+    memory_bytes: _builtins.int
+    """Memory that a replica may use, from 64 MiB to 1 PiB. 0 means no bound."""
+    def __init__(
+        self,
+        *,
+        cpus: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resources: _TypeAlias = Resources  # noqa: Y015
+
+@_typing.final
 class Deployment(_message.Message):
     """Deployment is an endpoint: a name that answers predictions."""
 
@@ -413,6 +439,7 @@ class Deployment(_message.Message):
     STICKY_HEADER_FIELD_NUMBER: _builtins.int
     ROLLOUT_POLICY_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -474,6 +501,10 @@ class Deployment(_message.Message):
     def rollout(self) -> Global___RolloutStatus:
         """Output only. The rollout in steps that is under way."""
 
+    @_builtins.property
+    def resources(self) -> Global___Resources:
+        """What each replica may use. Another value makes new replicas, which take over like a new version. Default: no bounds."""
+
     def __init__(
         self,
         *,
@@ -497,10 +528,11 @@ class Deployment(_message.Message):
         sticky_header: _builtins.str = ...,
         rollout_policy: Global___RolloutPolicy | None = ...,
         rollout: Global___RolloutStatus | None = ...,
+        resources: Global___Resources | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
