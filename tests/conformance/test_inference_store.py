@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -479,6 +480,29 @@ async def test_the_end_of_a_replica_is_noted_once(rig: Rig) -> None:
     assert await rig.db.in_tx(twice) == [True, False]
     world = await rig.db.read(rig.store.world)
     assert [replica.message for replica in world.replicas] == ["not ready within 1 s"]
+
+
+async def test_a_change_lets_what_is_in_a_crash_loop_begin_anew(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation())
+    group = Group("g", "g", made.id, made.targets[0].wanted, 1, GroupState.SERVING, 1, 0, utc_now())
+    looping = Replica(
+        id="r", group_id="g", deployment_id=made.id, ordinal=0, address="unix:/s/r", state=ReplicaState.CRASH_LOOP,
+        routed=True, table_version=0, process_id=0, process_started="", restarts=3, failures=4, message="no module",
+        create_time=utc_now(), not_before=utc_now() + timedelta(seconds=60),
+    )  # fmt: skip
+
+    async def run(connection: sa.ext.asyncio.AsyncConnection) -> None:
+        await rig.store.insert_group(connection, group)
+        await rig.store.insert_replicas(connection, [looping])
+
+    await rig.db.in_tx(run)
+    asked = Asked(size=10, filter="state = 'CRASH_LOOP' AND failures >= 3 AND next_start_time IS NOT NULL")
+    found, _ = await rig.db.read(lambda connection: rig.store.page_of_replicas(connection, asked, made.id))
+    assert found == [looping]
+    await rig.db.in_tx(lambda connection: rig.store.try_again(connection, made.id))
+    (replica,) = (await rig.db.read(rig.store.world)).replicas
+    again = replace(looping, state=ReplicaState.STOPPED, failures=0, message="", not_before=None)
+    assert replica == again
 
 
 def shadow(reference: str, percent: int = 10) -> TargetSpec:

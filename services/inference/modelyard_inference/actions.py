@@ -8,7 +8,7 @@ from datetime import datetime
 
 from modelyard_inference.canary import Rollout
 from modelyard_inference.evidence import Verdict
-from modelyard_inference.models import Condition, DeploymentState, Version
+from modelyard_inference.models import Condition, DeploymentState, ReplicaState, Version
 from modelyard_inference.resources import UNBOUNDED, Resources
 
 
@@ -76,6 +76,7 @@ class RecordEnd:
     message: str
     failures: int
     not_before: datetime
+    state: ReplicaState = ReplicaState.STOPPED
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,8 @@ class ReplicaState(StrEnum):
     READY = "READY"
     DRAINING = "DRAINING"
     STOPPED = "STOPPED"
+    CRASH_LOOP = "CRASH_LOOP"
+    """Stopped, after several ends in a row."""
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,8 @@ def replica_to_proto(deployment: Deployment, replica: Replica, group: Group) -> 
         signature_state=_signature_state(replica.signature_state),
         signer=replica.signer,
         trust_root=replica.trust_root,
+        failures=replica.failures,
+        next_start_time=timestamp(replica.not_before) if replica.not_before else None,
     )
 
 

@@ -276,9 +276,11 @@ class InferenceStore:
         """Forget how replicas of a deployment ended that are not ready, so that they start at once as if for the first time."""
         c = t.replicas.c
         statement = sa.update(t.replicas).where(
-            c.deployment_id == deployment_id, c.state.in_((ReplicaState.STOPPED, ReplicaState.STARTING))
+            c.deployment_id == deployment_id, c.state.not_in((ReplicaState.READY, ReplicaState.DRAINING))
         )
-        await connection.execute(statement.values(message="", failures=0, not_before=None))
+        looping = c.state == ReplicaState.CRASH_LOOP
+        stopped = sa.case((looping, ReplicaState.STOPPED.value), else_=c.state)
+        await connection.execute(statement.values(message="", failures=0, not_before=None, state=stopped))
 
     async def route_replicas(
         self, connection: AsyncConnection, replica_ids: Collection[str], *, table_version: int

@@ -270,7 +270,8 @@ def delete(
 def replicas(name: Name, filter_: Filter = "", order_by: OrderBy = "", output: Output = TABLE) -> None:
     """List the processes behind a deployment."""
     columns = (
-        "id", "model_version", "state", "process_id", "restarts", "signature_state", "address", "state_message",
+        "id", "model_version", "state", "process_id", "restarts", "next_start_time", "signature_state", "address",
+        "state_message",
     )  # fmt: skip
     with connect() as client:
         found = client.deployments.replicas(name, filter=filter_, order_by=order_by)

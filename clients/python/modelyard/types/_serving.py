@@ -32,6 +32,7 @@ class ReplicaState(StrEnum):
     READY = "READY"
     DRAINING = "DRAINING"
     STOPPED = "STOPPED"
+    CRASH_LOOP = "CRASH_LOOP"
 
 
 class SignatureState(StrEnum):
@@ -219,6 +220,8 @@ class Replica:
     signature_state: SignatureState | None = None
     signer: str = ""
     trust_root: str = ""
+    failures: int = 0
+    next_start_time: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

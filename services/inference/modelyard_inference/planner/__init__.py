@@ -7,7 +7,6 @@ remembered between two calls, so a crash between any two steps is harmless: the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 
 from modelyard_inference.actions import (
     Abort,
@@ -19,7 +18,6 @@ from modelyard_inference.actions import (
     AskUse,
     EndGroup,
     Fetch,
-    RecordEnd,
     RecordReady,
     RemoveDeployment,
     RemoveGroup,
@@ -32,14 +30,10 @@ from modelyard_inference.actions import (
 )
 from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
 from modelyard_inference.planner.desired import Plan
+from modelyard_inference.planner.endings import end_of
 from modelyard_inference.planner.observed import ArtifactStatus, EvidenceStatus, Observed, Process
 from modelyard_inference.planner.telling import report
 from modelyard_inference.planner.traffic import traffic
-
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 60.0
-GOOD_TIME = timedelta(seconds=60)
-"""A replica that was ready this long begins again with the shortest pause."""
 
 
 def plan(observed: Observed) -> tuple[Action, ...]:
@@ -154,21 +148,6 @@ def _keep_running(observed: Observed, group: Group, replicas: Iterable[Replica])
 def _late(observed: Observed, process: Process) -> str:
     text = f"not ready within {observed.start_timeout.total_seconds():g} s"
     return f"{text}: {process.ending}" if process.ending else text
-
-
-def end_of(observed: Observed, replica: Replica, message: str) -> RecordEnd:
-    """Return how to note the end of a replica's process: every end in a row lengthens the pause before the next start."""
-    if replica.state is ReplicaState.STARTING and _outdated(observed, replica):
-        return RecordEnd(replica.id, "", 0, observed.now)
-    was_good = replica.ready_time is not None and observed.now - replica.ready_time >= GOOD_TIME
-    failures = 0 if was_good else replica.failures
-    pause = min(FIRST_PAUSE * 2 ** min(failures, 16), LONGEST_PAUSE)
-    return RecordEnd(replica.id, message, failures + 1, observed.now + timedelta(seconds=pause))
-
-
-def _outdated(observed: Observed, replica: Replica) -> bool:
-    """Whether a start says nothing any more: a caller has changed the deployment since, perhaps what was wrong."""
-    return replica.start_time is not None and replica.start_time < observed.deployment.update_time
 
 
 def _let_go(observed: Observed, replica: Replica) -> Action:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from modelyard_inference.models import Condition, Group, GroupState, ReplicaState, Status
+from modelyard_inference.planner import endings
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.observed import Gateway
 
@@ -56,9 +57,11 @@ def _replicas_ready(state: Plan) -> Judgement:
         if ready >= wanted:
             continue
         told = f"{ready} of {wanted} replicas of {desired.version.name} are ready"
-        down = [r.message for r in replicas if r.message and r.state is not ReplicaState.READY]
+        down = [r for r in replicas if r.message and r.state is not ReplicaState.READY]
         if down:
-            return Status.FALSE, "REPLICA_FAILED", f"{told}: {down[0]}"
+            worst = max(down, key=lambda replica: replica.failures)
+            reason = "CRASH_LOOP" if worst.failures >= endings.LOOP_ENDS else "REPLICA_FAILED"
+            return Status.FALSE, reason, f"{told}: {endings.told(worst)}"
         evidence = state.observed.evidence.get(desired.version.id)
         if evidence and evidence.problem:
             return Status.FALSE, "SIGNATURES_UNKNOWN", f"{told}: {evidence.problem}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from modelyard_inference.actions import Action, Report
 from modelyard_inference.models import DeploymentState, Group, GroupState, ReplicaState
+from modelyard_inference.planner import endings
 from modelyard_inference.planner.conditions import conditions_of, rollout_text
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.observed import Admitted, Observed
@@ -70,9 +71,9 @@ def _failure(state: Plan) -> str:
             r for r in state.observed.replicas_of(group) if r.message and r.state is not ReplicaState.READY
         ]
         if group.state is not GroupState.SERVING and down:
-            return f"{group.version.name} could not be started: {down[0].message}"
+            return f"{group.version.name} could not be started: {endings.told(down[0])}"
         if down and _ready(state.observed, group) == 0 and down[0].failures > 1:
-            return f"every replica of {group.version.name} keeps ending: {down[0].message}"
+            return f"every replica of {group.version.name} keeps ending: {endings.told(down[0])}"
     return ""
 
 
@@ -137,7 +138,7 @@ def _weakness(state: Plan) -> str:
         ]
         if down:
             ready, all_of = _ready(state.observed, group), state.observed.deployment.replicas
-            return f"{ready} of {all_of} replicas of {group.version.name} answer: {down[0].message}"
+            return f"{ready} of {all_of} replicas of {group.version.name} answer: {endings.told(down[0])}"
     return ""
 
 

@@ -16,7 +16,7 @@ from modelyard_inference.environments import EnvironmentFailed
 from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.launchers import Handle, Launcher, LaunchFailed, ReplicaSpec
 from modelyard_inference.models import Deployment, Group, Replica, ReplicaState
-from modelyard_inference.planner import end_of
+from modelyard_inference.planner.endings import end_of
 from modelyard_inference.planner.observed import Observed
 from modelyard_inference.ports import Prober
 from modelyard_inference.replica.config import ReplicaConfig
@@ -161,7 +161,7 @@ class ReplicaSteps:
     async def _record_end(self, observed: Observed, action: a.RecordEnd) -> bool:
         replica = observed.replica(action.replica_id)
         values = {
-            "state": ReplicaState.STOPPED,
+            "state": action.state,
             "process_id": 0,
             "process_started": "",
             "message": action.message,

@@ -226,7 +226,7 @@ class DeploymentCondition(_message.Message):
     status: Global___DeploymentCondition.Status.ValueType
     """Whether it holds."""
     reason: _builtins.str
-    """Why, as one word for programs: `DOWNLOADING`, `REPLICA_FAILED`, `STEP`; `AS_WANTED` when it holds."""
+    """Why, as one word for programs: `DOWNLOADING`, `CRASH_LOOP`, `STEP`; `AS_WANTED` when it holds."""
     message: _builtins.str
     """Why, for people; empty when it holds."""
     @_builtins.property
@@ -659,6 +659,8 @@ class Replica(_message.Message):
         """Gets nothing new; finishes what it has."""
         STATE_STOPPED: Replica._State.ValueType  # 4
         """The process is gone; it is started again unless the deployment no longer wants it."""
+        STATE_CRASH_LOOP: Replica._State.ValueType  # 5
+        """As STOPPED, after three ends or more in a row; it is started again at `next_start_time`."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State of a replica."""
@@ -673,6 +675,8 @@ class Replica(_message.Message):
     """Gets nothing new; finishes what it has."""
     STATE_STOPPED: Replica.State.ValueType  # 4
     """The process is gone; it is started again unless the deployment no longer wants it."""
+    STATE_CRASH_LOOP: Replica.State.ValueType  # 5
+    """As STOPPED, after three ends or more in a row; it is started again at `next_start_time`."""
 
     ID_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
@@ -686,6 +690,8 @@ class Replica(_message.Message):
     SIGNATURE_STATE_FIELD_NUMBER: _builtins.int
     SIGNER_FIELD_NUMBER: _builtins.int
     TRUST_ROOT_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    NEXT_START_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Immutable id (UUIDv7)."""
     deployment: _builtins.str
@@ -708,9 +714,17 @@ class Replica(_message.Message):
     """Who signed: fingerprint of the key (`sha256:` and 64 hex digits), or subject of the certificate."""
     trust_root: _builtins.str
     """Name of the trust root that vouches for the signer."""
+    failures: _builtins.int
+    """How often in a row it ended without having been ready for a minute, up to its last end. Each makes the pause before the next start
+    longer: half a second, then twice as long each time, at most a minute.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started first."""
+
+    @_builtins.property
+    def next_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is started again; unset unless it waits for that."""
 
     def __init__(
         self,
@@ -727,10 +741,12 @@ class Replica(_message.Message):
         signature_state: Global___SignatureState.ValueType = ...,
         signer: _builtins.str = ...,
         trust_root: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        next_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_start_time", b"next_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "deployment", b"deployment", "id", b"id", "model_version", b"model_version", "process_id", b"process_id", "restarts", b"restarts", "signature_state", b"signature_state", "signer", b"signer", "state", b"state", "state_message", b"state_message", "trust_root", b"trust_root"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "deployment", b"deployment", "failures", b"failures", "id", b"id", "model_version", b"model_version", "next_start_time", b"next_start_time", "process_id", b"process_id", "restarts", b"restarts", "signature_state", b"signature_state", "signer", b"signer", "state", b"state", "state_message", b"state_message", "trust_root", b"trust_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
