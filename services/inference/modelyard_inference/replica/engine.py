@@ -14,14 +14,13 @@ from modelyard_inference import runtimes
 from modelyard_inference.replica.batching import Batcher, Outputs
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.replica.contract import Prediction
-from modelyard_inference.replica.errors import InvalidTensor, ModelFailed, OutOfMemory
-from modelyard_inference.runtimes import LoadError, RejectedInput
-from modelyard_inference.runtimes.datatypes import Array, cast, zeros
-from modelyard_inference.runtimes.signature import MethodSignature
+from modelyard_inference.replica.errors import InvalidTensor, ModelFailed, OutOfMemory, OutputMismatch
+from modelyard_inference.replica.warm_up import example, warm_up
+from modelyard_inference.runtimes import RejectedInput
+from modelyard_inference.runtimes.datatypes import Array, cast
 from modelyard_kit.errors import DomainError
 
 log: Any = structlog.get_logger()
-_WARM_UP_ROWS: Final = (1, 4)
 # As C++, ONNX Runtime and PyTorch say it.
 _SHORT_OF_MEMORY: Final = (
     "bad_alloc",
@@ -29,10 +28,6 @@ _SHORT_OF_MEMORY: Final = (
     "can't allocate memory",
     "Failed to allocate memory",
 )
-
-
-class OutputMismatch(Exception):
-    """The model answers something else than its signature says."""
 
 
 class Engine:
@@ -88,31 +83,7 @@ class Engine:
         self._runtime = load(
             self._config.model_directory, self._config.signature, threads=self._config.threads
         )
-        for method in self._config.signature.methods:
-            for rows in _WARM_UP_ROWS if method.row_wise else _WARM_UP_ROWS[:1]:
-                self._warm_up(method, rows)
-
-    def _warm_up(self, method: MethodSignature, rows: int) -> None:
-        try:
-            self._run(method.name, self._example(method, rows))
-        except OutputMismatch as error:
-            raise LoadError(str(error)) from error
-        except MemoryError:
-            raise
-        except (ValueError, RejectedInput) as error:
-            # Zeros and empty texts are not every model's values; real ones may well do.
-            log.warning("warm_up_refused", method=method.name, rows=rows, problem=str(error)[:500])
-        except Exception as error:
-            raise LoadError(
-                f"method {method.name!r} failed on {rows} example row(s): {type(error).__name__}: {str(error)[:500]}"
-            ) from error
-
-    @staticmethod
-    def _example(method: MethodSignature, rows: int) -> Mapping[str, Array]:
-        return {
-            spec.name: zeros(spec.datatype, [rows if size == -1 else size for size in spec.shape])
-            for spec in method.inputs
-        }
+        warm_up(self._config, self._run)
 
     def _run(self, name: str, inputs: Mapping[str, Array]) -> Outputs:
         assert self._runtime is not None  # noqa: S101  load() comes first
@@ -149,7 +120,7 @@ class Engine:
     def _check_memory(self, method: str) -> None:
         """Find out whether the smallest input still has an answer: a large one is harmless, a leak is not."""
         try:
-            self._run(method, self._example(self._methods[method], 1))
+            self._run(method, example(self._methods[method], 1))
         except Exception as error:  # noqa: BLE001  a model may raise anything, and refuse zeros: only memory counts
             if _is_short_of_memory(error):
                 self._loop.call_soon_threadsafe(self.exhausted.set)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from modelyard_kit.errors import DomainError, Violation
 
 
+class OutputMismatch(Exception):
+    """The model answers something else than its signature says."""
+
+
 class InvalidTensor(DomainError):
     """An input or requested output does not fit the model."""
 
