@@ -284,7 +284,7 @@ class TestLists:
         columns = ", ".join(column.name for column in tables.deployments.c)
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
-            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL, '{}'"
+            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL, '{}', '{}'"
             " FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
@@ -431,7 +431,7 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         await connection.execute(
             sa.text(
                 "ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions, DROP COLUMN sticky_header,"
-                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources"
+                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling"
             )
         )
         await connection.execute(sa.text("DROP TABLE deployment_revisions"))
@@ -439,7 +439,7 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         await connection.execute(sa.text("DROP TABLE rollout_origins"))
         await connection.execute(sa.text("ALTER TABLE targets DROP COLUMN shadow_percent"))
         await connection.execute(
-            sa.text("ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources")
+            sa.text("ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale")
         )
         for column in ("signature_state", "signer", "trust_root"):
             await connection.execute(sa.text(f"ALTER TABLE replicas DROP COLUMN {column}"))

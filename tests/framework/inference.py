@@ -267,6 +267,8 @@ class FakeGateway:
         self.ill: set[str] = set()
         self.figures: dict[str, Figures] = {}
         """What it has counted, by version."""
+        self.in_flight: dict[str, float] = {}
+        """Predictions in flight, by version."""
 
     @property
     def table(self) -> RouteTable:
@@ -303,8 +305,9 @@ class FakeGateway:
         """Confirm the newest table."""
         versions = {target.group: target.version for route in self.table.routes for target in route.targets}
         figures = {group: self.figures[v] for group, v in versions.items() if v in self.figures}
+        in_flight = {group: self.in_flight[v] for group, v in versions.items() if v in self.in_flight}
         healthy = frozenset(versions.keys() - self.ill)
-        routes.confirm(Gateway(self.id, self.table.version, healthy, figures=figures))
+        routes.confirm(Gateway(self.id, self.table.version, healthy, figures=figures, in_flight=in_flight))
 
 
 @dataclass

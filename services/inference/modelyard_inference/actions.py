@@ -10,6 +10,7 @@ from modelyard_inference.canary import Rollout
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.models import Condition, DeploymentState, ReplicaState, Version
 from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import Scale
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ class AddReplicas:
 
     group_id: str
     count: int
+
+
+@dataclass(frozen=True)
+class ScaleGroup:
+    """Note how many replicas a group should have; None for as many as the deployment says."""
+
+    group_id: str
+    scale: Scale | None
 
 
 @dataclass(frozen=True)
@@ -183,6 +192,7 @@ Action = (
     AskUse
     | AddGroup
     | AddReplicas
+    | ScaleGroup
     | Fetch
     | AskEvidence
     | Start

@@ -8,6 +8,7 @@ from enum import StrEnum
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
 from modelyard_inference.models import TargetSpec
 from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import FIXED, Autoscaling
 from modelyard_kit.filters import Asked
 
 
@@ -28,6 +29,7 @@ class CreateDeployment:
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
     resources: Resources = UNBOUNDED
+    autoscaling: Autoscaling = FIXED
 
     @property
     def schema(self) -> str:
@@ -50,6 +52,7 @@ class UpdateDeployment:
     sticky_header: str | None = None
     rollout_policy: RolloutPolicy | None = None
     resources: Resources | None = None
+    autoscaling: Autoscaling | None = None
     owner_id: str | None = None
     reason: str = ""
 

@@ -42,6 +42,7 @@ def content(deployment: Deployment) -> dict[str, object]:
         "sticky_header": deployment.sticky_header,
         "rollout_policy": asdict(deployment.rollout_policy),
         "resources": asdict(deployment.resources),
+        "autoscaling": asdict(deployment.autoscaling),
         "owner_id": deployment.owner_id,
     }
 

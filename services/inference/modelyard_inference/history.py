@@ -18,6 +18,7 @@ from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.fields import REVISIONS
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
 from modelyard_inference.resources import Resources
+from modelyard_inference.scaling import Autoscaling
 from modelyard_inference.tables import revisions
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody
 from modelyard_kit.limits import LIMITS
@@ -47,6 +48,7 @@ def settings_of(deployment: Deployment) -> Settings:
         sticky_header=deployment.sticky_header,
         rollout_policy=deployment.rollout_policy,
         resources=deployment.resources,
+        autoscaling=deployment.autoscaling,
     )
 
 
@@ -114,6 +116,7 @@ def _revision(row: Mapping[Any, Any]) -> Revision:
         "targets": targets,
         "rollout_policy": RolloutPolicy.from_json(settings.get("rollout_policy", {})),
         "resources": Resources.from_json(settings.get("resources", {})),
+        "autoscaling": Autoscaling.from_json(settings.get("autoscaling", {})),
     }
     return Revision(
         **{**values, "change": Change(values["change"]), "settings": Settings(**{**settings, **read})}

@@ -43,6 +43,7 @@ UPDATABLE = (
     "sticky_header",
     "rollout_policy",
     "resources",
+    "autoscaling",
     "owner_id",
 )
 
@@ -78,6 +79,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     sticky = _sticky_header(wanted.sticky_header, problems)
     policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
     resources = scale_messages.parse_resources(wanted.resources, problems)
+    autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -94,6 +96,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         sticky_header=sticky,
         rollout_policy=policy,
         resources=resources,
+        autoscaling=autoscaling,
     )
 
 
@@ -122,6 +125,9 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     if "rollout_policy" in mask:
         policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
     resources = scale_messages.parse_resources(wanted.resources, problems) if "resources" in mask else None
+    autoscaling = None
+    if "autoscaling" in mask:
+        autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -138,6 +144,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         sticky_header=sticky,
         rollout_policy=policy,
         resources=resources,
+        autoscaling=autoscaling,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )
@@ -285,7 +292,10 @@ def parse_confirm(request: s.ConfirmRoutesRequest) -> Gateway:
         raise InvalidField("healthy_groups", f"more than {MAX_CONFIRMED_GROUPS} groups")
     problem = request.problem[:MAX_PROBLEM_LENGTH]
     figures = rollout_messages.parse_figures(request.figures)
-    return Gateway(gateway_id, request.version, frozenset(request.healthy_groups), problem, figures)
+    in_flight = scale_messages.parse_in_flight(request.figures)
+    return Gateway(
+        gateway_id, request.version, frozenset(request.healthy_groups), problem, figures, in_flight
+    )
 
 
 def _name(text: str, field: str, parts: int) -> str:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import FIXED, Autoscaling, Scale
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
@@ -217,6 +218,12 @@ class Deployment:
     """What came of comparing its shadow; None while it has none, or nothing was copied yet."""
     resources: Resources = UNBOUNDED
     """What each of its replicas may use."""
+    autoscaling: Autoscaling = FIXED
+
+    @property
+    def measured(self) -> bool:
+        """Return whether something is decided by what gateways count about it."""
+        return bool(self.rollout_policy.steps) or self.autoscaling.on
 
     @property
     def answers(self) -> bool:
@@ -273,6 +280,7 @@ class Settings:
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
     resources: Resources = UNBOUNDED
+    autoscaling: Autoscaling = FIXED
 
 
 @dataclass(frozen=True)
@@ -320,6 +328,8 @@ class Group:
     shadow: bool = False
     """Whether it gets copies of predictions and answers nobody."""
     resources: Resources = UNBOUNDED
+    scale: Scale | None = None
+    """How many replicas it should have, if that was decided by its predictions in flight."""
 
     @property
     def key(self) -> GroupKey:

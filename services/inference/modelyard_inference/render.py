@@ -20,6 +20,7 @@ from modelyard_inference.models import (
     Target,
 )
 from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import Autoscaling
 from modelyard_kit.protos import chain_to_proto, timestamp
 
 
@@ -54,6 +55,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         rollout_policy=_policy(deployment.rollout_policy),
         rollout=_rollout(deployment),
         resources=_resources(deployment.resources),
+        autoscaling=_autoscaling(deployment.autoscaling),
     )
 
 
@@ -87,6 +89,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             sticky_header=kept.sticky_header,
             rollout_policy=_policy(kept.rollout_policy),
             resources=_resources(kept.resources),
+            autoscaling=_autoscaling(kept.autoscaling),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -143,6 +146,17 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
 
 def _resources(resources: Resources) -> d.Resources | None:
     return d.Resources(**asdict(resources)) if resources != UNBOUNDED else None
+
+
+def _autoscaling(autoscaling: Autoscaling) -> d.Autoscaling | None:
+    if not autoscaling.on:
+        return None
+    return d.Autoscaling(
+        min_replicas=autoscaling.min_replicas,
+        max_replicas=autoscaling.max_replicas,
+        target_in_flight=autoscaling.target_in_flight,
+        scale_down_delay=_duration(autoscaling.scale_down_delay_ms),
+    )
 
 
 def _policy(policy: RolloutPolicy) -> d.RolloutPolicy | None:

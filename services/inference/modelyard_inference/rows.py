@@ -25,6 +25,7 @@ from modelyard_inference.models import (
     Version,
 )
 from modelyard_inference.resources import Resources
+from modelyard_inference.scaling import Autoscaling, Scale
 
 
 def deployment_row(deployment: Deployment) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def deployment_row(deployment: Deployment) -> dict[str, Any]:
         "rollout": rollout.to_json() if rollout else None,
         "rejection": rejection.to_json() if rejection else None,
         "resources": asdict(deployment.resources),
+        "autoscaling": asdict(deployment.autoscaling),
     }
 
 
@@ -51,6 +53,7 @@ def deployment(row: Mapping[Any, Any]) -> Deployment:
         "rollout": Rollout.from_json(row["rollout"]) if row["rollout"] else None,
         "rejection": Rejection.from_json(row["rejection"]) if row["rejection"] else None,
         "resources": Resources.from_json(row["resources"]),
+        "autoscaling": Autoscaling.from_json(row["autoscaling"]),
     }
     return Deployment(**{**values, **read})
 
@@ -85,7 +88,12 @@ def target(row: Mapping[Any, Any]) -> Target:
 
 def group_row(group: Group) -> dict[str, Any]:
     """Return the columns of a group."""
-    return {**vars(group), "version": asdict(group.version), "resources": asdict(group.resources)}
+    written = {
+        "version": asdict(group.version),
+        "resources": asdict(group.resources),
+        "scale": group.scale.to_json() if group.scale else None,
+    }
+    return {**vars(group), **written}
 
 
 def group(row: Mapping[Any, Any]) -> Group:
@@ -94,6 +102,7 @@ def group(row: Mapping[Any, Any]) -> Group:
         "state": GroupState(row["state"]),
         "version": Version(**row["version"]),
         "resources": Resources.from_json(row["resources"]),
+        "scale": Scale.from_json(row["scale"]) if row["scale"] else None,
     }
     return Group(**{**row, **read})
 
@@ -106,7 +115,7 @@ def route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
         deployment.max_request_bytes,
         deployment.timeout_ms,
         deployment.sticky_header,
-        measured=bool(deployment.rollout_policy.steps),
+        measured=deployment.measured,
     )
 
 

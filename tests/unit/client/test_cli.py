@@ -252,6 +252,24 @@ def test_log_and_download(connected: Fake, tmp_path: Path) -> None:
     assert (tmp_path / "out/model.skops").read_bytes() == (tmp_path / "model.skops").read_bytes()
 
 
+def test_autoscaling_is_set(connected: Fake) -> None:
+    for given, wanted in (
+        ("min=2 max=8 target=1.5 delay=30", (2, 8, 1.5, 30)),
+        ("max=4", (0, 4, 0, 0)),
+        ("", (0, 0, 0, 0)),
+    ):
+        assert modelyard("deployments", "update", MODEL, "--autoscaling", given, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["autoscaling"]
+        scaling = sent.deployment.autoscaling
+        seconds = scaling.scale_down_delay.seconds
+        assert (scaling.min_replicas, scaling.max_replicas, scaling.target_in_flight, seconds) == wanted
+    for wrong in ("max=many", "8", "least=1", "delay=1e999"):
+        assert (
+            modelyard("deployments", "update", MODEL, "--autoscaling", wrong, "--no-wait").exit_code == 2
+        ), wrong
+
+
 def test_resources_are_written_with_units(connected: Fake) -> None:
     for given, wanted in (
         ("cpus=2 memory=1GiB", (2, 2**30)),

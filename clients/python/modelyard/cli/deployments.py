@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from modelyard.cli._autoscaling import Scaling, parse_autoscaling
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
 from modelyard.cli._resources import ResourceBounds, parse_resources
@@ -91,6 +92,7 @@ def create(
     sticky_header: StickyHeader = None,
     rollout: Rollout = None,
     resources: ResourceBounds = None,
+    autoscaling: Scaling = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -109,6 +111,7 @@ def create(
             sticky_header=sticky_header or "",
             rollout_policy=parse_rollout(rollout),
             resources=parse_resources(resources),
+            autoscaling=parse_autoscaling(autoscaling),
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -129,6 +132,7 @@ def update(
     sticky_header: StickyHeader = None,
     rollout: Rollout = None,
     resources: ResourceBounds = None,
+    autoscaling: Scaling = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -151,6 +155,7 @@ def update(
             sticky_header=sticky_header,
             rollout_policy=parse_rollout(rollout),
             resources=parse_resources(resources),
+            autoscaling=parse_autoscaling(autoscaling),
             owner=owner,
             etag=etag,
             reason=reason,

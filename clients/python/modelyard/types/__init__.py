@@ -89,6 +89,7 @@ from modelyard.types._metadata import (
     ModelMetadata,
 )
 from modelyard.types._serving import (
+    Autoscaling,
     ConditionStatus,
     Deployment,
     DeploymentChange,
@@ -133,6 +134,7 @@ __all__ = [
     "AuditCheckpoint",
     "AuditEntry",
     "AuditVerification",
+    "Autoscaling",
     "BlobUrls",
     "BundleSummary",
     "CardChange",

@@ -152,6 +152,23 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Autoscaling:
+    """How the number of replicas follows the predictions in flight; with `max_replicas` 0 it stays.
+
+    Args:
+        min_replicas: Fewest per target; 0 means 1.
+        max_replicas: Most per target.
+        target_in_flight: Predictions in flight for each replica that are aimed at; 0 means 2.
+        scale_down_delay: How long fewer have to suffice before there are fewer; None means 60 s.
+    """
+
+    min_replicas: int = 0
+    max_replicas: int = 0
+    target_in_flight: float = 0.0
+    scale_down_delay: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """An endpoint: a name that answers predictions."""
 
@@ -176,6 +193,7 @@ class Deployment:
     rollout_policy: RolloutPolicy = RolloutPolicy()
     rollout: RolloutStatus = RolloutStatus()
     resources: Resources = Resources()
+    autoscaling: Autoscaling = Autoscaling()
 
 
 class DeploymentChange(StrEnum):

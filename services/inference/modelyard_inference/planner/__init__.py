@@ -32,6 +32,7 @@ from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.endings import end_of
 from modelyard_inference.planner.observed import ArtifactStatus, EvidenceStatus, Observed, Process
+from modelyard_inference.planner.scale import first_count, scale
 from modelyard_inference.planner.telling import report
 from modelyard_inference.planner.traffic import traffic
 
@@ -45,12 +46,11 @@ def plan(observed: Observed) -> tuple[Action, ...]:
             continue
         answer = observed.admitted.get(desired.version.id)
         if answer is not None and answer.allowed:
-            replicas = observed.deployment.replicas
             actions.append(
                 AddGroup(
                     desired.version,
                     key.max_request_bytes,
-                    replicas,
+                    first_count(observed),
                     key.require_signature,
                     key.shadow,
                     key.resources,
@@ -81,6 +81,8 @@ def _group_steps(observed: Observed, group: Group, *, wanted: bool) -> Iterator[
             yield from _admit(observed, group)
         case GroupState.WARM | GroupState.SERVING:
             yield from _upkeep(observed, group, wanted=wanted)
+            if wanted:
+                yield from scale(observed, group)
         case GroupState.DRAINING if wanted:
             yield ReviveGroup(group.id)
         case GroupState.DRAINING:
@@ -97,7 +99,7 @@ def _group_steps(observed: Observed, group: Group, *, wanted: bool) -> Iterator[
 
 def _admit(observed: Observed, group: Group) -> Iterator[Action]:
     replicas = [r for r in observed.replicas_of(group) if r.state is not ReplicaState.DRAINING]
-    if len(replicas) >= observed.deployment.replicas and all(r.state is ReplicaState.READY for r in replicas):
+    if len(replicas) >= observed.count(group) and all(r.state is ReplicaState.READY for r in replicas):
         yield AdmitGroup(group.id, tuple(r.id for r in replicas))
 
 
@@ -105,7 +107,7 @@ def _upkeep(observed: Observed, group: Group, *, wanted: bool) -> Iterator[Actio
     """Keep the replicas of a group running, and their number right if the group has a future."""
     replicas = observed.replicas_of(group)
     standing = [r for r in replicas if r.state is not ReplicaState.DRAINING]
-    count = observed.deployment.replicas if wanted else len(standing)
+    count = observed.count(group) if wanted else len(standing)
     kept, surplus = standing[:count], standing[count:]
     for replica in replicas:
         if replica.state is ReplicaState.DRAINING and observed.confirmed(replica.table_version):

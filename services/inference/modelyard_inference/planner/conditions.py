@@ -8,6 +8,7 @@ from modelyard_inference.models import Condition, Group, GroupState, ReplicaStat
 from modelyard_inference.planner import endings
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.observed import Gateway
+from modelyard_inference.planner.scale import first_count
 
 AS_WANTED = "AS_WANTED"
 
@@ -49,11 +50,11 @@ def _artifacts_present(state: Plan) -> Judgement:
 
 
 def _replicas_ready(state: Plan) -> Judgement:
-    wanted = state.observed.deployment.replicas
     for key, desired in state.desired.items():
         group = state.current.get(key)
         replicas = state.observed.replicas_of(group) if group else []
         ready = sum(r.state is ReplicaState.READY for r in replicas)
+        wanted = state.observed.count(group) if group else first_count(state.observed)
         if ready >= wanted:
             continue
         told = f"{ready} of {wanted} replicas of {desired.version.name} are ready"

@@ -98,7 +98,7 @@ def _waiting(state: Plan) -> str:
             if unknown and unknown.problem:
                 return unknown.problem
             ready = _ready(observed, group)
-            return f"starting {group.version.name}: {ready} of {observed.deployment.replicas} replicas ready"
+            return f"starting {group.version.name}: {ready} of {observed.count(group)} replicas ready"
     for group in state.wanted_groups:
         if group.state is GroupState.WARM and (observed.gateways.cold(group) or not observed.gateways.live):
             return _waiting_for(observed, f"to find {group.version.name} healthy", group.table_version, group)
@@ -109,8 +109,8 @@ def _waiting(state: Plan) -> str:
     for group in state.wanted_groups:
         routed = sum(r.routed for r in observed.replicas_of(group))
         fresh = observed.deployment.state is not DeploymentState.ACTIVE
-        if fresh and routed != observed.deployment.replicas:
-            return f"scaling {group.version.name}: {routed} of {observed.deployment.replicas} replicas routed"
+        if fresh and routed != observed.count(group):
+            return f"scaling {group.version.name}: {routed} of {observed.count(group)} replicas routed"
     return ""
 
 
@@ -137,7 +137,7 @@ def _weakness(state: Plan) -> str:
             r for r in state.observed.replicas_of(group) if r.message and r.state is not ReplicaState.READY
         ]
         if down:
-            ready, all_of = _ready(state.observed, group), state.observed.deployment.replicas
+            ready, all_of = _ready(state.observed, group), state.observed.count(group)
             return f"{ready} of {all_of} replicas of {group.version.name} answer: {endings.told(down[0])}"
     return ""
 

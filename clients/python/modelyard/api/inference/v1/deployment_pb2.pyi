@@ -375,6 +375,45 @@ class Resources(_message.Message):
 Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
+class Autoscaling(_message.Message):
+    """Autoscaling lets the number of replicas of each target follow its predictions in flight: as many as keep those of each replica at
+    `target_in_flight`. There are more at once, at most twice as many each time those before answer; there are fewer when fewer would have
+    sufficed for `scale_down_delay`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    TARGET_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    SCALE_DOWN_DELAY_FIELD_NUMBER: _builtins.int
+    min_replicas: _builtins.int
+    """Fewest replicas per target. Default: 1."""
+    max_replicas: _builtins.int
+    """Most replicas per target, 1 to 64. Required."""
+    target_in_flight: _builtins.float
+    """Predictions in flight for each replica that are aimed at, above 0 and at most 100,000. Default: 2, one that runs and one that waits."""
+    @_builtins.property
+    def scale_down_delay(self) -> _duration_pb2.Duration:
+        """How long fewer have to suffice before there are fewer, at most an hour. Default: 60 s."""
+
+    def __init__(
+        self,
+        *,
+        min_replicas: _builtins.int = ...,
+        max_replicas: _builtins.int = ...,
+        target_in_flight: _builtins.float = ...,
+        scale_down_delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scale_down_delay", b"scale_down_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "scale_down_delay", b"scale_down_delay", "target_in_flight", b"target_in_flight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Autoscaling: _TypeAlias = Autoscaling  # noqa: Y015
+
+@_typing.final
 class Deployment(_message.Message):
     """Deployment is an endpoint: a name that answers predictions."""
 
@@ -440,6 +479,7 @@ class Deployment(_message.Message):
     ROLLOUT_POLICY_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
+    AUTOSCALING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -447,7 +487,7 @@ class Deployment(_message.Message):
     description: _builtins.str
     """Free text, at most 5,000 characters."""
     replicas: _builtins.int
-    """Replicas per target, 1 to 64. Default: 1."""
+    """Replicas per target, 1 to 64. Default: 1. With `autoscaling`, how many there are at first, within its bounds."""
     max_request_bytes: _builtins.int
     """Largest request body in bytes. Default: 64 MiB."""
     state: Global___Deployment.State.ValueType
@@ -505,6 +545,10 @@ class Deployment(_message.Message):
     def resources(self) -> Global___Resources:
         """What each replica may use. Another value makes new replicas, which take over like a new version. Default: no bounds."""
 
+    @_builtins.property
+    def autoscaling(self) -> Global___Autoscaling:
+        """Lets the number of replicas change by itself. Default: it stays."""
+
     def __init__(
         self,
         *,
@@ -529,10 +573,11 @@ class Deployment(_message.Message):
         rollout_policy: Global___RolloutPolicy | None = ...,
         rollout: Global___RolloutStatus | None = ...,
         resources: Global___Resources | None = ...,
+        autoscaling: Global___Autoscaling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "create_time", b"create_time", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
