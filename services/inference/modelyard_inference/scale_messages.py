@@ -35,7 +35,11 @@ def parse_resources(message: d.Resources, problems: Problems) -> Resources:
     if message.memory_bytes and message.memory_bytes < MIN_MEMORY_BYTES:
         told = f"{message.memory_bytes} is less than any replica needs, {MIN_MEMORY_BYTES}; 0 means no bound"
         problems.append(Violation("deployment.resources.memory_bytes", told))
-    return Resources(message.cpus, message.memory_bytes)
+    limits.check("instances_per_replica", message.instances)
+    if message.instances < 0:
+        told = f"{message.instances} is below zero; 0 means two for each of `cpus`"
+        problems.append(Violation("deployment.resources.instances", told))
+    return Resources(message.cpus, message.memory_bytes, message.instances)
 
 
 def parse_autoscaling(message: d.Autoscaling, problems: Problems) -> Autoscaling:

@@ -272,14 +272,15 @@ def test_autoscaling_is_set(connected: Fake) -> None:
 
 def test_resources_are_written_with_units(connected: Fake) -> None:
     for given, wanted in (
-        ("cpus=2 memory=1GiB", (2, 2**30)),
-        ("memory=7000000000", (0, 7 * 10**9)),
-        ("", (0, 0)),
+        ("cpus=2 memory=1GiB instances=3", (2, 2**30, 3)),
+        ("memory=7000000000", (0, 7 * 10**9, 0)),
+        ("", (0, 0, 0)),
     ):
         assert modelyard("deployments", "update", MODEL, "--resources", given, "--no-wait").exit_code == 0
         sent = connected.requests("UpdateDeployment")[-1]
         assert sent.update_mask.paths == ["resources"]
-        assert (sent.deployment.resources.cpus, sent.deployment.resources.memory_bytes) == wanted
+        resources = sent.deployment.resources
+        assert (resources.cpus, resources.memory_bytes, resources.instances) == wanted
     for wrong in ("cpus=half", "memory=1GB", "2", "disk=1GiB"):
         assert modelyard("deployments", "update", MODEL, "--resources", wrong, "--no-wait").exit_code == 2, (
             wrong

@@ -178,6 +178,7 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
             {"autoscaling": scaling(scale_down_delay=Duration(seconds=3601))},
             "deployment.autoscaling.scale_down_delay",
         ),
+        ({"resources": d.Resources(instances=-1)}, "deployment.resources.instances"),
         ({"resources": d.Resources(memory_bytes=-1)}, "deployment.resources.memory_bytes"),
         ({"resources": d.Resources(memory_bytes=64 * 2**20 - 1)}, "deployment.resources.memory_bytes"),
     ],
@@ -196,6 +197,7 @@ def test_create_refuses(changes: dict[str, object], field: str) -> None:
         ({"description": "x" * 5_001}, "description_length"),
         ({"rollout_policy": d.RolloutPolicy(steps=range(1, 22))}, "rollout_steps"),
         ({"resources": d.Resources(cpus=1_025)}, "cpus_per_replica"),
+        ({"resources": d.Resources(instances=2_049)}, "instances_per_replica"),
         ({"resources": d.Resources(memory_bytes=2**50 + 1)}, "memory_bytes_per_replica"),
         (
             {"targets": [d.TrafficTarget(model_version=f"a.b.c/{n + 1}") for n in range(17)]},
@@ -210,9 +212,9 @@ def test_create_refuses_what_is_over_a_limit(changes: dict[str, object], limit: 
 
 
 def test_resources_up_to_their_limits() -> None:
-    most = d.Resources(cpus=1_024, memory_bytes=2**50)
+    most = d.Resources(cpus=1_024, memory_bytes=2**50, instances=2_048)
     made = messages.parse_create(s.CreateDeploymentRequest(deployment=wanted(resources=most)))
-    assert made.resources == Resources(1_024, 2**50)
+    assert made.resources == Resources(1_024, 2**50, 2_048)
     changed = s.UpdateDeploymentRequest(deployment=wanted(), update_mask=FieldMask(paths=["resources"]))
     assert messages.parse_update(changed).resources == UNBOUNDED
 

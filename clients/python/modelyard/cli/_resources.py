@@ -1,4 +1,4 @@
-"""How the resources of replicas are written on the command line: `cpus=2 memory=1GiB`."""
+"""How the resources of replicas are written on the command line: `cpus=2 memory=1GiB instances=4`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ ResourceBounds = Annotated[
     typer.Option(
         "--resources",
         metavar="BOUNDS",
-        help="What each replica may use: 'cpus=2 memory=1GiB'; what is left out has no bound, '' for none at all.",
+        help="How large each replica is, 'cpus=2 memory=1GiB instances=4': cores, memory, and copies of the model in it; what is"
+        " left out has no bound, '' for none at all.",
     ),
 ]
 
@@ -35,10 +36,12 @@ def parse_resources(text: str | None) -> Resources | None:
     for setting in text.split():
         name, _, value = setting.partition("=")
         size = _SIZE.fullmatch(value)
-        if name == "cpus" and value.isdecimal():
-            found = replace(found, cpus=int(value))
+        if name in ("cpus", "instances") and value.isdecimal():
+            found = replace(found, **{name: int(value)})
         elif name == "memory" and size:
             found = replace(found, memory_bytes=int(size[1]) * _UNITS[size[2]])
         else:
-            raise typer.BadParameter(f"{setting!r} is neither cpus=CORES nor memory=SIZE, such as 512MiB")
+            raise typer.BadParameter(
+                f"{setting!r} is not cpus=CORES, memory=SIZE, such as 512MiB, or instances=COPIES"
+            )
     return found

@@ -145,10 +145,17 @@ class RolloutVerb(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What each replica may use of its machine; 0 means no bound."""
+    """How large each replica is.
+
+    Args:
+        cpus: Cores it may use; 0 for any.
+        memory_bytes: Memory it may use; 0 for no bound.
+        instances: Copies of the model in it, which predict at the same time; 0 for two for each of `cpus`, or one.
+    """
 
     cpus: int = 0
     memory_bytes: int = 0
+    instances: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from modelyard_inference.replica.config import ReplicaConfig
+
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def threads_environment(cpus: int) -> dict[str, str]:
-    """Return variables by which numeric libraries start as many threads as there are cores to use; none without a bound."""
-    return dict.fromkeys(_THREADS, str(cpus)) if cpus else {}
+def threads_environment(config: ReplicaConfig) -> dict[str, str]:
+    """Return variables by which numeric libraries start as many threads as they may for a prediction; none without a bound."""
+    return dict.fromkeys(_THREADS, str(config.threads)) if config.cpus else {}
 
 
 def data_limit(memory_bytes: int) -> str:

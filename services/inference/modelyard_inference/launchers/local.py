@@ -162,7 +162,7 @@ class LocalLauncher:
         environment = {
             name: os.environ[name] for name in _ENVIRONMENT if name in os.environ and name not in hidden
         }
-        environment |= {"PYTHONUNBUFFERED": "1", **bounds.threads_environment(spec.config.cpus)}
+        environment |= {"PYTHONUNBUFFERED": "1", **bounds.threads_environment(spec.config)}
         memory = bounds.data_limit(spec.config.memory_bytes)
         with log.open("xb") as output, bounds.on_cores(spec.config.cpus, self._process_ids()):
             log.chmod(0o600)

@@ -53,6 +53,8 @@ class ReplicaConfig:
     """How long an idle replica waits for company for a request; 0 batches what waited while the model ran."""
     threads: int = 1
     """Threads one prediction may use, where the runtime can tell."""
+    instances: int = 1
+    """Copies of the model, which predict at the same time, each in a thread."""
     cpus: int = 0
     """Cores it may use; the launcher sees to it. 0 for any."""
     memory_bytes: int = 0
@@ -145,7 +147,7 @@ class ReplicaConfig:
 
 
 _TEXTS: Final = ("deployment", "model", "artifact_digest", "runtime", "server_name")
-_COUNTS: Final = ("version", "max_request_bytes", "max_queue_rows", "max_batch_rows", "threads")
+_COUNTS: Final = ("version", "max_request_bytes", "max_queue_rows", "max_batch_rows", "threads", "instances")
 _SECONDS: Final = ("batch_delay_seconds", "drain_seconds")
 _BOUNDS: Final = ("cpus", "memory_bytes")
 _REQUIRED: Final = (

@@ -1,8 +1,9 @@
-"""The model of this replica: loaded, warmed up, run by one thread of its own."""
+"""The model of this replica: each of its copies loaded, warmed up, and run by a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,34 +31,44 @@ _SHORT_OF_MEMORY: Final = (
 )
 
 
+class _Copies(threading.local):
+    """The copy of the model that belongs to the thread that asks."""
+
+    own: runtimes.Runtime | None = None
+
+
 class Engine:
     """Runs predictions. `load` comes first; the methods are for the event loop."""
 
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
         self._methods = {method.name: method for method in config.signature.methods}
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
-        self._runtime: runtimes.Runtime | None = None
+        self._executors = [
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{copy}")
+            for copy in range(config.instances)
+        ]
+        self._copies = _Copies()
         self._loop = asyncio.get_running_loop()
         self.exhausted = asyncio.Event()
         """Whether there is not even memory left for the smallest input: only a new process helps."""
         self._batcher = Batcher(
             self._run,
             self._explain,
-            self._executor,
+            self._executors,
             max_queue_rows=config.max_queue_rows,
             max_batch_rows=config.max_batch_rows,
             delay_seconds=config.batch_delay_seconds,
         )
 
     async def load(self) -> None:
-        """Load the model and warm it up, in its thread.
+        """Load every copy of the model and warm it up, one after the other, each in its thread.
 
         Raises:
             LoadError: if the artifact cannot be loaded or the model does not keep to its signature.
             MemoryError: if there is too little memory for it.
         """
-        await self._loop.run_in_executor(self._executor, self._load)
+        for executor in self._executors:
+            await self._loop.run_in_executor(executor, self._load)
 
     def submit(self, prediction: Prediction, deadline: float | None) -> asyncio.Future[Outputs]:
         """Queue a prediction; see `Batcher.submit`."""
@@ -66,29 +77,35 @@ class Engine:
         )
 
     async def close(self, *, within_seconds: float) -> bool:
-        """Let go of the model, after what it is doing; return whether its thread came to an end in time."""
-        runtime, self._runtime = self._runtime, None
+        """Let go of the model, after what it is doing; return whether its threads came to an end in time."""
+        executors, self._executors = self._executors, []
         try:
-            if runtime is not None:
-                unloading = self._loop.run_in_executor(self._executor, runtime.unload)
-                await asyncio.wait_for(unloading, within_seconds)
+            async with asyncio.timeout(within_seconds):
+                await asyncio.gather(*(self._loop.run_in_executor(e, self._unload) for e in executors))
         except TimeoutError:
             return False
         finally:
-            self._executor.shutdown(wait=False)
+            for executor in executors:
+                executor.shutdown(wait=False)
         return True
 
     def _load(self) -> None:
         load = runtimes.find(self._config.runtime, allow_code=self._config.allow_code)
-        self._runtime = load(
+        self._copies.own = load(
             self._config.model_directory, self._config.signature, threads=self._config.threads
         )
         warm_up(self._config, self._run)
 
+    def _unload(self) -> None:
+        own, self._copies.own = self._copies.own, None
+        if own is not None:
+            own.unload()
+
     def _run(self, name: str, inputs: Mapping[str, Array]) -> Outputs:
-        assert self._runtime is not None  # noqa: S101  load() comes first
+        own = self._copies.own
+        assert own is not None  # noqa: S101  load() comes first
         method = self._methods[name]
-        given = self._runtime.predict(name, inputs)
+        given = own.predict(name, inputs)
         outputs: dict[str, Array] = {}
         for spec in method.outputs:
             try:

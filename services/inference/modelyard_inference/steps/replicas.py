@@ -20,6 +20,7 @@ from modelyard_inference.planner.endings import end_of
 from modelyard_inference.planner.observed import Observed
 from modelyard_inference.ports import Prober
 from modelyard_inference.replica.config import ReplicaConfig
+from modelyard_inference.runtimes import RUN_CODE
 from modelyard_inference.runtimes.signature import Signature
 from modelyard_inference.signers import Signers
 from modelyard_inference.store import InferenceStore
@@ -225,7 +226,8 @@ class ReplicaSteps:
             require_signature=group.require_signature or self._defaults.require_signature,
             allow_code=self._defaults.allow_code,
             max_request_bytes=group.max_request_bytes,
-            threads=group.resources.cpus or 1,
+            threads=group.resources.threads(code=version.runtime in RUN_CODE),
+            instances=group.resources.copies(code=version.runtime in RUN_CODE),
             cpus=group.resources.cpus,
             memory_bytes=group.resources.memory_bytes,
             drain_seconds=self._defaults.drain_seconds,

@@ -350,25 +350,31 @@ Global___RolloutStatus: _TypeAlias = RolloutStatus  # noqa: Y015
 
 @_typing.final
 class Resources(_message.Message):
-    """Resources bounds what each replica may use of its machine. docs/deployments.md says how a launcher sees to it."""
+    """Resources says how large each replica is. docs/deployments.md says how a launcher sees to its bounds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CPUS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
     cpus: _builtins.int
-    """Cores that a replica may use, at most 1,024; its libraries are told to use as many threads. 0 means any core, and one thread."""
+    """Cores that a replica may use, at most 1,024; copies of the model and threads share them. 0 means any core."""
     memory_bytes: _builtins.int
     """Memory that a replica may use, from 64 MiB to 1 PiB. 0 means no bound."""
+    instances: _builtins.int
+    """Copies of the model in each replica, at most 2,048: as many predictions run at the same time, each with its share of `cpus` as
+    threads. A model that is a program of its artifact has one copy. Default: two for each of `cpus`; one without.
+    """
     def __init__(
         self,
         *,
         cpus: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
+        instances: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "instances", b"instances", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
