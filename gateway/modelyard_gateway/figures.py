@@ -14,6 +14,7 @@ from typing import TypeVar
 K = TypeVar("K", str, float)
 
 _WEIGHT = 0.2
+_NOTHING = 0.01
 
 Counters = Mapping[str, int]
 """Numbers that grow until they begin anew, by what is counted."""
@@ -78,11 +79,15 @@ class Ledger:
             total.answered + sum(answered.values()),
             total.failed + sum(failed.values()),
             {bound: total.latencies.get(bound, 0) + latencies.get(bound, 0) for bound in bounds},
-            total.in_flight + (now.in_flight - total.in_flight) * _WEIGHT
-            if group in self._totals
-            else now.in_flight,
+            _averaged(total.in_flight, now.in_flight) if group in self._totals else now.in_flight,
         )
 
 
 def _grown(before: Mapping[K, int], now: Mapping[K, int]) -> dict[K, int]:
     return {key: count - before.get(key, 0) for key, count in now.items()}
+
+
+def _averaged(before: float, now: int) -> float:
+    """Return the average with what was found now; what is left of an older number is 0 in the end."""
+    average = before + (now - before) * _WEIGHT
+    return average if average >= _NOTHING else 0.0

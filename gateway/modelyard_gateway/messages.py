@@ -91,4 +91,5 @@ def _target(message: route_pb2.RouteTarget) -> Target:
         tuple(message.addresses),
         message.shadow_percent,
         message.shadow,
+        message.held,
     )

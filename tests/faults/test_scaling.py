@@ -11,7 +11,7 @@ from modelyard_inference.models import DeploymentState
 from modelyard_inference.scaling import FIXED, Autoscaling
 from modelyard_kit import faults
 from tests.faults.test_inference_faults import Counted
-from tests.framework.inference import Site, call, creation, site, spec
+from tests.framework.inference import ACTIVATOR, Site, call, creation, site, spec
 
 NAME = "prod.ml.iris"
 ONE, TWO = (f"{NAME}/{number}" for number in (1, 2))
@@ -51,4 +51,24 @@ async def test_replicas_follow_what_is_in_flight(place: Site) -> None:
         await inference.deployments.update(call(), off)
         await inference.until(lambda d: d.ready == {TWO: 2} and d.state is DeploymentState.ACTIVE)
         assert not place.gateway.table.routes[0].measured
+    assert place.gateway.gaps() == []
+
+
+async def test_what_nobody_asks_sleeps_and_is_woken(place: Site) -> None:
+    """While it sleeps, its route is there and leads to what holds predictions."""
+    async with place.life() as inference:
+        sleepy = Autoscaling(0, 2, 2.0, scale_down_delay_ms=0)
+        await inference.deployments.create(call(), creation(autoscaling=sleepy))
+        await inference.until_state(DeploymentState.ACTIVE)
+        place.gateway.in_flight = {ONE: 0.0}
+        place.gateway.confirm(inference.routes)
+        await inference.until_replicas(0)
+        (target,) = place.gateway.table.routes[0].targets
+        assert (target.held, target.addresses, target.weight) == (True, (ACTIVATOR,), 1)
+        assert (await inference.get()).state is DeploymentState.ACTIVE
+        place.gateway.in_flight = {ONE: 0.2}
+        place.gateway.confirm(inference.routes)
+        await inference.until(lambda d: d.ready == {ONE: 1})
+        (address,) = await inference.routes.replicas_of(target.group)
+        assert address != ACTIVATOR
     assert place.gateway.gaps() == []

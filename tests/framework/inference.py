@@ -112,6 +112,10 @@ async def all_grants(principal: Principal = ADA) -> Grants:
     return grants
 
 
+ACTIVATOR = "unix:/s/activator"
+"""Where predictions of what sleeps go; nobody listens there."""
+
+
 @dataclass
 class FakeUpstream:
     """A catalog, governance and artifact store in memory."""
@@ -346,6 +350,14 @@ class Inference:
         """Wait until a deployment is in a state."""
         return await self.until(lambda deployment: deployment.state is state, name)
 
+    async def until_replicas(self, count: int) -> None:
+        """Wait until so many replica processes run."""
+
+        async def so_many() -> bool:
+            return len(await self.launcher.list()) == count
+
+        await eventually(so_many)
+
     async def end_loops(self) -> None:
         """End the loops of this life, as the chassis does before it takes the rest apart."""
         for task in self.tasks:
@@ -385,7 +397,7 @@ class Site:
     @asynccontextmanager
     async def life(self, *, gateway: bool = True) -> AsyncIterator[Inference]:
         """Run the control plane within this block; at the end it is gone as after a crash: replicas run on."""
-        db, store, wake = Database.connect(self.dsn), InferenceStore(), asyncio.Event()
+        db, store, wake = Database.connect(self.dsn), InferenceStore(ACTIVATOR), asyncio.Event()
         launcher = LocalLauncher(self.folder / "r", self.command)
         launcher.prepare()
         cache = ArtifactCache(self.upstream, self.folder / "cache", BlobCache(self.folder / "blobs", limit=0))

@@ -382,6 +382,8 @@ class RouteTarget:
     addresses: tuple[str, ...]
     shadow_percent: int = 0
     shadow: bool = False
+    held: bool = False
+    """Whether it has no replica, and its address is that of what holds predictions until it has one."""
 
 
 @dataclass(frozen=True)

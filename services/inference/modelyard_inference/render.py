@@ -131,6 +131,7 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                         addresses=target.addresses,
                         shadow_percent=target.shadow_percent,
                         shadow=target.shadow,
+                        held=target.held,
                     )
                     for target in route.targets
                 ],
@@ -156,6 +157,7 @@ def _autoscaling(autoscaling: Autoscaling) -> d.Autoscaling | None:
         max_replicas=autoscaling.max_replicas,
         target_in_flight=autoscaling.target_in_flight,
         scale_down_delay=_duration(autoscaling.scale_down_delay_ms),
+        scale_to_zero=autoscaling.to_zero,
     )
 
 

@@ -119,10 +119,10 @@ def route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
     )
 
 
-def route_target(group: Group, addresses: Sequence[str]) -> RouteTarget:
+def route_target(group: Group, addresses: Sequence[str], *, held: bool = False) -> RouteTarget:
     """Return a group as gateways see it."""
     weight, percent = (0, group.weight) if group.shadow else (group.weight, 0)
-    return RouteTarget(group.name, group.version.name, weight, tuple(addresses), percent, group.shadow)
+    return RouteTarget(group.name, group.version.name, weight, tuple(addresses), percent, group.shadow, held)
 
 
 def replica(row: Mapping[Any, Any]) -> Replica:

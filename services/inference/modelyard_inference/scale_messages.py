@@ -52,6 +52,9 @@ def parse_autoscaling(message: d.Autoscaling, problems: Problems) -> Autoscaling
         return FIXED
     limits.check("replicas_per_target", message.max_replicas)
     fewest, most = message.min_replicas or 1, message.max_replicas
+    if message.scale_to_zero and message.min_replicas:
+        told = f"{message.min_replicas} is no minimum of what scales to zero: leave it out"
+        problems.append(Violation("deployment.autoscaling.min_replicas", told))
     if most < 1:
         told = f"{most} is below 1: give the most replicas that a target may have"
         problems.append(Violation("deployment.autoscaling.max_replicas", told))
@@ -68,7 +71,7 @@ def parse_autoscaling(message: d.Autoscaling, problems: Problems) -> Autoscaling
     if not 0 <= delay <= MAX_DELAY_MS:
         told = f"is not between 0 and {MAX_DELAY_MS // 1000:,} seconds"
         problems.append(Violation("deployment.autoscaling.scale_down_delay", told))
-    return Autoscaling(fewest, most, aim or DEFAULT_IN_FLIGHT, delay)
+    return Autoscaling(0 if message.scale_to_zero else fewest, most, aim or DEFAULT_IN_FLIGHT, delay)
 
 
 def parse_in_flight(messages: Iterable[s.GroupFigures]) -> dict[str, float]:

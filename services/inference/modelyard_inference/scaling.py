@@ -28,6 +28,11 @@ class Autoscaling:
         """Return whether the number changes by itself."""
         return self.max_replicas > 0
 
+    @property
+    def to_zero(self) -> bool:
+        """Return whether there may be none at all."""
+        return self.on and self.min_replicas == 0
+
     def within(self, replicas: int) -> int:
         """Return the number within the bounds that is nearest; the number itself if there are none."""
         return min(max(replicas, self.min_replicas), self.max_replicas) if self.on else replicas
@@ -86,7 +91,7 @@ def rescale(
         enough = in_flight <= current * policy.target_in_flight * (1 + TOLERANCE)
         if enough or answering < current:
             return Scale(current)
-        return Scale(min(needed, 2 * current))
+        return Scale(min(needed, max(1, 2 * current)))
     if needed == current:
         return Scale(current)
     since, most = scale.low_since or now, max(scale.low_most, needed)

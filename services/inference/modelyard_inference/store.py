@@ -53,7 +53,14 @@ class Visible:
 
 
 class InferenceStore:
-    """Reads and writes of the inference service's tables."""
+    """Reads and writes of the inference service's tables.
+
+    Args:
+        activator: address that gateways send the predictions of a group to while it has no replica.
+    """
+
+    def __init__(self, activator: str = "") -> None:
+        self._activator = activator
 
     # ---- deployments
 
@@ -328,9 +335,13 @@ class InferenceStore:
             if replica.routed:
                 addresses[replica.group_id].append(replica.address)
         targets = defaultdict(list)
+        to_zero = {d.id for d in world.deployments if d.autoscaling.to_zero}
         for group in world.groups:
             if group.state in ROUTED_STATES:
-                targets[group.deployment_id].append(r.route_target(group, addresses[group.id]))
+                found = addresses[group.id]
+                held = not found and not group.shadow and group.deployment_id in to_zero
+                target = r.route_target(group, [self._activator] if held else found, held=held)
+                targets[group.deployment_id].append(target)
         routes = tuple(r.route(d, targets[d.id]) for d in world.deployments if d.id in targets)
         return RouteTable(world.table_version, routes)
 

@@ -264,6 +264,10 @@ def test_autoscaling_is_set(connected: Fake) -> None:
         scaling = sent.deployment.autoscaling
         seconds = scaling.scale_down_delay.seconds
         assert (scaling.min_replicas, scaling.max_replicas, scaling.target_in_flight, seconds) == wanted
+    assert (
+        modelyard("deployments", "update", MODEL, "--autoscaling", "min=0 max=2", "--no-wait").exit_code == 0
+    )
+    assert connected.requests("UpdateDeployment")[-1].deployment.autoscaling.scale_to_zero
     for wrong in ("max=many", "8", "least=1", "delay=1e999"):
         assert (
             modelyard("deployments", "update", MODEL, "--autoscaling", wrong, "--no-wait").exit_code == 2

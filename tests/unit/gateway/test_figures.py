@@ -53,6 +53,9 @@ def test_what_is_in_flight_is_averaged() -> None:
     for _ in range(20):
         last = look(5)
     assert last == pytest.approx(5, abs=0.1)
+    for _ in range(40):
+        last = look(0)
+    assert last == 0
 
 
 def test_groups_that_nobody_asks_about_are_forgotten() -> None:

@@ -172,6 +172,7 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
         ({"autoscaling": scaling(max_replicas=-1)}, "deployment.autoscaling.max_replicas"),
         ({"autoscaling": scaling(min_replicas=5)}, "deployment.autoscaling.min_replicas"),
         ({"autoscaling": scaling(min_replicas=-1)}, "deployment.autoscaling.min_replicas"),
+        ({"autoscaling": scaling(min_replicas=1, scale_to_zero=True)}, "deployment.autoscaling.min_replicas"),
         ({"autoscaling": scaling(target_in_flight=-1)}, "deployment.autoscaling.target_in_flight"),
         ({"autoscaling": scaling(target_in_flight=float("nan"))}, "deployment.autoscaling.target_in_flight"),
         (
@@ -227,6 +228,7 @@ def test_autoscaling_has_defaults_and_can_be_turned_off() -> None:
     assert read(autoscaling=scaling()) == Autoscaling(1, 4, 2.0, 60_000)
     given = scaling(min_replicas=2, max_replicas=64, target_in_flight=0.5, scale_down_delay=Duration())
     assert read(autoscaling=given) == Autoscaling(2, 64, 0.5, 0)
+    assert read(autoscaling=scaling(scale_to_zero=True)).to_zero
     request = s.UpdateDeploymentRequest(deployment=wanted(), update_mask=FieldMask(paths=["autoscaling"]))
     assert messages.parse_update(request).autoscaling == FIXED
 

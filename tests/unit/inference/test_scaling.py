@@ -68,6 +68,17 @@ def test_without_delay_fewer_at_once() -> None:
     assert rescale(policy, Scale(6), 0.0, answering=6, now=NOW) == Scale(1)
 
 
+ZERO = replace(POLICY, min_replicas=0)
+
+
+def test_none_only_when_nothing_is_in_flight_and_one_again_at_once() -> None:
+    assert rescale(ZERO, Scale(1, NOW, 0), 0.1, answering=1, now=LATER) == Scale(1)
+    assert rescale(ZERO, Scale(1, NOW, 0), 0.0, answering=1, now=LATER) == Scale(0)
+    assert rescale(ZERO, Scale(0), 0.0, answering=0, now=NOW) == Scale(0)
+    assert rescale(ZERO, Scale(0), 0.2, answering=0, now=NOW) == Scale(1)
+    assert rescale(ZERO, Scale(0), None, answering=0, now=NOW) == Scale(0)
+
+
 def test_what_was_decided_is_kept() -> None:
     for scale in (Scale(3), Scale(3, NOW, 2)):
         assert Scale.from_json(scale.to_json()) == scale
@@ -95,6 +106,31 @@ def test_what_is_decided_is_noted_and_then_made() -> None:
     assert next_steps(serving(Scale(2)), 1, 4.0) == [a.AddReplicas("g1", 1)]
     assert next_steps(serving(Scale(2)), 2, 4.0) == []
     assert next_steps(serving(Scale(1)), 2, 2.0) == [a.UnrouteReplicas("g1", ("r1.1",))]
+
+
+def test_what_sleeps_is_woken_by_what_waits() -> None:
+    assert next_steps(serving(Scale(0)), 1, 0.0, autoscaling=ZERO) == [a.UnrouteReplicas("g1", ("r1.0",))]
+    assert next_steps(serving(Scale(0)), 0, 0.0, autoscaling=ZERO) == []
+    assert next_steps(serving(Scale(0)), 0, 1.0, autoscaling=ZERO) == [a.ScaleGroup("g1", Scale(1))]
+    assert next_steps(serving(Scale(1)), 0, 1.0, autoscaling=ZERO) == [a.AddReplicas("g1", 1)]
+
+
+def test_a_new_version_is_started_while_the_old_sleeps() -> None:
+    changed = replace(SCALED, targets=(target(2),), autoscaling=ZERO, state=DeploymentState.UPDATING)
+    (made,) = (
+        action for action in plan(observed(changed, (serving(Scale(0)),))) if isinstance(action, a.AddGroup)
+    )
+    assert made.replicas == 1
+
+
+def test_a_shadow_keeps_one() -> None:
+    shadow = replace(serving(Scale(1, NOW, 0)), shadow=True)
+    copied = replace(target(1), spec=replace(target(1).spec, weight=0, shadow_percent=5))
+    told = (Gateway("gw", 9, frozenset({"iris-v1"}), in_flight={"iris-v1": 0.0}),)
+    sleepy = replace(SCALED, targets=(copied,), autoscaling=ZERO)
+    found = observed(sleepy, (shadow,), (replica(1),), gateways=told, now=LATER)
+    decided = [action.scale for action in plan(found) if isinstance(action, a.ScaleGroup)]
+    assert decided == [Scale(1)]
 
 
 def test_it_begins_with_the_replicas_of_the_deployment_within_the_bounds() -> None:

@@ -22,7 +22,8 @@ Scaling = Annotated[
         "--autoscaling",
         metavar="BOUNDS",
         help="Let the number of replicas follow the predictions in flight, 'min=1 max=8 target=4 delay=60': target of each"
-        " replica, seconds that fewer have to suffice before there are fewer. '' for a fixed number.",
+        " replica, seconds that fewer have to suffice before there are fewer. min=0: none while nothing is in flight, and the"
+        " next prediction waits. '' for a fixed number.",
     ),
 ]
 
@@ -44,4 +45,4 @@ def parse_autoscaling(text: str | None) -> Autoscaling | None:
         except (KeyError, ValueError, OverflowError):
             wanted = ", ".join(f"{known}=NUMBER" for known in _READ)
             raise typer.BadParameter(f"{setting!r} is not one of {wanted}") from None
-    return Autoscaling(**found)
+    return Autoscaling(**found, scale_to_zero=found.get("min_replicas") == 0)

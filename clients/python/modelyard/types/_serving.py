@@ -167,12 +167,14 @@ class Autoscaling:
         max_replicas: Most per target.
         target_in_flight: Predictions in flight for each replica that are aimed at; 0 means 2.
         scale_down_delay: How long fewer have to suffice before there are fewer; None means 60 s.
+        scale_to_zero: Whether there may be none at all while nothing is in flight; instead of `min_replicas`.
     """
 
     min_replicas: int = 0
     max_replicas: int = 0
     target_in_flight: float = 0.0
     scale_down_delay: timedelta | None = None
+    scale_to_zero: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

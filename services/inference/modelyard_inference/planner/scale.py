@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from modelyard_inference.actions import Action, ScaleGroup
 from modelyard_inference.models import Group, GroupState
@@ -16,7 +17,9 @@ def first_count(observed: Observed) -> int:
     serving = [g for g in observed.groups if g.state is GroupState.SERVING and not g.shadow]
     if not deployment.autoscaling.on or not serving:
         return deployment.autoscaling.within(deployment.replicas)
-    return max(observed.count(group) for group in serving)
+    return max(
+        1, *(observed.count(group) for group in serving)
+    )  # one at least has to show that it can be loaded
 
 
 def scale(observed: Observed, group: Group) -> Iterator[Action]:
@@ -32,5 +35,7 @@ def scale(observed: Observed, group: Group) -> Iterator[Action]:
     if deployment.rollout is not None and after.replicas < before.replicas:
         # What a rollout goes back to has to bear all the traffic at once.
         after = Scale(policy.within(before.replicas))
+    if group.shadow:
+        after = replace(after, replicas=max(1, after.replicas))  # nobody holds what a shadow misses
     if after != group.scale:
         yield ScaleGroup(group.id, after)

@@ -393,12 +393,18 @@ class Autoscaling(_message.Message):
     MAX_REPLICAS_FIELD_NUMBER: _builtins.int
     TARGET_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     SCALE_DOWN_DELAY_FIELD_NUMBER: _builtins.int
+    SCALE_TO_ZERO_FIELD_NUMBER: _builtins.int
     min_replicas: _builtins.int
     """Fewest replicas per target. Default: 1."""
     max_replicas: _builtins.int
     """Most replicas per target, 1 to 64. Required."""
     target_in_flight: _builtins.float
     """Predictions in flight for each replica that are aimed at, above 0 and at most 100,000. Default: 2, one that runs and one that waits."""
+    scale_to_zero: _builtins.bool
+    """Whether there may be no replica at all while nothing is in flight. The next prediction waits until one is ready, for as long as a
+    replica may take to start and the caller's deadline allows; at most 1,000 predictions, of 256 MiB together, wait at once. A shadow
+    keeps one. Without `min_replicas`.
+    """
     @_builtins.property
     def scale_down_delay(self) -> _duration_pb2.Duration:
         """How long fewer have to suffice before there are fewer, at most an hour. Default: 60 s."""
@@ -410,10 +416,11 @@ class Autoscaling(_message.Message):
         max_replicas: _builtins.int = ...,
         target_in_flight: _builtins.float = ...,
         scale_down_delay: _duration_pb2.Duration | None = ...,
+        scale_to_zero: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scale_down_delay", b"scale_down_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "scale_down_delay", b"scale_down_delay", "target_in_flight", b"target_in_flight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "scale_down_delay", b"scale_down_delay", "scale_to_zero", b"scale_to_zero", "target_in_flight", b"target_in_flight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
