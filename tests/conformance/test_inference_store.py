@@ -21,9 +21,9 @@ from modelyard_inference.models import (
     GroupState,
     Replica,
     ReplicaState,
-    ShadowCounts,
     TargetSpec,
 )
+from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_inference.store import InferenceStore, Visible
 from modelyard_kit import migrate
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant, Scope

@@ -73,7 +73,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     problems: Problems = []
     _check_name(wanted.name, "deployment.name", 3, problems)
     targets = _targets(wanted.targets, problems)
-    replicas = _replicas(wanted.replicas, problems)
+    replicas = scale_messages.parse_replicas(wanted.replicas, problems)
     size = _max_request_bytes(wanted.max_request_bytes, problems)
     timeout = _timeout_ms(wanted, problems)
     sticky = _sticky_header(wanted.sticky_header, problems)
@@ -117,7 +117,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         for path in sorted(mask - set(UPDATABLE))
     ]
     targets = _targets(wanted.targets, problems) if "targets" in mask else None
-    replicas = _replicas(wanted.replicas, problems) if "replicas" in mask else None
+    replicas = scale_messages.parse_replicas(wanted.replicas, problems) if "replicas" in mask else None
     size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
     timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
     sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
@@ -352,13 +352,6 @@ def _check_share(message: d.TrafficTarget, field: str, problems: Problems) -> No
     elif message.shadow_percent and message.weight:
         told = f"a shadow answers nobody, so it has no weight: leave out {message.weight}"
         problems.append(Violation(f"{field}.weight", told))
-
-
-def _replicas(value: int, problems: Problems) -> int:
-    limits.check("replicas_per_target", value)
-    if value < 0:
-        problems.append(Violation("deployment.replicas", f"{value} is below zero; 0 means 1"))
-    return value or 1
 
 
 def _max_request_bytes(value: int, problems: Problems) -> int:

@@ -10,7 +10,7 @@ so a change never alters a group that answers: it makes a new one and shifts the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -18,6 +18,7 @@ from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolic
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling, Scale
+from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
@@ -135,27 +136,6 @@ class Target:
     """Name of the version that answers; empty before the first one does."""
     serving_digest: str = ""
     serving_weight: int = 0
-
-
-@dataclass(frozen=True)
-class ShadowCounts:
-    """What came of comparing a shadow with what answers."""
-
-    mirrored: int = 0
-    """Predictions that were answered and chosen to be copied."""
-    compared: int = 0
-    """Copies whose answer was compared with the one the caller got."""
-    different: int = 0
-    """Of those compared, answers that were not the same."""
-    failed: int = 0
-    """Copies that the shadow refused or failed on, where the caller got an answer."""
-    lost: int = 0
-    """Copies of which nothing was heard in time: left out because the shadow was busy, too late, or their replica ended."""
-
-    def __add__(self, other: ShadowCounts) -> ShadowCounts:
-        """Return the sums."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return ShadowCounts(*(mine + its for mine, its in pairs))
 
 
 @dataclass(frozen=True)

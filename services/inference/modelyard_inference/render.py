@@ -16,11 +16,11 @@ from modelyard_inference.models import (
     Replica,
     Revision,
     RouteTable,
-    ShadowCounts,
     Target,
 )
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import Autoscaling
+from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_kit.protos import chain_to_proto, timestamp
 
 

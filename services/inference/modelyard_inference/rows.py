@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Any
 from modelyard_inference import tables as t
 from modelyard_inference.canary import Rejection, Rollout, RolloutPolicy
 from modelyard_inference.models import (
+    ROUTED_STATES,
     Condition,
     Deployment,
     DeploymentState,
@@ -107,8 +109,25 @@ def group(row: Mapping[Any, Any]) -> Group:
     return Group(**{**row, **read})
 
 
-def route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
-    """Return a deployment as gateways see it."""
+def routes(
+    deployments: Sequence[Deployment], groups: Sequence[Group], replicas: Sequence[Replica], activator: str
+) -> tuple[Route, ...]:
+    """Return what gateways see of deployments; a group that sleeps has the address `activator`."""
+    addresses: dict[str, list[str]] = defaultdict(list)
+    for each in replicas:
+        if each.routed:
+            addresses[each.group_id].append(each.address)
+    targets: dict[str, list[RouteTarget]] = defaultdict(list)
+    for one in groups:
+        if one.state in ROUTED_STATES:
+            found = addresses[one.id]
+            held = not found and not one.shadow and bool(activator)
+            target = _route_target(one, [activator] if held else found, held=held)
+            targets[one.deployment_id].append(target)
+    return tuple(_route(d, targets[d.id]) for d in deployments if d.id in targets)
+
+
+def _route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
     return Route(
         deployment.chain,
         tuple(targets),
@@ -119,8 +138,7 @@ def route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
     )
 
 
-def route_target(group: Group, addresses: Sequence[str], *, held: bool = False) -> RouteTarget:
-    """Return a group as gateways see it."""
+def _route_target(group: Group, addresses: Sequence[str], *, held: bool) -> RouteTarget:
     weight, percent = (0, group.weight) if group.shadow else (group.weight, 0)
     return RouteTarget(group.name, group.version.name, weight, tuple(addresses), percent, group.shadow, held)
 

@@ -42,6 +42,18 @@ def parse_resources(message: d.Resources, problems: Problems) -> Resources:
     return Resources(message.cpus, message.memory_bytes, message.instances)
 
 
+def parse_replicas(value: int, problems: Problems) -> int:
+    """Read how many replicas a target has; what is wrong is added to `problems`.
+
+    Raises:
+        LimitExceeded: more than a target may have.
+    """
+    limits.check("replicas_per_target", value)
+    if value < 0:
+        problems.append(Violation("deployment.replicas", f"{value} is below zero; 0 means 1"))
+    return value or 1
+
+
 def parse_autoscaling(message: d.Autoscaling, problems: Problems) -> Autoscaling:
     """Read between which numbers replicas are scaled and by what; what is wrong is added to `problems`.
 

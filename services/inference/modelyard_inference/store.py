@@ -330,19 +330,7 @@ class InferenceStore:
     async def routes(self, connection: AsyncConnection) -> RouteTable:
         """Return the route table; it follows from the rows alone, so it is the same after a restart."""
         world = await self.world(connection)
-        addresses: dict[str, list[str]] = defaultdict(list)
-        for replica in world.replicas:
-            if replica.routed:
-                addresses[replica.group_id].append(replica.address)
-        targets = defaultdict(list)
-        to_zero = {d.id for d in world.deployments if d.autoscaling.to_zero}
-        for group in world.groups:
-            if group.state in ROUTED_STATES:
-                found = addresses[group.id]
-                held = not found and not group.shadow and group.deployment_id in to_zero
-                target = r.route_target(group, [self._activator] if held else found, held=held)
-                targets[group.deployment_id].append(target)
-        routes = tuple(r.route(d, targets[d.id]) for d in world.deployments if d.id in targets)
+        routes = r.routes(world.deployments, world.groups, world.replicas, self._activator)
         return RouteTable(world.table_version, routes)
 
     # ---- helpers
