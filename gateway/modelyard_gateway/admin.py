@@ -109,6 +109,7 @@ class Admin:
                 latencies.get(group, {}),
                 since,
                 envoy_since,
+                sum(_stat(host, "rq_active") for host in hosts[group]),
             )
             for group, since in clusters_since.items()
             if group in hosts

@@ -52,6 +52,7 @@ def figures_to_proto(found: Mapping[str, Figures]) -> list[GroupFigures]:
                 for bound, count in sorted(figures.latencies.items())
                 if count
             ],
+            in_flight=figures.in_flight,
         )
         for group, figures in sorted(found.items())
     ]
@@ -90,4 +91,5 @@ def _target(message: route_pb2.RouteTarget) -> Target:
         tuple(message.addresses),
         message.shadow_percent,
         message.shadow,
+        message.held,
     )

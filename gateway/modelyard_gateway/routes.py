@@ -33,6 +33,8 @@ VERSION_HEADER = "modelyard-version"
 """Number of the version that must answer; without it whichever gets the traffic does."""
 SAMPLE_HEADER = "modelyard-sample"
 """Id that a prediction and its copy have in common, by which their answers are compared; only Envoy sets it."""
+GROUP_HEADER = "modelyard-group"
+"""Group that a prediction is for, told to what holds it until the group has a replica."""
 CONTROL_PLANE = {
     service: f"modelyard.api.{service}.v1.{service.capitalize()}Service"
     for service in ("catalog", "artifact", "governance", "inference")
@@ -267,9 +269,16 @@ def _streamed(action: Json) -> Json:
 
 
 def _destination(serving: Sequence[Target], sticky_header: str) -> Json:
-    if len(serving) == 1:
+    if len(serving) == 1 and not serving[0].held:
         return {"cluster": group_cluster_name(serving[0].group)}
-    clusters = [{"name": group_cluster_name(target.group), "weight": target.weight} for target in serving]
+    clusters = [
+        {
+            "name": group_cluster_name(target.group),
+            "weight": target.weight,
+            **({"request_headers_to_add": [_set_header(GROUP_HEADER, target.group)]} if target.held else {}),
+        }
+        for target in serving
+    ]
     if not sticky_header:
         return {"weighted_clusters": {"clusters": clusters}}
     return {

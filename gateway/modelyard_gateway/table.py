@@ -20,6 +20,8 @@ class Target:
     """Share of the predictions of which it gets a copy; its answers reach nobody."""
     shadow: bool = False
     """Whether it is one, also while it gets no copies yet."""
+    held: bool = False
+    """Whether its only address is that of what holds predictions until it has a replica, and has to be told the group of each."""
 
 
 @dataclass(frozen=True)

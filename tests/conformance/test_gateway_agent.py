@@ -163,6 +163,13 @@ async def test_figures_are_reported_of_what_is_measured_and_only_grow(gateway: G
     gateway.stack.port = await gateway.stack.admin.listen_port()
     await gateway.stack.infer(IRIS)
     await counted(9, 1)
+    one.delay = two.delay = 60.0
+    waiting = asyncio.create_task(gateway.stack.infer(IRIS))
+    async with asyncio.timeout(60):
+        async for confirmation in inference.confirmed.follow():
+            if any(figures.in_flight > 0 for figures in confirmation.figures):
+                break
+    waiting.cancel()
 
 
 async def test_predictions_go_on_without_the_services(gateway: Gateway) -> None:

@@ -212,11 +212,11 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
             "DROP TABLE deployment_revisions",
             (
                 "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"
-                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection"
+                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling"
             ),
             "DROP TABLE rollout_origins",
             "ALTER TABLE targets DROP COLUMN shadow_percent",
-            "ALTER TABLE replica_groups DROP COLUMN shadow",
+            "ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale",
             "DROP TABLE shadow_counts",
             "UPDATE alembic_version SET version_num = '0005'",
         ):

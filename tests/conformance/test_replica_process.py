@@ -137,6 +137,40 @@ def test_a_stuck_model_does_not_keep_the_process(folder: Path) -> None:
         assert in_flight.exception(timeout=60) is not None
 
 
+def greedy(mebibytes: float) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(
+        model_name=DEPLOYMENT, raw_input_contents=[np.array([mebibytes], np.float32).tobytes()]
+    )
+    request.inputs.add(name="x", datatype="FP32", shape=[1])
+    request.parameters["method"].string_param = "greedy"
+    return request
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound the memory of a process")
+def test_a_replica_out_of_memory_fails_the_request_or_ends_and_says_why(folder: Path) -> None:
+    """One input that needs too much is refused and harmless; a leak ends the replica; nobody waits."""
+    config = iris_config(
+        folder, folder / "s", runtime=odd_runtime.NAME, signature=odd_runtime.SIGNATURE, memory_bytes=2**30
+    )
+    path = folder / "replica.json"
+    bounded = ["/bin/sh", "-c", f'ulimit -d {2**20} && exec "$0" "$@"', *ODD_REPLICA]
+    with running(bounded, config, path) as process, grpc.insecure_channel(config.listen) as channel:
+        wait_until(lambda: ready(path))
+        stub = GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match="the model ran out of memory on this input") as caught:
+            stub.ModelInfer(greedy(4_000), timeout=60)
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert stub.ModelInfer(greedy(1), timeout=60).outputs[0].shape == [1]
+        leaked = (
+            stub.ModelInfer.future(greedy(-8), timeout=60).exception() for _ in range(2**30 // (8 * 2**20))
+        )
+        refused = next(error for error in leaked if error is not None)
+        assert refused.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+        assert process.wait(timeout=60) == 1
+    told = f"out of memory for its smallest input: it needs more than the {2**30} bytes it may use"
+    assert (read_status(path)["state"], read_status(path)["message"]) == ("failed", told)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

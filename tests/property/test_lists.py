@@ -178,6 +178,8 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "conditions": [],
             "sticky_header": "",
             "rollout_policy": {},
+            "resources": {},
+            "autoscaling": {},
         }
         for row in rows
     ]

@@ -84,6 +84,7 @@ MESSAGES: dict[str, type[Any]] = {
         for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus)
     },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
+    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Resources, types.Autoscaling)},
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.DeploymentCondition, types.DeploymentRevision)},
     f"{_API}.oip.v2.ServerMetadataResponse": types.ServerInfo,
     f"{_API}.oip.v2.ModelMetadataResponse": types.EndpointInfo,

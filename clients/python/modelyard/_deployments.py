@@ -17,11 +17,13 @@ from modelyard.api.inference.v1 import deployment_pb2
 from modelyard.api.inference.v1 import inference_service_pb2 as pb
 from modelyard.errors import AlreadyExists, DeadlineExceeded, DeploymentFailed, NotFound
 from modelyard.types import (
+    Autoscaling,
     ConditionStatus,
     Deployment,
     DeploymentRevision,
     DeploymentState,
     Replica,
+    Resources,
     RolloutPolicy,
     RolloutVerb,
     TrafficTarget,
@@ -55,6 +57,8 @@ class AsyncDeployments(Namespace):
         require_signature: bool = False,
         sticky_header: str = "",
         rollout_policy: RolloutPolicy | None = None,
+        resources: Resources | None = None,
+        autoscaling: Autoscaling | None = None,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -70,6 +74,8 @@ class AsyncDeployments(Namespace):
             require_signature: Load only what a trust root vouches for.
             sticky_header: Metadata key of predictions, `x-customer`, whose equal values meet the same target.
             rollout_policy: How later versions take the traffic over; by default all at once.
+            resources: Cores and memory that each replica may use; by default any.
+            autoscaling: Between which numbers replicas are scaled, and by what; by default `replicas` is the number.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -83,6 +89,8 @@ class AsyncDeployments(Namespace):
             require_signature=require_signature,
             sticky_header=sticky_header,
             rollout_policy=rollout_policy or RolloutPolicy(),
+            resources=resources or Resources(),
+            autoscaling=autoscaling or Autoscaling(),
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -136,6 +144,8 @@ class AsyncDeployments(Namespace):
         require_signature: bool | None = None,
         sticky_header: str | None = None,
         rollout_policy: RolloutPolicy | None = None,
+        resources: Resources | None = None,
+        autoscaling: Autoscaling | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -156,6 +166,8 @@ class AsyncDeployments(Namespace):
             require_signature=bool(require_signature),
             sticky_header=sticky_header or "",
             rollout_policy=rollout_policy or RolloutPolicy(),
+            resources=resources or Resources(),
+            autoscaling=autoscaling or Autoscaling(),
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -168,6 +180,8 @@ class AsyncDeployments(Namespace):
             "require_signature": require_signature,
             "sticky_header": sticky_header,
             "rollout_policy": rollout_policy,
+            "resources": resources,
+            "autoscaling": autoscaling,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(

@@ -14,6 +14,7 @@ from pydantic import Field
 from modelyard._cache import BlobCache
 from modelyard.api.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from modelyard_inference.access import access_table
+from modelyard_inference.activator import Activator
 from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.deployments import Deployments
@@ -84,7 +85,8 @@ class InferenceSettings(Settings):
 async def build(chassis: Chassis) -> AsyncIterator[Service]:
     """Yield the service; at the end leave or stop the replicas, as the settings say."""
     settings: InferenceSettings = chassis.settings
-    store, wake = InferenceStore(), asyncio.Event()
+    activator_address = f"unix:{settings.run_directory}/s/activator"
+    store, wake = InferenceStore(activator_address), asyncio.Event()
     launcher = LocalLauncher(
         settings.run_directory, (settings.python_executable, "-m", "modelyard_inference.replica")
     )
@@ -158,6 +160,8 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     deployments = Deployments(chassis.db, store, lookups, upstream, chassis.grants, chassis.clock, wake.set)
     rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
     servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes)
+    activator = Activator(activator_address, routes, patience=settings.start_timeout_seconds)
+    await activator.start()
     try:
         yield Service(
             name=SERVICE_NAME,
@@ -167,6 +171,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             background=(reconciler.run, followers.run, owners.run, lineage.run, shadows.run),
         )
     finally:
+        await activator.stop()
         await steps.close()
         if settings.stop_replicas_on_exit:
             await reconciler.stop_all(settings.drain_grace_seconds)

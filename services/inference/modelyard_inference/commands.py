@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
 from modelyard_inference.models import TargetSpec
+from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import FIXED, Autoscaling
 from modelyard_kit.filters import Asked
 
 
@@ -26,6 +28,8 @@ class CreateDeployment:
     reason: str = ""
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
+    resources: Resources = UNBOUNDED
+    autoscaling: Autoscaling = FIXED
 
     @property
     def schema(self) -> str:
@@ -47,6 +51,8 @@ class UpdateDeployment:
     require_signature: bool | None = None
     sticky_header: str | None = None
     rollout_policy: RolloutPolicy | None = None
+    resources: Resources | None = None
+    autoscaling: Autoscaling | None = None
     owner_id: str | None = None
     reason: str = ""
 

@@ -36,6 +36,8 @@ _CHANGEABLE = (
     "require_signature",
     "sticky_header",
     "rollout_policy",
+    "resources",
+    "autoscaling",
     "owner_id",
 )
 
@@ -154,14 +156,8 @@ class Deployments:
         update = UpdateDeployment(
             command.name,
             command.etag,
-            description=back.description,
             targets=await self._targets.past(back.targets, pinned=command.pin_versions),
-            replicas=back.replicas,
-            max_request_bytes=back.max_request_bytes,
-            timeout_ms=back.timeout_ms,
-            require_signature=back.require_signature,
-            sticky_header=back.sticky_header,
-            rollout_policy=back.rollout_policy,
+            **{name: getattr(back, name) for name in _CHANGEABLE if name != "owner_id"},
         )
         rolled_back = await self._apply(
             call, update, Deed(Change.ROLLED_BACK, command.reason, revision.number)
@@ -339,6 +335,8 @@ class Deployments:
             require_signature=command.require_signature,
             sticky_header=command.sticky_header,
             rollout_policy=command.rollout_policy,
+            resources=command.resources,
+            autoscaling=command.autoscaling,
             targets=tuple(targets),
         )
 
@@ -389,6 +387,6 @@ def _of_route(deployment: Deployment) -> tuple[object, ...]:
         deployment.max_request_bytes,
         deployment.timeout_ms,
         deployment.sticky_header,
-        bool(deployment.rollout_policy.steps),
+        deployment.measured,
         deployment.owner_id,
     )

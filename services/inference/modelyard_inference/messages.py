@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard_inference import rollout_messages
+from modelyard_inference import rollout_messages, scale_messages
 from modelyard_inference.commands import (
     ControlRollout,
     CreateDeployment,
@@ -42,6 +42,8 @@ UPDATABLE = (
     "require_signature",
     "sticky_header",
     "rollout_policy",
+    "resources",
+    "autoscaling",
     "owner_id",
 )
 
@@ -71,11 +73,13 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     problems: Problems = []
     _check_name(wanted.name, "deployment.name", 3, problems)
     targets = _targets(wanted.targets, problems)
-    replicas = _replicas(wanted.replicas, problems)
+    replicas = scale_messages.parse_replicas(wanted.replicas, problems)
     size = _max_request_bytes(wanted.max_request_bytes, problems)
     timeout = _timeout_ms(wanted, problems)
     sticky = _sticky_header(wanted.sticky_header, problems)
     policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
+    resources = scale_messages.parse_resources(wanted.resources, problems)
+    autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -91,6 +95,8 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         reason=_reason(request.reason),
         sticky_header=sticky,
         rollout_policy=policy,
+        resources=resources,
+        autoscaling=autoscaling,
     )
 
 
@@ -111,13 +117,17 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         for path in sorted(mask - set(UPDATABLE))
     ]
     targets = _targets(wanted.targets, problems) if "targets" in mask else None
-    replicas = _replicas(wanted.replicas, problems) if "replicas" in mask else None
+    replicas = scale_messages.parse_replicas(wanted.replicas, problems) if "replicas" in mask else None
     size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
     timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
     sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
     policy = None
     if "rollout_policy" in mask:
         policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
+    resources = scale_messages.parse_resources(wanted.resources, problems) if "resources" in mask else None
+    autoscaling = None
+    if "autoscaling" in mask:
+        autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -133,6 +143,8 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         require_signature=wanted.require_signature if "require_signature" in mask else None,
         sticky_header=sticky,
         rollout_policy=policy,
+        resources=resources,
+        autoscaling=autoscaling,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )
@@ -280,7 +292,10 @@ def parse_confirm(request: s.ConfirmRoutesRequest) -> Gateway:
         raise InvalidField("healthy_groups", f"more than {MAX_CONFIRMED_GROUPS} groups")
     problem = request.problem[:MAX_PROBLEM_LENGTH]
     figures = rollout_messages.parse_figures(request.figures)
-    return Gateway(gateway_id, request.version, frozenset(request.healthy_groups), problem, figures)
+    in_flight = scale_messages.parse_in_flight(request.figures)
+    return Gateway(
+        gateway_id, request.version, frozenset(request.healthy_groups), problem, figures, in_flight
+    )
 
 
 def _name(text: str, field: str, parts: int) -> str:
@@ -337,13 +352,6 @@ def _check_share(message: d.TrafficTarget, field: str, problems: Problems) -> No
     elif message.shadow_percent and message.weight:
         told = f"a shadow answers nobody, so it has no weight: leave out {message.weight}"
         problems.append(Violation(f"{field}.weight", told))
-
-
-def _replicas(value: int, problems: Problems) -> int:
-    limits.check("replicas_per_target", value)
-    if value < 0:
-        problems.append(Violation("deployment.replicas", f"{value} is below zero; 0 means 1"))
-    return value or 1
 
 
 def _max_request_bytes(value: int, problems: Problems) -> int:

@@ -17,8 +17,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from modelyard_inference import shadow_rows
-from modelyard_inference.models import ShadowCounts
 from modelyard_inference.ports import Sample, Sampler
+from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_inference.shadow_rows import Shadowed
 from modelyard_kit import telemetry
 from modelyard_kit.db import Database

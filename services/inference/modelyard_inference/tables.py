@@ -46,6 +46,8 @@ deployments = sa.Table(
     sa.Column("rollout_policy", JSONB, nullable=False),
     sa.Column("rollout", JSONB(none_as_null=True)),
     sa.Column("rejection", JSONB(none_as_null=True)),
+    sa.Column("resources", JSONB, nullable=False),
+    sa.Column("autoscaling", JSONB, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),
@@ -100,6 +102,8 @@ groups = sa.Table(
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("require_signature", sa.Boolean, nullable=False),
     sa.Column("shadow", sa.Boolean, nullable=False),
+    sa.Column("resources", JSONB, nullable=False),
+    sa.Column("scale", JSONB(none_as_null=True)),
 )
 
 rollout_origins = sa.Table(

@@ -69,6 +69,11 @@ _TABLE = (
     Limit("signature_bytes", 10 * 2**20, "bytes", "signature of an artifact"),
     Limit("targets_per_deployment", 16, "targets", "traffic targets of a deployment"),
     Limit("replicas_per_target", 64, "replicas", "replicas of a traffic target"),
+    Limit("cpus_per_replica", 1_024, "cores", "cores that a replica may use"),
+    Limit("memory_bytes_per_replica", 2**50, "bytes", "memory that a replica may use"),
+    Limit("instances_per_replica", 2_048, "copies", "copies of the model in a replica"),
+    Limit("warm_up_requests", 100, "requests", "requests in the warmup.jsonl of an artifact"),
+    Limit("warm_up_bytes", 16 * 2**20, "bytes", "warmup.jsonl of an artifact"),
     Limit("rollout_steps", 20, "steps", "steps of a rollout"),
     Limit(
         "revisions_per_deployment",

@@ -260,6 +260,45 @@ def test_log_and_download(connected: Fake, tmp_path: Path) -> None:
     assert (tmp_path / "out/model.skops").read_bytes() == (tmp_path / "model.skops").read_bytes()
 
 
+def test_autoscaling_is_set(connected: Fake) -> None:
+    for given, wanted in (
+        ("min=2 max=8 target=1.5 delay=30", (2, 8, 1.5, 30)),
+        ("max=4", (0, 4, 0, 0)),
+        ("", (0, 0, 0, 0)),
+    ):
+        assert modelyard("deployments", "update", MODEL, "--autoscaling", given, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["autoscaling"]
+        scaling = sent.deployment.autoscaling
+        seconds = scaling.scale_down_delay.seconds
+        assert (scaling.min_replicas, scaling.max_replicas, scaling.target_in_flight, seconds) == wanted
+    assert (
+        modelyard("deployments", "update", MODEL, "--autoscaling", "min=0 max=2", "--no-wait").exit_code == 0
+    )
+    assert connected.requests("UpdateDeployment")[-1].deployment.autoscaling.scale_to_zero
+    for wrong in ("max=many", "8", "least=1", "delay=1e999"):
+        assert (
+            modelyard("deployments", "update", MODEL, "--autoscaling", wrong, "--no-wait").exit_code == 2
+        ), wrong
+
+
+def test_resources_are_written_with_units(connected: Fake) -> None:
+    for given, wanted in (
+        ("cpus=2 memory=1GiB instances=3", (2, 2**30, 3)),
+        ("memory=7000000000", (0, 7 * 10**9, 0)),
+        ("", (0, 0, 0)),
+    ):
+        assert modelyard("deployments", "update", MODEL, "--resources", given, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["resources"]
+        resources = sent.deployment.resources
+        assert (resources.cpus, resources.memory_bytes, resources.instances) == wanted
+    for wrong in ("cpus=half", "memory=1GB", "2", "disk=1GiB"):
+        assert modelyard("deployments", "update", MODEL, "--resources", wrong, "--no-wait").exit_code == 2, (
+            wrong
+        )
+
+
 def test_rollouts_are_set_and_steered(connected: Fake) -> None:
     for given, steps, pause in (
         ("5,25,100 pause=1.5 errors=2 latency=0.2 requests=7", [5, 25, 100], 1.5),

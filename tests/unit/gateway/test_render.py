@@ -87,6 +87,18 @@ def test_calls_that_ask_for_a_version_meet_its_groups_alone() -> None:
     assert len(rights) == 1  # the same for all of them
 
 
+def test_what_holds_predictions_is_told_their_group() -> None:
+    made = desired(replace(target("a", 3), held=True), target("b", 1))
+    held, awake = prediction_routes(render(settings(), made))[0]["route"]["weighted_clusters"]["clusters"]
+    (told,) = held["request_headers_to_add"]
+    assert told["header"] == {"key": "modelyard-group", "value": "a"}
+    assert "request_headers_to_add" not in awake
+    (alone,) = prediction_routes(render(settings(), desired(replace(target(), held=True))))[0]["route"][
+        "weighted_clusters"
+    ]["clusters"]
+    assert alone["request_headers_to_add"][0]["header"]["value"] == "g1"
+
+
 def test_stickiness_is_a_hash_of_the_header() -> None:
     made = desired(target("a", 3), target("b", 1), sticky_header="x-customer")
     action = prediction_routes(render(settings(), made))[0]["route"]

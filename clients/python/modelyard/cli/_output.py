@@ -33,7 +33,7 @@ TABLE = Format.TABLE
 _PIPE_WIDTH = 400
 _STYLES = {
     **dict.fromkeys(("READY", "ACTIVE", "APPROVED", "ALLOW", "yes"), "green"),
-    **dict.fromkeys(("FAILED", "REJECTED", "DENY", "STOPPED"), "red"),
+    **dict.fromkeys(("FAILED", "REJECTED", "DENY", "STOPPED", "CRASH_LOOP"), "red"),
     **dict.fromkeys(("PENDING", "CREATING", "UPDATING", "STARTING", "DRAINING", "DELETING"), "yellow"),
 }
 

@@ -89,6 +89,7 @@ from modelyard.types._metadata import (
     ModelMetadata,
 )
 from modelyard.types._serving import (
+    Autoscaling,
     ConditionStatus,
     Deployment,
     DeploymentChange,
@@ -99,6 +100,7 @@ from modelyard.types._serving import (
     Prediction,
     Replica,
     ReplicaState,
+    Resources,
     RolloutPolicy,
     RolloutStatus,
     RolloutVerb,
@@ -132,6 +134,7 @@ __all__ = [
     "AuditCheckpoint",
     "AuditEntry",
     "AuditVerification",
+    "Autoscaling",
     "BlobUrls",
     "BundleSummary",
     "CardChange",
@@ -196,6 +199,7 @@ __all__ = [
     "ReplicaState",
     "Resource",
     "ResourceType",
+    "Resources",
     "Review",
     "ReviewDecision",
     "RolloutPolicy",

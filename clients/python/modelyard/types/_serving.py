@@ -32,6 +32,7 @@ class ReplicaState(StrEnum):
     READY = "READY"
     DRAINING = "DRAINING"
     STOPPED = "STOPPED"
+    CRASH_LOOP = "CRASH_LOOP"
 
 
 class SignatureState(StrEnum):
@@ -143,6 +144,40 @@ class RolloutVerb(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resources:
+    """How large each replica is.
+
+    Args:
+        cpus: Cores it may use; 0 for any.
+        memory_bytes: Memory it may use; 0 for no bound.
+        instances: Copies of the model in it, which predict at the same time; 0 for two for each of `cpus`, or one.
+    """
+
+    cpus: int = 0
+    memory_bytes: int = 0
+    instances: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoscaling:
+    """How the number of replicas follows the predictions in flight; with `max_replicas` 0 it stays.
+
+    Args:
+        min_replicas: Fewest per target; 0 means 1.
+        max_replicas: Most per target.
+        target_in_flight: Predictions in flight for each replica that are aimed at; 0 means 2.
+        scale_down_delay: How long fewer have to suffice before there are fewer; None means 60 s.
+        scale_to_zero: Whether there may be none at all while nothing is in flight; instead of `min_replicas`.
+    """
+
+    min_replicas: int = 0
+    max_replicas: int = 0
+    target_in_flight: float = 0.0
+    scale_down_delay: timedelta | None = None
+    scale_to_zero: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """An endpoint: a name that answers predictions."""
 
@@ -166,6 +201,8 @@ class Deployment:
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = RolloutPolicy()
     rollout: RolloutStatus = RolloutStatus()
+    resources: Resources = Resources()
+    autoscaling: Autoscaling = Autoscaling()
 
 
 class DeploymentChange(StrEnum):
@@ -210,6 +247,8 @@ class Replica:
     signature_state: SignatureState | None = None
     signer: str = ""
     trust_root: str = ""
+    failures: int = 0
+    next_start_time: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

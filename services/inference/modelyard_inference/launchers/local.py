@@ -21,8 +21,8 @@ from pathlib import Path
 
 import structlog
 
-from modelyard_inference.launchers import Found, Handle, LaunchFailed, ReplicaSpec, processes
-from modelyard_inference.replica.config import read_status, read_verdict, status_path
+from modelyard_inference.launchers import Found, Handle, LaunchFailed, ReplicaSpec, bounds, processes
+from modelyard_inference.replica.config import ReplicaConfig, read_status, read_verdict, status_path
 
 SOCKET_PATH_BYTES = 103
 _SOCKET_NAME_LENGTH = len("/s/") + 12
@@ -32,8 +32,10 @@ _ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH", "SSL_CERT_FILE",
 )  # fmt: skip
-# The shell notes the process id and becomes the replica; $0 is the pid file.
-_WRAPPER = 'echo $$ > "$0.new" && mv -f "$0.new" "$0" && exec "$@"'
+# The shell bounds its memory, notes the process id and becomes the replica; $0 is the pid file, $1 the bound.
+_WRAPPER = '[ -z "$1" ] || ulimit -d "$1" && shift && echo $$ > "$0.new" && mv -f "$0.new" "$0" && exec "$@"'
+# How a process ends that asked for memory it may not have and does not know what to do without.
+_SHORT_OF_MEMORY = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 
 _log = structlog.get_logger()
 
@@ -124,6 +126,9 @@ class LocalLauncher:
     def _ids(self) -> Iterable[str]:
         return [path.name for path in (self._run_folder / "replicas").iterdir() if path.is_dir()]
 
+    def _process_ids(self) -> Iterable[int]:
+        return [handle.process_id for handle in map(self._find, self._ids()) if handle]
+
     def _folder(self, replica_id: str) -> Path:
         return self._run_folder / "replicas" / replica_id
 
@@ -157,12 +162,14 @@ class LocalLauncher:
         environment = {
             name: os.environ[name] for name in _ENVIRONMENT if name in os.environ and name not in hidden
         }
-        with log.open("xb") as output:
+        environment |= {"PYTHONUNBUFFERED": "1", **bounds.threads_environment(spec.config)}
+        memory = bounds.data_limit(spec.config.memory_bytes)
+        with log.open("xb") as output, bounds.on_cores(spec.config.cpus, self._process_ids()):
             log.chmod(0o600)
             child = subprocess.Popen(  # noqa: S603 - the command is ours; only the path of the file varies
-                ["/bin/sh", "-c", _WRAPPER, str(folder / "pid"), *command, "--config", str(config)],
+                ["/bin/sh", "-c", _WRAPPER, str(folder / "pid"), memory, *command, "--config", str(config)],
                 cwd=folder,
-                env={**environment, "PYTHONUNBUFFERED": "1"},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -200,10 +207,18 @@ class LocalLauncher:
             what = "its process is gone"
         elif code < 0:
             what = f"its process was ended by {signal.Signals(-code).name}"
+            if -code in _SHORT_OF_MEMORY and (memory := self._memory_bytes(replica_id)):
+                what += f", as happens to one that needs more memory than it may use, {memory} bytes"
         else:
             what = f"its process ended with exit code {code}"
         tail = _tail(self._folder(replica_id) / "log")
         return f"{what}\n{tail}" if tail else what
+
+    def _memory_bytes(self, replica_id: str) -> int:
+        try:
+            return ReplicaConfig.load(self._config(replica_id)).memory_bytes
+        except (OSError, ValueError):  # gone, or written by another release
+            return 0
 
     def _signal(self, handle: Handle, number: signal.Signals) -> None:
         """Send a signal to exactly the process of the handle, or to its whole session to kill."""

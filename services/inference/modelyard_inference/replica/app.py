@@ -43,6 +43,8 @@ class Replica:
         self.stuck = False
         """Whether the model's thread went on after `stop`."""
         self._engine = Engine(config)
+        self.exhausted = self._engine.exhausted
+        """Set when its memory is used up for good."""
         wrap, self._flush = tracing.start(config)
         servicer = Servicer(Contract(config), self._engine, self.lifecycle)
         self._front: Front = make_front(
@@ -54,6 +56,7 @@ class Replica:
 
         Raises:
             LoadError: if the model cannot be loaded.
+            MemoryError: if there is too little memory for it.
             OSError: if the address cannot be used.
         """
         await self._front.start()
@@ -112,9 +115,19 @@ async def _serve(config: ReplicaConfig, config_path: Path) -> int:
         verdict = starting.result()
     except (LoadError, OSError) as error:
         return await _fail(replica, config_path, str(error))
+    except MemoryError:
+        return await _fail(replica, config_path, _too_little_memory(config, "to load the model"))
     except Exception as error:  # a runtime may raise anything; the launcher must be told
         log.exception("load_raised")
         return await _fail(replica, config_path, f"{type(error).__name__}: {error}")
+    return await _answer(replica, config_path, verdict, asked_to_stop)
+
+
+async def _answer(
+    replica: Replica, config_path: Path, verdict: Verdict, asked_to_stop: asyncio.Future[Any]
+) -> int:
+    """Answer predictions until the replica is told to stop, or runs out of memory; return the exit status."""
+    config = replica.config
     garbage.settle()
     _try_write_status(config_path, "ready", verdict=verdict)
     log.info(
@@ -124,7 +137,10 @@ async def _serve(config: ReplicaConfig, config_path: Path) -> int:
         signature=verdict.state,
         signer=verdict.signer,
     )
-    await asked_to_stop
+    exhausted = asyncio.ensure_future(replica.exhausted.wait())
+    await asyncio.wait((asked_to_stop, exhausted), return_when=asyncio.FIRST_COMPLETED)
+    if not asked_to_stop.done():
+        return await _fail(replica, config_path, _too_little_memory(config, "for its smallest input"))
     log.info("replica_draining", in_flight=replica.lifecycle.in_flight)
     _try_write_status(config_path, "draining", verdict=verdict)
     await replica.drain()
@@ -149,7 +165,18 @@ async def _fail(replica: Replica, config_path: Path, message: str) -> int:
     log.error("replica_failed", problem=message)
     _try_write_status(config_path, "failed", message)
     await replica.stop()
+    if replica.stuck:
+        _leave(_FAILED)
     return _FAILED
+
+
+def _too_little_memory(config: ReplicaConfig, what: str) -> str:
+    bound = (
+        f"more than the {config.memory_bytes} bytes it may use"
+        if config.memory_bytes
+        else "more than there is"
+    )
+    return f"out of memory {what}: it needs {bound}"
 
 
 def _leave(status: int) -> None:

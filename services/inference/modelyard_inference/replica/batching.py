@@ -1,8 +1,8 @@
-"""One queue in front of one model: requests that waited while the model ran share its next run.
+"""One queue in front of the copies of a model: requests that waited while all of them ran share the next run.
 
 A model's call costs about the same for one row as for many, so nothing is gained by waiting on purpose: an idle model runs
 at once what has arrived, a busy one finds company for the next run in its queue. Rows are counted, not requests. Requests
-share a run only if their keys are equal; their answers are cut from the outputs by row ranges. The model runs in its own
+share a run only if their keys are equal; their answers are cut from the outputs by row ranges. Each copy runs in its own
 thread; this class lives on the event loop and needs no lock.
 """
 
@@ -45,13 +45,13 @@ class Work:
 
 
 class Batcher:
-    """The queue of one model."""
+    """The queue of one model, with a thread for each of its copies."""
 
     def __init__(
         self,
         run: Run,
         explain: Explain,
-        executor: Executor,
+        executors: Sequence[Executor],
         *,
         max_queue_rows: int,
         max_batch_rows: int,
@@ -59,13 +59,12 @@ class Batcher:
     ) -> None:
         self._run = run
         self._explain = explain
-        self._executor = executor
+        self._idle = list(executors)
         self._max_queue_rows = max_queue_rows
         self._max_batch_rows = max_batch_rows
         self._delay = delay_seconds
         self._waiting: deque[Work] = deque()
         self._rows = 0
-        self._busy = False
         self._loop = asyncio.get_running_loop()
 
     def submit(
@@ -90,23 +89,23 @@ class Batcher:
         work = Work(method, inputs, rows, key, deadline, self._loop.create_future())
         self._waiting.append(work)
         self._rows += rows
-        if not self._busy:
-            self._busy = True
+        if self._idle:
+            executor = self._idle.pop()
             if self._delay:
-                self._loop.call_later(self._delay, self._next)
+                self._loop.call_later(self._delay, self._next, executor)
             else:
                 # Not at once: what arrives in this turn of the loop comes along.
-                self._loop.call_soon(self._next)
+                self._loop.call_soon(self._next, executor)
         return work.future
 
-    def _next(self) -> None:
+    def _next(self, executor: Executor) -> None:
         self._discard()
         batch = self._take()
         if not batch:
-            self._busy = False
+            self._idle.append(executor)
             return
-        running = self._loop.run_in_executor(self._executor, self._execute, batch)
-        running.add_done_callback(lambda done: self._finish(batch, done))
+        running = self._loop.run_in_executor(executor, self._execute, batch)
+        running.add_done_callback(lambda done: self._finish(executor, batch, done))
 
     def _discard(self) -> None:
         """Forget what nobody waits for any more."""
@@ -172,10 +171,18 @@ class Batcher:
         except BaseException as error:  # noqa: BLE001  a model that raises SystemExit ends its request, not the replica
             return self._explain(work.method, error)
 
-    def _finish(self, batch: Sequence[Work], done: asyncio.Future[list[Outputs | DomainError]]) -> None:
+    def _finish(
+        self, executor: Executor, batch: Sequence[Work], done: asyncio.Future[list[Outputs | DomainError]]
+    ) -> None:
         if done.cancelled():
             for work in batch:
                 work.future.cancel()
+        elif (
+            error := done.exception()
+        ):  # explaining failed too, as without any memory: nobody may wait for ever
+            for work in batch:
+                if not work.future.done():
+                    work.future.set_exception(error)
         else:
             for work, answer in zip(batch, done.result(), strict=True):
                 if work.future.done():
@@ -185,6 +192,6 @@ class Batcher:
                 else:
                     work.future.set_result(answer)
         if self._waiting:
-            self._loop.call_soon(self._next)
+            self._loop.call_soon(self._next, executor)
         else:
-            self._busy = False
+            self._idle.append(executor)

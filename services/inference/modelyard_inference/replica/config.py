@@ -53,6 +53,12 @@ class ReplicaConfig:
     """How long an idle replica waits for company for a request; 0 batches what waited while the model ran."""
     threads: int = 1
     """Threads one prediction may use, where the runtime can tell."""
+    instances: int = 1
+    """Copies of the model, which predict at the same time, each in a thread."""
+    cpus: int = 0
+    """Cores it may use; the launcher sees to it. 0 for any."""
+    memory_bytes: int = 0
+    """Memory it may use; the launcher sees to it. 0 for no bound."""
     drain_seconds: float = 30.0
     """Longest time to finish predictions when stopping."""
     server_name: str = "modelyard"
@@ -67,7 +73,8 @@ class ReplicaConfig:
     def __post_init__(self) -> None:
         problems = [f"{name}: must not be empty" for name in _TEXTS if not getattr(self, name)]
         problems += [f"{name}: must be at least 1" for name in _COUNTS if getattr(self, name) < 1]
-        problems += [f"{name}: must not be negative" for name in _SECONDS if getattr(self, name) < 0]
+        at_least_0 = (*_SECONDS, *_BOUNDS)
+        problems += [f"{name}: must not be negative" for name in at_least_0 if getattr(self, name) < 0]
         if not self.listen.startswith("unix:/"):
             problems.append(f"listen: must be unix:/path, not {self.listen!r}")
         elif len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES:
@@ -140,8 +147,9 @@ class ReplicaConfig:
 
 
 _TEXTS: Final = ("deployment", "model", "artifact_digest", "runtime", "server_name")
-_COUNTS: Final = ("version", "max_request_bytes", "max_queue_rows", "max_batch_rows", "threads")
+_COUNTS: Final = ("version", "max_request_bytes", "max_queue_rows", "max_batch_rows", "threads", "instances")
 _SECONDS: Final = ("batch_delay_seconds", "drain_seconds")
+_BOUNDS: Final = ("cpus", "memory_bytes")
 _REQUIRED: Final = (
     "deployment", "model", "version", "artifact_digest", "model_directory", "runtime", "signature", "listen",
 )  # fmt: skip
@@ -149,7 +157,7 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(
         (*_TEXTS, "model_directory", "listen", "log_level", "log_format", "otlp_endpoint"), (str,)
     ),
-    **dict.fromkeys(_COUNTS, (int,)),
+    **dict.fromkeys((*_COUNTS, *_BOUNDS), (int,)),
     **dict.fromkeys(_SECONDS, (int, float)),
     **dict.fromkeys(("signature", "evidence"), (dict,)),
     **dict.fromkeys(("require_signature", "allow_code"), (bool,)),

@@ -878,7 +878,7 @@ Global___ConfirmRoutesRequest: _TypeAlias = ConfirmRoutesRequest  # noqa: Y015
 
 @_typing.final
 class GroupFigures(_message.Message):
-    """GroupFigures is what a gateway has counted about the predictions of a group since its agent began; the numbers only grow."""
+    """GroupFigures is what a gateway has counted about the predictions of a group since its agent began; the numbers only grow, but for `in_flight`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -886,12 +886,15 @@ class GroupFigures(_message.Message):
     ANSWERED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     LATENCIES_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Name of the group."""
     answered: _builtins.int
     """Those that were answered, or refused for a mistake of the caller."""
     failed: _builtins.int
     """Those that failed: lost, late, or with one of the codes named at RolloutPolicy."""
+    in_flight: _builtins.float
+    """Those that wait for their answer, averaged over about five seconds. Unlike the others it also falls."""
     @_builtins.property
     def latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatencyBucket]:
         """How long they took: at most 100 bounds, each with the number of those above the one before."""
@@ -903,10 +906,11 @@ class GroupFigures(_message.Message):
         answered: _builtins.int = ...,
         failed: _builtins.int = ...,
         latencies: _abc.Iterable[Global___LatencyBucket] | None = ...,
+        in_flight: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "failed", b"failed", "group", b"group", "latencies", b"latencies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "failed", b"failed", "group", b"group", "in_flight", b"in_flight", "latencies", b"latencies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

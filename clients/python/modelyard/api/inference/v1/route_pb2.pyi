@@ -108,6 +108,7 @@ class RouteTarget(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     SHADOW_PERCENT_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Name of the group: unique among all groups of all time, so that a new version is a new group."""
     model_version: _builtins.str
@@ -118,6 +119,10 @@ class RouteTarget(_message.Message):
     """Percentage of the predictions of which the group gets a copy, 0 to 100; its answers reach nobody."""
     shadow: _builtins.bool
     """Whether the group is a shadow, also while it gets no copies because it is being brought up or drained."""
+    held: _builtins.bool
+    """Whether the group has no replica at the moment: its only address is that of what holds predictions until it has one. It has to be told
+    the group of each in the metadata key `modelyard-group`.
+    """
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses of its replicas, `unix:/…` or `host:port`."""
@@ -131,10 +136,11 @@ class RouteTarget(_message.Message):
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         shadow_percent: _builtins.int = ...,
         shadow: _builtins.bool = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "model_version", b"model_version", "shadow", b"shadow", "shadow_percent", b"shadow_percent", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "held", b"held", "model_version", b"model_version", "shadow", b"shadow", "shadow_percent", b"shadow_percent", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
