@@ -13,7 +13,7 @@ from typing import Any
 
 from modelyard_gateway.clusters import group_of_cluster
 from modelyard_gateway.figures import Counted
-from modelyard_gateway.routes import NAME
+from modelyard_gateway.route_parts import NAME
 
 _TIMEOUT_SECONDS = 2.0
 _LDS = "listener_manager.lds.version_text"

@@ -13,19 +13,18 @@ from modelyard_gateway import refusals, rest
 from modelyard_gateway.clusters import TELEMETRY, TYPE, envoy_address
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
 from modelyard_gateway.refusals import METADATA, Refusal
-from modelyard_gateway.routes import (
+from modelyard_gateway.route_parts import (
     BUFFER,
-    CONTROL_PLANE,
     FIELD_EXTRACTION,
     GRPC_TRANSCODER,
     HEADER,
-    HEALTH_PREFIX,
     JWT,
     LUA,
     NAME,
+    NAME_FIELDS,
     RBAC,
-    SERVER_PATHS,
 )
+from modelyard_gateway.routes import CONTROL_PLANE, HEALTH_PREFIX, SERVER_PATHS
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.table import SigningKeys
 from modelyard_kit.auth import ALGORITHM, AUDIENCE
@@ -203,9 +202,8 @@ def _transcoder(limit: int) -> Json:
 
 def _extraction() -> Json:
     """What resolve.lua reads of a message: the names of deployment and version."""
-    prefixes = {"ModelInfer": "model_", "ModelReady": "", "ModelMetadata": ""}
     methods = {
-        f"{service}.{method}": prefix for service in OIP_SERVICES for method, prefix in prefixes.items()
+        f"{service}.{method}": prefix for service in OIP_SERVICES for method, prefix in NAME_FIELDS.items()
     }
     methods |= {f"{REST_SERVICE}.{method}": "model_" for method in rest.RULES}
     return {

@@ -11,7 +11,8 @@ from typing import Any
 
 from modelyard_gateway.clusters import TYPE, group_clusters, service_clusters
 from modelyard_gateway.listener import listener
-from modelyard_gateway.routes import NAME, RBAC, route_configuration
+from modelyard_gateway.route_parts import NAME, RBAC, every_route
+from modelyard_gateway.routes import route_configuration
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.table import Desired
 
@@ -81,12 +82,11 @@ def check(configuration: Configuration) -> None:
 def referenced_clusters(routes: Json | None) -> set[str]:
     """Return the names of all clusters that the routes lead to."""
     found: set[str] = set()
-    for host in (routes or {}).get("virtual_hosts", ()):
-        for route in host["routes"]:
-            action = route.get("route", {})
-            found |= {cluster["name"] for cluster in action.get("weighted_clusters", {}).get("clusters", ())}
-            found |= {action["cluster"]} if "cluster" in action else set()
-            found |= {policy["cluster"] for policy in action.get("request_mirror_policies", ())}
+    for route in every_route(routes):
+        action = route.get("route", {})
+        found |= {cluster["name"] for cluster in action.get("weighted_clusters", {}).get("clusters", ())}
+        found |= {action["cluster"]} if "cluster" in action else set()
+        found |= {policy["cluster"] for policy in action.get("request_mirror_policies", ())}
     return found
 
 
@@ -157,11 +157,10 @@ def shape(configuration: Configuration) -> Json:
     of principals accepted, the same configuration with other names in it is.
     """
     routes = json.loads(json.dumps(configuration.routes))
-    for host in (routes or {}).get("virtual_hosts", ()):
-        for route in host["routes"]:
-            rules = route.get("typed_per_filter_config", {}).get(RBAC, {}).get("rbac", {}).get("rules", {})
-            for policy in rules.get("policies", {}).values():
-                policy["principals"] = []
+    for route in every_route(routes):
+        rules = route.get("typed_per_filter_config", {}).get(RBAC, {}).get("rbac", {}).get("rules", {})
+        for policy in rules.get("policies", {}).values():
+            policy["principals"] = []
     return static_candidate(Configuration(configuration.listeners, configuration.clusters, routes))
 
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from modelyard_gateway.clusters import SHADOW_THRESHOLDS
-from modelyard_gateway.routes import SAMPLE_HEADER
+from modelyard_gateway.route_parts import SAMPLE_HEADER
 from modelyard_gateway.table import Route
 from tests.conformance.fake_replica import FakeReplica
 from tests.conformance.gateway_stack import OWN_INFER, GatewayStack, gateway_stack, route

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -19,32 +20,53 @@ from modelyard_gateway.render import (
     render,
     shape,
 )
-from modelyard_gateway.routes import CONTROL_PLANE, RBAC
+from modelyard_gateway.route_parts import LUA, RBAC, every_route
+from modelyard_gateway.routes import CONTROL_PLANE
 from modelyard_gateway.table import Desired, Predictions, RouteTable
 from tests.unit.gateway.samples import KEYS, desired, settings, target
 
 
 def routes_of(configuration: Configuration) -> list[dict[str, Any]]:
-    assert configuration.routes is not None
-    found: list[dict[str, Any]] = configuration.routes["virtual_hosts"][0]["routes"]
-    return found
+    return list(every_route(configuration.routes))
 
 
 def prediction_routes(configuration: Configuration) -> list[dict[str, Any]]:
-    return [route for route in routes_of(configuration) if "headers" in route["match"]]
+    return [route for route in routes_of(configuration) if LUA in metadata_of(route) and is_resolved(route)]
 
 
-def test_a_deployment_is_matched_by_header_under_each_service_name() -> None:
-    matches = [route["match"] for route in prediction_routes(render(settings(), desired(target())))]
+def metadata_of(route: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = route.get("metadata", {}).get("filter_metadata", {})
+    return found
+
+
+def is_resolved(route: dict[str, Any]) -> bool:
+    return "unresolved" not in metadata_of(route)[LUA]
+
+
+def matcher_of(configuration: Configuration) -> dict[str, Any]:
+    assert configuration.routes is not None
+    found: dict[str, Any] = configuration.routes["virtual_hosts"][0]["matcher"]
+    return found
+
+
+def test_a_deployment_is_looked_up_by_its_name_under_each_service_name() -> None:
+    configuration = render(settings(), desired(target()))
+    (predictions,) = matcher_of(configuration)["matcher_list"]["matchers"]
+    paths = re.compile(predictions["predicate"]["single_predicate"]["value_match"]["safe_regex"]["regex"])
+    for path in (
+        "/inference.GRPCInferenceService/ModelInfer",
+        "/modelyard.api.oip.v2.GRPCInferenceService/ModelMetadata",
+        "/modelyard.api.oip.v2.RestInferenceService/Infer",
+    ):
+        assert paths.fullmatch(path)
+    assert not paths.fullmatch("/inference.GRPCInferenceService/ServerLive")
+    tree = predictions["on_match"]["matcher"]["matcher_tree"]
+    assert tree["input"]["typed_config"]["header_name"] == "modelyard-deployment"
+    assert list(tree["exact_match_map"]["map"]) == ["prod.ml.iris"]
     version = {"safe_regex": {"regex": "(?:1)?"}}  # of one version: asked for, or none asked for
-    header = [
-        {"name": "modelyard-deployment", "string_match": {"exact": "prod.ml.iris"}},
-        {"name": "modelyard-version", "string_match": version, "treat_missing_header_as_empty": True},
-    ]
-    assert matches == [
-        {"prefix": "/inference.GRPCInferenceService/", "headers": header},
-        {"prefix": "/modelyard.api.oip.v2.GRPCInferenceService/", "headers": header},
-        {"prefix": "/modelyard.api.oip.v2.RestInferenceService/", "headers": header},
+    header = {"name": "modelyard-version", "string_match": version, "treat_missing_header_as_empty": True}
+    assert [route["match"] for route in prediction_routes(configuration)] == [
+        {"prefix": "/", "headers": [header]}
     ]
 
 
@@ -61,8 +83,8 @@ def test_traffic_is_shared_by_weight_and_groups_without_weight_are_only_warmed()
 def test_calls_that_ask_for_a_version_meet_its_groups_alone() -> None:
     two = replace(target("b", 1), model_version="prod.ml.iris/2")
     warming = replace(target("c", 0), model_version="prod.ml.iris/3")
-    routes = prediction_routes(render(settings(), desired(target("a", 3), two, warming)))[::3]
-    asked = [route["match"]["headers"][1] for route in routes]
+    routes = prediction_routes(render(settings(), desired(target("a", 3), two, warming)))
+    asked = [route["match"]["headers"][0] for route in routes]
     assert asked == [
         {"name": "modelyard-version", "present_match": True, "invert_match": True},
         *(

@@ -1,0 +1,84 @@
+"""What routes of every kind are made of: names that mean something in them, and their per-route filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from modelyard_gateway import rest
+from modelyard_gateway.clusters import TYPE
+from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
+from modelyard_gateway.refusals import METADATA, route_metadata, too_large
+
+Json = dict[str, Any]
+
+NAME = "gateway"
+HEADER = "modelyard-deployment"
+VERSION_HEADER = "modelyard-version"
+"""Number of the version that must answer; without it whichever gets the traffic does."""
+SAMPLE_HEADER = "modelyard-sample"
+"""Id that a prediction and its copy have in common, by which their answers are compared; only Envoy sets it."""
+
+GRPC_TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
+FIELD_EXTRACTION = "envoy.filters.http.grpc_field_extraction"
+LUA = "envoy.filters.http.lua"
+RBAC = "envoy.filters.http.rbac"
+BUFFER = "envoy.filters.http.buffer"
+JWT = "envoy.filters.http.jwt_authn"
+
+NAME_FIELDS = {"ModelInfer": "model_", "ModelReady": "", "ModelMetadata": ""}
+"""Methods of the protocol that name a deployment, and what stands before `name` and `version` in their fields."""
+PREDICTION_PATHS = (
+    *(f"/{service}/{method}" for service in OIP_SERVICES for method in NAME_FIELDS),
+    *(f"/{REST_SERVICE}/{method}" for method in rest.RULES),
+)
+"""Every method that names a deployment."""
+PREDICTION_PREFIXES = tuple(f"/{service}/" for service in (*OIP_SERVICES, REST_SERVICE))
+
+OPEN = {"@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"}
+UNBUFFERED = {"@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute", "disabled": True}
+_DISABLED = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
+_RESOLVERS = (GRPC_TRANSCODER, FIELD_EXTRACTION, LUA)
+
+
+def resolved(**by_name: Json) -> Json:
+    """Return the per-route filters of a route whose deployment is known or which needs none."""
+    return dict.fromkeys(_RESOLVERS, _DISABLED) | {BUFFER: UNBUFFERED, RBAC: OPEN} | by_name
+
+
+def metadata(values: Json) -> Json:
+    """Return metadata that local replies read."""
+    return {"filter_metadata": {METADATA: values}}
+
+
+def set_header(name: str, value: str) -> Json:
+    """Return a header that replaces what is there."""
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def unresolved_route(prefix: str, max_request_bytes: int) -> Json:
+    """Return the route of predictions whose deployment is not known yet, or does not exist: here the body is looked into."""
+    return {
+        "match": {"prefix": prefix},
+        # Reached only if the filters above the router let the call pass unresolved, which they do not.
+        "direct_response": {"status": 404},
+        "metadata": {
+            "filter_metadata": {
+                METADATA: route_metadata({"too_large": too_large(max_request_bytes)}),
+                LUA: {"unresolved": True},
+            }
+        },
+        "typed_per_filter_config": {RBAC: OPEN, BUFFER: UNBUFFERED},
+    }
+
+
+def every_route(node: Any) -> Iterator[Json]:
+    """Yield the routes anywhere in a route configuration."""
+    if isinstance(node, list):
+        for item in node:
+            yield from every_route(item)
+    elif isinstance(node, dict):
+        if "routes" in node:
+            yield from node["routes"]
+        else:
+            yield from every_route(list(node.values()))
