@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelyard_gateway.table import RouteTable, Target
+from modelyard_gateway.table import Limits, RouteTable, Target
 
 Json = dict[str, Any]
 
@@ -16,6 +16,12 @@ DESK = "desk"
 TELEMETRY = "telemetry"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
+THRESHOLDS = {
+    "max_connections": 4096,
+    "max_pending_requests": 65536,
+    "max_requests": 65536,
+    "max_retries": 4096,
+}
 SHADOW_THRESHOLDS = {
     "max_connections": 64,
     "max_pending_requests": 256,
@@ -56,7 +62,7 @@ def group_clusters(table: RouteTable, buffer_bytes: int) -> list[Json]:
     return [
         _shadow_cluster(target, buffer_bytes, route.timeout)
         if target.shadow
-        else _group_cluster(target, buffer_bytes)
+        else _answering_cluster(target, buffer_bytes, route.limits)
         for route, target in sorted(pairs, key=lambda pair: pair[1].group)
     ]
 
@@ -67,6 +73,15 @@ def _shadow_cluster(target: Target, buffer_bytes: int, timeout: float) -> Json:
     cluster["circuit_breakers"] = {"thresholds": [SHADOW_THRESHOLDS]}
     options = cluster["typed_extension_protocol_options"][_HTTP_OPTIONS]
     options["common_http_protocol_options"] = {"max_stream_duration": f"{timeout:.3f}s"}
+    return cluster
+
+
+def _answering_cluster(target: Target, buffer_bytes: int, limits: Limits) -> Json:
+    """A cluster that answers: what is over the limit is refused at once, so that an overload costs those who are answered nothing."""
+    cluster = _group_cluster(target, buffer_bytes)
+    if limits.concurrent_per_replica:
+        most = limits.concurrent_per_replica * len(target.addresses)
+        cluster["circuit_breakers"] = {"thresholds": [{**THRESHOLDS, "max_requests": most}]}
     return cluster
 
 
@@ -119,16 +134,7 @@ def _cluster(name: str, addresses: Iterable[str]) -> Json:
                 "explicit_http_config": {"http2_protocol_options": {}},
             }
         },
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": 4096,
-                    "max_pending_requests": 65536,
-                    "max_requests": 65536,
-                    "max_retries": 4096,
-                }
-            ]
-        },
+        "circuit_breakers": {"thresholds": [THRESHOLDS]},
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [

@@ -6,11 +6,22 @@ import re
 from collections.abc import Iterable, Sequence
 
 from modelyard_gateway.clusters import TYPE, group_cluster_name
-from modelyard_gateway.refusals import METADATA, denied, no_replica, route_metadata, too_large
+from modelyard_gateway.refusals import (
+    METADATA,
+    Refusal,
+    denied,
+    no_replica,
+    overloaded,
+    rate_limited,
+    route_metadata,
+    too_large,
+)
 from modelyard_gateway.route_parts import (
+    BANDWIDTH_LIMIT,
     BUFFER,
     JWT,
     LUA,
+    RATE_LIMIT,
     RBAC,
     SAMPLE_HEADER,
     VERSION_HEADER,
@@ -19,7 +30,7 @@ from modelyard_gateway.route_parts import (
     set_header,
     unresolved_route,
 )
-from modelyard_gateway.table import Route, Target
+from modelyard_gateway.table import Limits, Route, Target
 
 FRAME_BYTES = 5
 """What gRPC puts before a message."""
@@ -41,8 +52,10 @@ def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes
         "denied": denied(route.name),
         "too_large": too_large(largest),
         "unavailable": no_replica(route.name),
+        **_limit_refusals(route.limits),
     }
     filters = {
+        **_limit_filters(route.limits),
         RBAC: _allow(principals),
         BUFFER: {
             "@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
@@ -63,6 +76,41 @@ def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes
     for pins, serving in _choices(route):
         yield {"match": {"prefix": "/", "headers": pins}, **_action(route, serving), **common}
     yield unresolved_route("/", max_request_bytes)
+
+
+def _limit_refusals(limits: Limits) -> dict[str, Refusal]:
+    found = {}
+    if limits.requests_per_second:
+        found["rate_limited"] = rate_limited(limits.requests_per_second)
+    if limits.concurrent_per_replica:
+        found["overloaded"] = overloaded(limits.concurrent_per_replica)
+    return found
+
+
+def _limit_filters(limits: Limits) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    if limits.requests_per_second:
+        always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+        found[RATE_LIMIT] = {
+            "@type": TYPE + "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix": "rate",
+            "token_bucket": {
+                "max_tokens": limits.requests_per_second,
+                "tokens_per_fill": limits.requests_per_second,
+                "fill_interval": "1s",
+            },
+            "filter_enabled": always,
+            "filter_enforced": always,
+            "rate_limited_as_resource_exhausted": True,
+        }
+    if limits.bandwidth_mbps:
+        found[BANDWIDTH_LIMIT] = {
+            "@type": TYPE + "envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit",
+            "stat_prefix": "bandwidth",
+            "enable_mode": "REQUEST_AND_RESPONSE",
+            "limit_kbps": limits.bandwidth_mbps * 1_000_000 // (8 * 1024),  # its unit is KiB per second
+        }
+    return found
 
 
 def _choices(route: Route) -> Iterable[tuple[list[Json], Sequence[Target]]]:

@@ -14,6 +14,7 @@ from modelyard_gateway.clusters import TELEMETRY, TYPE, envoy_address
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
 from modelyard_gateway.refusals import METADATA, Refusal
 from modelyard_gateway.route_parts import (
+    BANDWIDTH_LIMIT,
     BUFFER,
     FIELD_EXTRACTION,
     GRPC_TRANSCODER,
@@ -22,6 +23,7 @@ from modelyard_gateway.route_parts import (
     LUA,
     NAME,
     NAME_FIELDS,
+    RATE_LIMIT,
     RBAC,
 )
 from modelyard_gateway.routes import CONTROL_PLANE, HEALTH_PREFIX, SERVER_PATHS
@@ -139,7 +141,8 @@ def _filters(settings: GatewaySettings, keys: SigningKeys) -> list[Json]:
 
     1. gRPC-Web is unwrapped. 2. The token is checked. 3-5. Only on routes that do not know the deployment yet: the
     REST form becomes gRPC, the name is read from the message, the route is chosen again. 6. RBAC decides on the final
-    route. 7. The body is counted, after RBAC so that nothing is held for callers who may not. 8. The router.
+    route. 7-8. Rate and bandwidth of the deployment, which those who may not predict use nothing of. 9. The body is counted,
+    after RBAC so that nothing is held for callers who may not. 10. The router.
     """
     limit = settings.max_request_bytes
     return [
@@ -151,6 +154,8 @@ def _filters(settings: GatewaySettings, keys: SigningKeys) -> list[Json]:
         ),
         _filter(LUA, f"{_HTTP}.lua.v3.Lua", default_source_code={"inline_string": _lua()}),
         _filter(RBAC, f"{_HTTP}.rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {}}),
+        _filter(RATE_LIMIT, f"{_HTTP}.local_ratelimit.v3.LocalRateLimit", stat_prefix="rate"),
+        _filter(BANDWIDTH_LIMIT, f"{_HTTP}.bandwidth_limit.v3.BandwidthLimit", stat_prefix="bandwidth"),
         _filter(BUFFER, f"{_HTTP}.buffer.v3.Buffer", max_request_bytes=limit),
         _filter("envoy.filters.http.router", f"{_HTTP}.router.v3.Router", suppress_envoy_headers=True),
     ]
@@ -221,6 +226,10 @@ def _local_replies() -> Iterable[Json]:
     yield from _reply(_details_contain("Jwt_is_expired"), 401, refusals.TOKEN_EXPIRED)
     yield from _reply(_details_contain("jwt_authn_access_denied"), 401, refusals.TOKEN_INVALID)
     yield from _reply(_details_contain("rbac_access_denied"), 403, "denied", refusals.PERMISSION_DENIED)
+    yield from _reply(
+        _details_contain("local_rate_limited"), 429, "rate_limited", refusals.RESOURCE_EXHAUSTED
+    )
+    yield from _reply(_details_contain("{overflow}"), 429, "overloaded", refusals.RESOURCE_EXHAUSTED)
     yield from _reply(_status(413), 413, "too_large", refusals.RESOURCE_EXHAUSTED)
     yield from _reply(_status(503), 503, "unavailable", refusals.UNAVAILABLE)
     yield from _reply(_status(408), 504, refusals.DEADLINE)

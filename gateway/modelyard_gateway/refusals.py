@@ -70,6 +70,28 @@ def too_large(maximum: int) -> Refusal:
     )
 
 
+def rate_limited(maximum: int) -> Refusal:
+    """Return the answer to a prediction over the rate of its deployment."""
+    return Refusal(
+        RESOURCE_EXHAUSTED,
+        f"the deployment takes {maximum:,} predictions per second here; ask more slowly,"
+        " or raise traffic_limits.requests_per_second of the deployment",
+        "RATE_LIMITED",
+        {"maximum": str(maximum)},
+    )
+
+
+def overloaded(maximum: int) -> Refusal:
+    """Return the answer while the replicas have as many predictions as they may."""
+    return Refusal(
+        RESOURCE_EXHAUSTED,
+        f"each replica has {maximum:,} predictions already; repeat with backoff, add replicas,"
+        " or raise traffic_limits.concurrent_per_replica of the deployment",
+        "OVERLOADED",
+        {"maximum": str(maximum)},
+    )
+
+
 def no_replica(deployment: str) -> Refusal:
     """Return the answer while no replica of a deployment can take the call."""
     return Refusal(

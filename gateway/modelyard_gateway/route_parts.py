@@ -24,6 +24,8 @@ FIELD_EXTRACTION = "envoy.filters.http.grpc_field_extraction"
 LUA = "envoy.filters.http.lua"
 RBAC = "envoy.filters.http.rbac"
 BUFFER = "envoy.filters.http.buffer"
+RATE_LIMIT = "envoy.filters.http.local_ratelimit"
+BANDWIDTH_LIMIT = "envoy.filters.http.bandwidth_limit"
 JWT = "envoy.filters.http.jwt_authn"
 
 NAME_FIELDS = {"ModelInfer": "model_", "ModelReady": "", "ModelMetadata": ""}

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ class FakeReplica:
         self.metadata: dict[str, str | bytes] = {}
         self.fail_with: grpc.StatusCode | None = None
         self.delay = 0.0
+        self.lanes = asyncio.Semaphore(1_000_000)
+        """As many predictions run at once; the others wait."""
+        self.running = asyncio.Event()
+        """While it is not set, predictions that came are held."""
+        self.running.set()
+        self.answered = 0
+        self.busy_seconds = 0.0
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
 
@@ -120,7 +128,12 @@ class FakeReplica:
     async def _enter(self, name: str, context: Any) -> None:
         self.asked.append(name)
         self.metadata = dict(context.invocation_metadata())
-        await asyncio.sleep(self.delay)
+        async with self.lanes:
+            await self.running.wait()
+            began = time.monotonic()
+            await asyncio.sleep(self.delay)
+            self.busy_seconds += time.monotonic() - began
+        self.answered += 1
         if self.fail_with:
             await context.abort(self.fail_with, 'said "no", 50% sure')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import grpc.aio
 from modelyard.api.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
 from modelyard.api.governance.v1 import access_pb2, governance_service_pb2_grpc, identity_pb2
 from modelyard.api.governance.v1 import governance_service_pb2 as governance_pb2
+from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2_grpc, route_pb2
 from modelyard.api.inference.v1 import inference_service_pb2 as inference_pb2
-from modelyard.api.inference.v1 import inference_service_pb2_grpc, route_pb2
 from modelyard_gateway.table import Route, RouteTable
 from modelyard_kit.access import Effect, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal
@@ -138,6 +139,7 @@ def table_to_proto(table: RouteTable) -> route_pb2.RouteTable:
             deployment=chain_to_proto(route.deployment),
             max_request_bytes=route.max_request_bytes,
             measured=route.measured,
+            traffic_limits=deployment_pb2.TrafficLimits(**asdict(route.limits)),
         )
         made.timeout.FromMilliseconds(int(route.timeout * 1000))
         for target in route.targets:

@@ -178,6 +178,7 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "conditions": [],
             "sticky_header": "",
             "rollout_policy": {},
+            "traffic_limits": {},
         }
         for row in rows
     ]

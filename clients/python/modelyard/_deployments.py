@@ -24,6 +24,7 @@ from modelyard.types import (
     Replica,
     RolloutPolicy,
     RolloutVerb,
+    TrafficLimits,
     TrafficTarget,
 )
 
@@ -55,6 +56,7 @@ class AsyncDeployments(Namespace):
         require_signature: bool = False,
         sticky_header: str = "",
         rollout_policy: RolloutPolicy | None = None,
+        traffic_limits: TrafficLimits | None = None,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -70,6 +72,7 @@ class AsyncDeployments(Namespace):
             require_signature: Load only what a trust root vouches for.
             sticky_header: Metadata key of predictions, `x-customer`, whose equal values meet the same target.
             rollout_policy: How later versions take the traffic over; by default all at once.
+            traffic_limits: What callers may ask of it; by default there are no limits.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -83,6 +86,7 @@ class AsyncDeployments(Namespace):
             require_signature=require_signature,
             sticky_header=sticky_header,
             rollout_policy=rollout_policy or RolloutPolicy(),
+            traffic_limits=traffic_limits or TrafficLimits(),
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -136,6 +140,7 @@ class AsyncDeployments(Namespace):
         require_signature: bool | None = None,
         sticky_header: str | None = None,
         rollout_policy: RolloutPolicy | None = None,
+        traffic_limits: TrafficLimits | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -156,6 +161,7 @@ class AsyncDeployments(Namespace):
             require_signature=bool(require_signature),
             sticky_header=sticky_header or "",
             rollout_policy=rollout_policy or RolloutPolicy(),
+            traffic_limits=traffic_limits or TrafficLimits(),
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -168,6 +174,7 @@ class AsyncDeployments(Namespace):
             "require_signature": require_signature,
             "sticky_header": sticky_header,
             "rollout_policy": rollout_policy,
+            "traffic_limits": traffic_limits,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
 from modelyard_inference.models import TargetSpec
+from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
 from modelyard_kit.filters import Asked
 
 
@@ -26,6 +27,7 @@ class CreateDeployment:
     reason: str = ""
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
+    traffic_limits: TrafficLimits = UNLIMITED
 
     @property
     def schema(self) -> str:
@@ -47,6 +49,7 @@ class UpdateDeployment:
     require_signature: bool | None = None
     sticky_header: str | None = None
     rollout_policy: RolloutPolicy | None = None
+    traffic_limits: TrafficLimits | None = None
     owner_id: str | None = None
     reason: str = ""
 

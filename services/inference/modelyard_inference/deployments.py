@@ -36,6 +36,7 @@ _CHANGEABLE = (
     "require_signature",
     "sticky_header",
     "rollout_policy",
+    "traffic_limits",
     "owner_id",
 )
 
@@ -162,6 +163,7 @@ class Deployments:
             require_signature=back.require_signature,
             sticky_header=back.sticky_header,
             rollout_policy=back.rollout_policy,
+            traffic_limits=back.traffic_limits,
         )
         rolled_back = await self._apply(
             call, update, Deed(Change.ROLLED_BACK, command.reason, revision.number)
@@ -339,6 +341,7 @@ class Deployments:
             require_signature=command.require_signature,
             sticky_header=command.sticky_header,
             rollout_policy=command.rollout_policy,
+            traffic_limits=command.traffic_limits,
             targets=tuple(targets),
         )
 
@@ -390,5 +393,6 @@ def _of_route(deployment: Deployment) -> tuple[object, ...]:
         deployment.timeout_ms,
         deployment.sticky_header,
         bool(deployment.rollout_policy.steps),
+        deployment.traffic_limits,
         deployment.owner_id,
     )

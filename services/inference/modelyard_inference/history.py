@@ -18,6 +18,7 @@ from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.fields import REVISIONS
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
 from modelyard_inference.tables import revisions
+from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody
 from modelyard_kit.limits import LIMITS
 
@@ -45,6 +46,7 @@ def settings_of(deployment: Deployment) -> Settings:
         ),
         sticky_header=deployment.sticky_header,
         rollout_policy=deployment.rollout_policy,
+        traffic_limits=deployment.traffic_limits,
     )
 
 
@@ -107,12 +109,15 @@ async def page(
 def _revision(row: Mapping[Any, Any]) -> Revision:
     values = {column.name: row[column] for column in revisions.c}
     settings = values["settings"]
-    targets = tuple(PastTarget(**target) for target in settings["targets"])
-    policy = RolloutPolicy.from_json(settings.get("rollout_policy", {}))
+    read = {
+        "targets": tuple(PastTarget(**target) for target in settings["targets"]),
+        "rollout_policy": RolloutPolicy.from_json(settings.get("rollout_policy", {})),
+        "traffic_limits": TrafficLimits(**settings.get("traffic_limits", {})),
+    }
     return Revision(
         **{
             **values,
             "change": Change(values["change"]),
-            "settings": Settings(**{**settings, "targets": targets, "rollout_policy": policy}),
+            "settings": Settings(**{**settings, **read}),
         }
     )

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
 from modelyard_inference.evidence import Verdict
+from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
@@ -212,6 +213,7 @@ class Deployment:
     """Why a rollout was taken back, until somebody asks for something else."""
     shadow_counts: ShadowCounts | None = None
     """What came of comparing its shadow; None while it has none, or nothing was copied yet."""
+    traffic_limits: TrafficLimits = UNLIMITED
 
     @property
     def answers(self) -> bool:
@@ -267,6 +269,7 @@ class Settings:
     targets: tuple[PastTarget, ...]
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
+    traffic_limits: TrafficLimits = UNLIMITED
 
 
 @dataclass(frozen=True)
@@ -375,6 +378,7 @@ class Route:
     sticky_header: str = ""
     measured: bool = False
     """Whether gateways report figures about its groups."""
+    traffic_limits: TrafficLimits = UNLIMITED
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from modelyard_inference.models import (
     ShadowCounts,
     Target,
 )
+from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit.protos import chain_to_proto, timestamp
 
 
@@ -52,6 +53,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         sticky_header=deployment.sticky_header,
         rollout_policy=_policy(deployment.rollout_policy),
         rollout=_rollout(deployment),
+        traffic_limits=_limits(deployment.traffic_limits),
     )
 
 
@@ -84,6 +86,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             require_signature=kept.require_signature,
             sticky_header=kept.sticky_header,
             rollout_policy=_policy(kept.rollout_policy),
+            traffic_limits=_limits(kept.traffic_limits),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -130,10 +133,15 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                 timeout=_duration(route.timeout_ms),
                 sticky_header=route.sticky_header,
                 measured=route.measured,
+                traffic_limits=_limits(route.traffic_limits),
             )
             for route in table.routes
         ],
     )
+
+
+def _limits(limits: TrafficLimits) -> d.TrafficLimits:
+    return d.TrafficLimits(**asdict(limits))
 
 
 def _policy(policy: RolloutPolicy) -> d.RolloutPolicy | None:

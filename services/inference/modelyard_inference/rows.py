@@ -24,6 +24,7 @@ from modelyard_inference.models import (
     TargetSpec,
     Version,
 )
+from modelyard_inference.traffic_limits import TrafficLimits
 
 
 def deployment_row(deployment: Deployment) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def deployment_row(deployment: Deployment) -> dict[str, Any]:
         **values,
         "conditions": plain_conditions(deployment.conditions),
         "rollout_policy": asdict(deployment.rollout_policy),
+        "traffic_limits": asdict(deployment.traffic_limits),
         "rollout": rollout.to_json() if rollout else None,
         "rejection": rejection.to_json() if rejection else None,
     }
@@ -46,6 +48,7 @@ def deployment(row: Mapping[Any, Any]) -> Deployment:
         "state": DeploymentState(row["state"]),
         "conditions": tuple(map(_condition, row["conditions"])),
         "rollout_policy": RolloutPolicy.from_json(row["rollout_policy"]),
+        "traffic_limits": TrafficLimits(**row["traffic_limits"]),
         "rollout": Rollout.from_json(row["rollout"]) if row["rollout"] else None,
         "rejection": Rejection.from_json(row["rejection"]) if row["rejection"] else None,
     }
@@ -94,6 +97,7 @@ def route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
         deployment.timeout_ms,
         deployment.sticky_header,
         measured=bool(deployment.rollout_policy.steps),
+        traffic_limits=deployment.traffic_limits,
     )
 
 

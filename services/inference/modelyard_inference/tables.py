@@ -46,6 +46,7 @@ deployments = sa.Table(
     sa.Column("rollout_policy", JSONB, nullable=False),
     sa.Column("rollout", JSONB(none_as_null=True)),
     sa.Column("rejection", JSONB(none_as_null=True)),
+    sa.Column("traffic_limits", JSONB, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),

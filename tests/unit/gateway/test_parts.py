@@ -20,7 +20,7 @@ from modelyard_gateway.files import prepare_directory, write_atomic
 from modelyard_gateway.messages import keys_from_proto, table_from_proto
 from modelyard_gateway.permissions import allowed_principals
 from modelyard_gateway.routes import CONTROL_PLANE
-from modelyard_gateway.table import Route, RouteTable, Target
+from modelyard_gateway.table import Limits, Route, RouteTable, Target
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.grants import Grants
@@ -69,10 +69,11 @@ def test_a_table_is_parsed() -> None:
     message = route_pb2.RouteTable(version=4)
     route = message.routes.add(deployment=chain_to_proto(CHAIN), max_request_bytes=9)
     route.timeout.FromMilliseconds(1500)
+    route.traffic_limits.requests_per_second = 5
     route.targets.add(group="g", model_version="prod.ml.iris/2", weight=2, addresses=["unix:/a"])
     parsed = table_from_proto(message)
     target = Target("g", "prod.ml.iris/2", 2, ("unix:/a",))
-    assert parsed == RouteTable(4, (Route(CHAIN, (target,), 9, 1.5),))
+    assert parsed == RouteTable(4, (Route(CHAIN, (target,), 9, 1.5, limits=Limits(5)),))
     assert parsed.routes[0].name == "prod.ml.iris"
 
 
@@ -84,6 +85,10 @@ def test_incomplete_messages_are_refused() -> None:
     message.routes[0].targets[0].group = "g"
     message.routes[0].targets[0].addresses.append("nowhere")
     with pytest.raises(InvalidField, match="nowhere"):
+        table_from_proto(message)
+    del message.routes[0].targets[0].addresses[:]
+    message.routes[0].traffic_limits.bandwidth_mbps = -1
+    with pytest.raises(InvalidField, match="bandwidth_mbps"):
         table_from_proto(message)
     with pytest.raises(InvalidField, match="keys"):
         keys_from_proto(governance_service_pb2.GetJwksResponse(issuer="modelyard"))

@@ -20,9 +20,9 @@ from modelyard_gateway.render import (
     render,
     shape,
 )
-from modelyard_gateway.route_parts import LUA, RBAC, every_route
+from modelyard_gateway.route_parts import BANDWIDTH_LIMIT, LUA, RATE_LIMIT, RBAC, every_route
 from modelyard_gateway.routes import CONTROL_PLANE
-from modelyard_gateway.table import Desired, Predictions, RouteTable
+from modelyard_gateway.table import Desired, Limits, Predictions, RouteTable
 from tests.unit.gateway.samples import KEYS, desired, settings, target
 
 
@@ -145,6 +145,19 @@ def test_the_smaller_limit_of_bodies_rules() -> None:
         return int(buffer["max_request_bytes"]) - 5
 
     assert (limit(1000), limit(9000), limit(0)) == (1000, 5000, 5000)
+
+
+def test_limits_are_part_of_the_route_and_of_the_cluster() -> None:
+    limits = Limits(requests_per_second=5, bandwidth_mbps=8, concurrent_per_replica=3)
+    configuration = render(settings(), desired(target("g", 1, "unix:/a", "unix:/b"), limits=limits))
+    (route,) = prediction_routes(configuration)
+    filters = route["typed_per_filter_config"]
+    assert filters[RATE_LIMIT]["token_bucket"]["tokens_per_fill"] == 5
+    assert filters[BANDWIDTH_LIMIT]["limit_kbps"] == 976  # KiB per second
+    cluster = next(found for found in configuration.clusters if found["name"] == "group-g")
+    assert cluster["circuit_breakers"]["thresholds"][0]["max_requests"] == 6
+    (without,) = prediction_routes(render(settings(), desired(target())))
+    assert {RATE_LIMIT, BANDWIDTH_LIMIT}.isdisjoint(without["typed_per_filter_config"])
 
 
 def test_refusals_of_a_route_carry_the_reason() -> None:
