@@ -1,6 +1,6 @@
 """Brings Envoy to a configuration without dropping a request, and knows what Envoy serves.
 
-Envoy reads three files. They are written in the order that never leaves a route without its cluster: clusters old and
+Envoy reads its files of clusters, routes, certificates and listeners. They are written in the order that never leaves a route without its cluster: clusters old and
 new together, wait until the new ones are warm, then the routes, wait, then the clusters without the old ones. When
 Envoy does not run, the files are written all the same: it starts from them.
 """
@@ -31,10 +31,13 @@ from modelyard_gateway.render import (
     static_candidate,
 )
 from modelyard_gateway.settings import GatewaySettings
+from modelyard_gateway.tls import CERTIFICATE_FILE, CLIENT_CA_FILE
 
 log = structlog.get_logger()
 
 _POLL_SECONDS = 0.02
+_SECRETS = (CERTIFICATE_FILE, CLIENT_CA_FILE)
+_FILES = (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE, *_SECRETS)
 Json = dict[str, Any]
 
 
@@ -59,7 +62,7 @@ class Applier:
         prepare_directory(self._folder)
         Path(self._settings.access_log_file).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self._folder / BOOTSTRAP_FILE, json.dumps(bootstrap(self._settings), indent=1))
-        for name in (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE):
+        for name in _FILES:
             path = self._folder / name
             resources, version = _read(path)
             if version is None:
@@ -96,8 +99,10 @@ class Applier:
             if name in self._clusters
         ]
         await self._put_clusters([*wanted.clusters, *old])
-        self._put(ROUTES_FILE, [wanted.routes] if wanted.routes else [])
+        self._put(ROUTES_FILE, _resources(wanted.routes))
         self._routes = wanted.routes
+        for name in _SECRETS:
+            self._put(name, _resources(wanted.secrets.get(name)))
         self._put(LISTENERS_FILE, wanted.listeners)
         await self._settle()
         await self._put_clusters(wanted.clusters)
@@ -114,7 +119,8 @@ class Applier:
         files = {
             LISTENERS_FILE: list(wanted.listeners),
             CLUSTERS_FILE: list(wanted.clusters),
-            ROUTES_FILE: [wanted.routes] if wanted.routes else [],
+            ROUTES_FILE: _resources(wanted.routes),
+            **{name: _resources(wanted.secrets.get(name)) for name in _SECRETS},
         }
         return any(discovery_file(body)[1] != self._versions[name] for name, body in files.items())
 
@@ -177,6 +183,10 @@ class Applier:
             listen = self._settings.listen
             return f"{listen} is taken by another program: stop it, or choose another address with MODELYARD_LISTEN ({said})"
         return f"{problem}: {said}" if said else problem
+
+
+def _resources(one: Json | None) -> list[Json]:
+    return [one] if one else []
 
 
 def _read(path: Path) -> tuple[list[Json], str | None]:

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from modelyard_gateway import refusals, rest
+from modelyard_gateway import refusals, rest, tls
 from modelyard_gateway.clusters import TELEMETRY, TYPE, envoy_address
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
 from modelyard_gateway.refusals import METADATA, Refusal
@@ -49,8 +49,8 @@ def listener(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) ->
             }
         ]
     }
-    if settings.tls_certificate and settings.tls_key:
-        chain["transport_socket"] = _tls(settings.tls_certificate, settings.tls_key)
+    if socket := tls.transport_socket(settings):
+        chain["transport_socket"] = socket
     listener: Json = {
         "@type": TYPE + "envoy.config.listener.v3.Listener",
         "name": NAME,
@@ -63,21 +63,6 @@ def listener(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) ->
         # A port that another program holds must be an error, and few long connections must spread over all workers.
         listener |= {"enable_reuse_port": False, "connection_balance_config": {"exact_balance": {}}}
     return listener
-
-
-def _tls(certificate: Path, key: Path) -> Json:
-    pair = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "tls_certificates": [pair],
-                "alpn_protocols": ["h2", "http/1.1"],
-            },
-        },
-    }
 
 
 def _connection_manager(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> Json:

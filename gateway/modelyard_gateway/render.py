@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from modelyard_gateway import tls
 from modelyard_gateway.clusters import TYPE, group_clusters, service_clusters
 from modelyard_gateway.listener import listener
 from modelyard_gateway.route_parts import NAME, RBAC, every_route
@@ -40,6 +41,8 @@ class Configuration:
     listeners: tuple[Json, ...]
     clusters: tuple[Json, ...]
     routes: Json | None
+    secrets: Mapping[str, Json] = field(default_factory=dict)
+    """Of TLS, by name of their file."""
 
 
 EMPTY = Configuration((), (), None)
@@ -58,6 +61,7 @@ def render(settings: GatewaySettings, desired: Desired) -> Configuration:
         listeners=(listener(settings, desired.keys, settings.envoy_directory / ROUTES_FILE),),
         clusters=tuple(clusters),
         routes=route_configuration(desired.predictions, settings.max_request_bytes),
+        secrets=tls.secrets(settings),
     )
     check(configuration)
     return configuration
@@ -139,6 +143,8 @@ def static_candidate(configuration: Configuration) -> Json:
     for resource in listeners:
         resource.pop("@type")
         for chain in resource["filter_chains"]:
+            if "transport_socket" in chain:
+                tls.embed(chain["transport_socket"], dict(configuration.secrets))
             manager = chain["filters"][0]["typed_config"]
             manager.pop("rds")
             routes = dict(configuration.routes or {"name": NAME})
@@ -161,7 +167,7 @@ def shape(configuration: Configuration) -> Json:
         rules = route.get("typed_per_filter_config", {}).get(RBAC, {}).get("rbac", {}).get("rules", {})
         for policy in rules.get("policies", {}).values():
             policy["principals"] = []
-    return static_candidate(Configuration(configuration.listeners, configuration.clusters, routes))
+    return static_candidate(replace(configuration, routes=routes))
 
 
 __all__ = ["EMPTY", "TYPE", "Configuration", "InconsistentConfigurationError", "bootstrap", "check", "render"]

@@ -41,8 +41,15 @@ class GatewaySettings(Settings):
     )
     access_log: str = Field("", description="File of the access log; empty: access.log in envoy_directory.")
 
+    tls_client_ca: Path | None = Field(
+        None,
+        description="CA certificate (PEM) of clients: without a certificate of it nobody connects (mTLS).",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca needs TLS: set tls_certificate and tls_key too")
         if not self.envoy_directory.is_absolute():
             raise ValueError(f"envoy_directory={self.envoy_directory}: must be an absolute path")
         for socket in (self.admin_socket, self.desk_socket):

@@ -106,6 +106,8 @@ def test_settings_name_what_is_wrong() -> None:
         settings(envoy_directory=Path("/" + "x" * 120))
     with pytest.raises(ValidationError, match="catalog_address"):
         settings(catalog_address="")
+    with pytest.raises(ValidationError, match="tls_client_ca"):
+        settings(tls_client_ca="/ca")
     assert settings(listen="0.0.0.0:8080", tls_certificate="/c", tls_key="/k").listen == "0.0.0.0:8080"
 
 
