@@ -9,13 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from modelyard_gateway import refusals, rest, tls
+from modelyard_gateway import control_plane_rest, refusals, rest, tls
 from modelyard_gateway.clusters import TELEMETRY, TYPE, envoy_address
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
 from modelyard_gateway.refusals import METADATA, Refusal
 from modelyard_gateway.route_parts import (
     BANDWIDTH_LIMIT,
     BUFFER,
+    CORS,
     FIELD_EXTRACTION,
     GRPC_TRANSCODER,
     HEADER,
@@ -124,13 +125,14 @@ def _tracing() -> Json:
 def _filters(settings: GatewaySettings, keys: SigningKeys) -> list[Json]:
     """Filters in the order in which a request meets them; that order is what makes them right.
 
-    1. gRPC-Web is unwrapped. 2. The token is checked. 3-5. Only on routes that do not know the deployment yet: the
-    REST form becomes gRPC, the name is read from the message, the route is chosen again. 6. RBAC decides on the final
-    route. 7-8. Rate and bandwidth of the deployment, which those who may not predict use nothing of. 9. The body is counted,
-    after RBAC so that nothing is held for callers who may not. 10. The router.
+    1. Browsers ask whether their page may call, without a token. 2. gRPC-Web is unwrapped. 3. The token is checked. 4-6. Only on
+    routes that do not know the deployment yet: the REST form becomes gRPC, the name is read from the message, the route is
+    chosen again. 7. RBAC decides on the final route. 8-9. Rate and bandwidth of the deployment, which those who may not predict
+    use nothing of. 10. The body is counted, after RBAC so that nothing is held for callers who may not. 11. The router.
     """
     limit = settings.max_request_bytes
     return [
+        _filter(CORS, f"{_HTTP}.cors.v3.Cors"),
         _filter("envoy.filters.http.grpc_web", f"{_HTTP}.grpc_web.v3.GrpcWeb"),
         _filter(JWT, f"{_HTTP}.jwt_authn.v3.JwtAuthentication", **_jwt(keys)),
         _filter(GRPC_TRANSCODER, f"{_HTTP}.grpc_json_transcoder.v3.GrpcJsonTranscoder", **_transcoder(limit)),
@@ -160,6 +162,7 @@ def _jwt(keys: SigningKeys) -> Json:
         for key in sorted(keys.keys, key=lambda key: key.kid)
     ]
     open_paths = [f"/{CONTROL_PLANE['governance']}/{method}" for method in _WITHOUT_TOKEN]
+    open_paths += [control_plane_rest.path("governance", method) for method in _WITHOUT_TOKEN]
     open_paths += [*SERVER_PATHS, *rest.SERVER_PATHS]
     rules: list[Json] = [{"match": {"path": path}} for path in open_paths]
     rules.append({"match": {"prefix": HEALTH_PREFIX}})
@@ -181,8 +184,9 @@ def _jwt(keys: SigningKeys) -> Json:
 
 def _transcoder(limit: int) -> Json:
     return {
-        "proto_descriptor_bin": base64.b64encode(rest.descriptor_set()).decode(),
-        "services": [REST_SERVICE],
+        "proto_descriptor_bin": base64.b64encode(rest.transcoded_set()).decode(),
+        "services": [REST_SERVICE, *CONTROL_PLANE.values()],
+        "print_options": {"preserve_proto_field_names": True, "stream_newline_delimited": True},
         "convert_grpc_status": True,
         "max_request_body_size": limit + _FRAME_BYTES,
         "max_response_body_size": limit + _FRAME_BYTES,

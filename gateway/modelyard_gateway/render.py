@@ -60,7 +60,7 @@ def render(settings: GatewaySettings, desired: Desired) -> Configuration:
     configuration = Configuration(
         listeners=(listener(settings, desired.keys, settings.envoy_directory / ROUTES_FILE),),
         clusters=tuple(clusters),
-        routes=route_configuration(desired.predictions, settings.max_request_bytes),
+        routes=route_configuration(desired.predictions, settings.max_request_bytes, settings.allowed_origins),
         secrets=tls.secrets(settings),
     )
     check(configuration)

@@ -12,6 +12,7 @@ from google.api import annotations_pb2
 from google.api.http_pb2 import HttpRule
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from modelyard_gateway import control_plane_rest
 from modelyard_gateway.descriptors import rest_file, with_imports
 
 PREFIX = "/v2/models/"
@@ -46,7 +47,28 @@ RULES: dict[str, HttpRule] = {
 
 @cache
 def descriptor_set() -> bytes:
-    """Return the serialized descriptors of both services, with the rules as annotations.
+    """Return the serialized descriptors of predictions, gRPC and REST, with the rules as annotations.
+
+    Raises:
+        ValueError: as `_predictions`.
+    """
+    return _predictions().SerializeToString(deterministic=True)
+
+
+@cache
+def transcoded_set() -> bytes:
+    """Return the serialized descriptors of everything that has a REST form, with the rules as annotations.
+
+    Raises:
+        ValueError: as `_predictions`.
+    """
+    files = _predictions()
+    control_plane_rest.add_files(files)
+    return files.SerializeToString(deterministic=True)
+
+
+def _predictions() -> FileDescriptorSet:
+    """Return the protocol under both names with its REST form.
 
     Raises:
         ValueError: the service has a method without a rule, or a rule has no method.
@@ -58,5 +80,4 @@ def descriptor_set() -> bytes:
     for name, rule in RULES.items():
         methods[name].options.Extensions[annotations_pb2.http].CopyFrom(rule)
     file.dependency.append(annotations_pb2.DESCRIPTOR.name)
-    files: FileDescriptorSet = with_imports(file)
-    return files.SerializeToString(deterministic=True)
+    return with_imports(file)

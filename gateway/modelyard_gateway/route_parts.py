@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from modelyard_gateway import rest
-from modelyard_gateway.clusters import TYPE
+from modelyard_gateway.clusters import DESK, TYPE
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
 from modelyard_gateway.refusals import METADATA, route_metadata, too_large
 
@@ -24,6 +24,7 @@ FIELD_EXTRACTION = "envoy.filters.http.grpc_field_extraction"
 LUA = "envoy.filters.http.lua"
 RBAC = "envoy.filters.http.rbac"
 BUFFER = "envoy.filters.http.buffer"
+CORS = "envoy.filters.http.cors"
 RATE_LIMIT = "envoy.filters.http.local_ratelimit"
 BANDWIDTH_LIMIT = "envoy.filters.http.bandwidth_limit"
 JWT = "envoy.filters.http.jwt_authn"
@@ -39,6 +40,9 @@ PREDICTION_PREFIXES = tuple(f"/{service}/" for service in (*OIP_SERVICES, REST_S
 
 OPEN = {"@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"}
 UNBUFFERED = {"@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute", "disabled": True}
+NOWHERE = {"cluster": DESK}
+"""Action of routes whose calls never come so far, because a filter answers or chooses another route; the desk would refuse them. The
+filter for pages in browsers passes over routes without a cluster."""
 _DISABLED = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
 _RESOLVERS = (GRPC_TRANSCODER, FIELD_EXTRACTION, LUA)
 
@@ -46,6 +50,11 @@ _RESOLVERS = (GRPC_TRANSCODER, FIELD_EXTRACTION, LUA)
 def resolved(**by_name: Json) -> Json:
     """Return the per-route filters of a route whose deployment is known or which needs none."""
     return dict.fromkeys(_RESOLVERS, _DISABLED) | {BUFFER: UNBUFFERED, RBAC: OPEN} | by_name
+
+
+def transcoded() -> Json:
+    """Return the per-route filters of a route whose REST form becomes gRPC."""
+    return {name: given for name, given in resolved().items() if name != GRPC_TRANSCODER}
 
 
 def metadata(values: Json) -> Json:
@@ -62,8 +71,7 @@ def unresolved_route(prefix: str, max_request_bytes: int) -> Json:
     """Return the route of predictions whose deployment is not known yet, or does not exist: here the body is looked into."""
     return {
         "match": {"prefix": prefix},
-        # Reached only if the filters above the router let the call pass unresolved, which they do not.
-        "direct_response": {"status": 404},
+        "route": NOWHERE,
         "metadata": {
             "filter_metadata": {
                 METADATA: route_metadata({"too_large": too_large(max_request_bytes)}),

@@ -10,20 +10,23 @@ import json
 import re
 from collections.abc import Sequence
 
-from modelyard_gateway import rest
+from modelyard_gateway import control_plane_rest, rest
 from modelyard_gateway.clusters import DESK, TYPE, service_cluster_name
 from modelyard_gateway.deployment_routes import deployment_routes
 from modelyard_gateway.descriptors import OIP_SERVICES
 from modelyard_gateway.refusals import UNIMPLEMENTED, no_service, route_metadata
 from modelyard_gateway.route_parts import (
+    CORS,
     HEADER,
     NAME,
+    NOWHERE,
     PREDICTION_PATHS,
     PREDICTION_PREFIXES,
     Json,
     metadata,
     resolved,
     set_header,
+    transcoded,
     unresolved_route,
 )
 from modelyard_gateway.table import Predictions
@@ -45,18 +48,23 @@ SERVER_PATHS = tuple(
 """Calls about the server itself, which need no token."""
 
 
-def route_configuration(predictions: Predictions | None, max_request_bytes: int) -> Json:
+def route_configuration(
+    predictions: Predictions | None, max_request_bytes: int, origins: Sequence[str] = ()
+) -> Json:
     """Return the whole table.
 
     Args:
         predictions: Routes and who may use them; None while they are not known yet.
         max_request_bytes: Largest body the listener takes.
+        origins: Whose pages may call from browsers, `https://console.example.com`; `*` for everybody's.
     """
     prefixes = (*PREDICTION_PREFIXES, rest.PREFIX)
     unresolved = [unresolved_route(prefix, max_request_bytes) for prefix in prefixes]
     others = [*_desk_routes(), *_server_routes(), *_control_plane_routes(), *unresolved, _unknown_path()]
     by_name = _by_name(predictions, max_request_bytes) if predictions else {}
     host: Json = {"name": NAME, "domains": ["*"]}
+    if origins:
+        host["typed_per_filter_config"] = {CORS: _cors(origins)}
     host |= {"matcher": _matcher(by_name, unresolved, others)} if by_name else {"routes": others}
     return {
         "@type": TYPE + "envoy.config.route.v3.RouteConfiguration",
@@ -102,6 +110,19 @@ def _header(name: str) -> Json:
     return {"name": "header", "typed_config": {"@type": kind, "header_name": name}}
 
 
+def _cors(origins: Sequence[str]) -> Json:
+    anybody: Json = {"safe_regex": {"regex": ".*"}}
+    return {
+        "@type": TYPE + "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [anybody if one == "*" else {"exact": one} for one in origins],
+        "allow_methods": "GET, POST",
+        # Browsers take `*` for every header but this one.
+        "allow_headers": "authorization, *",
+        "expose_headers": "grpc-status, grpc-message, grpc-status-details-bin",
+        "max_age": "3600",
+    }
+
+
 def _cluster_route(match: Json, cluster: str, service: str) -> Json:
     return {
         "match": match,
@@ -114,7 +135,7 @@ def _cluster_route(match: Json, cluster: str, service: str) -> Json:
             "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},
         },
         "metadata": metadata(route_metadata({"unavailable": no_service(service)})),
-        "typed_per_filter_config": resolved(),
+        "typed_per_filter_config": transcoded(),
     }
 
 
@@ -137,10 +158,16 @@ def _server_routes() -> list[Json]:
 
 
 def _control_plane_routes() -> list[Json]:
-    return [
+    routes = [
         _cluster_route({"prefix": f"/{full_name}/"}, service_cluster_name(service), service)
         for service, full_name in CONTROL_PLANE.items()
     ]
+    rest_form = {
+        "match": {"prefix": control_plane_rest.PREFIX},
+        "route": NOWHERE,
+        "typed_per_filter_config": transcoded(),
+    }
+    return [*routes, rest_form]
 
 
 def _unknown_path() -> Json:

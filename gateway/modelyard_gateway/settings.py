@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from modelyard_kit.config import Settings, check_address
 
 ADMIN_SOCKET = "admin.sock"
 DESK_SOCKET = "desk.sock"
+
+
+_ORIGIN = re.compile(r"https?://[^/\s]+")
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 class GatewaySettings(Settings):
@@ -46,6 +54,11 @@ class GatewaySettings(Settings):
         description="CA certificate (PEM) of clients: without a certificate of it nobody connects (mTLS).",
     )
 
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may call from browsers, with commas between; * for all; empty: none.",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.tls_client_ca and not self.tls_certificate:
@@ -58,6 +71,21 @@ class GatewaySettings(Settings):
             if not getattr(self, f"{name}_address"):
                 raise ValueError(f"{name}_address is needed: unix:/path or host:port of the {name} service")
         return self
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in _split(value):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin: write https://host, with a port if it has one"
+                )
+        return value
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Origins whose pages may call."""
+        return _split(self.cors_origins)
 
     @property
     def admin_socket(self) -> Path:

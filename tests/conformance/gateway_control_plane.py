@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
 
 from modelyard.api.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
 from modelyard.api.governance.v1 import access_pb2, governance_service_pb2_grpc, identity_pb2
@@ -119,16 +120,27 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
 
 
 class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
-    """Answers one call and keeps its metadata."""
+    """Answers one call and one watch, and keeps metadata."""
 
     def __init__(self) -> None:
         self.metadata: dict[str, Any] = {}
 
     async def GetCatalog(self, request: Any, context: Any) -> Any:
         self.metadata = dict(context.invocation_metadata())
+        if request.name == "none":
+            info = error_details_pb2.ErrorInfo(reason="RESOURCE_NOT_FOUND", domain="modelyard")
+            status = status_pb2.Status(code=5, message="catalog 'none' does not exist")
+            status.details.add().Pack(info)
+            details = ("grpc-status-details-bin", status.SerializeToString())
+            await context.abort(grpc.StatusCode.NOT_FOUND, status.message, trailing_metadata=(details,))
         response = catalog_service_pb2.GetCatalogResponse()
         response.catalog.name = request.name
+        response.catalog.owner_id = "ada"
         return response
+
+    async def WatchEvents(self, request: Any, _context: Any) -> AsyncIterator[Any]:
+        for kind in request.types:
+            yield catalog_service_pb2.WatchEventsResponse(resume_token=kind)
 
 
 def table_to_proto(table: RouteTable) -> route_pb2.RouteTable:

@@ -106,6 +106,9 @@ def test_settings_name_what_is_wrong() -> None:
         settings(envoy_directory=Path("/" + "x" * 120))
     with pytest.raises(ValidationError, match="catalog_address"):
         settings(catalog_address="")
+    for origins in ("console.example.com", "https://a.example, https://b.example/page"):
+        with pytest.raises(ValidationError, match="is not an origin"):
+            settings(cors_origins=origins)
     with pytest.raises(ValidationError, match="tls_client_ca"):
         settings(tls_client_ca="/ca")
     assert settings(listen="0.0.0.0:8080", tls_certificate="/c", tls_key="/k").listen == "0.0.0.0:8080"
@@ -123,6 +126,23 @@ def test_every_method_of_the_rest_service_has_a_rule() -> None:
     rule = infer.options.Extensions[annotations_pb2.http]
     assert (rule.post, rule.body, rule.response_body) == ("/v2/models/{model_name}/infer", "body", "body")
     assert rule.additional_bindings[0].post == "/v2/models/{model_name}/versions/{model_version}/infer"
+
+
+def test_every_method_of_the_control_plane_that_streams_no_requests_has_a_rule() -> None:
+    files = descriptor_pb2.FileDescriptorSet.FromString(rest.transcoded_set())
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.AddSerializedFile(file.SerializeToString())  # complete, and in order
+    for name, full_name in CONTROL_PLANE.items():
+        (service,) = (
+            service
+            for file in files.file
+            for service in file.service
+            if f"{file.package}.{service.name}" == full_name
+        )
+        for method in service.method:
+            rule = method.options.Extensions[annotations_pb2.http]
+            assert rule.post == ("" if method.client_streaming else f"/v1/{name}/{method.name}")
 
 
 def test_the_public_protocol_is_ours_under_another_package() -> None:
