@@ -35,7 +35,7 @@ from modelyard_gateway.table import Limits, Route, Target
 FRAME_BYTES = 5
 """What gRPC puts before a message."""
 
-_COPIED = ".*/(?:ModelInfer|Infer)"
+_COPIED = ".*/(?:ModelInfer|Infer|Invoke)"
 """Methods that a shadow gets copies of: predictions with one answer. Envoy refuses an expression that lists their whole paths."""
 
 

@@ -58,7 +58,7 @@ def route_configuration(
         max_request_bytes: Largest body the listener takes.
         origins: Whose pages may call from browsers, `https://console.example.com`; `*` for everybody's.
     """
-    prefixes = (*PREDICTION_PREFIXES, rest.PREFIX)
+    prefixes = (*PREDICTION_PREFIXES, *rest.PREFIXES)
     unresolved = [unresolved_route(prefix, max_request_bytes) for prefix in prefixes]
     others = [*_desk_routes(), *_server_routes(), *_control_plane_routes(), *unresolved, _unknown_path()]
     by_name = _by_name(predictions, max_request_bytes) if predictions else {}

@@ -106,6 +106,11 @@ class FakeReplica:
             sent = json.loads(request.body.data or b"{}")
             return rest.InferResponse(body=self._body(request, outputs=sent.get("inputs", [])))
 
+        async def invoke(request: rest.InvokeRequest, context: Any) -> rest.InvokeResponse:
+            await self._enter(request.model_name, context)
+            sent = json.loads(request.body.data)
+            return rest.InvokeResponse(body=self._body(request, form=request.form, sent=sent))
+
         async def describe(request: rest.DescribeRequest, context: Any) -> rest.DescribeResponse:
             await self._enter(request.model_name, context)
             return rest.DescribeResponse(body=self._body(request, platform="fake"))
@@ -116,6 +121,7 @@ class FakeReplica:
 
         return {
             "Infer": (infer, rest.InferRequest),
+            "Invoke": (invoke, rest.InvokeRequest),
             "Describe": (describe, rest.DescribeRequest),
             "Ready": (ready, rest.ReadyRequest),
         }
