@@ -21,6 +21,7 @@ from modelyard_gateway.route_parts import (
     BUFFER,
     JWT,
     LUA,
+    PRIVATE_NAME,
     RATE_LIMIT,
     RBAC,
     SAMPLE_HEADER,
@@ -49,14 +50,14 @@ def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes
     """
     largest = min(route.max_request_bytes or max_request_bytes, max_request_bytes)
     refusals = {
-        "denied": denied(route.name),
+        "denied": denied(route.name, private=route.private),
         "too_large": too_large(largest),
         "unavailable": no_replica(route.name),
         **_limit_refusals(route.limits),
     }
     filters = {
         **_limit_filters(route.limits),
-        RBAC: _allow(principals),
+        RBAC: _allow(principals, private=route.private),
         BUFFER: {
             "@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
             "buffer": {"max_request_bytes": largest + FRAME_BYTES},
@@ -202,10 +203,11 @@ def _destination(serving: Sequence[Target], sticky_header: str) -> Json:
     }
 
 
-def _allow(principals: Sequence[str]) -> Json:
+def _allow(principals: Sequence[str], *, private: bool) -> Json:
     """RBAC of one deployment: the `sub` of the verified token must be one of `principals`.
 
-    A token that is limited to other privileges than EXECUTE says so in its claim `no_execute`.
+    A token that is limited to other privileges than EXECUTE says so in its claim `no_execute`. If the deployment is private, the call
+    must have come to the private listener.
     """
     policies = {}
     if principals:
@@ -221,16 +223,23 @@ def _allow(principals: Sequence[str]) -> Json:
             }
             for principal in sorted(principals)
         ]
-        limited = {
-            "filter": JWT,
-            "path": [{"key": "jwt_payload"}, {"key": "no_execute"}],
-            "value": {"bool_match": True},
-        }
+        rules = [{"not_rule": _metadata_is_true(JWT, "jwt_payload", "no_execute")}]
+        if private:
+            rules.append(_metadata_is_true(PRIVATE_NAME, "private"))
         policies["execute"] = {
-            "permissions": [{"not_rule": {"sourced_metadata": {"metadata_matcher": limited}}}],
+            "permissions": [{"and_rules": {"rules": rules}}],
             "principals": [{"or_ids": {"ids": ids}}],
         }
     return {
         "@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
         "rbac": {"rules": {"action": "ALLOW", "policies": policies}},
     }
+
+
+def _metadata_is_true(namespace: str, *path: str) -> Json:
+    matcher = {
+        "filter": namespace,
+        "path": [{"key": key} for key in path],
+        "value": {"bool_match": True},
+    }
+    return {"sourced_metadata": {"metadata_matcher": matcher}}

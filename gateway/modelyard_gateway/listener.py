@@ -24,8 +24,10 @@ from modelyard_gateway.route_parts import (
     LUA,
     NAME,
     NAME_FIELDS,
+    PRIVATE_NAME,
     RATE_LIMIT,
     RBAC,
+    SET_METADATA,
 )
 from modelyard_gateway.routes import CONTROL_PLANE, HEALTH_PREFIX, SERVER_PATHS
 from modelyard_gateway.settings import GatewaySettings
@@ -40,27 +42,32 @@ _FRAME_BYTES = 64 * 2**10
 _WITHOUT_TOKEN = ("ExchangeToken", "GetJwks")
 
 
-def listener(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> Json:
-    """Return the listener that takes its routes from `routes_file`."""
-    chain: Json = {
-        "filters": [
-            {
-                "name": "envoy.filters.network.http_connection_manager",
-                "typed_config": _connection_manager(settings, keys, routes_file),
-            }
-        ]
-    }
+def listeners(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> list[Json]:
+    """Return the public listener and the private one, if there is one; both take their routes from `routes_file`."""
+    public = _listener(NAME, settings.listen, settings, _connection_manager(settings, keys, routes_file))
+    if not settings.private_listen:
+        return [public]
+    manager = _connection_manager(settings, keys, routes_file)
+    note = {"metadata_namespace": PRIVATE_NAME, "value": {"private": True}}
+    noting = _filter(SET_METADATA, f"{_HTTP}.set_metadata.v3.Config", metadata=[note])
+    manager |= {"stat_prefix": PRIVATE_NAME, "http_filters": [noting, *manager["http_filters"]]}
+    return [public, _listener(PRIVATE_NAME, settings.private_listen, settings, manager)]
+
+
+def _listener(name: str, address: str, settings: GatewaySettings, manager: Json) -> Json:
+    filter_ = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+    chain: Json = {"filters": [filter_]}
     if socket := tls.transport_socket(settings):
         chain["transport_socket"] = socket
     listener: Json = {
         "@type": TYPE + "envoy.config.listener.v3.Listener",
-        "name": NAME,
-        "address": envoy_address(settings.listen),
+        "name": name,
+        "address": envoy_address(address),
         "filter_chains": [chain],
         # The body of a request is held until it is answered, so that it can be sent to another replica.
         "per_connection_buffer_limit_bytes": settings.max_request_bytes + _FRAME_BYTES,
     }
-    if not settings.listen.startswith("unix:"):
+    if not address.startswith("unix:"):
         # A port that another program holds must be an error, and few long connections must spread over all workers.
         listener |= {"enable_reuse_port": False, "connection_balance_config": {"exact_balance": {}}}
     return listener

@@ -68,6 +68,7 @@ def _route(message: route_pb2.Route) -> Route:
         sticky_header=message.sticky_header,
         measured=message.measured,
         limits=_limits(message.traffic_limits),
+        private=message.private,
     )
 
 

@@ -50,11 +50,12 @@ TOKEN_INVALID = Refusal(
 DEADLINE = Refusal(DEADLINE_EXCEEDED, "the deadline passed before the answer came", "DEADLINE_EXCEEDED", {})
 
 
-def denied(deployment: str) -> Refusal:
-    """Return the answer to a caller without EXECUTE."""
+def denied(deployment: str, *, private: bool = False) -> Refusal:
+    """Return the answer to a caller without EXECUTE, or, of a private deployment, on the public listener."""
+    told = ", which answers on the private listener alone," if private else ""
     return Refusal(
         PERMISSION_DENIED,
-        f"EXECUTE on deployment '{deployment}' is needed",
+        f"EXECUTE on deployment '{deployment}'{told} is needed",
         "PERMISSION_DENIED",
         {"privilege": "EXECUTE", "resource_type": "deployment", "name": deployment},
     )

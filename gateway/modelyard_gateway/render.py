@@ -11,7 +11,7 @@ from typing import Any
 
 from modelyard_gateway import tls
 from modelyard_gateway.clusters import TYPE, group_clusters, service_clusters
-from modelyard_gateway.listener import listener
+from modelyard_gateway.listener import listeners
 from modelyard_gateway.route_parts import NAME, RBAC, every_route
 from modelyard_gateway.routes import route_configuration
 from modelyard_gateway.settings import GatewaySettings
@@ -58,7 +58,7 @@ def render(settings: GatewaySettings, desired: Desired) -> Configuration:
     if desired.predictions:
         clusters += group_clusters(desired.predictions.table, settings.max_request_bytes + _BUFFER_SLACK)
     configuration = Configuration(
-        listeners=(listener(settings, desired.keys, settings.envoy_directory / ROUTES_FILE),),
+        listeners=tuple(listeners(settings, desired.keys, settings.envoy_directory / ROUTES_FILE)),
         clusters=tuple(clusters),
         routes=route_configuration(desired.predictions, settings.max_request_bytes, settings.allowed_origins),
         secrets=tls.secrets(settings),

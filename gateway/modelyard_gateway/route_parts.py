@@ -13,6 +13,8 @@ from modelyard_gateway.refusals import METADATA, route_metadata, too_large
 Json = dict[str, Any]
 
 NAME = "gateway"
+PRIVATE_NAME = "gateway-private"
+"""Of the listener that answers for private deployments too; it notes in metadata of this name that a call came there."""
 HEADER = "modelyard-deployment"
 VERSION_HEADER = "modelyard-version"
 """Number of the version that must answer; without it whichever gets the traffic does."""
@@ -27,6 +29,7 @@ BUFFER = "envoy.filters.http.buffer"
 CORS = "envoy.filters.http.cors"
 RATE_LIMIT = "envoy.filters.http.local_ratelimit"
 BANDWIDTH_LIMIT = "envoy.filters.http.bandwidth_limit"
+SET_METADATA = "envoy.filters.http.set_metadata"
 JWT = "envoy.filters.http.jwt_authn"
 
 NAME_FIELDS = {"ModelInfer": "model_", "ModelReady": "", "ModelMetadata": ""}

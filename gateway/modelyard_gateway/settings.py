@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from modelyard_kit.config import Settings, check_address
+from modelyard_kit.config import Settings, check_address, is_local
 
 ADMIN_SOCKET = "admin.sock"
 DESK_SOCKET = "desk.sock"
@@ -49,6 +49,9 @@ class GatewaySettings(Settings):
     )
     access_log: str = Field("", description="File of the access log; empty: access.log in envoy_directory.")
 
+    private_listen: str = Field(
+        "", description="Address of the private listener, the only one that answers for private deployments."
+    )
     tls_client_ca: Path | None = Field(
         None,
         description="CA certificate (PEM) of clients: without a certificate of it nobody connects (mTLS).",
@@ -65,6 +68,16 @@ class GatewaySettings(Settings):
             raise ValueError("tls_client_ca needs TLS: set tls_certificate and tls_key too")
         if not self.envoy_directory.is_absolute():
             raise ValueError(f"envoy_directory={self.envoy_directory}: must be an absolute path")
+        if self.private_listen:
+            check_address(self.private_listen)
+            if self.private_listen == self.listen and not self.listen.endswith(":0"):
+                raise ValueError(
+                    f"private_listen={self.private_listen}: is the public address too; choose another"
+                )
+            if not self.tls_certificate and not is_local(self.private_listen):
+                raise ValueError(
+                    f"private_listen={self.private_listen} can be reached from outside: set tls_certificate and tls_key"
+                )
         for socket in (self.admin_socket, self.desk_socket):
             check_address(f"unix:{socket}")
         for name in ("catalog", "artifact", "governance", "inference"):

@@ -48,6 +48,8 @@ class Route:
     measured: bool = False
     """Whether figures about its groups are reported."""
     limits: Limits = UNLIMITED
+    private: bool = False
+    """Whether it answers on the private listener alone."""
 
     @property
     def name(self) -> str:

@@ -96,6 +96,8 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
     def __init__(self, table: RouteTable) -> None:
         self.table = Changing(table)
         self.confirmed = Changing(inference_pb2.ConfirmRoutesRequest())
+        self.newest: dict[str, Any] = {}
+        """The newest confirmation of each gateway."""
 
     async def publish(self, *routes: Route) -> int:
         """Publish the next version of the table."""
@@ -115,6 +117,7 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
             yield inference_pb2.WatchRoutesResponse(table=table_to_proto(table))
 
     async def ConfirmRoutes(self, request: Any, _context: Any) -> Any:
+        self.newest[request.gateway_id] = request
         await self.confirmed.set(request)
         return inference_pb2.ConfirmRoutesResponse()
 
@@ -151,6 +154,7 @@ def table_to_proto(table: RouteTable) -> route_pb2.RouteTable:
             deployment=chain_to_proto(route.deployment),
             max_request_bytes=route.max_request_bytes,
             measured=route.measured,
+            private=route.private,
             traffic_limits=deployment_pb2.TrafficLimits(**asdict(route.limits)),
         )
         made.timeout.FromMilliseconds(int(route.timeout * 1000))

@@ -50,6 +50,7 @@ def route(
     sticky_header: str = "",
     timeout: float = 10.0,
     limits: Limits = UNLIMITED,
+    private: bool = False,
 ) -> Route:
     """A route of a deployment; each target is group, weight, addresses, and their versions are 1, 2 and so on."""
     chain = (Link(ResourceType.DEPLOYMENT, f"id-{name}", name), SYSTEM)
@@ -57,7 +58,7 @@ def route(
         Target(group, f"{name}/{number}", weight, tuple(addresses))
         for number, (group, weight, addresses) in enumerate(targets, start=1)
     )
-    return Route(chain, made, max_bytes, timeout, sticky_header, limits=limits)
+    return Route(chain, made, max_bytes, timeout, sticky_header, limits=limits, private=private)
 
 
 def signing_keys(*issuers: Issuer) -> SigningKeys:
@@ -116,6 +117,11 @@ class GatewayStack:
         if self._process:
             self._process.kill()
             self._process.wait()
+
+    @property
+    def process_id(self) -> int:
+        """Process id of Envoy; 0 before it was started."""
+        return self._process.pid if self._process else 0
 
     async def wait_for_admin(self) -> None:
 

@@ -91,15 +91,19 @@ async def test_stickiness_reaches_the_routes_and_comes_back(rig: Rig) -> None:
     assert back.sticky_header == "x-customer"
 
 
-async def test_limits_reach_the_routes_and_no_replica_and_come_back(rig: Rig) -> None:
+async def test_limits_and_listener_reach_the_routes_and_no_replica_and_come_back(rig: Rig) -> None:
     limits = TrafficLimits(requests_per_second=7, bandwidth_mbps=8, concurrent_per_replica=9)
     made = await rig.rules.create(call(), creation(traffic_limits=limits))
-    assert (await rig.lookups.get(NAME)).traffic_limits == limits
+    found = await rig.lookups.get(NAME)
+    assert (found.traffic_limits, found.private) == (limits, False)
     before = await rig.db.read(rig.store.table_version)
-    changed = await rig.rules.update(call(), UpdateDeployment(NAME, "", traffic_limits=TrafficLimits(5)))
+    update = UpdateDeployment(NAME, "", traffic_limits=TrafficLimits(5), private=True)
+    changed = await rig.rules.update(call(), update)
+    assert changed.private
     assert await rig.db.read(rig.store.table_version) > before
     assert key_of(changed, changed.targets[0]) == key_of(made, made.targets[0])
-    assert (await rig.rules.rollback(call(), RollbackDeployment(NAME))).traffic_limits == limits
+    back = await rig.rules.rollback(call(), RollbackDeployment(NAME))
+    assert (back.traffic_limits, back.private) == (limits, False)
 
 
 async def test_a_shadow_comes_back_unless_it_means_what_answers(rig: Rig) -> None:
@@ -226,7 +230,7 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
             (
                 "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"
                 " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection,"
-                " DROP COLUMN traffic_limits"
+                " DROP COLUMN traffic_limits, DROP COLUMN private"
             ),
             "DROP TABLE rollout_origins",
             "ALTER TABLE targets DROP COLUMN shadow_percent",

@@ -179,6 +179,7 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "sticky_header": "",
             "rollout_policy": {},
             "traffic_limits": {},
+            "private": False,
         }
         for row in rows
     ]

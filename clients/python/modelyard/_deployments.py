@@ -57,6 +57,7 @@ class AsyncDeployments(Namespace):
         sticky_header: str = "",
         rollout_policy: RolloutPolicy | None = None,
         traffic_limits: TrafficLimits | None = None,
+        private: bool = False,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -73,6 +74,7 @@ class AsyncDeployments(Namespace):
             sticky_header: Metadata key of predictions, `x-customer`, whose equal values meet the same target.
             rollout_policy: How later versions take the traffic over; by default all at once.
             traffic_limits: What callers may ask of it; by default there are no limits.
+            private: Answer on the private listener of the gateways alone.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -87,6 +89,7 @@ class AsyncDeployments(Namespace):
             sticky_header=sticky_header,
             rollout_policy=rollout_policy or RolloutPolicy(),
             traffic_limits=traffic_limits or TrafficLimits(),
+            private=private,
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -141,6 +144,7 @@ class AsyncDeployments(Namespace):
         sticky_header: str | None = None,
         rollout_policy: RolloutPolicy | None = None,
         traffic_limits: TrafficLimits | None = None,
+        private: bool | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -162,6 +166,7 @@ class AsyncDeployments(Namespace):
             sticky_header=sticky_header or "",
             rollout_policy=rollout_policy or RolloutPolicy(),
             traffic_limits=traffic_limits or TrafficLimits(),
+            private=bool(private),
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -175,6 +180,7 @@ class AsyncDeployments(Namespace):
             "sticky_header": sticky_header,
             "rollout_policy": rollout_policy,
             "traffic_limits": traffic_limits,
+            "private": private,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(

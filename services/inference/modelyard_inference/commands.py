@@ -28,6 +28,7 @@ class CreateDeployment:
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
     traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
 
     @property
     def schema(self) -> str:
@@ -50,6 +51,7 @@ class UpdateDeployment:
     sticky_header: str | None = None
     rollout_policy: RolloutPolicy | None = None
     traffic_limits: TrafficLimits | None = None
+    private: bool | None = None
     owner_id: str | None = None
     reason: str = ""
 

@@ -42,6 +42,7 @@ def content(deployment: Deployment) -> dict[str, object]:
         "sticky_header": deployment.sticky_header,
         "rollout_policy": asdict(deployment.rollout_policy),
         "traffic_limits": asdict(deployment.traffic_limits),
+        "private": deployment.private,
         "owner_id": deployment.owner_id,
     }
 

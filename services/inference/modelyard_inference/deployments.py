@@ -37,6 +37,7 @@ _CHANGEABLE = (
     "sticky_header",
     "rollout_policy",
     "traffic_limits",
+    "private",
     "owner_id",
 )
 
@@ -164,6 +165,7 @@ class Deployments:
             sticky_header=back.sticky_header,
             rollout_policy=back.rollout_policy,
             traffic_limits=back.traffic_limits,
+            private=back.private,
         )
         rolled_back = await self._apply(
             call, update, Deed(Change.ROLLED_BACK, command.reason, revision.number)
@@ -342,6 +344,7 @@ class Deployments:
             sticky_header=command.sticky_header,
             rollout_policy=command.rollout_policy,
             traffic_limits=command.traffic_limits,
+            private=command.private,
             targets=tuple(targets),
         )
 
@@ -394,5 +397,6 @@ def _of_route(deployment: Deployment) -> tuple[object, ...]:
         deployment.sticky_header,
         bool(deployment.rollout_policy.steps),
         deployment.traffic_limits,
+        deployment.private,
         deployment.owner_id,
     )

@@ -47,6 +47,7 @@ def settings_of(deployment: Deployment) -> Settings:
         sticky_header=deployment.sticky_header,
         rollout_policy=deployment.rollout_policy,
         traffic_limits=deployment.traffic_limits,
+        private=deployment.private,
     )
 
 

@@ -43,6 +43,7 @@ UPDATABLE = (
     "sticky_header",
     "rollout_policy",
     "traffic_limits",
+    "private",
     "owner_id",
 )
 
@@ -94,6 +95,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         sticky_header=sticky,
         rollout_policy=policy,
         traffic_limits=traffic,
+        private=wanted.private,
     )
 
 
@@ -140,6 +142,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         sticky_header=sticky,
         rollout_policy=policy,
         traffic_limits=traffic,
+        private=wanted.private if "private" in mask else None,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )

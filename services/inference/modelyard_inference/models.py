@@ -214,6 +214,8 @@ class Deployment:
     shadow_counts: ShadowCounts | None = None
     """What came of comparing its shadow; None while it has none, or nothing was copied yet."""
     traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
+    """Whether it answers on the private listener of the gateways alone."""
 
     @property
     def answers(self) -> bool:
@@ -270,6 +272,7 @@ class Settings:
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
     traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
 
 
 @dataclass(frozen=True)
@@ -379,6 +382,7 @@ class Route:
     measured: bool = False
     """Whether gateways report figures about its groups."""
     traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         rollout_policy=_policy(deployment.rollout_policy),
         rollout=_rollout(deployment),
         traffic_limits=_limits(deployment.traffic_limits),
+        private=deployment.private,
     )
 
 
@@ -87,6 +88,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             sticky_header=kept.sticky_header,
             rollout_policy=_policy(kept.rollout_policy),
             traffic_limits=_limits(kept.traffic_limits),
+            private=kept.private,
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -134,6 +136,7 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                 sticky_header=route.sticky_header,
                 measured=route.measured,
                 traffic_limits=_limits(route.traffic_limits),
+                private=route.private,
             )
             for route in table.routes
         ],

@@ -98,6 +98,7 @@ def route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
         deployment.sticky_header,
         measured=bool(deployment.rollout_policy.steps),
         traffic_limits=deployment.traffic_limits,
+        private=deployment.private,
     )
 
 

@@ -47,6 +47,7 @@ deployments = sa.Table(
     sa.Column("rollout", JSONB(none_as_null=True)),
     sa.Column("rejection", JSONB(none_as_null=True)),
     sa.Column("traffic_limits", JSONB, nullable=False),
+    sa.Column("private", sa.Boolean, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),

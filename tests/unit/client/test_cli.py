@@ -268,6 +268,13 @@ def test_limits_are_set(connected: Fake) -> None:
         assert refused.exit_code == 2, wrong
 
 
+def test_the_listener_is_set(connected: Fake) -> None:
+    for option, private in (("--private", True), ("--public", False)):
+        assert modelyard("deployments", "update", MODEL, option, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert (sent.update_mask.paths, sent.deployment.private) == (["private"], private)
+
+
 def test_rollouts_are_set_and_steered(connected: Fake) -> None:
     for given, steps, pause in (
         ("5,25,100 pause=1.5 errors=2 latency=0.2 requests=7", [5, 25, 100], 1.5),

@@ -49,6 +49,12 @@ StickyHeader = Annotated[
         help="Calls with the same value of this header meet the same target: x-customer; '' for none.",
     ),
 ]
+Private = Annotated[
+    bool | None,
+    typer.Option(
+        "--private/--public", help="Answer on the private listener of the gateways alone, or on all."
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
 _TARGET_HELP = (
     "Version reference, if wanted with a weight: prod.ml_team.iris/2=10. An alias is followed."
@@ -91,6 +97,7 @@ def create(
     sticky_header: StickyHeader = None,
     rollout: Rollout = None,
     limits: Limits = None,
+    private: Private = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -109,6 +116,7 @@ def create(
             sticky_header=sticky_header or "",
             rollout_policy=parse_rollout(rollout),
             traffic_limits=parse_limits(limits),
+            private=bool(private),
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -129,6 +137,7 @@ def update(
     sticky_header: StickyHeader = None,
     rollout: Rollout = None,
     limits: Limits = None,
+    private: Private = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -151,6 +160,7 @@ def update(
             sticky_header=sticky_header,
             rollout_policy=parse_rollout(rollout),
             traffic_limits=parse_limits(limits),
+            private=private,
             owner=owner,
             etag=etag,
             reason=reason,

@@ -182,6 +182,7 @@ class Deployment:
     rollout_policy: RolloutPolicy = RolloutPolicy()
     rollout: RolloutStatus = RolloutStatus()
     traffic_limits: TrafficLimits = TrafficLimits()
+    private: bool = False
 
 
 class DeploymentChange(StrEnum):
