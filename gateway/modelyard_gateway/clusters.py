@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,14 +47,36 @@ def group_of_cluster(cluster: str) -> str | None:
     return cluster.removeprefix("group-") if cluster.startswith("group-") else None
 
 
-def service_clusters(services: dict[str, str], desk: str, otlp_endpoint: str) -> list[Json]:
-    """Return the clusters that do not depend on routes."""
-    clusters = [_cluster(service_cluster_name(name), [address]) for name, address in sorted(services.items())]
+def service_clusters(
+    services: dict[str, str], desk: str, otlp_endpoint: str, peer_ca: Path | None
+) -> list[Json]:
+    """Return the clusters that do not depend on routes; services beyond Unix sockets speak TLS if their CA is given."""
+    clusters = [_service_cluster(name, address, peer_ca) for name, address in sorted(services.items())]
     clusters.append(_cluster(DESK, [desk]))
     if otlp_endpoint:
         parts = urlsplit(otlp_endpoint if "//" in otlp_endpoint else f"//{otlp_endpoint}")
         clusters.append(_cluster(TELEMETRY, [f"{parts.hostname}:{parts.port or 4317}"]))
     return clusters
+
+
+def _service_cluster(name: str, address: str, peer_ca: Path | None) -> Json:
+    cluster = _cluster(service_cluster_name(name), [address])
+    if peer_ca and not address.startswith("unix:"):
+        host = address.rpartition(":")[0].strip("[]")
+        kind = "IP_ADDRESS" if _is_literal(address) else "DNS"
+        context = {
+            "trusted_ca": {"filename": str(peer_ca)},
+            "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": host}}],
+        }
+        cluster["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": {"validation_context": context, "alpn_protocols": ["h2"]},
+                **({"sni": host} if kind == "DNS" else {}),
+            },
+        }
+    return cluster
 
 
 def group_clusters(table: RouteTable, buffer_bytes: int) -> list[Json]:

@@ -38,6 +38,7 @@ class FakeReplica:
         self.running.set()
         self.answered = 0
         self.busy_seconds = 0.0
+        self.at_once = self.most_at_once = 0
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
 
@@ -134,11 +135,16 @@ class FakeReplica:
     async def _enter(self, name: str, context: Any) -> None:
         self.asked.append(name)
         self.metadata = dict(context.invocation_metadata())
-        async with self.lanes:
-            await self.running.wait()
-            began = time.monotonic()
-            await asyncio.sleep(self.delay)
-            self.busy_seconds += time.monotonic() - began
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            async with self.lanes:
+                await self.running.wait()
+                began = time.monotonic()
+                await asyncio.sleep(self.delay)
+                self.busy_seconds += time.monotonic() - began
+        finally:
+            self.at_once -= 1
         self.answered += 1
         if self.fail_with:
             await context.abort(self.fail_with, 'said "no", 50% sure')

@@ -17,7 +17,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from modelyard.api.catalog.v1.catalog_service_pb2 import GetCatalogRequest
+from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
+    CatalogServiceStub,
+    add_CatalogServiceServicer_to_server,
+)
 from modelyard_gateway.apply import ApplyFailedError
+from tests.conformance.gateway_control_plane import Catalog
 from tests.conformance.gateway_stack import GatewayStack, gateway_stack, route
 from tests.conformance.test_gateway_edges import IRIS, serving
 from tests.framework.waiting import eventually
@@ -114,6 +120,28 @@ async def test_clients_need_a_certificate_where_that_is_wanted(tmp_path: Path) -
                 await predict(stack, server, client)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert len(stack._replicas[0].asked) == 1
+
+
+async def test_services_that_listen_with_tls_are_believed_by_their_ca(tmp_path: Path) -> None:
+    own, foreign = pair("localhost", 1), pair("localhost", 2)
+    server = grpc.aio.server()
+    add_CatalogServiceServicer_to_server(Catalog(), server)  # type: ignore[abstract]  # what is not asked for answers UNIMPLEMENTED
+    credentials = grpc.ssl_server_credentials([(own.key, own.certificate)])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    try:
+        for ca, code in ((own, grpc.StatusCode.OK), (foreign, grpc.StatusCode.UNAVAILABLE)):
+            path, _ = ca.put(tmp_path, "ca")
+            async with (
+                serving(catalog_address=f"127.0.0.1:{port}", peer_ca=path) as stack,
+                stack.channel() as channel,
+            ):
+                call = CatalogServiceStub(channel).GetCatalog(
+                    GetCatalogRequest(name="prod"), metadata=[stack.authorization()], timeout=60
+                )
+                assert await call.code() is code
+    finally:
+        await server.stop(None)
 
 
 async def test_a_key_of_another_certificate_is_refused_with_words(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference import errors, history, notes
+from modelyard_inference import errors, history, notes, rows
 from modelyard_inference.commands import CreateDeployment, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.deeds import Deed, content, event, remember
 from modelyard_inference.lookups import Lookups
@@ -272,7 +272,7 @@ class Deployments:
             await self._store.replace_targets(connection, after.id, after.targets)
         if after.state is not before.state:
             await self._store.try_again(connection, after.id)
-        if _of_route(after) != _of_route(before):
+        if rows.of_route(after) != rows.of_route(before):
             await self._store.route_changed(connection, after.id)
         if after.owner_id != before.owner_id:
             await notes.owned(connection, after, self._clock())
@@ -387,16 +387,3 @@ async def _wanted(
         if history.essence(revision.settings, pinned=pinned) != now:
             return revision
     raise InvalidField("revision", "no revision that is kept has other settings than those of now")
-
-
-def _of_route(deployment: Deployment) -> tuple[object, ...]:
-    """Return what gateways know of a deployment beside its groups."""
-    return (
-        deployment.max_request_bytes,
-        deployment.timeout_ms,
-        deployment.sticky_header,
-        bool(deployment.rollout_policy.steps),
-        deployment.traffic_limits,
-        deployment.private,
-        deployment.owner_id,
-    )

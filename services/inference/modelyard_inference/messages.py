@@ -19,15 +19,13 @@ from modelyard_inference.commands import (
     SetActive,
     UpdateDeployment,
 )
-from modelyard_inference.models import DEFAULT_MAX_REQUEST_BYTES, DEFAULT_TIMEOUT_MS, TargetSpec
+from modelyard_inference.models import TargetSpec
 from modelyard_inference.planner.observed import Gateway
 from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField, Violation
 from modelyard_kit.filters import Asked
 from modelyard_kit.idempotency import fingerprint
 
-MAX_REQUEST_BYTES = 1024 * 2**20
-MAX_TIMEOUT_MS = 3_600_000
 MAX_WEIGHT = 1_000_000
 MAX_PERCENT = 100
 MAX_CONFIRMED_GROUPS = 100_000
@@ -74,8 +72,8 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     _check_name(wanted.name, "deployment.name", 3, problems)
     targets = _targets(wanted.targets, problems)
     replicas = _replicas(wanted.replicas, problems)
-    size = _max_request_bytes(wanted.max_request_bytes, problems)
-    timeout = _timeout_ms(wanted, problems)
+    size = limit_messages.max_request_bytes(wanted.max_request_bytes, problems)
+    timeout = limit_messages.timeout_ms(wanted, problems)
     sticky = _sticky_header(wanted.sticky_header, problems)
     policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
     traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
@@ -117,8 +115,12 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     ]
     targets = _targets(wanted.targets, problems) if "targets" in mask else None
     replicas = _replicas(wanted.replicas, problems) if "replicas" in mask else None
-    size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
-    timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
+    size = (
+        limit_messages.max_request_bytes(wanted.max_request_bytes, problems)
+        if "max_request_bytes" in mask
+        else None
+    )
+    timeout = limit_messages.timeout_ms(wanted, problems) if "timeout" in mask else None
     sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
     policy = None
     if "rollout_policy" in mask:
@@ -354,26 +356,6 @@ def _replicas(value: int, problems: Problems) -> int:
     if value < 0:
         problems.append(Violation("deployment.replicas", f"{value} is below zero; 0 means 1"))
     return value or 1
-
-
-def _max_request_bytes(value: int, problems: Problems) -> int:
-    if not 0 <= value <= MAX_REQUEST_BYTES:
-        problems.append(
-            Violation(
-                "deployment.max_request_bytes",
-                f"{value} is not between 1 and {MAX_REQUEST_BYTES}; 0 means 64 MiB",
-            )
-        )
-    return value or DEFAULT_MAX_REQUEST_BYTES
-
-
-def _timeout_ms(message: d.Deployment, problems: Problems) -> int:
-    if not message.HasField("timeout"):
-        return DEFAULT_TIMEOUT_MS
-    milliseconds = message.timeout.seconds * 1000 + message.timeout.nanos // 1_000_000
-    if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
-        problems.append(Violation("deployment.timeout", "is not between 1 millisecond and 1 hour"))
-    return milliseconds
 
 
 def _sticky_header(name: str, problems: Problems) -> str:

@@ -102,6 +102,19 @@ def route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
     )
 
 
+def of_route(deployment: Deployment) -> tuple[object, ...]:
+    """Return what `route` tells gateways of a deployment beside its groups."""
+    return (
+        deployment.max_request_bytes,
+        deployment.timeout_ms,
+        deployment.sticky_header,
+        bool(deployment.rollout_policy.steps),
+        deployment.traffic_limits,
+        deployment.private,
+        deployment.owner_id,
+    )
+
+
 def route_target(group: Group, addresses: Sequence[str]) -> RouteTarget:
     """Return a group as gateways see it."""
     weight, percent = (0, group.weight) if group.shadow else (group.weight, 0)
