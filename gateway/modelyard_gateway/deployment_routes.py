@@ -25,6 +25,7 @@ from modelyard_gateway.route_parts import (
     RATE_LIMIT,
     RBAC,
     SAMPLE_HEADER,
+    UNBUFFERED,
     VERSION_HEADER,
     Json,
     resolved,
@@ -38,6 +39,10 @@ FRAME_BYTES = 5
 
 _COPIED = ".*/(?:ModelInfer|Infer|Invoke)"
 """Methods that a shadow gets copies of: predictions with one answer. Envoy refuses an expression that lists their whole paths."""
+_STREAMED = {"name": ":path", "string_match": {"suffix": "/ModelStreamInfer"}}
+"""Predictions over a stream, under either name of the protocol."""
+_STREAM_IDLE = "300s"
+"""How long nothing may be said on such a stream."""
 
 
 def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes: int) -> Iterable[Json]:
@@ -75,7 +80,15 @@ def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes
     for match, action in _copied(route):
         yield {"match": match, **action, **common}
     for pins, serving in _choices(route):
-        yield {"match": {"prefix": "/", "headers": pins}, **_action(route, serving), **common}
+        action = _action(route, serving)
+        yield {
+            "match": {"prefix": "/", "headers": [*pins, _STREAMED]},
+            **_streamed(action),
+            "metadata": common["metadata"],
+            # It is never complete, so it is not held back to be counted; replicas look at the size of each message.
+            "typed_per_filter_config": {**common["typed_per_filter_config"], BUFFER: UNBUFFERED},
+        }
+        yield {"match": {"prefix": "/", "headers": pins}, **action, **common}
     yield unresolved_route("/", max_request_bytes)
 
 
@@ -189,6 +202,14 @@ def _action(route: Route, serving: Sequence[Target]) -> Json:
             },
         },
     }
+
+
+def _streamed(action: Json) -> Json:
+    """Return the action for streams: they last as long as both sides like, and a caller's deadline says."""
+    if "route" not in action:
+        return action
+    lasting = {"idle_timeout": _STREAM_IDLE, "max_stream_duration": {"grpc_timeout_header_max": "0s"}}
+    return {**action, "route": {**action["route"], **lasting}}
 
 
 def _destination(serving: Sequence[Target], sticky_header: str) -> Json:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,21 @@ class FakeReplica:
             )
             for name, (answer, kind) in methods.items()
         }
+        if service in OIP_SERVICES:
+            handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+                self._stream,
+                request_deserializer=oip.ModelInferRequest.FromString,
+                response_serializer=_serialize,
+            )
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    async def _stream(
+        self, requests: AsyncIterator[oip.ModelInferRequest], context: Any
+    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        async for request in requests:
+            await self._enter(request.model_name, context)
+            answer = oip.ModelInferResponse(model_version=self.label, id=request.id)
+            yield oip.ModelStreamInferResponse(infer_response=answer)
 
     def _oip_methods(self) -> dict[str, tuple[Any, Any]]:
         async def infer(request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:

@@ -210,6 +210,7 @@ class Endpoints(Blocking[_endpoints.AsyncEndpoints]):
     """`client.endpoints`: predictions, and what an endpoint takes and gives."""
 
     predict = blocking(_endpoints.AsyncEndpoints.predict)
+    predict_stream = streaming(_endpoints.AsyncEndpoints.predict_stream)
     metadata = blocking(_endpoints.AsyncEndpoints.metadata)
     ready = blocking(_endpoints.AsyncEndpoints.ready)
     server_live = blocking(_endpoints.AsyncEndpoints.server_live)

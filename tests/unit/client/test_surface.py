@@ -174,6 +174,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ModelReady": lambda c: c.endpoints.ready(MODEL),
     "ModelMetadata": lambda c: c.endpoints.metadata(MODEL),
     "ModelInfer": lambda c: c.predict(MODEL, [[1.0]]),
+    "ModelStreamInfer": lambda c: next(c.endpoints.predict_stream(MODEL, [[[1.0]]]), None),
 }
 
 

@@ -30,8 +30,16 @@ def routes_of(configuration: Configuration) -> list[dict[str, Any]]:
     return list(every_route(configuration.routes))
 
 
+STREAMED = {"name": ":path", "string_match": {"suffix": "/ModelStreamInfer"}}
+
+
 def prediction_routes(configuration: Configuration) -> list[dict[str, Any]]:
-    return [route for route in routes_of(configuration) if LUA in metadata_of(route) and is_resolved(route)]
+    routes = [route for route in routes_of(configuration) if LUA in metadata_of(route) and is_resolved(route)]
+    return [route for route in routes if STREAMED not in route["match"]["headers"]]
+
+
+def stream_routes(configuration: Configuration) -> list[dict[str, Any]]:
+    return [route for route in routes_of(configuration) if STREAMED in route["match"].get("headers", ())]
 
 
 def metadata_of(route: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +166,17 @@ def test_limits_are_part_of_the_route_and_of_the_cluster() -> None:
     assert cluster["circuit_breakers"]["thresholds"][0]["max_requests"] == 6
     (without,) = prediction_routes(render(settings(), desired(target())))
     assert {RATE_LIMIT, BANDWIDTH_LIMIT}.isdisjoint(without["typed_per_filter_config"])
+
+
+def test_streams_go_where_predictions_go_and_last() -> None:
+    configuration = render(settings(), desired(target("a", 3), target("b", 1), allowed=("p1",)))
+    (streamed,), single = stream_routes(configuration), prediction_routes(configuration)[0]
+    assert streamed["match"]["headers"] == [*single["match"]["headers"], STREAMED]
+    assert streamed["route"]["weighted_clusters"] == single["route"]["weighted_clusters"]
+    assert streamed["route"]["max_stream_duration"] == {"grpc_timeout_header_max": "0s"}
+    rights = [route["typed_per_filter_config"][RBAC] for route in (streamed, single)]
+    assert rights[0] == rights[1]
+    assert streamed["typed_per_filter_config"]["envoy.filters.http.buffer"]["disabled"]
 
 
 def test_refusals_of_a_route_carry_the_reason() -> None:

@@ -7,7 +7,7 @@ which path, a front carries bytes, deadlines and cancellation, and turns a `Doma
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,8 +32,10 @@ class Call:
 
 Unary = Callable[[bytes, Call], Awaitable[bytes]]
 """Answers one message with one; cancelled when the caller is gone. Raises `DomainError`."""
-Stream = Callable[[bytes, Call], AsyncIterator[bytes]]
+Stream = Callable[[bytes, Call], AsyncGenerator[bytes, None]]
 """Answers one message with many."""
+Duplex = Callable[[AsyncIterator[bytes], Call], AsyncGenerator[bytes, None]]
+"""Answers many messages with many."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Routes:
 
     unary: Mapping[str, Unary]
     streams: Mapping[str, Stream]
+    duplex: Mapping[str, Duplex]
 
 
 class Front(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from importlib import metadata
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from modelyard_inference.replica.errors import ReplicaNotReady
 from modelyard_inference.replica.front import Call, Routes, Unary
 from modelyard_inference.replica.lifecycle import Lifecycle
 from modelyard_inference.replica.samples import TAKE_SAMPLES, Samples, digest_of, sample_id_of
+from modelyard_inference.replica.streaming import Streaming
 from modelyard_inference.runtimes.signature import TensorSpec
 from modelyard_kit.errors import DeadlineExceeded, DomainError, InvalidField, NotFound, RequestTooLarge
 
@@ -70,7 +71,12 @@ class Servicer:
         unary[f"/{REST_SERVICE}/Ready"] = self.rest_ready
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health_check
         unary[TAKE_SAMPLES] = self.take_samples
-        return Routes(unary, {f"/{HEALTH_SERVICE}/Watch": self.health_watch})
+        streaming = Streaming(self._contract, self._lifecycle, wrap("ModelStreamInfer", self.model_infer))
+        return Routes(
+            unary,
+            streams={f"/{HEALTH_SERVICE}/Watch": self.health_watch},
+            duplex={f"/{service}/ModelStreamInfer": streaming.answer for service in OIP_SERVICES},
+        )
 
     async def model_infer(self, body: bytes, call: Call) -> bytes:
         """ModelInfer."""
@@ -205,7 +211,7 @@ class Servicer:
             raise NotFound("service", service)
         return self._health()
 
-    async def health_watch(self, body: bytes, call: Call) -> AsyncIterator[bytes]:
+    async def health_watch(self, body: bytes, call: Call) -> AsyncGenerator[bytes, None]:
         """Health.Watch: the state now and after every change."""
         service = _decode(health_pb2.HealthCheckRequest, body).service
         if service not in ("", self._contract.name):
