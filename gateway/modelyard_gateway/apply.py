@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from modelyard_gateway import envoy
+from modelyard_gateway import envoy, validation
 from modelyard_gateway.admin import Admin, EnvoyState, EnvoyUnreachableError
 from modelyard_gateway.files import prepare_directory, write_atomic
 from modelyard_gateway.render import (
@@ -27,8 +27,6 @@ from modelyard_gateway.render import (
     bootstrap,
     discovery_file,
     referenced_clusters,
-    shape,
-    static_candidate,
 )
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.tls import CERTIFICATE_FILE, CLIENT_CA_FILE
@@ -55,24 +53,27 @@ class Applier:
         self._versions: dict[str, str] = {}
         self._routes: Json | None = None
         self._clusters: dict[str, Json] = {}
-        self._accepted: Json = {}
+        self._accepted: validation.Marks = frozenset()
 
     def prepare(self) -> None:
         """Make the folder, the bootstrap and, where they are missing, files without resources; read what is there."""
         prepare_directory(self._folder)
         Path(self._settings.access_log_file).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self._folder / BOOTSTRAP_FILE, json.dumps(bootstrap(self._settings), indent=1))
+        found: dict[str, list[Json]] = {}
         for name in _FILES:
             path = self._folder / name
-            resources, version = _read(path)
+            found[name], version = _read(path)
             if version is None:
                 text, version = discovery_file([])
                 write_atomic(path, text)
             self._versions[name] = version
-            if name == CLUSTERS_FILE:
-                self._clusters = {cluster["name"]: cluster for cluster in resources}
-            elif name == ROUTES_FILE and resources:
-                self._routes = resources[0]
+        self._clusters = {cluster["name"]: cluster for cluster in found[CLUSTERS_FILE]}
+        self._routes = found[ROUTES_FILE][0] if found[ROUTES_FILE] else None
+        # What was written had been accepted.
+        secrets = {name: found[name][0] for name in _SECRETS if found[name]}
+        listeners, clusters = tuple(found[LISTENERS_FILE]), tuple(found[CLUSTERS_FILE])
+        self._accepted = validation.marks(Configuration(listeners, clusters, self._routes, secrets))
 
     @property
     def is_empty(self) -> bool:
@@ -88,10 +89,7 @@ class Applier:
         if not self._differs(wanted):
             await self._settle()
             return
-        if (form := shape(wanted)) != self._accepted:
-            if problem := await self._refusal(wanted):
-                raise ApplyFailedError(f"Envoy refuses the configuration: {problem}")
-            self._accepted = form
+        await self._validate(wanted)
         names = {cluster["name"] for cluster in wanted.clusters}
         old = [
             self._clusters[name]
@@ -108,12 +106,16 @@ class Applier:
         await self._put_clusters(wanted.clusters)
         log.info("configuration_applied", routes=self._versions[ROUTES_FILE], clusters=len(wanted.clusters))
 
-    async def _refusal(self, wanted: Configuration) -> str:
+    async def _validate(self, wanted: Configuration) -> None:
         try:
             program = envoy.binary(self._settings.envoy_binary)
         except envoy.EnvoyMissingError as error:
             raise ApplyFailedError(str(error)) from error
-        return await envoy.validate(program, static_candidate(wanted))
+        for candidate, held in validation.candidates(wanted, self._accepted):
+            if problem := await envoy.validate(program, candidate):
+                raise ApplyFailedError(f"Envoy refuses the configuration: {problem}")
+            self._accepted |= held
+        self._accepted = validation.marks(wanted)
 
     def _differs(self, wanted: Configuration) -> bool:
         files = {

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modelyard_gateway import tls
 from modelyard_gateway.clusters import TYPE, group_clusters, service_clusters
 from modelyard_gateway.listener import listeners
-from modelyard_gateway.route_parts import NAME, RBAC, every_route
+from modelyard_gateway.route_parts import NAME, every_route
 from modelyard_gateway.routes import route_configuration
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.table import Desired
@@ -158,20 +158,6 @@ def static_candidate(configuration: Configuration) -> Json:
         {key: value for key, value in cluster.items() if key != "@type"} for cluster in configuration.clusters
     ]
     return {"static_resources": {"listeners": listeners, "clusters": clusters}}
-
-
-def shape(configuration: Configuration) -> Json:
-    """Return what `envoy --mode validate` has to be asked about: all but the names in lists of principals.
-
-    Who may predict changes often and is wanted at once, and starting an Envoy to validate takes longer than all the rest. With one list
-    of principals accepted, the same configuration with other names in it is.
-    """
-    routes = json.loads(json.dumps(configuration.routes))
-    for route in every_route(routes):
-        rules = route.get("typed_per_filter_config", {}).get(RBAC, {}).get("rbac", {}).get("rules", {})
-        for policy in rules.get("policies", {}).values():
-            policy["principals"] = []
-    return static_candidate(replace(configuration, routes=routes))
 
 
 __all__ = ["EMPTY", "TYPE", "Configuration", "InconsistentConfigurationError", "bootstrap", "check", "render"]

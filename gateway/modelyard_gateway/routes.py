@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from modelyard_gateway import control_plane_rest, rest
 from modelyard_gateway.clusters import DESK, TYPE, service_cluster_name
@@ -65,7 +65,7 @@ def route_configuration(
     host: Json = {"name": NAME, "domains": ["*"]}
     if origins:
         host["typed_per_filter_config"] = {CORS: _cors(origins)}
-    host |= {"matcher": _matcher(by_name, unresolved, others)} if by_name else {"routes": others}
+    host |= _choice(by_name, _routes(unresolved), _routes(others))
     return {
         "@type": TYPE + "envoy.config.route.v3.RouteConfiguration",
         "name": NAME,
@@ -73,30 +73,55 @@ def route_configuration(
     }
 
 
-def _by_name(predictions: Predictions, max_request_bytes: int) -> dict[str, list[Json]]:
-    return {
-        route.name: list(
-            deployment_routes(route, predictions.allowed.get(route.deployment[0].id, ()), max_request_bytes)
-        )
-        for route in predictions.table.routes
-    }
+def _by_name(predictions: Predictions, max_request_bytes: int) -> Json:
+    made = {}
+    for route in sorted(predictions.table.routes, key=lambda route: route.name):
+        principals = predictions.allowed.get(route.deployment[0].id, ())
+        made[route.name] = _routes(deployment_routes(route, principals, max_request_bytes))
+    return made
 
 
-def _matcher(by_name: dict[str, list[Json]], unresolved: Sequence[Json], others: Sequence[Json]) -> Json:
-    found = {name: _routes(by_name[name]) for name in sorted(by_name)}
+def by_deployment(routes: Json | None) -> Json:
+    """Return where a table leads predictions, by name of their deployment."""
+    host = routes["virtual_hosts"][0] if routes else {}
+    found: Json = (
+        _tree(host["matcher"])["matcher_tree"]["exact_match_map"]["map"] if "matcher" in host else {}
+    )
+    return found
+
+
+def only(routes: Json | None, deployments: Iterable[str]) -> Json | None:
+    """Return a table without other deployments than these."""
+    found = by_deployment(routes)
+    if not routes or not found:
+        return routes
+    host = dict(routes["virtual_hosts"][0])
+    matcher = host.pop("matcher")
+    kept = {name: found[name] for name in deployments}
+    host |= _choice(kept, _tree(matcher)["on_no_match"], matcher["on_no_match"])
+    return {**routes, "virtual_hosts": [host]}
+
+
+def _choice(by_name: Json, unresolved: Json, others: Json) -> Json:
+    """The choice of a route: of a prediction by the name of its deployment, of everything else among the others."""
+    if not by_name:
+        return {"routes": others["action"]["typed_config"]["routes"]}
     named = {
-        "matcher_tree": {"input": _header(HEADER), "exact_match_map": {"map": found}},
-        "on_no_match": _routes(unresolved),
+        "matcher_tree": {"input": _header(HEADER), "exact_match_map": {"map": by_name}},
+        "on_no_match": unresolved,
     }
     paths = {"safe_regex": {"google_re2": {}, "regex": "|".join(map(re.escape, PREDICTION_PATHS))}}
     is_prediction = {"single_predicate": {"input": _header(":path"), "value_match": paths}}
-    return {
-        "matcher_list": {"matchers": [{"predicate": is_prediction, "on_match": {"matcher": named}}]},
-        "on_no_match": _routes(others),
-    }
+    matchers = [{"predicate": is_prediction, "on_match": {"matcher": named}}]
+    return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": others}}
 
 
-def _routes(routes: Sequence[Json]) -> Json:
+def _tree(matcher: Json) -> Json:
+    found: Json = matcher["matcher_list"]["matchers"][0]["on_match"]["matcher"]
+    return found
+
+
+def _routes(routes: Iterable[Json]) -> Json:
     return {
         "action": {
             "name": "routes",

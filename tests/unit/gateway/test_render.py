@@ -18,12 +18,13 @@ from modelyard_gateway.render import (
     bootstrap,
     discovery_file,
     render,
-    shape,
 )
 from modelyard_gateway.route_parts import BANDWIDTH_LIMIT, LUA, RATE_LIMIT, RBAC, every_route
-from modelyard_gateway.routes import CONTROL_PLANE
-from modelyard_gateway.table import Desired, Limits, Predictions, RouteTable
-from tests.unit.gateway.samples import KEYS, desired, settings, target
+from modelyard_gateway.routes import CONTROL_PLANE, by_deployment
+from modelyard_gateway.table import Desired, Limits, Predictions, Route, RouteTable
+from modelyard_gateway.validation import AT_ONCE, candidates, marks
+from modelyard_kit.access import Link, ResourceType
+from tests.unit.gateway.samples import CHAIN, KEYS, desired, settings, target
 
 
 def routes_of(configuration: Configuration) -> list[dict[str, Any]]:
@@ -255,12 +256,45 @@ def test_the_bootstrap_watches_the_folder() -> None:
 
 
 def test_the_names_of_who_may_are_all_that_envoy_need_not_be_asked_about() -> None:
-    asked = shape(render(settings(), desired(target(), allowed=("p1",))))
-    assert asked == shape(render(settings(), desired(target(), allowed=("p2", "p3"))))
+    accepted = marks(render(settings(), desired(target(), allowed=("p1",))))
+    assert not list(candidates(render(settings(), desired(target(), allowed=("p2", "p3"))), accepted))
     for other in (
         desired(target(), allowed=()),
         desired(target(), target("g2")),
         desired(target("g1", 0)),
         desired(target(), max_request_bytes=2000),
     ):
-        assert shape(render(settings(), other)) != asked
+        assert list(candidates(render(settings(), other), accepted))
+
+
+def many(count: int, changed: int = -1) -> Desired:
+    """Deployments with a group each; that of `changed` is another one."""
+    routes = tuple(
+        Route(
+            (Link(ResourceType.DEPLOYMENT, f"d{number}", f"prod.ml.m{number}"), *CHAIN[1:]),
+            (target(f"g{number}{'-new' if number == changed else ''}"),),
+            1000,
+            60.0,
+        )
+        for number in range(count)
+    )
+    return Desired(KEYS, Predictions(RouteTable(1, routes), {}))
+
+
+def test_envoy_is_asked_about_what_is_new_and_some_at_a_time() -> None:
+    before = render(settings(), many(AT_ONCE + 3))
+    asked = list(candidates(before, frozenset()))
+    assert [len(deployments_in(candidate)) for candidate, _ in asked] == [AT_ONCE, 3]
+    assert frozenset.union(*(held for _, held in asked)) == marks(before)
+    assert not list(candidates(before, marks(before)))
+    (changed,) = candidates(render(settings(), many(AT_ONCE + 3, changed=7)), marks(before))
+    assert deployments_in(changed[0]) == ["prod.ml.m7"]
+    names = [cluster["name"] for cluster in changed[0]["static_resources"]["clusters"]]
+    assert [name for name in names if name.startswith("group-")] == ["group-g7-new"]
+    assert "service-catalog" in names
+
+
+def deployments_in(candidate: dict[str, Any]) -> list[str]:
+    (listener,) = candidate["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return list(by_deployment(manager["route_config"]))
