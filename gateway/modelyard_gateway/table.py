@@ -25,6 +25,19 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What callers may ask of a deployment through this gateway; 0 for no limit."""
+
+    requests_per_second: int = 0
+    bandwidth_mbps: int = 0
+    """Megabits per second of requests and answers."""
+    concurrent_per_replica: int = 0
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True)
 class Route:
     """Where the predictions of one deployment go. `timeout` is in seconds, 0 means none."""
 
@@ -36,6 +49,9 @@ class Route:
     """Header whose value decides the target; empty for none."""
     measured: bool = False
     """Whether figures about its groups are reported."""
+    limits: Limits = UNLIMITED
+    private: bool = False
+    """Whether it answers on the private listener alone."""
 
     @property
     def name(self) -> str:

@@ -806,6 +806,17 @@ class TestRest:
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert text in str(caught.value.details())
 
+    async def test_the_forms_of_mlflow_and_oci(self, iris: Replica) -> None:
+        expected = iris_model().predict(iris_rows()).tolist()
+        columns = {"columns": ["a", "b", "c", "d"], "data": iris_rows().tolist()}
+        asked = {"dataframe_split": columns, "params": {"method": "predict"}}
+        assert (await invoke(iris, "invocations", asked))["predictions"]["label"] == expected
+        assert (await invoke(iris, "predict", iris_rows().tolist()))["prediction"]["label"] == expected
+        for form, body in (("predict", [[1]]), ("other", [[1, 2, 3, 4]])):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await invoke(iris, form, body)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
     async def test_describe_ready_and_unknown(self, iris: Replica) -> None:
         async with channel_to(iris) as channel:
             stub = RestInferenceServiceStub(channel)
@@ -875,6 +886,15 @@ async def rest(replica: Replica, body: Any) -> Any:
     request.body.data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with channel_to(replica) as channel:
         answer = await RestInferenceServiceStub(channel).Infer(request)
+    assert answer.body.content_type == "application/json"
+    return json.loads(answer.body.data)
+
+
+async def invoke(replica: Replica, form: str, body: Any) -> Any:
+    request = rest_pb.InvokeRequest(model_name=DEPLOYMENT, form=form)
+    request.body.data = json.dumps(body).encode()
+    async with channel_to(replica) as channel:
+        answer = await RestInferenceServiceStub(channel).Invoke(request)
     assert answer.body.content_type == "application/json"
     return json.loads(answer.body.data)
 

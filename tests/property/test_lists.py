@@ -180,6 +180,8 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "rollout_policy": {},
             "resources": {},
             "autoscaling": {},
+            "traffic_limits": {},
+            "private": False,
         }
         for row in rows
     ]

@@ -81,7 +81,7 @@ MESSAGES: dict[str, type[Any]] = {
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},
     **{
         f"{_API}.inference.v1.{c.__name__}": c
-        for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus)
+        for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus, types.TrafficLimits)
     },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Resources, types.Autoscaling)},

@@ -26,6 +26,7 @@ from modelyard.types import (
     Resources,
     RolloutPolicy,
     RolloutVerb,
+    TrafficLimits,
     TrafficTarget,
 )
 
@@ -59,6 +60,8 @@ class AsyncDeployments(Namespace):
         rollout_policy: RolloutPolicy | None = None,
         resources: Resources | None = None,
         autoscaling: Autoscaling | None = None,
+        traffic_limits: TrafficLimits | None = None,
+        private: bool = False,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -76,6 +79,8 @@ class AsyncDeployments(Namespace):
             rollout_policy: How later versions take the traffic over; by default all at once.
             resources: Cores and memory that each replica may use; by default any.
             autoscaling: Between which numbers replicas are scaled, and by what; by default `replicas` is the number.
+            traffic_limits: What callers may ask of it; by default there are no limits.
+            private: Answer on the private listener of the gateways alone.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -91,6 +96,8 @@ class AsyncDeployments(Namespace):
             rollout_policy=rollout_policy or RolloutPolicy(),
             resources=resources or Resources(),
             autoscaling=autoscaling or Autoscaling(),
+            traffic_limits=traffic_limits or TrafficLimits(),
+            private=private,
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -146,6 +153,8 @@ class AsyncDeployments(Namespace):
         rollout_policy: RolloutPolicy | None = None,
         resources: Resources | None = None,
         autoscaling: Autoscaling | None = None,
+        traffic_limits: TrafficLimits | None = None,
+        private: bool | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -168,6 +177,8 @@ class AsyncDeployments(Namespace):
             rollout_policy=rollout_policy or RolloutPolicy(),
             resources=resources or Resources(),
             autoscaling=autoscaling or Autoscaling(),
+            traffic_limits=traffic_limits or TrafficLimits(),
+            private=bool(private),
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -182,6 +193,8 @@ class AsyncDeployments(Namespace):
             "rollout_policy": rollout_policy,
             "resources": resources,
             "autoscaling": autoscaling,
+            "traffic_limits": traffic_limits,
+            "private": private,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(

@@ -35,6 +35,8 @@
     │   ├── StorageFull
     │   ├── QueueFull
     │   ├── TooManyWatches
+    │   ├── RateLimited                    more predictions per second than the deployment allows
+    │   ├── Overloaded                     more predictions at once than its replicas may have
     │   └── RequestTooLarge                maximum
     ├── Unavailable (ConnectionError)      repeat with backoff
     │   ├── PeerUnavailable
@@ -300,6 +302,14 @@ class TooManyWatches(ResourceExhausted):
     """As many watches run at once as are allowed; end one, then watch again."""
 
 
+class RateLimited(ResourceExhausted):
+    """The deployment was asked for more predictions per second than it allows; ask more slowly."""
+
+
+class Overloaded(ResourceExhausted):
+    """As many predictions as the replicas may have at once are under way; repeat with backoff."""
+
+
 class Unavailable(ModelyardError, ConnectionError):
     """A service cannot be reached at the moment; repeat with backoff."""
 
@@ -395,6 +405,8 @@ BY_REASON: dict[str, type[ModelyardError]] = {
     "REPLICA_NOT_READY": ReplicaNotReady,
     "QUEUE_FULL": QueueFull,
     "TOO_MANY_WATCHES": TooManyWatches,
+    "RATE_LIMITED": RateLimited,
+    "OVERLOADED": Overloaded,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "INTERNAL": InternalError,
 }

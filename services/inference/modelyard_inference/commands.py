@@ -9,6 +9,7 @@ from modelyard_inference.canary import AT_ONCE, RolloutPolicy
 from modelyard_inference.models import TargetSpec
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling
+from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
 from modelyard_kit.filters import Asked
 
 
@@ -30,6 +31,8 @@ class CreateDeployment:
     rollout_policy: RolloutPolicy = AT_ONCE
     resources: Resources = UNBOUNDED
     autoscaling: Autoscaling = FIXED
+    traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
 
     @property
     def schema(self) -> str:
@@ -53,6 +56,8 @@ class UpdateDeployment:
     rollout_policy: RolloutPolicy | None = None
     resources: Resources | None = None
     autoscaling: Autoscaling | None = None
+    traffic_limits: TrafficLimits | None = None
+    private: bool | None = None
     owner_id: str | None = None
     reason: str = ""
 

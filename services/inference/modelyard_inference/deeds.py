@@ -43,6 +43,8 @@ def content(deployment: Deployment) -> dict[str, object]:
         "rollout_policy": asdict(deployment.rollout_policy),
         "resources": asdict(deployment.resources),
         "autoscaling": asdict(deployment.autoscaling),
+        "traffic_limits": asdict(deployment.traffic_limits),
+        "private": deployment.private,
         "owner_id": deployment.owner_id,
     }
 

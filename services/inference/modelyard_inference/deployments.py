@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference import errors, history, notes
+from modelyard_inference import errors, history, notes, rows
 from modelyard_inference.commands import CreateDeployment, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.deeds import Deed, content, event, remember
 from modelyard_inference.lookups import Lookups
@@ -38,6 +38,8 @@ _CHANGEABLE = (
     "rollout_policy",
     "resources",
     "autoscaling",
+    "traffic_limits",
+    "private",
     "owner_id",
 )
 
@@ -264,7 +266,7 @@ class Deployments:
             await self._store.replace_targets(connection, after.id, after.targets)
         if after.state is not before.state:
             await self._store.try_again(connection, after.id)
-        if _of_route(after) != _of_route(before):
+        if rows.of_route(after) != rows.of_route(before):
             await self._store.route_changed(connection, after.id)
         if after.owner_id != before.owner_id:
             await notes.owned(connection, after, self._clock())
@@ -337,6 +339,8 @@ class Deployments:
             rollout_policy=command.rollout_policy,
             resources=command.resources,
             autoscaling=command.autoscaling,
+            traffic_limits=command.traffic_limits,
+            private=command.private,
             targets=tuple(targets),
         )
 
@@ -379,14 +383,3 @@ async def _wanted(
         if history.essence(revision.settings, pinned=pinned) != now:
             return revision
     raise InvalidField("revision", "no revision that is kept has other settings than those of now")
-
-
-def _of_route(deployment: Deployment) -> tuple[object, ...]:
-    """Return what gateways know of a deployment beside its groups."""
-    return (
-        deployment.max_request_bytes,
-        deployment.timeout_ms,
-        deployment.sticky_header,
-        deployment.measured,
-        deployment.owner_id,
-    )

@@ -20,6 +20,7 @@ from modelyard_inference.models import Change, Deployment, PastTarget, Revision,
 from modelyard_inference.resources import Resources
 from modelyard_inference.scaling import Autoscaling
 from modelyard_inference.tables import revisions
+from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody
 from modelyard_kit.limits import LIMITS
 
@@ -49,6 +50,8 @@ def settings_of(deployment: Deployment) -> Settings:
         rollout_policy=deployment.rollout_policy,
         resources=deployment.resources,
         autoscaling=deployment.autoscaling,
+        traffic_limits=deployment.traffic_limits,
+        private=deployment.private,
     )
 
 
@@ -111,13 +114,17 @@ async def page(
 def _revision(row: Mapping[Any, Any]) -> Revision:
     values = {column.name: row[column] for column in revisions.c}
     settings = values["settings"]
-    targets = tuple(PastTarget(**target) for target in settings["targets"])
     read = {
-        "targets": targets,
+        "targets": tuple(PastTarget(**target) for target in settings["targets"]),
         "rollout_policy": RolloutPolicy.from_json(settings.get("rollout_policy", {})),
         "resources": Resources.from_json(settings.get("resources", {})),
         "autoscaling": Autoscaling.from_json(settings.get("autoscaling", {})),
+        "traffic_limits": TrafficLimits(**settings.get("traffic_limits", {})),
     }
     return Revision(
-        **{**values, "change": Change(values["change"]), "settings": Settings(**{**settings, **read})}
+        **{
+            **values,
+            "change": Change(values["change"]),
+            "settings": Settings(**{**settings, **read}),
+        }
     )

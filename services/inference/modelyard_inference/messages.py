@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard_inference import rollout_messages, scale_messages
+from modelyard_inference import limit_messages, rollout_messages, scale_messages
 from modelyard_inference.commands import (
     ControlRollout,
     CreateDeployment,
@@ -19,15 +19,13 @@ from modelyard_inference.commands import (
     SetActive,
     UpdateDeployment,
 )
-from modelyard_inference.models import DEFAULT_MAX_REQUEST_BYTES, DEFAULT_TIMEOUT_MS, TargetSpec
+from modelyard_inference.models import TargetSpec
 from modelyard_inference.planner.observed import Gateway
 from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField, Violation
 from modelyard_kit.filters import Asked
 from modelyard_kit.idempotency import fingerprint
 
-MAX_REQUEST_BYTES = 1024 * 2**20
-MAX_TIMEOUT_MS = 3_600_000
 MAX_WEIGHT = 1_000_000
 MAX_PERCENT = 100
 MAX_CONFIRMED_GROUPS = 100_000
@@ -44,6 +42,8 @@ UPDATABLE = (
     "rollout_policy",
     "resources",
     "autoscaling",
+    "traffic_limits",
+    "private",
     "owner_id",
 )
 
@@ -74,12 +74,13 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     _check_name(wanted.name, "deployment.name", 3, problems)
     targets = _targets(wanted.targets, problems)
     replicas = scale_messages.parse_replicas(wanted.replicas, problems)
-    size = _max_request_bytes(wanted.max_request_bytes, problems)
-    timeout = _timeout_ms(wanted, problems)
+    size = limit_messages.max_request_bytes(wanted.max_request_bytes, problems)
+    timeout = limit_messages.timeout_ms(wanted, problems)
     sticky = _sticky_header(wanted.sticky_header, problems)
     policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
     resources = scale_messages.parse_resources(wanted.resources, problems)
     autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
+    traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -97,6 +98,8 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         rollout_policy=policy,
         resources=resources,
         autoscaling=autoscaling,
+        traffic_limits=traffic,
+        private=wanted.private,
     )
 
 
@@ -118,8 +121,12 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     ]
     targets = _targets(wanted.targets, problems) if "targets" in mask else None
     replicas = scale_messages.parse_replicas(wanted.replicas, problems) if "replicas" in mask else None
-    size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
-    timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
+    size = (
+        limit_messages.max_request_bytes(wanted.max_request_bytes, problems)
+        if "max_request_bytes" in mask
+        else None
+    )
+    timeout = limit_messages.timeout_ms(wanted, problems) if "timeout" in mask else None
     sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
     policy = None
     if "rollout_policy" in mask:
@@ -128,6 +135,9 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     autoscaling = None
     if "autoscaling" in mask:
         autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
+    traffic = None
+    if "traffic_limits" in mask:
+        traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -145,6 +155,8 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         rollout_policy=policy,
         resources=resources,
         autoscaling=autoscaling,
+        traffic_limits=traffic,
+        private=wanted.private if "private" in mask else None,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )
@@ -352,26 +364,6 @@ def _check_share(message: d.TrafficTarget, field: str, problems: Problems) -> No
     elif message.shadow_percent and message.weight:
         told = f"a shadow answers nobody, so it has no weight: leave out {message.weight}"
         problems.append(Violation(f"{field}.weight", told))
-
-
-def _max_request_bytes(value: int, problems: Problems) -> int:
-    if not 0 <= value <= MAX_REQUEST_BYTES:
-        problems.append(
-            Violation(
-                "deployment.max_request_bytes",
-                f"{value} is not between 1 and {MAX_REQUEST_BYTES}; 0 means 64 MiB",
-            )
-        )
-    return value or DEFAULT_MAX_REQUEST_BYTES
-
-
-def _timeout_ms(message: d.Deployment, problems: Problems) -> int:
-    if not message.HasField("timeout"):
-        return DEFAULT_TIMEOUT_MS
-    milliseconds = message.timeout.seconds * 1000 + message.timeout.nanos // 1_000_000
-    if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
-        problems.append(Violation("deployment.timeout", "is not between 1 millisecond and 1 hour"))
-    return milliseconds
 
 
 def _sticky_header(name: str, problems: Problems) -> str:

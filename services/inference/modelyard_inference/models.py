@@ -19,6 +19,7 @@ from modelyard_inference.evidence import Verdict
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling, Scale
 from modelyard_inference.shadow_counts import ShadowCounts
+from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
@@ -205,6 +206,10 @@ class Deployment:
         """Return whether something is decided by what gateways count about it."""
         return bool(self.rollout_policy.steps) or self.autoscaling.on
 
+    traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
+    """Whether it answers on the private listener of the gateways alone."""
+
     @property
     def answers(self) -> bool:
         """Return whether anything answers for it."""
@@ -261,6 +266,8 @@ class Settings:
     rollout_policy: RolloutPolicy = AT_ONCE
     resources: Resources = UNBOUNDED
     autoscaling: Autoscaling = FIXED
+    traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
 
 
 @dataclass(frozen=True)
@@ -377,6 +384,8 @@ class Route:
     sticky_header: str = ""
     measured: bool = False
     """Whether gateways report figures about its groups."""
+    traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from modelyard_inference.models import (
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import Autoscaling
 from modelyard_inference.shadow_counts import ShadowCounts
+from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit.protos import chain_to_proto, timestamp
 
 
@@ -56,6 +57,8 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         rollout=_rollout(deployment),
         resources=_resources(deployment.resources),
         autoscaling=_autoscaling(deployment.autoscaling),
+        traffic_limits=_limits(deployment.traffic_limits),
+        private=deployment.private,
     )
 
 
@@ -90,6 +93,8 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             rollout_policy=_policy(kept.rollout_policy),
             resources=_resources(kept.resources),
             autoscaling=_autoscaling(kept.autoscaling),
+            traffic_limits=_limits(kept.traffic_limits),
+            private=kept.private,
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -139,6 +144,8 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                 timeout=_duration(route.timeout_ms),
                 sticky_header=route.sticky_header,
                 measured=route.measured,
+                traffic_limits=_limits(route.traffic_limits),
+                private=route.private,
             )
             for route in table.routes
         ],
@@ -159,6 +166,10 @@ def _autoscaling(autoscaling: Autoscaling) -> d.Autoscaling | None:
         scale_down_delay=_duration(autoscaling.scale_down_delay_ms),
         scale_to_zero=autoscaling.to_zero,
     )
+
+
+def _limits(limits: TrafficLimits) -> d.TrafficLimits:
+    return d.TrafficLimits(**asdict(limits))
 
 
 def _policy(policy: RolloutPolicy) -> d.RolloutPolicy | None:

@@ -28,6 +28,7 @@ from modelyard_inference.models import (
 )
 from modelyard_inference.resources import Resources
 from modelyard_inference.scaling import Autoscaling, Scale
+from modelyard_inference.traffic_limits import TrafficLimits
 
 
 def deployment_row(deployment: Deployment) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def deployment_row(deployment: Deployment) -> dict[str, Any]:
         **values,
         "conditions": plain_conditions(deployment.conditions),
         "rollout_policy": asdict(deployment.rollout_policy),
+        "traffic_limits": asdict(deployment.traffic_limits),
         "rollout": rollout.to_json() if rollout else None,
         "rejection": rejection.to_json() if rejection else None,
         "resources": asdict(deployment.resources),
@@ -52,6 +54,7 @@ def deployment(row: Mapping[Any, Any]) -> Deployment:
         "state": DeploymentState(row["state"]),
         "conditions": tuple(map(_condition, row["conditions"])),
         "rollout_policy": RolloutPolicy.from_json(row["rollout_policy"]),
+        "traffic_limits": TrafficLimits(**row["traffic_limits"]),
         "rollout": Rollout.from_json(row["rollout"]) if row["rollout"] else None,
         "rejection": Rejection.from_json(row["rejection"]) if row["rejection"] else None,
         "resources": Resources.from_json(row["resources"]),
@@ -135,6 +138,21 @@ def _route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
         deployment.timeout_ms,
         deployment.sticky_header,
         measured=deployment.measured,
+        traffic_limits=deployment.traffic_limits,
+        private=deployment.private,
+    )
+
+
+def of_route(deployment: Deployment) -> tuple[object, ...]:
+    """Return what `route` tells gateways of a deployment beside its groups."""
+    return (
+        deployment.max_request_bytes,
+        deployment.timeout_ms,
+        deployment.sticky_header,
+        deployment.measured,
+        deployment.traffic_limits,
+        deployment.private,
+        deployment.owner_id,
     )
 
 

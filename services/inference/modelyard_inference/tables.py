@@ -48,6 +48,8 @@ deployments = sa.Table(
     sa.Column("rejection", JSONB(none_as_null=True)),
     sa.Column("resources", JSONB, nullable=False),
     sa.Column("autoscaling", JSONB, nullable=False),
+    sa.Column("traffic_limits", JSONB, nullable=False),
+    sa.Column("private", sa.Boolean, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),

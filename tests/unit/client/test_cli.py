@@ -299,6 +299,29 @@ def test_resources_are_written_with_units(connected: Fake) -> None:
         )
 
 
+def test_limits_are_set(connected: Fake) -> None:
+    for given, limits in (
+        ("rps=100 mbps=50 concurrent=16", (100, 50, 16)),
+        ("mbps=7", (0, 7, 0)),
+        ("", (0, 0, 0)),
+    ):
+        assert modelyard("deployments", "update", MODEL, "--limits", given, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["traffic_limits"]
+        found = sent.deployment.traffic_limits
+        assert (found.requests_per_second, found.bandwidth_mbps, found.concurrent_per_replica) == limits
+    for wrong in ("rps", "rps=many", "qps=1"):
+        refused = modelyard("deployments", "update", MODEL, "--limits", wrong, "--no-wait")
+        assert refused.exit_code == 2, wrong
+
+
+def test_the_listener_is_set(connected: Fake) -> None:
+    for option, private in (("--private", True), ("--public", False)):
+        assert modelyard("deployments", "update", MODEL, option, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert (sent.update_mask.paths, sent.deployment.private) == (["private"], private)
+
+
 def test_rollouts_are_set_and_steered(connected: Fake) -> None:
     for given, steps, pause in (
         ("5,25,100 pause=1.5 errors=2 latency=0.2 requests=7", [5, 25, 100], 1.5),

@@ -182,6 +182,15 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
         ({"resources": d.Resources(instances=-1)}, "deployment.resources.instances"),
         ({"resources": d.Resources(memory_bytes=-1)}, "deployment.resources.memory_bytes"),
         ({"resources": d.Resources(memory_bytes=64 * 2**20 - 1)}, "deployment.resources.memory_bytes"),
+        *(
+            ({"traffic_limits": d.TrafficLimits(**{name: value})}, f"deployment.traffic_limits.{name}")
+            for name, value in (
+                ("requests_per_second", -1),
+                ("requests_per_second", 1_000_001),
+                ("bandwidth_mbps", 100_001),
+                ("concurrent_per_replica", 10_001),
+            )
+        ),
     ],
 )
 def test_create_refuses(changes: dict[str, object], field: str) -> None:

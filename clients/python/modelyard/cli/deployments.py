@@ -11,6 +11,7 @@ import typer
 
 from modelyard.cli._autoscaling import Scaling, parse_autoscaling
 from modelyard.cli._life_cycle import Filter, OrderBy
+from modelyard.cli._limits import Limits, parse_limits
 from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
 from modelyard.cli._resources import ResourceBounds, parse_resources
 from modelyard.cli._rollout import Rollout, parse_rollout
@@ -48,6 +49,12 @@ StickyHeader = Annotated[
         "--sticky-header",
         metavar="NAME",
         help="Calls with the same value of this header meet the same target: x-customer; '' for none.",
+    ),
+]
+Private = Annotated[
+    bool | None,
+    typer.Option(
+        "--private/--public", help="Answer on the private listener of the gateways alone, or on all."
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
@@ -93,6 +100,8 @@ def create(
     rollout: Rollout = None,
     resources: ResourceBounds = None,
     autoscaling: Scaling = None,
+    limits: Limits = None,
+    private: Private = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -112,6 +121,8 @@ def create(
             rollout_policy=parse_rollout(rollout),
             resources=parse_resources(resources),
             autoscaling=parse_autoscaling(autoscaling),
+            traffic_limits=parse_limits(limits),
+            private=bool(private),
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -133,6 +144,8 @@ def update(
     rollout: Rollout = None,
     resources: ResourceBounds = None,
     autoscaling: Scaling = None,
+    limits: Limits = None,
+    private: Private = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -156,6 +169,8 @@ def update(
             rollout_policy=parse_rollout(rollout),
             resources=parse_resources(resources),
             autoscaling=parse_autoscaling(autoscaling),
+            traffic_limits=parse_limits(limits),
+            private=private,
             owner=owner,
             etag=etag,
             reason=reason,

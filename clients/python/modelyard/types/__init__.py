@@ -108,6 +108,7 @@ from modelyard.types._serving import (
     ShadowCounts,
     SignatureState,
     TargetStatus,
+    TrafficLimits,
     TrafficTarget,
 )
 from modelyard.types._sharing import BundleSummary, ImportedVersion, Share
@@ -221,6 +222,7 @@ __all__ = [
     "TargetStatus",
     "TensorSpec",
     "TestOutcome",
+    "TrafficLimits",
     "TrafficTarget",
     "TrustRoot",
     "TrustRootKind",

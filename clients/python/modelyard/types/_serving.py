@@ -124,6 +124,21 @@ class RolloutPolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrafficLimits:
+    """What callers may ask of a deployment through each gateway; 0 for no limit.
+
+    Args:
+        requests_per_second: Predictions per second; what is more is refused (`RateLimited`).
+        bandwidth_mbps: Megabits per second of requests and answers; what is more waits.
+        concurrent_per_replica: Predictions that each replica may have at once; what is more is refused (`Overloaded`).
+    """
+
+    requests_per_second: int = 0
+    bandwidth_mbps: int = 0
+    concurrent_per_replica: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RolloutStatus:
     """Where a rollout in steps stands; `step` counts from 1 and is 0 when none is under way."""
 
@@ -203,6 +218,8 @@ class Deployment:
     rollout: RolloutStatus = RolloutStatus()
     resources: Resources = Resources()
     autoscaling: Autoscaling = Autoscaling()
+    traffic_limits: TrafficLimits = TrafficLimits()
+    private: bool = False
 
 
 class DeploymentChange(StrEnum):

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard.api.oip.v2 import rest_inference_pb2 as rest_pb
-from modelyard_inference.replica import messages, rest
+from modelyard_inference.replica import invocations, messages, rest
 from modelyard_inference.replica.batching import Outputs
 from modelyard_inference.replica.contract import Contract, Prediction
 from modelyard_inference.replica.engine import Engine
@@ -66,6 +66,7 @@ class Servicer:
         }
         unary = {f"/{service}/{name}": method for service in OIP_SERVICES for name, method in oip.items()}
         unary[f"/{REST_SERVICE}/Infer"] = wrap("Infer", self.rest_infer)
+        unary[f"/{REST_SERVICE}/Invoke"] = wrap("Invoke", self.rest_invoke)
         unary[f"/{REST_SERVICE}/Describe"] = self.rest_describe
         unary[f"/{REST_SERVICE}/Ready"] = self.rest_ready
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health_check
@@ -96,25 +97,54 @@ class Servicer:
 
     async def rest_infer(self, body: bytes, call: Call) -> bytes:
         """RestInferenceService.Infer."""
+        data = await self._answer_json(
+            _decode(rest_pb.InferRequest, body),
+            call,
+            rest.parse,
+            lambda prediction, outputs: rest.render(prediction, outputs, self._contract),
+        )
+        response = rest_pb.InferResponse()
+        response.body.content_type, response.body.data = _JSON, data
+        return response.SerializeToString()
+
+    async def rest_invoke(self, body: bytes, call: Call) -> bytes:
+        """RestInferenceService.Invoke."""
+        request = _decode(rest_pb.InvokeRequest, body)
+        if request.form not in invocations.ANSWERS:
+            raise InvalidField("form", f"{request.form!r} is none of {', '.join(invocations.ANSWERS)}")
+        data = await self._answer_json(
+            request,
+            call,
+            invocations.parse,
+            lambda prediction, outputs: invocations.render(prediction, outputs, request.form),
+        )
+        response = rest_pb.InvokeResponse()
+        response.body.content_type, response.body.data = _JSON, data
+        return response.SerializeToString()
+
+    async def _answer_json(
+        self,
+        request: rest_pb.InferRequest | rest_pb.InvokeRequest,
+        call: Call,
+        parse: Callable[[str, str, bytes, Contract], Prediction],
+        render: Callable[[Prediction, Outputs], bytes],
+    ) -> bytes:
         self._lifecycle.enter()
         try:
+            body = request.body.data
             self._check_size(len(body))
-            request = _decode(rest_pb.InferRequest, body)
-            arguments = (request.model_name, request.model_version, request.body.data, self._contract)
+            arguments = (request.model_name, request.model_version, body, self._contract)
             if len(body) < _LARGE_SLOW_BODY:
-                prediction = rest.parse(*arguments)
+                prediction = parse(*arguments)
             else:
-                prediction = await asyncio.to_thread(rest.parse, *arguments)
+                prediction = await asyncio.to_thread(parse, *arguments)
             outputs = await self._predict(prediction, call)
-            data = await self._render(outputs, lambda: rest.render(prediction, outputs, self._contract))
+            return await self._render(outputs, lambda: render(prediction, outputs))
         except DomainError as error:
             self._samples.refused(call, error)
             raise
         finally:
             self._lifecycle.leave()
-        response = rest_pb.InferResponse()
-        response.body.content_type, response.body.data = _JSON, data
-        return response.SerializeToString()
 
     async def server_live(self, body: bytes, call: Call) -> bytes:
         """ServerLive."""

@@ -427,6 +427,44 @@ class Autoscaling(_message.Message):
 Global___Autoscaling: _TypeAlias = Autoscaling  # noqa: Y015
 
 @_typing.final
+class TrafficLimits(_message.Message):
+    """TrafficLimits bound what callers may ask of a deployment. Each gateway (Envoy) counts by itself, so two let twice as much through.
+    What is over a limit is refused at once and reaches no replica. A change needs no new replicas.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BANDWIDTH_MBPS_FIELD_NUMBER: _builtins.int
+    CONCURRENT_PER_REPLICA_FIELD_NUMBER: _builtins.int
+    requests_per_second: _builtins.int
+    """Predictions per second, at most 1,000,000; as many may come at once after a second without any. Calls that ask for one of
+    several versions are counted by themselves for each version. Over it: RATE_LIMITED. Default: no limit.
+    """
+    bandwidth_mbps: _builtins.int
+    """Megabits per second of requests and answers together, at most 100,000; what is more waits. Counted as `requests_per_second`.
+    Default: no limit.
+    """
+    concurrent_per_replica: _builtins.int
+    """Predictions that each replica may have at once, running or waiting, at most 10,000. Over it: OVERLOADED, so that an overload
+    costs those who are answered nothing. Default: no limit.
+    """
+    def __init__(
+        self,
+        *,
+        requests_per_second: _builtins.int = ...,
+        bandwidth_mbps: _builtins.int = ...,
+        concurrent_per_replica: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandwidth_mbps", b"bandwidth_mbps", "concurrent_per_replica", b"concurrent_per_replica", "requests_per_second", b"requests_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficLimits: _TypeAlias = TrafficLimits  # noqa: Y015
+
+@_typing.final
 class Deployment(_message.Message):
     """Deployment is an endpoint: a name that answers predictions."""
 
@@ -493,6 +531,8 @@ class Deployment(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     AUTOSCALING_FIELD_NUMBER: _builtins.int
+    TRAFFIC_LIMITS_FIELD_NUMBER: _builtins.int
+    PRIVATE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -522,6 +562,8 @@ class Deployment(_message.Message):
     same target for as long as targets and weights stay. Calls without it go anywhere by weight. Empty: all do. At most 64
     characters; not one that carries credentials or steers the call, such as `authorization` or `modelyard-version`.
     """
+    private: _builtins.bool
+    """Whether it answers on the private listener of the gateways alone (`MODELYARD_PRIVATE_LISTEN`); by default on all of them."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficTarget]:
         """Required. What answers, at least one."""
@@ -562,6 +604,10 @@ class Deployment(_message.Message):
     def autoscaling(self) -> Global___Autoscaling:
         """Lets the number of replicas change by itself. Default: it stays."""
 
+    @_builtins.property
+    def traffic_limits(self) -> Global___TrafficLimits:
+        """What callers may ask of it. Default: no limits."""
+
     def __init__(
         self,
         *,
@@ -587,10 +633,12 @@ class Deployment(_message.Message):
         rollout: Global___RolloutStatus | None = ...,
         resources: Global___Resources | None = ...,
         autoscaling: Global___Autoscaling | None = ...,
+        traffic_limits: Global___TrafficLimits | None = ...,
+        private: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "create_time", b"create_time", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "create_time", b"create_time", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

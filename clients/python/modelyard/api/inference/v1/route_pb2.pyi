@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from modelyard.api.common.v1 import resource_pb2 as _resource_pb2
+from modelyard.api.inference.v1 import deployment_pb2 as _deployment_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -60,12 +61,16 @@ class Route(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     STICKY_HEADER_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
+    TRAFFIC_LIMITS_FIELD_NUMBER: _builtins.int
+    PRIVATE_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Largest request body in bytes."""
     sticky_header: _builtins.str
     """Header whose value decides the target, so that equal values meet the same one; empty for none."""
     measured: _builtins.bool
     """Whether the gateway reports figures about the groups of this route."""
+    private: _builtins.bool
+    """Whether the deployment answers on the private listener alone."""
     @_builtins.property
     def deployment(self) -> _resource_pb2.ResourceChain:
         """The deployment and its containers, to decide EXECUTE by."""
@@ -78,6 +83,10 @@ class Route(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """Longest time a prediction may take."""
 
+    @_builtins.property
+    def traffic_limits(self) -> _deployment_pb2.TrafficLimits:
+        """What callers may ask of the deployment."""
+
     def __init__(
         self,
         *,
@@ -87,10 +96,12 @@ class Route(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         sticky_header: _builtins.str = ...,
         measured: _builtins.bool = ...,
+        traffic_limits: _deployment_pb2.TrafficLimits | None = ...,
+        private: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "timeout", b"timeout", "traffic_limits", b"traffic_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "max_request_bytes", b"max_request_bytes", "measured", b"measured", "sticky_header", b"sticky_header", "targets", b"targets", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "max_request_bytes", b"max_request_bytes", "measured", b"measured", "private", b"private", "sticky_header", b"sticky_header", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
