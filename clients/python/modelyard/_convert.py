@@ -83,7 +83,7 @@ MESSAGES: dict[str, type[Any]] = {
         f"{_API}.inference.v1.{c.__name__}": c
         for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus)
     },
-    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
+    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica, types.LogLine)},
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.DeploymentCondition, types.DeploymentRevision)},
     f"{_API}.oip.v2.ServerMetadataResponse": types.ServerInfo,
     f"{_API}.oip.v2.ModelMetadataResponse": types.EndpointInfo,
@@ -121,6 +121,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.inference.v1.ControlRolloutRequest.Verb": types.RolloutVerb,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
     f"{_API}.inference.v1.SignatureState": types.SignatureState,
+    f"{_API}.inference.v1.LogLevel": types.LogLevel,
 }
 
 

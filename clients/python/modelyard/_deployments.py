@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from modelyard._connection import new_request_id
 from modelyard._convert import from_proto, parse_enum, rows, to_proto
-from modelyard._namespace import Namespace, resource_name, update_mask, version_reference
+from modelyard._namespace import resource_name, update_mask, version_reference
+from modelyard._observing import Observing
 from modelyard._pager import AsyncPager
 from modelyard._watch import CALL_SECONDS, follow
 from modelyard.api.inference.v1 import deployment_pb2
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _LASTING = frozenset((DeploymentState.FAILED, DeploymentState.INACTIVE, DeploymentState.DELETING))
 
 
-class AsyncDeployments(Namespace):
+class AsyncDeployments(Observing):
     """`client.deployments`: names that answer predictions.
 
     Targets are one version reference, several, or references with their weights: `"prod.ml.iris@champion"`,

@@ -25,6 +25,7 @@ from modelyard_inference.lookups import Lookups
 from modelyard_inference.owners import Owners
 from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.replica_logs import ReplicaLogs
 from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
@@ -39,6 +40,7 @@ from modelyard_kit.auth import Principal
 from modelyard_kit.chassis import Chassis, Service
 from modelyard_kit.config import Settings
 from modelyard_kit.grants import Grants
+from modelyard_kit.watches import Watches
 
 FULL_NAME = "modelyard.api.inference.v1.InferenceService"
 SERVICE_NAME = "inference"
@@ -133,7 +135,8 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         ),
         wake.set,
     )
-    watching = Watching(chassis.db, store, chassis.grants)
+    watches = Watches()
+    watching = Watching(chassis.db, store, chassis.grants, watches)
     parts = Parts(
         chassis.db,
         store,
@@ -157,7 +160,8 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     lookups = Lookups(chassis.db, store, upstream, chassis.grants)
     deployments = Deployments(chassis.db, store, lookups, upstream, chassis.grants, chassis.clock, wake.set)
     rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
-    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes)
+    replica_logs = ReplicaLogs(chassis.db, store, launcher, chassis.grants, watches)
+    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, replica_logs)
     try:
         yield Service(
             name=SERVICE_NAME,

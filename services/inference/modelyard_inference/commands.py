@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
+from modelyard_inference.log_files import Wanted
 from modelyard_inference.models import TargetSpec
 from modelyard_kit.filters import Asked
 
@@ -106,6 +107,18 @@ class ListReplicas:
 
     deployment: str
     asked: Asked
+
+
+@dataclass(frozen=True)
+class ReadLogs:
+    """Read the logs of the replicas of an endpoint."""
+
+    deployment: str
+    replica: str
+    """Id of the only one; empty means all."""
+    wanted: Wanted
+    follow: bool = False
+    """Whether to go on with what is written from then on."""
 
 
 @dataclass(frozen=True)

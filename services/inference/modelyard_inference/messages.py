@@ -233,9 +233,7 @@ def parse_resolve(request: s.ResolveResourceRequest) -> tuple[str, str]:
     if bool(request.name) == bool(request.id):
         raise InvalidField("name", "give either name or id")
     if request.id:
-        if not _ID.fullmatch(request.id):
-            raise InvalidField("id", f"{request.id[:80]!r} is not an id")
-        return "", request.id
+        return "", parse_id(request.id, "id")
     return _name(request.name, "name", 3), ""
 
 
@@ -251,9 +249,19 @@ def parse_find(request: s.FindDeploymentsRequest) -> tuple[str, ...]:
     if len(ids) > MAX_FOUND_VERSIONS:
         raise InvalidField("model_version_ids", f"has {len(ids)} ids; at most {MAX_FOUND_VERSIONS} at a time")
     for position, version_id in enumerate(ids):
-        if not _ID.fullmatch(version_id):
-            raise InvalidField(f"model_version_ids[{position}]", f"{version_id[:80]!r} is not an id")
+        parse_id(version_id, f"model_version_ids[{position}]")
     return ids
+
+
+def parse_id(text: str, field: str) -> str:
+    """Return an id.
+
+    Raises:
+        InvalidField: it is none.
+    """
+    if not _ID.fullmatch(text):
+        raise InvalidField(field, f"{text[:80]!r} is not an id")
+    return text
 
 
 def parse_gateway(gateway_id: str) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard.api.inference.v1.inference_service_pb2_grpc import InferenceServiceServicer
-from modelyard_inference import messages, render
+from modelyard_inference import log_messages, messages, render
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.lookups import Lookups
+from modelyard_inference.replica_logs import ReplicaLogs
 from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.watching import Watching
@@ -28,12 +29,14 @@ class InferenceServicer(InferenceServiceServicer):
         rollouts: Rollouts,
         watching: Watching,
         routes: Routes,
+        replica_logs: ReplicaLogs,
     ) -> None:
         self._lookups = lookups
         self._deployments = deployments
         self._rollouts = rollouts
         self._watching = watching
         self._routes = routes
+        self._replica_logs = replica_logs
 
     async def CreateDeployment(
         self, request: s.CreateDeploymentRequest, context: Any
@@ -111,6 +114,14 @@ class InferenceServicer(InferenceServiceServicer):
         return s.ListReplicasResponse(
             replicas=[render.replica_to_proto(*one) for one in found], next_page_token=token
         )
+
+    async def ReadReplicaLogs(
+        self, request: s.ReadReplicaLogsRequest, context: Any
+    ) -> AsyncIterator[s.ReadReplicaLogsResponse]:
+        command = log_messages.parse_read_logs(request)
+        async with aclosing(self._replica_logs.read(current_call(), command)) as found:
+            async for lines in found:
+                yield log_messages.lines_to_proto(lines)
 
     async def ResolveResource(
         self, request: s.ResolveResourceRequest, context: Any

@@ -24,6 +24,7 @@ from modelyard.cli import (
     limits,
     lineage,
     metadata,
+    observing,
     predict,
     sharing,
     storage,
@@ -105,6 +106,7 @@ artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)
 trust.add_to(artifacts.artifacts)
 inspections.add_to(artifacts.artifacts)
+observing.add_to(deployments.deployments)
 
 
 def main() -> None:

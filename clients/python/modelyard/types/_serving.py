@@ -212,6 +212,32 @@ class Replica:
     trust_root: str = ""
 
 
+class LogLevel(StrEnum):
+    """How much a line of a log matters."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine:
+    """One line that a replica, its model, or a library of it wrote.
+
+    `logger` is the name of a Python logger, `replica`, `launcher`, `stdout` or `stderr`, or empty for what was printed past Python;
+    `request_ids` are those of the predictions that the model was computing then.
+    """
+
+    replica: str
+    time: datetime | None = None
+    level: LogLevel | None = None
+    message: str = ""
+    logger: str = ""
+    request_ids: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerInfo:
     """Name, version and protocol extensions of the model server."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ import structlog
 import uvloop
 
 from modelyard_inference.evidence import Verdict
-from modelyard_inference.replica import tracing
+from modelyard_inference.replica import logs, tracing
 from modelyard_inference.replica.config import ReplicaConfig, write_status
 from modelyard_inference.replica.contract import Contract
 from modelyard_inference.replica.engine import Engine
@@ -82,21 +81,25 @@ def main(config_path: Path) -> int:
     try:
         config = ReplicaConfig.load(config_path)
     except (OSError, ValueError) as error:
-        configure_logging("info", "json")
+        logs.configure_without_config()
         log.error("replica_failed", problem=f"{config_path}: {error}")  # noqa: TRY400  the text says it all
         _try_write_status(config_path, "failed", f"{config_path}: {error}")
         return _BAD_CONFIGURATION
-    configure_logging(config.log_level, config.log_format)
+    log_file = logs.configure(config)
     structlog.contextvars.bind_contextvars(
         deployment=config.deployment, model_version=f"{config.model}/{config.version}"
     )
     _try_write_status(config_path, "loading")
-    return uvloop.run(_serve(config, config_path))
+    try:
+        return uvloop.run(_serve(config, config_path, log_file))
+    finally:
+        logs.finish()
 
 
-async def _serve(config: ReplicaConfig, config_path: Path) -> int:
+async def _serve(config: ReplicaConfig, config_path: Path, log_file: logs.LogFile) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    checking = asyncio.ensure_future(_keep_small(log_file))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     # The service that started this process may end; its predictions go on.
@@ -131,7 +134,15 @@ async def _serve(config: ReplicaConfig, config_path: Path) -> int:
     log.info("replica_stopped", stuck=replica.stuck)
     if replica.stuck:
         _leave(0)
+    checking.cancel()
     return 0
+
+
+async def _keep_small(log_file: logs.LogFile) -> None:
+    """Look after the log for ever: native code fills it unseen."""
+    while log_file.captured:
+        await asyncio.sleep(logs.CHECK_SECONDS)
+        log_file.check()
 
 
 async def _start(replica: Replica, config_path: Path) -> Verdict:
@@ -154,6 +165,7 @@ async def _fail(replica: Replica, config_path: Path, message: str) -> int:
 
 def _leave(status: int) -> None:
     """End the process though the model's thread is still busy; nothing can stop a thread."""
+    logs.finish()
     sys.stderr.flush()
     os._exit(status)
 
@@ -166,39 +178,3 @@ def _try_write_status(
     except OSError as error:
         # Serving matters more than saying so: the folder may be gone with the service that made it.
         log.warning("status_not_written", problem=str(error))
-
-
-class _Lines:
-    """Standard error that does not mind when nobody reads it any more."""
-
-    def write(self, text: str) -> int:
-        try:
-            return sys.stderr.write(text)
-        except (OSError, ValueError):
-            return 0
-
-    def flush(self) -> None:
-        try:
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            return
-
-
-def configure_logging(level: str, form: str) -> None:
-    """Log to standard error, one line per event."""
-    renderer: Any = structlog.processors.JSONRenderer()
-    if form == "console":
-        renderer = structlog.dev.ConsoleRenderer()
-    processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if form == "json":
-        processors.append(structlog.processors.format_exc_info)
-    structlog.configure(
-        processors=[*processors, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(_Lines()),  # type: ignore[arg-type]  # all it needs of a file
-        cache_logger_on_first_use=True,
-    )

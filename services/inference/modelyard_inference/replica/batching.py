@@ -18,6 +18,8 @@ from typing import Final
 import numpy as np
 
 from modelyard_inference.replica.errors import QueueFull
+from modelyard_inference.replica.front import Call
+from modelyard_inference.replica.serving import NO_CALL, serving
 from modelyard_inference.runtimes.datatypes import Array
 from modelyard_kit.errors import DeadlineExceeded, DomainError
 
@@ -42,6 +44,8 @@ class Work:
     deadline: float | None
     """Time of the event loop after which nobody wants the answer."""
     future: asyncio.Future[Outputs]
+    call: Call
+    """Who asks, for the log."""
 
 
 class Batcher:
@@ -76,6 +80,7 @@ class Batcher:
         rows: int,
         key: Hashable,
         deadline: float | None = None,
+        call: Call = NO_CALL,
     ) -> asyncio.Future[Outputs]:
         """Queue a request. Cancelling the future is enough to take it back.
 
@@ -87,7 +92,7 @@ class Batcher:
             self._discard()
             if self._rows and self._rows + rows > self._max_queue_rows:
                 raise QueueFull(self._max_queue_rows)
-        work = Work(method, inputs, rows, key, deadline, self._loop.create_future())
+        work = Work(method, inputs, rows, key, deadline, self._loop.create_future(), call)
         self._waiting.append(work)
         self._rows += rows
         if not self._busy:
@@ -152,7 +157,8 @@ class Batcher:
     def _together(self, batch: Sequence[Work]) -> list[Outputs]:
         first = batch[0]
         merged = {name: np.concatenate([work.inputs[name] for work in batch]) for name in first.inputs}
-        outputs = self._run(first.method, merged)
+        with serving([work.call for work in batch]):
+            outputs = self._run(first.method, merged)
         total = sum(work.rows for work in batch)
         if any(array.shape[0] != total for array in outputs.values()):
             raise ValueError("the model gives another number of rows than it was given")
@@ -167,10 +173,11 @@ class Batcher:
     def _alone(self, work: Work) -> Outputs | DomainError:
         if work.future.done():
             return DeadlineExceeded()
-        try:
-            return self._run(work.method, work.inputs)
-        except BaseException as error:  # noqa: BLE001  a model that raises SystemExit ends its request, not the replica
-            return self._explain(work.method, error)
+        with serving([work.call]):
+            try:
+                return self._run(work.method, work.inputs)
+            except BaseException as error:  # noqa: BLE001  a model that raises SystemExit ends its request, not the replica
+                return self._explain(work.method, error)
 
     def _finish(self, batch: Sequence[Work], done: asyncio.Future[list[Outputs | DomainError]]) -> None:
         if done.cancelled():

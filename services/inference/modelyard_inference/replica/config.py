@@ -60,7 +60,9 @@ class ReplicaConfig:
     log_level: str = "info"
     """Least level that is logged."""
     log_format: str = "json"
-    """`json` or `console`."""
+    """`json` or `console`; a log file is always JSON."""
+    log_file: str = ""
+    """File that standard output and error are open as, if it is to be kept small and to hold what is printed as lines."""
     otlp_endpoint: str = ""
     """OTLP/gRPC collector; if set, predictions that carry a `traceparent` become spans."""
 
@@ -147,7 +149,7 @@ _REQUIRED: Final = (
 )  # fmt: skip
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(
-        (*_TEXTS, "model_directory", "listen", "log_level", "log_format", "otlp_endpoint"), (str,)
+        (*_TEXTS, "model_directory", "listen", "log_level", "log_format", "log_file", "otlp_endpoint"), (str,)
     ),
     **dict.fromkeys(_COUNTS, (int,)),
     **dict.fromkeys(_SECONDS, (int, float)),

@@ -15,6 +15,7 @@ from modelyard_inference.replica.batching import Batcher, Outputs
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.replica.contract import Prediction
 from modelyard_inference.replica.errors import InvalidTensor, ModelFailed
+from modelyard_inference.replica.front import Call
 from modelyard_inference.runtimes import LoadError, RejectedInput
 from modelyard_inference.runtimes.datatypes import Array, cast, zeros
 from modelyard_inference.runtimes.signature import MethodSignature
@@ -53,10 +54,15 @@ class Engine:
         """
         await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
 
-    def submit(self, prediction: Prediction, deadline: float | None) -> asyncio.Future[Outputs]:
+    def submit(self, prediction: Prediction, call: Call) -> asyncio.Future[Outputs]:
         """Queue a prediction; see `Batcher.submit`."""
         return self._batcher.submit(
-            prediction.method, prediction.inputs, rows=prediction.rows, key=prediction.key, deadline=deadline
+            prediction.method,
+            prediction.inputs,
+            rows=prediction.rows,
+            key=prediction.key,
+            deadline=call.deadline,
+            call=call,
         )
 
     async def close(self, *, within_seconds: float) -> bool:

@@ -202,8 +202,7 @@ class Servicer:
         return outputs
 
     async def _run(self, prediction: Prediction, call: Call) -> Outputs:
-        deadline = call.deadline
-        future = self._engine.submit(prediction, deadline)
+        future = self._engine.submit(prediction, call)
         if prediction.timeout is None:
             return await future
         # The front ends calls at their deadline; the protocol's own parameter is this method's business.

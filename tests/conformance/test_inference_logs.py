@@ -1,0 +1,203 @@
+"""Logs of replicas on the wire: who may read them, what comes from before, and what follows."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from modelyard.api.inference.v1 import inference_service_pb2 as s
+from modelyard.api.inference.v1 import log_pb2
+from modelyard_inference import log_files
+from modelyard_inference.log_messages import parse_read_logs
+from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
+from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
+from modelyard_kit.clock import utc_now
+from modelyard_kit.ids import new_id
+from modelyard_kit.limits import LIMITS
+from tests.conformance.test_inference_service import EVE, Wire, wanted, wire
+from tests.framework.inference import ADA
+
+__all__ = ["wire"]
+
+NAME = "prod.ml.iris"
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+class Logs:
+    """A deployment whose replicas are rows and files."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.group: Group | None = None
+        self.count = 0
+
+    async def begin(self) -> None:
+        create = s.CreateDeploymentRequest(deployment=wanted())
+        made = (await self.wire.call("CreateDeployment", create)).deployment
+        version = self.wire.upstream.versions[f"{NAME}/1"]
+        group = Group("g1", "iris-1", made.id, version, 100, GroupState.SERVING, 1, 0, utc_now())
+        await self.wire.db.in_tx(lambda connection: self.wire.store.insert_group(connection, group))
+        self.group = group
+
+    async def replica(self) -> str:
+        """Add a replica without a log."""
+        assert self.group is not None
+        self.count += 1
+        found = Replica(
+            new_id(),
+            "g1",
+            self.group.deployment_id,
+            self.count,
+            "unix:/s",
+            ReplicaState.READY,
+            True,
+            0,
+            1,
+            "x",
+            0,
+            0,
+            "",
+            utc_now(),
+        )
+        await self.wire.db.in_tx(lambda connection: self.wire.store.insert_replicas(connection, [found]))
+        return found.id
+
+    def write(self, replica: str, second: int, message: str, **more: Any) -> None:
+        time = (NOON + timedelta(seconds=second)).isoformat()
+        folder = self.wire.replicas / replica
+        folder.mkdir(exist_ok=True)
+        with (folder / "log").open("a") as file:
+            file.write(json.dumps({"event": message, "level": "info", "timestamp": time, **more}) + "\n")
+
+    def read(self, principal: Any = ADA, **asked: Any) -> Any:
+        request = s.ReadReplicaLogsRequest(deployment=NAME, **asked)
+        return self.wire.stub.ReadReplicaLogs(request, metadata=self.wire.metadata(principal), timeout=60)
+
+    async def lines(self, **asked: Any) -> list[Any]:
+        return [line async for answer in self.read(**asked) for line in answer.lines]
+
+    async def refusal(self, principal: Any = ADA, **asked: Any) -> grpc.StatusCode:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await self.read(principal, **asked).read()
+        return refused.value.code()
+
+
+@pytest.fixture
+async def logs(wire: Wire) -> Logs:
+    made = Logs(wire)
+    await made.begin()
+    return made
+
+
+async def test_logs_of_replicas_are_joined_by_time(logs: Logs) -> None:
+    assert await logs.lines() == []
+    first, second = [await logs.replica() for _ in range(2)]
+    assert await logs.lines() == []
+    for number in range(6):
+        logs.write(
+            (first, second)[number % 2], number, f"line {number}", level=("info", "error")[number // 3]
+        )
+    logs.write(first, 6, "spoken", logger="stdout", request_ids=["a"], rows=3)
+    found = await logs.lines(tail_lines=3)
+    assert [line.message for line in found] == ["line 4", "line 5", "spoken"]
+    assert [line.replica for line in found] == [first, second, first]
+    assert found[2] == log_pb2.LogLine(
+        replica=first,
+        time=Timestamp(seconds=int(NOON.timestamp()) + 6),
+        level=log_pb2.LOG_LEVEL_INFO,
+        message="spoken",
+        logger="stdout",
+        request_ids=["a"],
+        attributes={"rows": "3"},
+    )
+    assert [line.message for line in await logs.lines(replica=second)] == ["line 1", "line 3", "line 5"]
+    assert [line.message for line in await logs.lines(min_level=log_pb2.LOG_LEVEL_ERROR)] == [
+        "line 3", "line 4", "line 5",
+    ]  # fmt: skip
+    since = Timestamp(seconds=int(NOON.timestamp()) + 5)
+    assert [line.message for line in await logs.lines(since=since)] == ["line 5", "spoken"]
+    assert await logs.lines(tail_lines=0) == []
+
+
+async def test_many_lines_come_in_several_answers(logs: Logs) -> None:
+    replica = await logs.replica()
+    for number in range(450):
+        logs.write(replica, number, f"line {number}")
+    sizes = [len(answer.lines) async for answer in logs.read(tail_lines=2**31 - 1)]
+    assert sizes == [200, 200, 50]
+    assert len(await logs.lines()) == 100
+
+
+async def test_logs_are_followed_also_those_of_new_replicas(logs: Logs) -> None:
+    first = await logs.replica()
+    logs.write(first, 1, "before")
+    stream = logs.read(follow=True, min_level=log_pb2.LOG_LEVEL_INFO)
+    assert [line.message for line in (await stream.read()).lines] == ["before"]
+    assert list((await stream.read()).lines) == []  # it lives
+    logs.write(first, 2, "noise", level="debug")
+    logs.write(first, 3, "after")
+    assert await next_line(stream) == (first, "after")
+    log_files.rotate(logs.wire.replicas / first / "log")
+    logs.write(first, 4, "in a new file")
+    assert await next_line(stream) == (first, "in a new file")
+    second = await logs.replica()
+    logs.write(second, 0, "hello")
+    assert await next_line(stream) == (second, "hello")
+
+    await logs.wire.db.in_tx(lambda connection: logs.wire.store.delete_replica(connection, second))
+    one = logs.read(follow=True, replica=second)
+    with pytest.raises(grpc.aio.AioRpcError) as gone:
+        await one.read()
+    assert gone.value.code() is grpc.StatusCode.NOT_FOUND
+    logs.write(first, 5, "still there")
+    assert await next_line(stream) == (first, "still there")
+    stream.cancel()
+
+
+async def next_line(stream: Any) -> tuple[str, str]:
+    while True:
+        for line in (await stream.read()).lines:
+            return line.replica, line.message
+
+
+def test_more_lines_than_one_read_begins_with_are_that_many() -> None:
+    maximum = LIMITS["log_lines_per_read"].maximum
+    for asked in (maximum, maximum + 1):
+        command = parse_read_logs(s.ReadReplicaLogsRequest(deployment=NAME, tail_lines=asked))
+        assert command.wanted.tail == maximum
+
+
+async def test_seeing_a_deployment_is_not_enough_to_read_what_its_models_print(logs: Logs) -> None:
+    await logs.replica()
+
+    def grant(*privileges: Privilege) -> None:
+        given = [ResourceGrant(SYSTEM_ID, privilege, Effect.ALLOW) for privilege in privileges]
+        logs.wire.grants.replace(EVE.id, EVE.name, given)
+
+    reach = (Privilege.USE_CATALOG, Privilege.USE_SCHEMA)
+    grant(*reach, Privilege.READ_METADATA, Privilege.EXECUTE, Privilege.EDIT, Privilege.MANAGE)
+    assert await logs.refusal(EVE) is grpc.StatusCode.PERMISSION_DENIED
+    grant(*reach, Privilege.DEPLOY)
+    stream = logs.read(EVE, follow=True)
+    assert list((await stream.read()).lines) == []
+    grant(*reach, Privilege.READ_METADATA)
+    with pytest.raises(grpc.aio.AioRpcError) as denied:
+        await next_line(stream)
+    assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_mistakes_are_named(logs: Logs) -> None:
+    assert await logs.refusal(replica=new_id()) is grpc.StatusCode.NOT_FOUND
+    for mistake in (
+        {"replica": "../log"},
+        {"tail_lines": -1},
+        {"min_level": 77},
+        {"since": Timestamp(seconds=2**60)},
+    ):
+        assert await logs.refusal(**mistake) is grpc.StatusCode.INVALID_ARGUMENT
