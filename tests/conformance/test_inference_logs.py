@@ -1,4 +1,4 @@
-"""Logs of replicas on the wire: who may read them, what comes from before, and what follows."""
+"""Logs and figures of replicas on the wire: who may read them, what comes from before, and what follows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard.api.inference.v1 import log_pb2
+from modelyard.api.inference.v1.deployment_pb2 import Deployment
+from modelyard.api.inference.v1.deployment_pb2 import Replica as ReplicaMessage
 from modelyard_inference import log_files
 from modelyard_inference.log_messages import parse_read_logs
 from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
+from modelyard_inference.ports import Counters, Measured
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from modelyard_kit.clock import utc_now
 from modelyard_kit.ids import new_id
@@ -45,7 +48,7 @@ class Logs:
         await self.wire.db.in_tx(lambda connection: self.wire.store.insert_group(connection, group))
         self.group = group
 
-    async def replica(self) -> str:
+    async def replica(self, address: str = "unix:/s", state: ReplicaState = ReplicaState.READY) -> str:
         """Add a replica without a log."""
         assert self.group is not None
         self.count += 1
@@ -54,8 +57,8 @@ class Logs:
             "g1",
             self.group.deployment_id,
             self.count,
-            "unix:/s",
-            ReplicaState.READY,
+            address,
+            state,
             True,
             0,
             1,
@@ -201,3 +204,33 @@ async def test_mistakes_are_named(logs: Logs) -> None:
         {"since": Timestamp(seconds=2**60)},
     ):
         assert await logs.refusal(**mistake) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_figures_of_replicas_are_told_one_by_one_and_added_up(logs: Logs) -> None:
+    wire = logs.wire
+    first, second = [await logs.replica(f"unix:/s/{n}") for n in range(2)]
+    silent = await logs.replica("unix:/s/2")
+    starting = await logs.replica("unix:/s/3", ReplicaState.STARTING)
+    counted = Counters(7, {"BACKEND": 1}, 70, 5, 8, 4, 3, 2, 1, (0.1, 1.0), (4, 2, 1))
+    wire.meter.told = {
+        f"unix:/s/{n}": Measured(counted, in_flight=3, pending=2, memory_bytes=10) for n in (0, 1, 3)
+    }
+    request = s.GetDeploymentStatisticsRequest(deployment=NAME)
+    found = (await wire.call("GetDeploymentStatistics", request)).statistics
+    assert (found.deployment, found.state) == (NAME, Deployment.STATE_CREATING)
+    assert abs(found.time.ToDatetime(tzinfo=UTC) - datetime.now(UTC)) < timedelta(minutes=5)
+    assert [(one.replica, one.measured, one.counters.success_count) for one in found.replicas] == [
+        (first, True, 7),
+        (second, True, 7),
+        (silent, False, 0),
+        (starting, False, 0),  # is not asked
+    ]
+    one = found.replicas[0]
+    assert (one.model_version, one.in_flight, one.pending, one.memory_bytes) == (f"{NAME}/1", 3, 2, 10)
+    assert found.replicas[3].state == ReplicaMessage.STATE_STARTING
+    total = found.counters
+    assert (total.success_count, total.inference_count, total.failure_counts["BACKEND"]) == (14, 140, 2)
+    assert list(total.latency_counts) == [8, 4, 2]
+    assert await wire.refusal("GetDeploymentStatistics", request, EVE) == "PERMISSION_DENIED"
+    request.deployment = "prod.ml.none"
+    assert await wire.refusal("GetDeploymentStatistics", request) == "RESOURCE_NOT_FOUND"

@@ -25,10 +25,12 @@ from modelyard_inference.app import FULL_NAME
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.lookups import Lookups
+from modelyard_inference.ports import Measured
 from modelyard_inference.replica_logs import FollowOptions, ReplicaLogs
 from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
+from modelyard_inference.statistics import Statistics
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.watching import Watching
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
@@ -48,6 +50,16 @@ EVE = Principal("u-eve", "eve", "user")
 GATEWAY = Principal("s-gateway", "gateway", "service")
 
 
+class FakeMeter:
+    """Replicas that tell what a test says, by address."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Measured] = {}
+
+    async def statistics(self, address: str) -> Measured | None:
+        return self.told.get(address)
+
+
 class Wire:
     """Calls as one principal or another."""
 
@@ -62,10 +74,12 @@ class Wire:
         store: InferenceStore,
         watching: Watching,
         replicas: Path,
+        meter: FakeMeter,
     ) -> None:
         self.stub: Any = InferenceServiceStub(channel)
         self.issuer, self.routes, self.upstream = issuer, routes, upstream
         self.grants, self.db, self.store, self.watching = grants, db, store, watching
+        self.meter = meter
         self.replicas = replicas
         """Folder of the launcher with a folder for each replica."""
 
@@ -109,12 +123,16 @@ async def wire(fresh_database: Callable[[str], str]) -> AsyncIterator[Wire]:
     launcher.prepare()
     options = FollowOptions(period=0.01, refresh=0.02, heartbeat=0.05)
     logs = ReplicaLogs(db, store, launcher, grants, Watches(), options)
-    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, logs)
+    meter = FakeMeter()
+    statistics = Statistics(db, store, meter, utc_now)
+    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, logs, statistics)
     add_InferenceServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{folder}/s")
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{folder}/s") as channel:
-        yield Wire(channel, issuer, routes, upstream, grants, db, store, watching, folder / "r" / "replicas")
+        yield Wire(
+            channel, issuer, routes, upstream, grants, db, store, watching, folder / "r" / "replicas", meter
+        )
     await server.stop(None)
     await db.close()
     shutil.rmtree(folder)

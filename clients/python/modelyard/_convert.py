@@ -84,6 +84,10 @@ MESSAGES: dict[str, type[Any]] = {
         for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus)
     },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica, types.LogLine)},
+    **{
+        f"{_API}.inference.v1.{c.__name__}": c
+        for c in (types.InferenceCounters, types.ReplicaStatistics, types.DeploymentStatistics)
+    },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.DeploymentCondition, types.DeploymentRevision)},
     f"{_API}.oip.v2.ServerMetadataResponse": types.ServerInfo,
     f"{_API}.oip.v2.ModelMetadataResponse": types.EndpointInfo,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelyard import _logs
+from modelyard._convert import from_proto
 from modelyard._namespace import Namespace
+from modelyard.api.inference.v1 import inference_service_pb2 as pb
+from modelyard.types import DeploymentStatistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -45,3 +48,12 @@ class Observing(Namespace):
             name, replica=replica, tail=tail, follow=follow, since=since, min_level=min_level
         )
         return _logs.read(self._connection, request)
+
+    async def statistics(self, name: str) -> DeploymentStatistics:
+        """What the replicas of a deployment counted since they began, and are doing.
+
+        Two answers tell what happened between them, replica by replica; a counter that fell began anew.
+        """
+        request = pb.GetDeploymentStatisticsRequest(deployment=name)
+        answer = await self._connection.call(self._connection.inference.GetDeploymentStatistics, request)
+        return from_proto(DeploymentStatistics, answer.statistics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from modelyard._cache import BlobCache
 from modelyard.api.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+from modelyard_inference import scrape
 from modelyard_inference.access import access_table
 from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
@@ -31,6 +32,7 @@ from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
 from modelyard_inference.shadows import Shadows
 from modelyard_inference.signers import Signers
+from modelyard_inference.statistics import Statistics
 from modelyard_inference.steps import Steps
 from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
 from modelyard_inference.store import InferenceStore
@@ -161,15 +163,18 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     deployments = Deployments(chassis.db, store, lookups, upstream, chassis.grants, chassis.clock, wake.set)
     rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
     replica_logs = ReplicaLogs(chassis.db, store, launcher, chassis.grants, watches)
-    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, replica_logs)
+    statistics = Statistics(chassis.db, store, prober, chassis.clock)
+    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, replica_logs, statistics)
+    service = Service(
+        name=SERVICE_NAME,
+        full_name=FULL_NAME,
+        register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
+        access=access_table(lookups),
+        background=(reconciler.run, followers.run, owners.run, lineage.run, shadows.run),
+    )
     try:
-        yield Service(
-            name=SERVICE_NAME,
-            full_name=FULL_NAME,
-            register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
-            access=access_table(lookups),
-            background=(reconciler.run, followers.run, owners.run, lineage.run, shadows.run),
-        )
+        with scrape.offered(statistics) if settings.metrics_listen else nullcontext():
+            yield service
     finally:
         await steps.close()
         if settings.stop_replicas_on_exit:

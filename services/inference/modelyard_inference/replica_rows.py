@@ -6,11 +6,21 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import rows
-from modelyard_inference.models import Replica
-from modelyard_inference.tables import replicas
+from modelyard_inference.models import Replica, Version
+from modelyard_inference.tables import groups, replicas
 
 
 async def of_deployment(connection: AsyncConnection, deployment_id: str) -> list[Replica]:
     """Return the replicas of a deployment, oldest first."""
     query = sa.select(replicas).where(replicas.c.deployment_id == deployment_id).order_by(replicas.c.id)
     return list(map(rows.replica, (await connection.execute(query)).mappings()))
+
+
+async def running(connection: AsyncConnection, deployment_id: str) -> list[tuple[Replica, Version]]:
+    """Return the replicas of a deployment with what each runs, oldest first."""
+    query = sa.select(groups).where(groups.c.deployment_id == deployment_id)
+    found = map(rows.group, (await connection.execute(query)).mappings())
+    versions = {group.id: group.version for group in found}
+    return [
+        (replica, versions[replica.group_id]) for replica in await of_deployment(connection, deployment_id)
+    ]

@@ -8,12 +8,13 @@ from typing import Any
 
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard.api.inference.v1.inference_service_pb2_grpc import InferenceServiceServicer
-from modelyard_inference import log_messages, messages, render
+from modelyard_inference import log_messages, messages, render, statistics_messages
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.lookups import Lookups
 from modelyard_inference.replica_logs import ReplicaLogs
 from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
+from modelyard_inference.statistics import Statistics
 from modelyard_inference.watching import Watching
 from modelyard_kit.auth import current_call
 from modelyard_kit.protos import chain_to_proto, link_to_proto
@@ -30,6 +31,7 @@ class InferenceServicer(InferenceServiceServicer):
         watching: Watching,
         routes: Routes,
         replica_logs: ReplicaLogs,
+        statistics: Statistics,
     ) -> None:
         self._lookups = lookups
         self._deployments = deployments
@@ -37,6 +39,7 @@ class InferenceServicer(InferenceServiceServicer):
         self._watching = watching
         self._routes = routes
         self._replica_logs = replica_logs
+        self._statistics = statistics
 
     async def CreateDeployment(
         self, request: s.CreateDeploymentRequest, context: Any
@@ -122,6 +125,13 @@ class InferenceServicer(InferenceServiceServicer):
         async with aclosing(self._replica_logs.read(current_call(), command)) as found:
             async for lines in found:
                 yield log_messages.lines_to_proto(lines)
+
+    async def GetDeploymentStatistics(
+        self, request: s.GetDeploymentStatisticsRequest, context: Any
+    ) -> s.GetDeploymentStatisticsResponse:
+        name = messages.parse_deployment_name(request.deployment, "deployment")
+        found = await self._statistics.of_deployment(name)
+        return s.GetDeploymentStatisticsResponse(statistics=statistics_messages.statistics_to_proto(found))
 
     async def ResolveResource(
         self, request: s.ResolveResourceRequest, context: Any

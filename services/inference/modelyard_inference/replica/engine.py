@@ -16,6 +16,7 @@ from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.replica.contract import Prediction
 from modelyard_inference.replica.errors import InvalidTensor, ModelFailed
 from modelyard_inference.replica.front import Call
+from modelyard_inference.replica.statistics import Statistics
 from modelyard_inference.runtimes import LoadError, RejectedInput
 from modelyard_inference.runtimes.datatypes import Array, cast, zeros
 from modelyard_inference.runtimes.signature import MethodSignature
@@ -33,6 +34,7 @@ class Engine:
     """Runs predictions. `load` comes first; the methods are for the event loop."""
 
     def __init__(self, config: ReplicaConfig) -> None:
+        self.statistics = Statistics()
         self._config = config
         self._methods = {method.name: method for method in config.signature.methods}
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
@@ -44,7 +46,13 @@ class Engine:
             max_queue_rows=config.max_queue_rows,
             max_batch_rows=config.max_batch_rows,
             delay_seconds=config.batch_delay_seconds,
+            statistics=self.statistics,
         )
+
+    @property
+    def pending(self) -> int:
+        """Return how many predictions wait for the model."""
+        return self._batcher.pending
 
     async def load(self) -> None:
         """Load the model and warm it up, in its thread.

@@ -161,7 +161,7 @@ def configure(config: ReplicaConfig) -> LogFile:
     logging.basicConfig(handlers=[_ToStructlog()], level=config.log_level.upper(), force=True)
     logging.captureWarnings(True)
     if file.captured:
-        sys.stdout, sys.stderr = _printed(file, "stdout", "info"), _printed(file, "stderr", "warning")  # type: ignore[assignment]
+        sys.stdout, sys.stderr = _printed(file, "stdout", "info"), _printed(file, "stderr", "warning")
     return file
 
 

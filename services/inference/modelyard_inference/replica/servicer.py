@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
+from time import perf_counter_ns
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -20,6 +23,7 @@ from modelyard_inference.replica.errors import ReplicaNotReady
 from modelyard_inference.replica.front import Call, Routes, Unary
 from modelyard_inference.replica.lifecycle import Lifecycle
 from modelyard_inference.replica.samples import TAKE_SAMPLES, Samples, digest_of, sample_id_of
+from modelyard_inference.replica.statistics import GET_STATISTICS
 from modelyard_inference.replica.streaming import Streaming
 from modelyard_inference.runtimes.signature import TensorSpec
 from modelyard_kit.errors import DeadlineExceeded, DomainError, InvalidField, NotFound, RequestTooLarge
@@ -34,6 +38,15 @@ _LARGE_SLOW_BODY: Final = 32 * 1024
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Times:
+    """When a prediction began, was read, and was computed: of `perf_counter_ns`."""
+
+    begun: int
+    read: int = 0
+    computed: int = 0
 
 
 class Servicer:
@@ -70,6 +83,7 @@ class Servicer:
         unary[f"/{REST_SERVICE}/Ready"] = self.rest_ready
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health_check
         unary[TAKE_SAMPLES] = self.take_samples
+        unary[GET_STATISTICS] = self.get_statistics
         streaming = Streaming(self._contract, self._lifecycle, wrap("ModelStreamInfer", self.model_infer))
         return Routes(
             unary,
@@ -79,25 +93,20 @@ class Servicer:
 
     async def model_infer(self, body: bytes, call: Call) -> bytes:
         """ModelInfer."""
-        self._lifecycle.enter()
-        try:
+        with self._counted(call) as times:
             self._check_size(len(body))
             if len(body) < self._large:
                 prediction = messages.parse(body, self._contract)
             else:
                 prediction = await asyncio.to_thread(messages.parse, body, self._contract)
+            times.read = perf_counter_ns()
             outputs = await self._predict(prediction, call)
+            times.computed = perf_counter_ns()
             return await self._render(outputs, lambda: self._renderer.render(prediction, outputs))
-        except DomainError as error:
-            self._samples.refused(call, error)
-            raise
-        finally:
-            self._lifecycle.leave()
 
     async def rest_infer(self, body: bytes, call: Call) -> bytes:
         """RestInferenceService.Infer."""
-        self._lifecycle.enter()
-        try:
+        with self._counted(call) as times:
             self._check_size(len(body))
             request = _decode(rest_pb.InferRequest, body)
             arguments = (request.model_name, request.model_version, request.body.data, self._contract)
@@ -105,13 +114,10 @@ class Servicer:
                 prediction = rest.parse(*arguments)
             else:
                 prediction = await asyncio.to_thread(rest.parse, *arguments)
+            times.read = perf_counter_ns()
             outputs = await self._predict(prediction, call)
+            times.computed = perf_counter_ns()
             data = await self._render(outputs, lambda: rest.render(prediction, outputs, self._contract))
-        except DomainError as error:
-            self._samples.refused(call, error)
-            raise
-        finally:
-            self._lifecycle.leave()
         response = rest_pb.InferResponse()
         response.body.content_type, response.body.data = _JSON, data
         return response.SerializeToString()
@@ -174,6 +180,12 @@ class Servicer:
         """ReplicaService.TakeSamples."""
         return self._samples.take()
 
+    async def get_statistics(self, body: bytes, call: Call) -> bytes:
+        """ReplicaService.GetStatistics."""
+        return self._engine.statistics.render(
+            in_flight=self._lifecycle.in_flight, pending=self._engine.pending
+        )
+
     async def health_check(self, body: bytes, call: Call) -> bytes:
         """Health.Check of this process ("") or its deployment."""
         service = _decode(health_pb2.HealthCheckRequest, body).service
@@ -193,6 +205,29 @@ class Servicer:
             change = self._lifecycle.change
             yield self._health()
             await change.wait()
+
+    @contextmanager
+    def _counted(self, call: Call) -> Iterator[_Times]:
+        """Count a prediction in and out, and what came of it."""
+        self._lifecycle.enter()
+        statistics, times = self._engine.statistics, _Times(perf_counter_ns())
+        try:
+            yield times
+        except asyncio.CancelledError:
+            statistics.failed(None)
+            raise
+        except Exception as error:
+            if isinstance(error, DomainError):
+                self._samples.refused(call, error)
+            statistics.failed(error)
+            raise
+        else:
+            end = perf_counter_ns()
+            statistics.answered(
+                end - times.begun, read_ns=times.read - times.begun, write_ns=end - times.computed
+            )
+        finally:
+            self._lifecycle.leave()
 
     async def _predict(self, prediction: Prediction, call: Call) -> Outputs:
         outputs = await self._run(prediction, call)

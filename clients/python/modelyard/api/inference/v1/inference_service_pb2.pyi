@@ -14,6 +14,7 @@ from modelyard.api.common.v1 import resource_pb2 as _resource_pb2
 from modelyard.api.inference.v1 import deployment_pb2 as _deployment_pb2
 from modelyard.api.inference.v1 import log_pb2 as _log_pb2
 from modelyard.api.inference.v1 import route_pb2 as _route_pb2
+from modelyard.api.inference.v1 import statistics_pb2 as _statistics_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -809,6 +810,52 @@ class ReadReplicaLogsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadReplicaLogsResponse: _TypeAlias = ReadReplicaLogsResponse  # noqa: Y015
+
+@_typing.final
+class GetDeploymentStatisticsRequest(_message.Message):
+    """GetDeploymentStatisticsRequest names a deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Required. Full name."""
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeploymentStatisticsRequest: _TypeAlias = GetDeploymentStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class GetDeploymentStatisticsResponse(_message.Message):
+    """GetDeploymentStatisticsResponse holds the figures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statistics(self) -> _statistics_pb2.DeploymentStatistics:
+        """As they are now."""
+
+    def __init__(
+        self,
+        *,
+        statistics: _statistics_pb2.DeploymentStatistics | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeploymentStatisticsResponse: _TypeAlias = GetDeploymentStatisticsResponse  # noqa: Y015
 
 @_typing.final
 class ResolveResourceRequest(_message.Message):

@@ -108,6 +108,11 @@ class InferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsResponse.FromString,
                 _registered_method=True)
+        self.GetDeploymentStatistics = channel.unary_unary(
+                '/modelyard.api.inference.v1.InferenceService/GetDeploymentStatistics',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsResponse.FromString,
+                _registered_method=True)
         self.ResolveResource = channel.unary_unary(
                 '/modelyard.api.inference.v1.InferenceService/ResolveResource',
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ResolveResourceRequest.SerializeToString,
@@ -262,6 +267,15 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDeploymentStatistics(self, request, context):
+        """GetDeploymentStatistics asks the replicas of a deployment what they counted and are doing. Those that do not answer within a second
+        are told of without figures. Needs READ_METADATA on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveResource(self, request, context):
         """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -361,6 +375,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.ReadReplicaLogs,
                     request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsResponse.SerializeToString,
+            ),
+            'GetDeploymentStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeploymentStatistics,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsResponse.SerializeToString,
             ),
             'ResolveResource': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveResource,
@@ -743,6 +762,33 @@ class InferenceService(object):
             '/modelyard.api.inference.v1.InferenceService/ReadReplicaLogs',
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsRequest.SerializeToString,
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeploymentStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/GetDeploymentStatistics',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

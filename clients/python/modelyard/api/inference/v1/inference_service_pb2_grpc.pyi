@@ -110,6 +110,11 @@ class InferenceServiceStub:
     and whoever may choose the model may see that anyway.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
     """
+    GetDeploymentStatistics: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetDeploymentStatisticsRequest, _inference_service_pb2.GetDeploymentStatisticsResponse]
+    """GetDeploymentStatistics asks the replicas of a deployment what they counted and are doing. Those that do not answer within a second
+    are told of without figures. Needs READ_METADATA on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
     ResolveResource: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ResolveResourceRequest, _inference_service_pb2.ResolveResourceResponse]
     """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -207,6 +212,11 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     the last line. The log of a replica is gone with it. Needs DEPLOY on the deployment: what a model prints may be what others sent it,
     and whoever may choose the model may see that anyway.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+    """
+    GetDeploymentStatistics: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetDeploymentStatisticsRequest, _inference_service_pb2.GetDeploymentStatisticsResponse]  # type: ignore[assignment]
+    """GetDeploymentStatistics asks the replicas of a deployment what they counted and are doing. Those that do not answer within a second
+    are told of without figures. Needs READ_METADATA on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ResolveResource: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ResolveResourceRequest, _inference_service_pb2.ResolveResourceResponse]  # type: ignore[assignment]
     """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
@@ -380,6 +390,17 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         the last line. The log of a replica is gone with it. Needs DEPLOY on the deployment: what a model prints may be what others sent it,
         and whoever may choose the model may see that anyway.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDeploymentStatistics(
+        self,
+        request: _inference_service_pb2.GetDeploymentStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.GetDeploymentStatisticsResponse, _abc.Awaitable[_inference_service_pb2.GetDeploymentStatisticsResponse]]:
+        """GetDeploymentStatistics asks the replicas of a deployment what they counted and are doing. Those that do not answer within a second
+        are told of without figures. Needs READ_METADATA on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
