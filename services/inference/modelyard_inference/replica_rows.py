@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import rows
-from modelyard_inference.models import Replica, Version
+from modelyard_inference.models import Group, Replica
 from modelyard_inference.tables import groups, replicas
 
 
@@ -16,11 +16,8 @@ async def of_deployment(connection: AsyncConnection, deployment_id: str) -> list
     return list(map(rows.replica, (await connection.execute(query)).mappings()))
 
 
-async def running(connection: AsyncConnection, deployment_id: str) -> list[tuple[Replica, Version]]:
-    """Return the replicas of a deployment with what each runs, oldest first."""
+async def running(connection: AsyncConnection, deployment_id: str) -> list[tuple[Replica, Group]]:
+    """Return the replicas of a deployment with their groups, oldest first."""
     query = sa.select(groups).where(groups.c.deployment_id == deployment_id)
-    found = map(rows.group, (await connection.execute(query)).mappings())
-    versions = {group.id: group.version for group in found}
-    return [
-        (replica, versions[replica.group_id]) for replica in await of_deployment(connection, deployment_id)
-    ]
+    found = {group.id: group for group in map(rows.group, (await connection.execute(query)).mappings())}
+    return [(replica, found[replica.group_id]) for replica in await of_deployment(connection, deployment_id)]

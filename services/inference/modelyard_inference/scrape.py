@@ -139,4 +139,4 @@ def families(figures: Sequence[ReplicaFigures]) -> Iterator[Any]:
 
 def _labels(one: ReplicaFigures) -> tuple[str, str, str]:
     """Return what Triton calls model and version, as predictions name them, and the replica."""
-    return one.deployment.name, str(one.version.number), one.replica.id
+    return one.deployment.name, str(one.group.version.number), one.replica.id

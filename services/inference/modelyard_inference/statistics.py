@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelyard_inference import errors, replica_rows
-from modelyard_inference.models import Deployment, Replica, ReplicaState, Version
+from modelyard_inference.models import Deployment, Group, Replica, ReplicaState
 from modelyard_inference.ports import Counters, Measured, Meter
 from modelyard_inference.store import InferenceStore
 from modelyard_kit.clock import Clock
@@ -24,7 +24,7 @@ class ReplicaFigures:
 
     deployment: Deployment
     replica: Replica
-    version: Version
+    group: Group
     measured: Measured | None
     """None if it did not say."""
 
@@ -39,8 +39,8 @@ class DeploymentFigures:
 
     @property
     def counters(self) -> Counters:
-        """Return the sum of what they counted."""
-        counted = (one.measured.counters for one in self.replicas if one.measured)
+        """Return the sum of what those counted that answer callers."""
+        counted = (one.measured.counters for one in self.replicas if one.measured and not one.group.shadow)
         return sum(counted, start=Counters())
 
 
@@ -78,20 +78,18 @@ class Statistics:
         """Return what all replicas are doing."""
         world = await self._db.read(self._store.world)
         deployments = {deployment.id: deployment for deployment in world.deployments}
-        versions = {group.id: group.version for group in world.groups}
+        groups = {group.id: group for group in world.groups}
         return await self._ask(
-            (deployments[replica.deployment_id], replica, versions[replica.group_id])
+            (deployments[replica.deployment_id], replica, groups[replica.group_id])
             for replica in world.replicas
         )
 
-    async def _ask(
-        self, running: Iterable[tuple[Deployment, Replica, Version]]
-    ) -> tuple[ReplicaFigures, ...]:
+    async def _ask(self, running: Iterable[tuple[Deployment, Replica, Group]]) -> tuple[ReplicaFigures, ...]:
         return tuple(await asyncio.gather(*(self._figures(*each) for each in running)))
 
-    async def _figures(self, deployment: Deployment, replica: Replica, version: Version) -> ReplicaFigures:
+    async def _figures(self, deployment: Deployment, replica: Replica, group: Group) -> ReplicaFigures:
         measured = None
         if replica.state in _ANSWERING:
             async with self._slots:
                 measured = await self._meter.statistics(replica.address)
-        return ReplicaFigures(deployment, replica, version, measured)
+        return ReplicaFigures(deployment, replica, group, measured)

@@ -23,9 +23,10 @@ def statistics_to_proto(figures: DeploymentFigures) -> pb.DeploymentStatistics:
 def _replica(one: ReplicaFigures) -> pb.ReplicaStatistics:
     message = pb.ReplicaStatistics(
         replica=one.replica.id,
-        model_version=one.version.name,
+        model_version=one.group.version.name,
         state=d.Replica.State.Value(f"STATE_{one.replica.state}"),
         restarts=one.replica.restarts,
+        shadow=one.group.shadow,
     )
     if one.measured:
         message.measured = True

@@ -14,10 +14,11 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from modelyard_inference.models import GroupState
 from modelyard_inference.ports import Counters, Measured
 from modelyard_inference.scrape import METRICS, ReplicaCollector, families
 from modelyard_inference.statistics import ReplicaFigures
-from tests.unit.inference.test_planner import deployment, replica, version
+from tests.unit.inference.test_planner import deployment, group, replica
 
 COUNTERS = Counters(
     7, {"BACKEND": 2, "OTHER": 0}, 70, 5, 8_000_000, 3_999, 2_000, 6_000_000, 1_000, (0.1, 1.0), (4, 2, 1)
@@ -25,7 +26,9 @@ COUNTERS = Counters(
 
 
 def figures() -> list[ReplicaFigures]:
-    first = ReplicaFigures(deployment(), replica(1), version(3), Measured(COUNTERS, 4, 2, 1_000_000))
+    first = ReplicaFigures(
+        deployment(), replica(1), group(3, GroupState.SERVING), Measured(COUNTERS, 4, 2, 1_000_000)
+    )
     silent = replace(first, replica=replica(1, ordinal=1, restarts=6), measured=None)
     return [first, silent]
 
@@ -75,7 +78,7 @@ def test_both_formats_are_well_formed_and_complete() -> None:
     both = registry(figures())
     for found in (
         parse(generate_latest(both).decode()),
-        parse_openmetrics(generate_openmetrics(both).decode()),
+        parse_openmetrics(generate_openmetrics(both).decode()),  # type: ignore[no-untyped-call]
     ):
         told = {family.name: family for family in found}
         assert set(told) == METRICS

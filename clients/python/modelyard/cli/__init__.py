@@ -28,6 +28,7 @@ from modelyard.cli import (
     predict,
     sharing,
     storage,
+    top,
     trust,
     versions,
     webhooks,
@@ -71,7 +72,7 @@ def root(
     select_context(context)
 
 
-for module in (contexts, predict, limits):
+for module in (contexts, predict, top, limits):
     module.add_to(app)
 app.add_typer(catalog.catalogs, name="catalogs")
 app.add_typer(catalog.schemas, name="schemas")

@@ -272,11 +272,12 @@ class ReplicaStatistics:
     in_flight: int = 0
     pending: int = 0
     memory_bytes: int = 0
+    shadow: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentStatistics:
-    """What the replicas of a deployment are doing; `counters` is the sum, which falls when one ends."""
+    """What the replicas of a deployment are doing; `counters` is the sum without shadows, which falls when one ends."""
 
     deployment: str
     state: DeploymentState | None = None

@@ -127,6 +127,7 @@ class ReplicaStatistics(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """Id of the replica."""
     model_version: _builtins.str
@@ -143,6 +144,8 @@ class ReplicaStatistics(_message.Message):
     """Of those, predictions that wait for the model."""
     memory_bytes: _builtins.int
     """Memory it holds."""
+    shadow: _builtins.bool
+    """Whether it is of a shadow: gets copies, and answers nobody."""
     @_builtins.property
     def counters(self) -> Global___InferenceCounters:
         """What it counted since its process began."""
@@ -159,10 +162,11 @@ class ReplicaStatistics(_message.Message):
         in_flight: _builtins.int = ...,
         pending: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "in_flight", b"in_flight", "measured", b"measured", "memory_bytes", b"memory_bytes", "model_version", b"model_version", "pending", b"pending", "replica", b"replica", "restarts", b"restarts", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "in_flight", b"in_flight", "measured", b"measured", "memory_bytes", b"memory_bytes", "model_version", b"model_version", "pending", b"pending", "replica", b"replica", "restarts", b"restarts", "shadow", b"shadow", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,11 +193,11 @@ class DeploymentStatistics(_message.Message):
 
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaStatistics]:
-        """Its replicas, oldest first; those of shadows too."""
+        """Its replicas, oldest first."""
 
     @_builtins.property
     def counters(self) -> Global___InferenceCounters:
-        """The sum of what they counted. It falls when a replica ends."""
+        """The sum of what they counted, without those of shadows. It falls when a replica ends."""
 
     def __init__(
         self,
