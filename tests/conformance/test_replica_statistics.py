@@ -13,18 +13,24 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from modelyard.api.oip.v2 import rest_inference_pb2 as rest_pb
 from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
 from modelyard.api.oip.v2.rest_inference_pb2_grpc import RestInferenceServiceStub
 from modelyard_inference import runtimes
+from modelyard_inference.models import GroupState
 from modelyard_inference.ports import Measured
 from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.replica.app import Replica
+from modelyard_inference.statistics import ReplicaFigures
 from tests.conformance import odd_runtime
 from tests.conformance.replicas import DEPLOYMENT, iris_config
 from tests.conformance.test_replica_oip import channel_to, request_of, rest_input
+from tests.framework.grafana import asked_for, told
 from tests.framework.waiting import eventually
+from tests.unit.inference.test_planner import deployment, group, replica
+from tests.unit.inference.test_scrape import Registered
 
 
 class Site:
@@ -117,3 +123,20 @@ async def test_what_waits_is_told_and_who_is_gone_or_too_many_is_counted(site: S
 async def test_who_does_not_answer_has_no_figures(site: Site) -> None:
     await site.replica.stop()
     assert await site.prober.statistics(site.replica.config.listen) is None
+
+
+async def test_the_dashboard_asks_for_what_is_told(site: Site) -> None:
+    async with channel_to(site.replica) as channel:
+        await GRPCInferenceServiceStub(channel).ModelInfer(picky(0))
+    figures = ReplicaFigures(deployment(), replica(1), group(3, GroupState.SERVING), await site.statistics())
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Registered([figures]))
+    found = told(generate_latest(registry).decode())
+    asked = {
+        n: labels
+        for n, labels in asked_for().items()
+        if n.startswith(("nv_", "modelyard_replica", "modelyard_p"))
+    }
+    missing = {name: labels - found.get(name, set()) for name, labels in asked.items()}
+    assert len(missing) > 10
+    assert not any(missing.values()), missing
