@@ -9,18 +9,23 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard.api.inference.v1 import log_pb2
 from modelyard.api.inference.v1.deployment_pb2 import Deployment
 from modelyard.api.inference.v1.deployment_pb2 import Replica as ReplicaMessage
+from modelyard.api.inference.v1.log_pb2 import LoggingPolicy
 from modelyard_inference import log_files
 from modelyard_inference.log_messages import parse_read_logs
+from modelyard_inference.log_policy import LogPolicy
+from modelyard_inference.log_switching import LogSwitching
 from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
 from modelyard_inference.ports import Counters, Measured
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from modelyard_kit.clock import utc_now
+from modelyard_kit.errors import DomainError
 from modelyard_kit.ids import new_id
 from modelyard_kit.limits import LIMITS
 from tests.conformance.test_inference_service import EVE, Wire, wanted, wire
@@ -71,12 +76,19 @@ class Logs:
         await self.wire.db.in_tx(lambda connection: self.wire.store.insert_replicas(connection, [found]))
         return found.id
 
-    def write(self, replica: str, second: int, message: str, **more: Any) -> None:
+    def write(self, replica: str, second: int, message: str, log: str = "log", **more: Any) -> None:
         time = (NOON + timedelta(seconds=second)).isoformat()
         folder = self.wire.replicas / replica
         folder.mkdir(exist_ok=True)
-        with (folder / "log").open("a") as file:
+        with (folder / log).open("a") as file:
             file.write(json.dumps({"event": message, "level": "info", "timestamp": time, **more}) + "\n")
+
+    async def update(self, logging: LoggingPolicy) -> Any:
+        wanted = Deployment(name=NAME, logging=logging)
+        mask = FieldMask(paths=["logging"])
+        return await self.wire.call(
+            "UpdateDeployment", s.UpdateDeploymentRequest(deployment=wanted, update_mask=mask)
+        )
 
     def read(self, principal: Any = ADA, **asked: Any) -> Any:
         request = s.ReadReplicaLogsRequest(deployment=NAME, **asked)
@@ -126,6 +138,78 @@ async def test_logs_of_replicas_are_joined_by_time(logs: Logs) -> None:
     since = Timestamp(seconds=int(NOON.timestamp()) + 5)
     assert [line.message for line in await logs.lines(since=since)] == ["line 5", "spoken"]
     assert await logs.lines(tail_lines=0) == []
+
+
+async def test_the_logs_of_predictions_are_read_apart(logs: Logs) -> None:
+    replica = await logs.replica()
+    for second, log in enumerate(("log", "access", "predict")):
+        logs.write(replica, second, f"of {log}", log)
+    for log in log_pb2.ReplicaLog.values():
+        (line,) = await logs.lines(log=log)
+        assert line.message == f"of {('log', 'access', 'predict')[log]}"
+    assert await logs.refusal(log=9) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_is_written_down_is_a_setting_and_running_replicas_are_told(logs: Logs) -> None:
+    wire, told = logs.wire, list[tuple[str, LogPolicy]]()
+
+    class Listener:
+        deaf = True
+
+        async def set_logging(self, address: str, policy: LogPolicy) -> bool:
+            told.append((address, policy))
+            return not self.deaf
+
+    listener = Listener()
+    switching = LogSwitching(wire.db, listener)
+    await switching.look()
+    assert told == []
+    for number, state in enumerate((ReplicaState.READY, ReplicaState.STARTING)):
+        await logs.replica(f"unix:/s/{number}", state)
+    await switching.look()
+    listener.deaf = False
+    await switching.look()
+    await switching.look()
+    assert told == [("unix:/s/0", LogPolicy())] * 2  # until it listened, and never again
+    told.clear()
+
+    wanted = LoggingPolicy(access_log=True, predict_log_percent=5, include_payload=True)
+    before = (await wire.call("GetDeployment", s.GetDeploymentRequest(name=NAME))).deployment
+    changed = (await logs.update(wanted)).deployment
+    assert (changed.logging, changed.state) == (wanted, before.state)
+    await switching.look()
+    await switching.look()
+    assert told == [("unix:/s/0", LogPolicy(access_log=True, predict_percent=5, include_payload=True))]
+    listed = await wire.call("ListDeploymentRevisions", s.ListDeploymentRevisionsRequest(deployment=NAME))
+    assert [revision.settings.logging for revision in listed.revisions] == [wanted, LoggingPolicy()]
+    back = (await wire.call("RollbackDeployment", s.RollbackDeploymentRequest(name=NAME))).deployment
+    assert not back.HasField("logging")
+    await switching.look()
+    assert told[1:] == [("unix:/s/0", LogPolicy())]
+
+    for mistake in ({"predict_log_percent": 101}, {"predict_log_percent": -1}, {"include_payload": True}):
+        with pytest.raises(DomainError) as refused:
+            await logs.update(LoggingPolicy(**mistake))
+        assert refused.value.violations[0].field == f"deployment.logging.{next(iter(mistake))}"
+
+
+async def test_a_replica_that_was_started_again_is_told_again(logs: Logs) -> None:
+    told = []
+
+    class Listener:
+        async def set_logging(self, address: str, policy: LogPolicy) -> bool:
+            told.append(address)
+            return True
+
+    switching = LogSwitching(logs.wire.db, Listener())
+    replica = await logs.replica()
+    await switching.look()
+    await logs.wire.db.in_tx(
+        lambda connection: logs.wire.store.change_replica(connection, replica, process_started="later")
+    )
+    await switching.look()
+    await switching.look()
+    assert len(told) == 2
 
 
 async def test_many_lines_come_in_several_answers(logs: Logs) -> None:

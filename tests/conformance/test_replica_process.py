@@ -19,6 +19,9 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from modelyard.api.inference.v1.log_pb2 import LoggingPolicy
+from modelyard.api.inference.v1.replica_service_pb2 import SetLoggingRequest
+from modelyard.api.inference.v1.replica_service_pb2_grpc import ReplicaServiceStub
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
 from modelyard_inference import log_files
@@ -142,11 +145,20 @@ def test_what_a_model_prints_is_logged_with_the_prediction(folder: Path) -> None
                 request.inputs.add(name="x", datatype="FP32", shape=[1])
                 request.parameters["method"].string_param = "talk"
                 stub.ModelInfer(request, timeout=30, metadata=[("x-request-id", f"call-{number}")])
+            policy = LoggingPolicy(access_log=True, predict_log_percent=100, include_payload=True)
+            ReplicaServiceStub(channel).SetLogging(SetLoggingRequest(policy=policy), timeout=30)
+            stub.ModelInfer(request, timeout=30, metadata=[("x-request-id", "written-down")])
         process.terminate()
         assert process.wait(timeout=60) == 0
     finally:
         process.kill()
         process.wait()
+    for name, event in (("access", "answered"), ("predict", "prediction")):
+        (written,) = log_files.tail(folder / name, log_files.Wanted(tail=99)).lines
+        assert (written.message, written.request_ids, written.attributes["method"]) == (
+            event, ("written-down",), "talk",
+        )  # fmt: skip
+    assert json.loads(written.attributes["inputs"])["x"]["values"] == [2.0]
     lines = log_files.tail(log, log_files.Wanted(tail=99)).lines
     assert [(line.logger, line.message) for line in lines if not line.request_ids] == [
         ("launcher", "replica_starting"),
@@ -159,11 +171,11 @@ def test_what_a_model_prints_is_logged_with_the_prediction(folder: Path) -> None
     ]
     assert spoken == [
         entry
-        for number in (1, 2)
+        for number, call in ((1, "call-1"), (2, "call-2"), (2, "written-down"))
         for entry in (
-            ("stdout", "INFO", f"row {number}", (f"call-{number}",)),
-            ("odd", "WARNING", f"logged {number}", (f"call-{number}",)),
-            ("stderr", "WARNING", "complaint", (f"call-{number}",)),
+            ("stdout", "INFO", f"row {number}", (call,)),
+            ("odd", "WARNING", f"logged {number}", (call,)),
+            ("stderr", "WARNING", "complaint", (call,)),
         )
     ]
 

@@ -83,7 +83,10 @@ MESSAGES: dict[str, type[Any]] = {
         f"{_API}.inference.v1.{c.__name__}": c
         for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus)
     },
-    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica, types.LogLine)},
+    **{
+        f"{_API}.inference.v1.{c.__name__}": c
+        for c in (types.Deployment, types.Replica, types.LogLine, types.LoggingPolicy)
+    },
     **{
         f"{_API}.inference.v1.{c.__name__}": c
         for c in (types.InferenceCounters, types.ReplicaStatistics, types.DeploymentStatistics)
@@ -126,6 +129,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
     f"{_API}.inference.v1.SignatureState": types.SignatureState,
     f"{_API}.inference.v1.LogLevel": types.LogLevel,
+    f"{_API}.inference.v1.ReplicaLog": types.ReplicaLog,
 }
 
 

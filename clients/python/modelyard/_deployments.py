@@ -22,6 +22,7 @@ from modelyard.types import (
     Deployment,
     DeploymentRevision,
     DeploymentState,
+    LoggingPolicy,
     Replica,
     RolloutPolicy,
     RolloutVerb,
@@ -56,6 +57,7 @@ class AsyncDeployments(Observing):
         require_signature: bool = False,
         sticky_header: str = "",
         rollout_policy: RolloutPolicy | None = None,
+        logging: LoggingPolicy | None = None,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -71,6 +73,7 @@ class AsyncDeployments(Observing):
             require_signature: Load only what a trust root vouches for.
             sticky_header: Metadata key of predictions, `x-customer`, whose equal values meet the same target.
             rollout_policy: How later versions take the traffic over; by default all at once.
+            logging: What replicas write down about predictions; by default nothing.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -84,6 +87,7 @@ class AsyncDeployments(Observing):
             require_signature=require_signature,
             sticky_header=sticky_header,
             rollout_policy=rollout_policy or RolloutPolicy(),
+            logging=logging or LoggingPolicy(),
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -137,6 +141,7 @@ class AsyncDeployments(Observing):
         require_signature: bool | None = None,
         sticky_header: str | None = None,
         rollout_policy: RolloutPolicy | None = None,
+        logging: LoggingPolicy | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -157,6 +162,7 @@ class AsyncDeployments(Observing):
             require_signature=bool(require_signature),
             sticky_header=sticky_header or "",
             rollout_policy=rollout_policy or RolloutPolicy(),
+            logging=logging or LoggingPolicy(),
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -169,6 +175,7 @@ class AsyncDeployments(Observing):
             "require_signature": require_signature,
             "sticky_header": sticky_header,
             "rollout_policy": rollout_policy,
+            "logging": logging,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(

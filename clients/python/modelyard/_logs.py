@@ -11,7 +11,7 @@ from modelyard._watch import CALL_SECONDS, follow
 from modelyard.api.inference.v1 import inference_service_pb2 as pb
 from modelyard.api.inference.v1 import log_pb2
 from modelyard.errors import NotFound
-from modelyard.types import LogLevel, LogLine
+from modelyard.types import LogLevel, LogLine, ReplicaLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -25,6 +25,7 @@ _ALL_LINES = 2**31 - 1
 def request_of(
     deployment: str,
     *,
+    log: ReplicaLog | str | None,
     replica: str,
     tail: int | None,
     follow: bool,
@@ -33,11 +34,13 @@ def request_of(
 ) -> pb.ReadReplicaLogsRequest:
     """The request for lines."""
     level = parse_enum(LogLevel, min_level, "min_level") if min_level else "UNSPECIFIED"
+    kind = parse_enum(ReplicaLog, log, "log") if log else "UNSPECIFIED"
     request = pb.ReadReplicaLogsRequest(
         deployment=deployment,
         replica=replica,
         tail_lines=tail,
         follow=follow,
+        log=log_pb2.ReplicaLog.Value(f"REPLICA_LOG_{kind}"),
         min_level=log_pb2.LogLevel.Value(f"LOG_LEVEL_{level}"),
     )
     if since is not None:

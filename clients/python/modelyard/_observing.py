@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from datetime import datetime
 
-    from modelyard.types import LogLevel, LogLine
+    from modelyard.types import LogLevel, LogLine, ReplicaLog
 
 
 class Observing(Namespace):
@@ -24,6 +24,7 @@ class Observing(Namespace):
         self,
         name: str,
         *,
+        log: ReplicaLog | str | None = None,
         replica: str = "",
         tail: int | None = None,
         follow: bool = False,
@@ -34,6 +35,7 @@ class Observing(Namespace):
 
         Args:
             name: Full name of the deployment.
+            log: Their access or predict log; by default what they and their models write.
             replica: Id of one of its replicas; by default all.
             tail: Lines from before to begin with, at most 10,000; by default 100.
             follow: Go on with what is written from then on, over lost connections, until the deployment or replica is gone.
@@ -45,7 +47,7 @@ class Observing(Namespace):
             PermissionDenied: while iterating: you lack DEPLOY on the deployment.
         """
         request = _logs.request_of(
-            name, replica=replica, tail=tail, follow=follow, since=since, min_level=min_level
+            name, log=log, replica=replica, tail=tail, follow=follow, since=since, min_level=min_level
         )
         return _logs.read(self._connection, request)
 

@@ -22,6 +22,7 @@ from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
 from modelyard_inference.lineage import Lineage
+from modelyard_inference.log_switching import LogSwitching
 from modelyard_inference.lookups import Lookups
 from modelyard_inference.owners import Owners
 from modelyard_inference.probe import ReplicaProber
@@ -159,6 +160,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     owners = Owners(chassis.db, store, upstream, wake.set)
     lineage = Lineage(chassis.db, upstream)
     shadows = Shadows(chassis.db, prober)
+    log_switching = LogSwitching(chassis.db, prober)
     lookups = Lookups(chassis.db, store, upstream, chassis.grants)
     deployments = Deployments(chassis.db, store, lookups, upstream, chassis.grants, chassis.clock, wake.set)
     rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
@@ -170,7 +172,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         full_name=FULL_NAME,
         register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
         access=access_table(lookups),
-        background=(reconciler.run, followers.run, owners.run, lineage.run, shadows.run),
+        background=(reconciler.run, followers.run, owners.run, lineage.run, shadows.run, log_switching.run),
     )
     try:
         with scrape.offered(statistics) if settings.metrics_listen else nullcontext():

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from modelyard_inference import log_files
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
 from modelyard_inference.log_files import Wanted
+from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.models import TargetSpec
 from modelyard_kit.filters import Asked
 
@@ -27,6 +29,7 @@ class CreateDeployment:
     reason: str = ""
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
+    log_policy: LogPolicy = SILENT
 
     @property
     def schema(self) -> str:
@@ -48,6 +51,7 @@ class UpdateDeployment:
     require_signature: bool | None = None
     sticky_header: str | None = None
     rollout_policy: RolloutPolicy | None = None
+    log_policy: LogPolicy | None = None
     owner_id: str | None = None
     reason: str = ""
 
@@ -117,6 +121,8 @@ class ReadLogs:
     replica: str
     """Id of the only one; empty means all."""
     wanted: Wanted
+    log: str = log_files.REPLICA
+    """Name of the log."""
     follow: bool = False
     """Whether to go on with what is written from then on."""
 

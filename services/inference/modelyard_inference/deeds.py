@@ -41,6 +41,7 @@ def content(deployment: Deployment) -> dict[str, object]:
         "require_signature": deployment.require_signature,
         "sticky_header": deployment.sticky_header,
         "rollout_policy": asdict(deployment.rollout_policy),
+        "logging": asdict(deployment.log_policy),
         "owner_id": deployment.owner_id,
     }
 

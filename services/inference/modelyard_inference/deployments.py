@@ -27,7 +27,7 @@ from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
 _CREATE = "CreateDeployment"
-_NOT_ROLLED_OUT = frozenset(("description", "owner_id", "rollout_policy"))
+_NOT_ROLLED_OUT = frozenset(("description", "owner_id", "rollout_policy", "log_policy"))
 _CHANGEABLE = (
     "description",
     "replicas",
@@ -36,6 +36,7 @@ _CHANGEABLE = (
     "require_signature",
     "sticky_header",
     "rollout_policy",
+    "log_policy",
     "owner_id",
 )
 
@@ -162,6 +163,7 @@ class Deployments:
             require_signature=back.require_signature,
             sticky_header=back.sticky_header,
             rollout_policy=back.rollout_policy,
+            log_policy=back.log_policy,
         )
         rolled_back = await self._apply(
             call, update, Deed(Change.ROLLED_BACK, command.reason, revision.number)
@@ -339,6 +341,7 @@ class Deployments:
             require_signature=command.require_signature,
             sticky_header=command.sticky_header,
             rollout_policy=command.rollout_policy,
+            log_policy=command.log_policy,
             targets=tuple(targets),
         )
 

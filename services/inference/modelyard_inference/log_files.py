@@ -22,6 +22,12 @@ from typing import IO, Any
 
 from modelyard_kit.limits import LIMITS
 
+REPLICA = "log"
+"""Name of the log of what a replica and its model write."""
+ACCESS = "access"
+"""Name and logger of the log of predictions, one line each."""
+PREDICT = "predict"
+"""Name and logger of the log of what was predicted."""
 LAUNCHER = "launcher"
 """Logger of the line that every start of a replica begins with."""
 PRINTED = ("", "stdout", "stderr")
@@ -142,7 +148,7 @@ def parse(raw: bytes) -> Line:
         _level(value.get("level")),
         str(value.get("logger", "replica")),
         tuple(map(str, value.get("request_ids") or ())),
-        {key: _cut(_plain(item)) for key, item in value.items() if key not in _KNOWN and key not in _SELF},
+        {key: _cut(plain(item)) for key, item in value.items() if key not in _KNOWN and key not in _SELF},
     )
 
 
@@ -259,8 +265,9 @@ def _level(value: Any) -> Level:
     return Level.__members__.get(str(value).upper(), Level.INFO)
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def plain(value: Any) -> str:
+    """Return a value of a line as readers get it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _cut(text: str) -> str:

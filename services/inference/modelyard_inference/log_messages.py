@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -9,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard.api.inference.v1 import log_pb2 as pb
 from modelyard_inference.commands import ReadLogs
-from modelyard_inference.log_files import Level, Line, Wanted
+from modelyard_inference.log_files import ACCESS, PREDICT, REPLICA, Level, Line, Wanted
 from modelyard_inference.messages import parse_deployment_name, parse_id
 from modelyard_inference.replica_logs import Lines
 from modelyard_kit.errors import InvalidField
@@ -17,6 +18,11 @@ from modelyard_kit.limits import LIMITS
 from modelyard_kit.protos import moment, timestamp
 
 DEFAULT_TAIL = 100
+_LOGS: Mapping[int, str] = {
+    pb.REPLICA_LOG_UNSPECIFIED: REPLICA,
+    pb.REPLICA_LOG_ACCESS: ACCESS,
+    pb.REPLICA_LOG_PREDICT: PREDICT,
+}
 
 
 def parse_read_logs(request: s.ReadReplicaLogsRequest) -> ReadLogs:
@@ -38,7 +44,9 @@ def parse_read_logs(request: s.ReadReplicaLogsRequest) -> ReadLogs:
         level = Level[name.removeprefix("LOG_LEVEL_")]
     since = _moment(request.since, "since") if request.HasField("since") else None
     wanted = Wanted(min(tail, LIMITS["log_lines_per_read"].maximum), since, level)
-    return ReadLogs(deployment, replica, wanted, request.follow)
+    if request.log not in _LOGS:
+        raise InvalidField("log", f"{request.log} is no log")
+    return ReadLogs(deployment, replica, wanted, _LOGS[request.log], request.follow)
 
 
 def lines_to_proto(lines: Lines) -> s.ReadReplicaLogsResponse:

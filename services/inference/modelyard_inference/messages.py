@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard_inference import rollout_messages
+from modelyard_inference import logging_messages, rollout_messages
 from modelyard_inference.commands import (
     ControlRollout,
     CreateDeployment,
@@ -42,6 +42,7 @@ UPDATABLE = (
     "require_signature",
     "sticky_header",
     "rollout_policy",
+    "logging",
     "owner_id",
 )
 
@@ -76,6 +77,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     timeout = _timeout_ms(wanted, problems)
     sticky = _sticky_header(wanted.sticky_header, problems)
     policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
+    log_policy = logging_messages.parse_policy(wanted.logging, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -91,6 +93,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         reason=_reason(request.reason),
         sticky_header=sticky,
         rollout_policy=policy,
+        log_policy=log_policy,
     )
 
 
@@ -118,6 +121,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     policy = None
     if "rollout_policy" in mask:
         policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
+    log_policy = logging_messages.parse_policy(wanted.logging, problems) if "logging" in mask else None
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -133,6 +137,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         require_signature=wanted.require_signature if "require_signature" in mask else None,
         sticky_header=sticky,
         rollout_policy=policy,
+        log_policy=log_policy,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )

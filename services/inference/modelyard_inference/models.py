@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
 from modelyard_inference.evidence import Verdict
+from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
@@ -202,6 +203,7 @@ class Deployment:
     active: bool = True
     """Whether it should answer; one that should not keeps its settings and runs nothing."""
     sticky_header: str = ""
+    log_policy: LogPolicy = SILENT
     """Header of predictions whose value decides the target; empty for none."""
     conditions: tuple[Condition, ...] = ()
     """What has to hold before it answers with what was asked for, as the reconciler found it last."""
@@ -267,6 +269,7 @@ class Settings:
     targets: tuple[PastTarget, ...]
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
+    log_policy: LogPolicy = SILENT
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from modelyard.types import FileEntry
 from modelyard_inference.evidence import Evidence
+from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import Version
 from modelyard_inference.notes import Note
 from modelyard_kit.access import Chain
@@ -215,6 +216,13 @@ class Meter(Protocol):
 
     async def statistics(self, address: str) -> Measured | None:
         """Return what the replica at `address` counted and is at; None if it does not answer."""
+
+
+class Switch(Protocol):
+    """Tells replicas what to write down."""
+
+    async def set_logging(self, address: str, policy: LogPolicy) -> bool:
+        """Tell the replica at `address` what to write down about predictions; return whether it took it."""
 
 
 class Prober(Protocol):

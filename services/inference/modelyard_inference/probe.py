@@ -8,8 +8,15 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from modelyard.api.inference.v1.replica_service_pb2 import GetStatisticsRequest, TakeSamplesRequest
+from modelyard.api.inference.v1.log_pb2 import LoggingPolicy
+from modelyard.api.inference.v1.replica_service_pb2 import (
+    GetStatisticsRequest,
+    SetLoggingRequest,
+    TakeSamplesRequest,
+)
 from modelyard.api.inference.v1.replica_service_pb2_grpc import ReplicaServiceStub
+from modelyard_inference.log_policy import LogPolicy
+from modelyard_inference.logging_messages import policy_to_proto
 from modelyard_inference.ports import Counters, Measured, Sample, Taken
 
 TIMEOUT_SECONDS = 1.0
@@ -63,6 +70,16 @@ class ReplicaProber:
             tuple(found.latency_counts),
         )
         return Measured(counters, answer.in_flight, answer.pending, answer.memory_bytes)
+
+    async def set_logging(self, address: str, policy: LogPolicy) -> bool:
+        """Tell the replica at `address` what to write down about predictions; return whether it took it."""
+        stub = ReplicaServiceStub(self._channel(address))
+        message = policy_to_proto(policy) or LoggingPolicy()
+        try:
+            await stub.SetLogging(SetLoggingRequest(policy=message), timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
 
     async def forget(self, address: str) -> None:
         """Close the channel to an address that is no longer asked."""

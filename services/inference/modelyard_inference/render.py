@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import route_pb2 as r
 from modelyard_inference.canary import RolloutPolicy
+from modelyard_inference.logging_messages import policy_to_proto
 from modelyard_inference.models import (
     Condition,
     Deployment,
@@ -52,6 +53,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         sticky_header=deployment.sticky_header,
         rollout_policy=_policy(deployment.rollout_policy),
         rollout=_rollout(deployment),
+        logging=policy_to_proto(deployment.log_policy),
     )
 
 
@@ -84,6 +86,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             require_signature=kept.require_signature,
             sticky_header=kept.sticky_header,
             rollout_policy=_policy(kept.rollout_policy),
+            logging=policy_to_proto(kept.log_policy),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],

@@ -106,7 +106,7 @@ class ReplicaLogs:
             found: list[tuple[str, Line]] = []
             for replica in replicas:
                 async with self._file_readers:
-                    piece = await self._launcher.log_tail(replica, command.wanted)
+                    piece = await self._launcher.log_tail(replica, command.wanted, command.log)
                 positions[replica] = piece.position
                 found += [(replica, line) for line in piece.lines]
                 found = _by_time(found)[max(0, len(found) - command.wanted.tail) :]
@@ -142,7 +142,7 @@ class ReplicaLogs:
         more = False
         for replica, position in list(positions.items()):
             async with self._file_readers:
-                piece = await self._launcher.log_on(replica, position)
+                piece = await self._launcher.log_on(replica, position, command.log)
             positions[replica] = piece.position
             more |= piece.more
             found += [(replica, line) for line in piece.lines if command.wanted.takes(line)]

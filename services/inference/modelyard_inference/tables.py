@@ -46,6 +46,7 @@ deployments = sa.Table(
     sa.Column("rollout_policy", JSONB, nullable=False),
     sa.Column("rollout", JSONB(none_as_null=True)),
     sa.Column("rejection", JSONB(none_as_null=True)),
+    sa.Column("log_policy", JSONB, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),
@@ -175,4 +176,12 @@ lineage_notes = sa.Table(
     sa.Column("time", _TIME, nullable=False),
     sa.Column("told", sa.Boolean, nullable=False),
     sa.Index("lineage_notes_pending", "time", postgresql_where=sa.text("NOT told")),
+)
+
+log_switches = sa.Table(
+    "log_switches",
+    metadata,
+    sa.Column("replica_id", sa.Text, sa.ForeignKey("replicas.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("process_started", sa.Text, nullable=False),
+    sa.Column("policy", JSONB, nullable=False),
 )

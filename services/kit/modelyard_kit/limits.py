@@ -78,6 +78,12 @@ _TABLE = (
     ),
     Limit("replica_log_bytes", 2 * 2**20, "bytes", "one log file of a replica; a full one is put aside"),
     Limit("replica_log_files", 4, "files", "log files of a replica; the oldest is forgotten"),
+    Limit(
+        "predict_log_values",
+        200,
+        "values",
+        "values of one tensor that the predict log holds; more are left out",
+    ),
     Limit("log_line_bytes", 16_384, "bytes", "line of a replica's log; longer ones are cut"),
     Limit(
         "log_lines_per_read",

@@ -346,6 +346,22 @@ def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:
     assert [json.loads(line)["state"] for line in told] == ["CREATING", "ACTIVE"]
 
 
+def test_what_is_written_down_is_said_in_words(connected: Fake) -> None:
+    for words in ("access predict=5 payload", ""):
+        assert modelyard("deployments", "update", MODEL, "--logging", words, "--no-wait").exit_code == 0
+    first, second = connected.requests("UpdateDeployment")
+    assert [list(r.update_mask.paths) for r in (first, second)] == [["logging"], ["logging"]]
+    assert first.deployment.logging == log_pb2.LoggingPolicy(
+        access_log=True, predict_log_percent=5, include_payload=True
+    )
+    assert second.deployment.logging == log_pb2.LoggingPolicy()
+    for wrong in ("everything", "predict", "predict=101", "access=1"):
+        found = modelyard("deployments", "update", MODEL, "--logging", wrong)
+        assert "is none of access" in found.stderr
+    modelyard("deployments", "logs", MODEL, "--log", "access")
+    assert connected.requests("ReadReplicaLogs")[0].log == log_pb2.REPLICA_LOG_ACCESS
+
+
 def test_logs_are_read_by_people_and_programs(connected: Fake) -> None:
     replica = "01980000-0000-7000-8000-0123456789ab"
     lines = [

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from modelyard.cli._life_cycle import Filter, OrderBy
+from modelyard.cli._logging import Logging, parse_logging
 from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
 from modelyard.cli._rollout import Rollout, parse_rollout
 from modelyard.cli._session import Description, Etag, Limit, connect
@@ -89,6 +90,7 @@ def create(
     require_signature: RequireSignature = None,
     sticky_header: StickyHeader = None,
     rollout: Rollout = None,
+    logging: Logging = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -106,6 +108,7 @@ def create(
             require_signature=bool(require_signature),
             sticky_header=sticky_header or "",
             rollout_policy=parse_rollout(rollout),
+            logging=parse_logging(logging),
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -125,6 +128,7 @@ def update(
     require_signature: RequireSignature = None,
     sticky_header: StickyHeader = None,
     rollout: Rollout = None,
+    logging: Logging = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -146,6 +150,7 @@ def update(
             require_signature=require_signature,
             sticky_header=sticky_header,
             rollout_policy=parse_rollout(rollout),
+            logging=parse_logging(logging),
             owner=owner,
             etag=etag,
             reason=reason,

@@ -11,7 +11,7 @@ import typer
 
 from modelyard.cli._output import TABLE, Format, Output, plain
 from modelyard.cli._session import connect
-from modelyard.types import LogLevel
+from modelyard.types import LogLevel, ReplicaLog
 
 if TYPE_CHECKING:
     from modelyard.types import LogLine
@@ -27,6 +27,12 @@ def add_to(deployments: typer.Typer) -> None:
 
 def logs(
     name: Annotated[str, typer.Argument(help="Full name of the deployment.", metavar="NAME")],
+    log: Annotated[
+        ReplicaLog | None,
+        typer.Option(
+            "--log", case_sensitive=False, help="Their access or predict log instead of what they wrote."
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until you interrupt.")] = False,
     tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines from before to begin with.")] = 100,
     replica: Annotated[
@@ -46,7 +52,7 @@ def logs(
         if replica:
             replica = _whole_id(replica, [found.id for found in client.deployments.replicas(name)])
         lines = client.deployments.logs(
-            name, replica=replica, tail=tail, follow=follow, since=start, min_level=level
+            name, log=log, replica=replica, tail=tail, follow=follow, since=start, min_level=level
         )
         try:
             for line in lines:

@@ -55,6 +55,22 @@ class TrafficTarget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoggingPolicy:
+    """What replicas write down about predictions: a line for each, and the tensors of a percentage of them, if wanted with values."""
+
+    access_log: bool = False
+    predict_log_percent: int = 0
+    include_payload: bool = False
+
+
+class ReplicaLog(StrEnum):
+    """One of the logs that a replica keeps beside what it and its model write."""
+
+    ACCESS = "ACCESS"
+    PREDICT = "PREDICT"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShadowCounts:
     """What came of comparing a shadow with what answers; each of `mirrored` becomes `compared`, `failed` or `lost`."""
 
@@ -165,6 +181,7 @@ class Deployment:
     revision: int = 0
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = RolloutPolicy()
+    logging: LoggingPolicy = LoggingPolicy()
     rollout: RolloutStatus = RolloutStatus()
 
 

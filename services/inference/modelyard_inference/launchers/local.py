@@ -2,7 +2,7 @@
 
     <run folder>/s/<name>              socket of a replica; Envoy connects here
     <run folder>/replicas/<id>/pid     its process id
-                               config.json, config.json.status, log, log.1 … (runs before, and what was full)
+                               config.json, config.json.status, log, log.1 … (runs before, and what was full), access, predict
 
 A replica is a session of its own, so it survives this service and its terminal. The process writes its own `pid` file before it
 becomes the replica, so that it is found even if this service dies the moment after it was started.
@@ -24,7 +24,7 @@ import structlog
 
 from modelyard_inference import log_files
 from modelyard_inference.launchers import Found, Handle, LaunchFailed, ReplicaSpec, processes
-from modelyard_inference.log_files import Piece, Position, Wanted
+from modelyard_inference.log_files import REPLICA, Piece, Position, Wanted
 from modelyard_inference.replica.config import read_status, read_verdict, status_path
 
 SOCKET_PATH_BYTES = 103
@@ -118,13 +118,13 @@ class LocalLauncher:
         """Return every replica process that runs in this run folder, whoever started it."""
         return await asyncio.to_thread(lambda: [h for h in map(self._find, self._ids()) if h])
 
-    async def log_tail(self, replica_id: str, wanted: Wanted) -> Piece:
-        """Return the last lines of the log of a replica that are wanted."""
-        return await asyncio.to_thread(log_files.tail, self._log(replica_id), wanted)
+    async def log_tail(self, replica_id: str, wanted: Wanted, log: str = REPLICA) -> Piece:
+        """Return the last lines of a log of a replica that are wanted."""
+        return await asyncio.to_thread(log_files.tail, self._folder(replica_id) / log, wanted)
 
-    async def log_on(self, replica_id: str, position: Position | None) -> Piece:
-        """Return the next lines of the log after a position, or from the oldest on."""
-        return await asyncio.to_thread(log_files.read_on, self._log(replica_id), position)
+    async def log_on(self, replica_id: str, position: Position | None, log: str = REPLICA) -> Piece:
+        """Return the next lines of a log after a position, or from the oldest on."""
+        return await asyncio.to_thread(log_files.read_on, self._folder(replica_id) / log, position)
 
     async def forget(self, replica_id: str) -> None:
         """Remove the files of a replica whose process is gone."""
@@ -140,7 +140,7 @@ class LocalLauncher:
         return self._run_folder / "replicas" / replica_id
 
     def _log(self, replica_id: str) -> Path:
-        return self._folder(replica_id) / "log"
+        return self._folder(replica_id) / REPLICA
 
     def _config(self, replica_id: str) -> Path:
         return self._folder(replica_id) / "config.json"

@@ -19,6 +19,7 @@ from modelyard_inference.replica.contract import Contract
 from modelyard_inference.replica.engine import Engine
 from modelyard_inference.replica.front import Front, MakeFront
 from modelyard_inference.replica.grpc_front import GrpcFront
+from modelyard_inference.replica.journal import Journal
 from modelyard_inference.replica.lifecycle import Lifecycle, State
 from modelyard_inference.replica.servicer import Servicer
 from modelyard_inference.replica.verification import verify
@@ -43,7 +44,9 @@ class Replica:
         """Whether the model's thread went on after `stop`."""
         self._engine = Engine(config)
         wrap, self._flush = tracing.start(config)
-        servicer = Servicer(Contract(config), self._engine, self.lifecycle)
+        # Beside its log, where a launcher gave it one.
+        journal = Journal(Path(config.log_file).parent if config.log_file else None, config.log_policy)
+        servicer = Servicer(Contract(config), self._engine, self.lifecycle, journal)
         self._front: Front = make_front(
             servicer.routes(wrap), listen=config.listen, max_message_bytes=config.max_request_bytes * _SLACK
         )

@@ -13,14 +13,17 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 
+from modelyard.api.inference.v1 import replica_service_pb2 as replica_pb
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard.api.oip.v2 import rest_inference_pb2 as rest_pb
+from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.replica import messages, rest
 from modelyard_inference.replica.batching import Outputs
 from modelyard_inference.replica.contract import Contract, Prediction
 from modelyard_inference.replica.engine import Engine
 from modelyard_inference.replica.errors import ReplicaNotReady
 from modelyard_inference.replica.front import Call, Routes, Unary
+from modelyard_inference.replica.journal import Journal
 from modelyard_inference.replica.lifecycle import Lifecycle
 from modelyard_inference.replica.samples import TAKE_SAMPLES, Samples, digest_of, sample_id_of
 from modelyard_inference.replica.statistics import GET_STATISTICS
@@ -31,6 +34,7 @@ from modelyard_kit.errors import DeadlineExceeded, DomainError, InvalidField, No
 OIP_SERVICES: Final = ("inference.GRPCInferenceService", "modelyard.api.oip.v2.GRPCInferenceService")
 REST_SERVICE: Final = "modelyard.api.oip.v2.RestInferenceService"
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"
+SET_LOGGING: Final = "/modelyard.api.inference.v1.ReplicaService/SetLogging"
 _JSON: Final = "application/json"
 # Up to these sizes a body is read on the event loop, beyond them in a thread: health must not wait for it.
 _LARGE_BODY: Final = 4 * 1024 * 1024
@@ -52,7 +56,8 @@ class _Times:
 class Servicer:
     """Answers encoded messages with encoded messages."""
 
-    def __init__(self, contract: Contract, engine: Engine, lifecycle: Lifecycle) -> None:
+    def __init__(self, contract: Contract, engine: Engine, lifecycle: Lifecycle, journal: Journal) -> None:
+        self._journal = journal
         self._contract = contract
         self._engine = engine
         self._lifecycle = lifecycle
@@ -84,6 +89,7 @@ class Servicer:
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health_check
         unary[TAKE_SAMPLES] = self.take_samples
         unary[GET_STATISTICS] = self.get_statistics
+        unary[SET_LOGGING] = self.set_logging
         streaming = Streaming(self._contract, self._lifecycle, wrap("ModelStreamInfer", self.model_infer))
         return Routes(
             unary,
@@ -102,7 +108,10 @@ class Servicer:
             times.read = perf_counter_ns()
             outputs = await self._predict(prediction, call)
             times.computed = perf_counter_ns()
-            return await self._render(outputs, lambda: self._renderer.render(prediction, outputs))
+            answer = await self._render(outputs, lambda: self._renderer.render(prediction, outputs))
+            if self._journal.on:
+                self._journal.answered(call, prediction, outputs, perf_counter_ns() - times.begun)
+            return answer
 
     async def rest_infer(self, body: bytes, call: Call) -> bytes:
         """RestInferenceService.Infer."""
@@ -118,6 +127,8 @@ class Servicer:
             outputs = await self._predict(prediction, call)
             times.computed = perf_counter_ns()
             data = await self._render(outputs, lambda: rest.render(prediction, outputs, self._contract))
+            if self._journal.on:
+                self._journal.answered(call, prediction, outputs, perf_counter_ns() - times.begun)
         response = rest_pb.InferResponse()
         response.body.content_type, response.body.data = _JSON, data
         return response.SerializeToString()
@@ -186,6 +197,12 @@ class Servicer:
             in_flight=self._lifecycle.in_flight, pending=self._engine.pending
         )
 
+    async def set_logging(self, body: bytes, call: Call) -> bytes:
+        """ReplicaService.SetLogging."""
+        wanted = _decode(replica_pb.SetLoggingRequest, body).policy
+        self._journal.switch(LogPolicy(wanted.access_log, wanted.predict_log_percent, wanted.include_payload))
+        return replica_pb.SetLoggingResponse().SerializeToString()
+
     async def health_check(self, body: bytes, call: Call) -> bytes:
         """Health.Check of this process ("") or its deployment."""
         service = _decode(health_pb2.HealthCheckRequest, body).service
@@ -215,11 +232,13 @@ class Servicer:
             yield times
         except asyncio.CancelledError:
             statistics.failed(None)
+            self._journal.refused(call, None, perf_counter_ns() - times.begun)
             raise
         except Exception as error:
             if isinstance(error, DomainError):
                 self._samples.refused(call, error)
             statistics.failed(error)
+            self._journal.refused(call, error, perf_counter_ns() - times.begun)
             raise
         else:
             end = perf_counter_ns()

@@ -212,7 +212,7 @@ class UpdateDeploymentRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Required. Fields to change: `description`, `targets`, `replicas`, `max_request_bytes`, `timeout`,
-        `require_signature`, `sticky_header`, `rollout_policy`, `owner_id`.
+        `require_signature`, `sticky_header`, `rollout_policy`, `logging`, `owner_id`.
         """
 
     def __init__(
@@ -753,6 +753,7 @@ class ReadReplicaLogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     MIN_LEVEL_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Required. Full name of the deployment."""
     replica: _builtins.str
@@ -763,6 +764,8 @@ class ReadReplicaLogsRequest(_message.Message):
     """Whether to go on with what is written from then on."""
     min_level: _log_pb2.LogLevel.ValueType
     """No lines below this level."""
+    log: _log_pb2.ReplicaLog.ValueType
+    """Which of their logs."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """No lines older than this."""
@@ -776,10 +779,11 @@ class ReadReplicaLogsRequest(_message.Message):
         follow: _builtins.bool = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         min_level: _log_pb2.LogLevel.ValueType = ...,
+        log: _log_pb2.ReplicaLog.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "since", b"since", "tail_lines", b"tail_lines"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "deployment", b"deployment", "follow", b"follow", "min_level", b"min_level", "replica", b"replica", "since", b"since", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "deployment", b"deployment", "follow", b"follow", "log", b"log", "min_level", b"min_level", "replica", b"replica", "since", b"since", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
     _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015

@@ -52,6 +52,60 @@ LOG_LEVEL_ERROR: LogLevel.ValueType  # 4
 """Something failed."""
 Global___LogLevel: _TypeAlias = LogLevel  # noqa: Y015
 
+class _ReplicaLog:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReplicaLogEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplicaLog.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPLICA_LOG_UNSPECIFIED: _ReplicaLog.ValueType  # 0
+    """What it and its model wrote."""
+    REPLICA_LOG_ACCESS: _ReplicaLog.ValueType  # 1
+    """Its predictions, a line each, while `access_log` is on: `answered` or `refused`, with `method`, `rows`, `milliseconds`, `reason`."""
+    REPLICA_LOG_PREDICT: _ReplicaLog.ValueType  # 2
+    """What was predicted, while `predict_log_percent` is not 0: `inputs` and `outputs` as JSON."""
+
+class ReplicaLog(_ReplicaLog, metaclass=_ReplicaLogEnumTypeWrapper):
+    """ReplicaLog is one of the logs that a replica keeps."""
+
+REPLICA_LOG_UNSPECIFIED: ReplicaLog.ValueType  # 0
+"""What it and its model wrote."""
+REPLICA_LOG_ACCESS: ReplicaLog.ValueType  # 1
+"""Its predictions, a line each, while `access_log` is on: `answered` or `refused`, with `method`, `rows`, `milliseconds`, `reason`."""
+REPLICA_LOG_PREDICT: ReplicaLog.ValueType  # 2
+"""What was predicted, while `predict_log_percent` is not 0: `inputs` and `outputs` as JSON."""
+Global___ReplicaLog: _TypeAlias = ReplicaLog  # noqa: Y015
+
+@_typing.final
+class LoggingPolicy(_message.Message):
+    """LoggingPolicy says what replicas write down about predictions. Changing it starts no replica."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_LOG_FIELD_NUMBER: _builtins.int
+    PREDICT_LOG_PERCENT_FIELD_NUMBER: _builtins.int
+    INCLUDE_PAYLOAD_FIELD_NUMBER: _builtins.int
+    access_log: _builtins.bool
+    """Whether a line for each prediction: when, for which request id, how long, what came of it."""
+    predict_log_percent: _builtins.int
+    """Percentage, 0 to 100, of the answered predictions of which the tensors are written down."""
+    include_payload: _builtins.bool
+    """Whether with their values, 200 of each tensor at most, or only names, types and shapes."""
+    def __init__(
+        self,
+        *,
+        access_log: _builtins.bool = ...,
+        predict_log_percent: _builtins.int = ...,
+        include_payload: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "include_payload", b"include_payload", "predict_log_percent", b"predict_log_percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggingPolicy: _TypeAlias = LoggingPolicy  # noqa: Y015
+
 @_typing.final
 class LogLine(_message.Message):
     """LogLine is one line that a replica, its model, or a library of it wrote."""

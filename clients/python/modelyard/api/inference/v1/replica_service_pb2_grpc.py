@@ -45,6 +45,11 @@ class ReplicaServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsResponse.FromString,
                 _registered_method=True)
+        self.SetLogging = channel.unary_unary(
+                '/modelyard.api.inference.v1.ReplicaService/SetLogging',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServiceServicer(object):
@@ -65,6 +70,13 @@ class ReplicaServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLogging(self, request, context):
+        """SetLogging says what is written down about predictions from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.GetStatistics,
                     request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsResponse.SerializeToString,
+            ),
+            'SetLogging': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogging,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class ReplicaService(object):
             '/modelyard.api.inference.v1.ReplicaService/GetStatistics',
             modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsRequest.SerializeToString,
             modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogging(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.ReplicaService/SetLogging',
+            modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingResponse.FromString,
             options,
             channel_credentials,
             insecure,
