@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +35,7 @@ SIGNATURE = Signature(
         _same("picky", TensorSpec("x", "FP32", (-1,))),
         _same("wait", TensorSpec("x", "FP32", (-1,))),
         _same("greedy", TensorSpec("x", "FP32", (-1,))),
+        _same("talk", TensorSpec("x", "FP32", (-1,))),
         *(_same(f"echo_{datatype}", TensorSpec("d", datatype, (-1, 2))) for datatype in DATATYPES),
     )
 )
@@ -60,6 +63,10 @@ class OddRuntime:
             (self.directory / "started").touch()
             while not (self.directory / "release").exists():
                 time.sleep(0.005)
+        if method == "talk" and (first != 0).any():
+            print("row", int(first[0]))
+            logging.getLogger("odd").warning("logged %d", int(first[0]))
+            print("complaint", file=sys.stderr)
         return inputs
 
     def _need(self, mebibytes: float) -> None:

@@ -284,7 +284,7 @@ class TestLists:
         columns = ", ".join(column.name for column in tables.deployments.c)
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
-            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL, '{}', '{}', '{}', false"
+            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL, '{}', '{}', '{}', false, '{}'"
             " FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
@@ -432,9 +432,10 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
             sa.text(
                 "ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions, DROP COLUMN sticky_header,"
                 " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling,"
-                " DROP COLUMN traffic_limits, DROP COLUMN private"
+                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy"
             )
         )
+        await connection.execute(sa.text("DROP TABLE log_switches"))
         await connection.execute(sa.text("DROP TABLE deployment_revisions"))
         await connection.execute(sa.text("DROP TABLE shadow_counts"))
         await connection.execute(sa.text("DROP TABLE rollout_origins"))

@@ -89,7 +89,7 @@ class TestLocalLauncher(LauncherSuite):
 
     async def test_log_of_the_run_before_is_kept(self, launcher: Launcher, folder: Path) -> None:
         spec = _spec(launcher)
-        for _ in range(3):
+        for _ in range(2):
             handle = await launcher.start(spec)
             await _until_loaded(launcher, handle)
             await launcher.stop(handle, 10.0)

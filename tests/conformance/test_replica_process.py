@@ -19,8 +19,12 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from modelyard.api.inference.v1.log_pb2 import LoggingPolicy
+from modelyard.api.inference.v1.replica_service_pb2 import SetLoggingRequest
+from modelyard.api.inference.v1.replica_service_pb2_grpc import ReplicaServiceStub
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
+from modelyard_inference import log_files
 from modelyard_inference.replica.config import ReplicaConfig, read_status
 from tests.conformance import odd_runtime
 from tests.conformance.replicas import DEPLOYMENT, iris_config, iris_model, iris_rows, write_iris
@@ -114,6 +118,66 @@ def test_a_request_in_flight_is_finished(folder: Path) -> None:
         (folder / "release").touch()
         assert in_flight.result(timeout=60).outputs[0].shape == [2]
         assert process.wait(timeout=60) == 0
+
+
+def test_what_a_model_prints_is_logged_with_the_prediction(folder: Path) -> None:
+    path, log = folder / "replica.json", folder / "log"
+    iris_config(
+        folder, folder / "s", runtime=odd_runtime.NAME, signature=odd_runtime.SIGNATURE, log_file=str(log)
+    ).dump(path)
+    config = ReplicaConfig.load(path)
+    with log_files.begin(log) as output:
+        process = subprocess.Popen(
+            [*ODD_REPLICA, "--config", str(path)],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: ready(path))
+        with grpc.insecure_channel(config.listen) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            for number in (1, 2):
+                request = pb.ModelInferRequest(
+                    model_name=DEPLOYMENT, raw_input_contents=[np.full(1, number, np.float32).tobytes()]
+                )
+                request.inputs.add(name="x", datatype="FP32", shape=[1])
+                request.parameters["method"].string_param = "talk"
+                stub.ModelInfer(request, timeout=30, metadata=[("x-request-id", f"call-{number}")])
+            policy = LoggingPolicy(access_log=True, predict_log_percent=100, include_payload=True)
+            ReplicaServiceStub(channel).SetLogging(SetLoggingRequest(policy=policy), timeout=30)
+            stub.ModelInfer(request, timeout=30, metadata=[("x-request-id", "written-down")])
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    for name, event in (("access", "answered"), ("predict", "prediction")):
+        (written,) = log_files.tail(folder / name, log_files.Wanted(tail=99)).lines
+        assert (written.message, written.request_ids, written.attributes["method"]) == (
+            event, ("written-down",), "talk",
+        )  # fmt: skip
+    assert json.loads(written.attributes["inputs"])["x"]["values"] == [2.0]
+    lines = log_files.tail(log, log_files.Wanted(tail=99)).lines
+    assert [(line.logger, line.message) for line in lines if not line.request_ids] == [
+        ("launcher", "replica_starting"),
+        ("replica", "replica_ready"),
+        ("replica", "replica_draining"),
+        ("replica", "replica_stopped"),
+    ]
+    spoken = [
+        (line.logger, line.level.name, line.message, line.request_ids) for line in lines if line.request_ids
+    ]
+    assert spoken == [
+        entry
+        for number, call in ((1, "call-1"), (2, "call-2"), (2, "written-down"))
+        for entry in (
+            ("stdout", "INFO", f"row {number}", (call,)),
+            ("odd", "WARNING", f"logged {number}", (call,)),
+            ("stderr", "WARNING", "complaint", (call,)),
+        )
+    ]
 
 
 def test_a_stuck_model_does_not_keep_the_process(folder: Path) -> None:

@@ -201,6 +201,8 @@ class Deployments(Blocking[_deployments.AsyncDeployments]):
     deactivate = blocking(_deployments.AsyncDeployments.deactivate)
     delete = blocking(_deployments.AsyncDeployments.delete)
     replicas = blocking(_deployments.AsyncDeployments.replicas)
+    logs = streaming(_deployments.AsyncDeployments.logs)
+    statistics = blocking(_deployments.AsyncDeployments.statistics)
     wait = blocking(_deployments.AsyncDeployments.wait)
     wait_deleted = blocking(_deployments.AsyncDeployments.wait_deleted)
     apply = blocking(_deployments.AsyncDeployments.apply)

@@ -4,47 +4,35 @@
 
     ModelyardError
     ├── InvalidArgument (ValueError)       violations
-    │   ├── RequestIdReused
     │   ├── LimitExceeded                  limit, maximum, actual
-    │   ├── DigestMismatch
+    │   ├── DigestMismatch, RequestIdReused
     │   ├── SignatureInvalid               problem
     │   └── InvalidTensor                  tensor
     ├── NotFound (LookupError)             resource_type, name
     ├── AlreadyExists                      resource_type, name
     ├── Conflict                           read again, then repeat
-    │   ├── EtagMismatch
-    │   ├── AliasMoved                     alias, expected, actual
-    │   └── Contention
+    │   ├── EtagMismatch, Contention
+    │   └── AliasMoved                     alias, expected, actual
     ├── Unauthenticated
-    │   ├── TokenMissing
-    │   ├── TokenInvalid
-    │   └── TokenExpired
+    │   └── TokenMissing, TokenInvalid, TokenExpired
     ├── PermissionDenied (PermissionError) privilege, resource_type, name
     ├── FailedPrecondition
     │   ├── PolicyUnmet                    unmet
-    │   ├── SelfApproval
+    │   ├── SelfApproval, LineageCycle, GroupCycle, UploadIncomplete
     │   ├── InvalidState                   state, wanted
     │   ├── ResourceInUse                  unmet: what uses it
-    │   ├── LineageCycle
-    │   ├── GroupCycle
-    │   ├── UploadIncomplete
     │   ├── DirectTransferUnavailable      send and read through the service
     │   └── DeploymentFailed               raised while waiting for a deployment
     ├── OffsetMismatch
     ├── ResourceExhausted
-    │   ├── StorageFull
-    │   ├── QueueFull
-    │   ├── TooManyWatches
+    │   ├── StorageFull, QueueFull, TooManyWatches
     │   ├── RateLimited                    more predictions per second than the deployment allows
     │   ├── Overloaded                     more predictions at once than its replicas may have
     │   └── RequestTooLarge                maximum
     ├── Unavailable (ConnectionError)      repeat with backoff
-    │   ├── PeerUnavailable
-    │   ├── PermissionsStale
-    │   └── ReplicaNotReady
+    │   └── PeerUnavailable, PermissionsStale, ReplicaNotReady
     ├── DeadlineExceeded (TimeoutError)
-    ├── Cancelled
-    ├── Unimplemented
+    ├── Cancelled, Unimplemented
     ├── InternalError                      error_id
     │   └── ModelFailed
     └── ConfigurationError                 contexts, credentials, targets of this machine

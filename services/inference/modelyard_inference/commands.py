@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from modelyard_inference import log_files
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
+from modelyard_inference.log_files import Wanted
+from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.models import TargetSpec
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling
@@ -33,6 +36,7 @@ class CreateDeployment:
     autoscaling: Autoscaling = FIXED
     traffic_limits: TrafficLimits = UNLIMITED
     private: bool = False
+    log_policy: LogPolicy = SILENT
 
     @property
     def schema(self) -> str:
@@ -58,6 +62,7 @@ class UpdateDeployment:
     autoscaling: Autoscaling | None = None
     traffic_limits: TrafficLimits | None = None
     private: bool | None = None
+    log_policy: LogPolicy | None = None
     owner_id: str | None = None
     reason: str = ""
 
@@ -117,6 +122,20 @@ class ListReplicas:
 
     deployment: str
     asked: Asked
+
+
+@dataclass(frozen=True)
+class ReadLogs:
+    """Read the logs of the replicas of an endpoint."""
+
+    deployment: str
+    replica: str
+    """Id of the only one; empty means all."""
+    wanted: Wanted
+    log: str = log_files.REPLICA
+    """Name of the log."""
+    follow: bool = False
+    """Whether to go on with what is written from then on."""
 
 
 @dataclass(frozen=True)

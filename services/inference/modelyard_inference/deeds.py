@@ -45,6 +45,7 @@ def content(deployment: Deployment) -> dict[str, object]:
         "autoscaling": asdict(deployment.autoscaling),
         "traffic_limits": asdict(deployment.traffic_limits),
         "private": deployment.private,
+        "logging": asdict(deployment.log_policy),
         "owner_id": deployment.owner_id,
     }
 

@@ -27,7 +27,7 @@ from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
 _CREATE = "CreateDeployment"
-_NOT_ROLLED_OUT = frozenset(("description", "owner_id", "rollout_policy"))
+_NOT_ROLLED_OUT = frozenset(("description", "owner_id", "rollout_policy", "log_policy"))
 _CHANGEABLE = (
     "description",
     "replicas",
@@ -40,6 +40,7 @@ _CHANGEABLE = (
     "autoscaling",
     "traffic_limits",
     "private",
+    "log_policy",
     "owner_id",
 )
 
@@ -341,6 +342,7 @@ class Deployments:
             autoscaling=command.autoscaling,
             traffic_limits=command.traffic_limits,
             private=command.private,
+            log_policy=command.log_policy,
             targets=tuple(targets),
         )
 

@@ -35,6 +35,11 @@ def no_revision(name: str, number: int) -> NotFound:
     return NotFound("deployment_revision", f"{name}, revision {number}")
 
 
+def no_replica(name: str, replica_id: str) -> NotFound:
+    """Return the refusal of an id that no replica of the deployment has."""
+    return NotFound("replica", f"{name}, replica {replica_id}")
+
+
 def name_taken(name: str) -> AlreadyExists:
     """Return the refusal of a name that a deployment has already."""
     return AlreadyExists(ResourceType.DEPLOYMENT, name)

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard.references import parse_version_reference
 from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.fields import REVISIONS
+from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
 from modelyard_inference.resources import Resources
 from modelyard_inference.scaling import Autoscaling
@@ -52,6 +53,7 @@ def settings_of(deployment: Deployment) -> Settings:
         autoscaling=deployment.autoscaling,
         traffic_limits=deployment.traffic_limits,
         private=deployment.private,
+        log_policy=deployment.log_policy,
     )
 
 
@@ -120,6 +122,7 @@ def _revision(row: Mapping[Any, Any]) -> Revision:
         "resources": Resources.from_json(settings.get("resources", {})),
         "autoscaling": Autoscaling.from_json(settings.get("autoscaling", {})),
         "traffic_limits": TrafficLimits(**settings.get("traffic_limits", {})),
+        "log_policy": LogPolicy.from_json(settings.get("log_policy", {})),
     }
     return Revision(
         **{

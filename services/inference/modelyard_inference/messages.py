@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard_inference import limit_messages, rollout_messages, scale_messages
+from modelyard_inference import limit_messages, logging_messages, rollout_messages, scale_messages
 from modelyard_inference.commands import (
     ControlRollout,
     CreateDeployment,
@@ -20,7 +20,6 @@ from modelyard_inference.commands import (
     UpdateDeployment,
 )
 from modelyard_inference.models import TargetSpec
-from modelyard_inference.planner.observed import Gateway
 from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField, Violation
 from modelyard_kit.filters import Asked
@@ -28,8 +27,6 @@ from modelyard_kit.idempotency import fingerprint
 
 MAX_WEIGHT = 1_000_000
 MAX_PERCENT = 100
-MAX_CONFIRMED_GROUPS = 100_000
-MAX_PROBLEM_LENGTH = 2_000
 MAX_FOUND_VERSIONS = 10_000
 UPDATABLE = (
     "description",
@@ -44,10 +41,10 @@ UPDATABLE = (
     "autoscaling",
     "traffic_limits",
     "private",
+    "logging",
     "owner_id",
 )
 
-_GATEWAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _HEADER = re.compile(r"[a-z][a-z0-9-]{0,63}")
 # What carries credentials, steers the call, or means something to the proxy.
 _RESERVED_HEADER = re.compile(
@@ -81,6 +78,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     resources = scale_messages.parse_resources(wanted.resources, problems)
     autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
     traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
+    log_policy = logging_messages.parse_policy(wanted.logging, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -100,6 +98,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         autoscaling=autoscaling,
         traffic_limits=traffic,
         private=wanted.private,
+        log_policy=log_policy,
     )
 
 
@@ -138,6 +137,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     traffic = None
     if "traffic_limits" in mask:
         traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
+    log_policy = logging_messages.parse_policy(wanted.logging, problems) if "logging" in mask else None
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -157,6 +157,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         autoscaling=autoscaling,
         traffic_limits=traffic,
         private=wanted.private if "private" in mask else None,
+        log_policy=log_policy,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )
@@ -257,9 +258,7 @@ def parse_resolve(request: s.ResolveResourceRequest) -> tuple[str, str]:
     if bool(request.name) == bool(request.id):
         raise InvalidField("name", "give either name or id")
     if request.id:
-        if not _ID.fullmatch(request.id):
-            raise InvalidField("id", f"{request.id[:80]!r} is not an id")
-        return "", request.id
+        return "", parse_id(request.id, "id")
     return _name(request.name, "name", 3), ""
 
 
@@ -275,39 +274,19 @@ def parse_find(request: s.FindDeploymentsRequest) -> tuple[str, ...]:
     if len(ids) > MAX_FOUND_VERSIONS:
         raise InvalidField("model_version_ids", f"has {len(ids)} ids; at most {MAX_FOUND_VERSIONS} at a time")
     for position, version_id in enumerate(ids):
-        if not _ID.fullmatch(version_id):
-            raise InvalidField(f"model_version_ids[{position}]", f"{version_id[:80]!r} is not an id")
+        parse_id(version_id, f"model_version_ids[{position}]")
     return ids
 
 
-def parse_gateway(gateway_id: str) -> str:
-    """Return the id of a gateway.
+def parse_id(text: str, field: str) -> str:
+    """Return an id.
 
     Raises:
-        InvalidField: it is empty or malformed.
+        InvalidField: it is none.
     """
-    if not _GATEWAY.fullmatch(gateway_id):
-        raise InvalidField("gateway_id", "use 1 to 128 letters, digits, '.', '_', ':' or '-'")
-    return gateway_id
-
-
-def parse_confirm(request: s.ConfirmRoutesRequest) -> Gateway:
-    """Read what a gateway serves.
-
-    Raises:
-        InvalidField: a malformed gateway id, a negative number, or too many groups.
-    """
-    gateway_id = parse_gateway(request.gateway_id)
-    if request.version < 0:
-        raise InvalidField("version", f"{request.version} is below zero")
-    if len(request.healthy_groups) > MAX_CONFIRMED_GROUPS:
-        raise InvalidField("healthy_groups", f"more than {MAX_CONFIRMED_GROUPS} groups")
-    problem = request.problem[:MAX_PROBLEM_LENGTH]
-    figures = rollout_messages.parse_figures(request.figures)
-    in_flight = scale_messages.parse_in_flight(request.figures)
-    return Gateway(
-        gateway_id, request.version, frozenset(request.healthy_groups), problem, figures, in_flight
-    )
+    if not _ID.fullmatch(text):
+        raise InvalidField(field, f"{text[:80]!r} is not an id")
+    return text
 
 
 def _name(text: str, field: str, parts: int) -> str:

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
 from modelyard_inference.evidence import Verdict
+from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling, Scale
 from modelyard_inference.shadow_counts import ShadowCounts
@@ -187,6 +188,7 @@ class Deployment:
     active: bool = True
     """Whether it should answer; one that should not keeps its settings and runs nothing."""
     sticky_header: str = ""
+    log_policy: LogPolicy = SILENT
     """Header of predictions whose value decides the target; empty for none."""
     conditions: tuple[Condition, ...] = ()
     """What has to hold before it answers with what was asked for, as the reconciler found it last."""
@@ -268,6 +270,7 @@ class Settings:
     autoscaling: Autoscaling = FIXED
     traffic_limits: TrafficLimits = UNLIMITED
     private: bool = False
+    log_policy: LogPolicy = SILENT
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import route_pb2 as r
 from modelyard_inference.canary import RolloutPolicy
+from modelyard_inference.logging_messages import policy_to_proto
 from modelyard_inference.models import (
     Condition,
     Deployment,
@@ -59,6 +60,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         autoscaling=_autoscaling(deployment.autoscaling),
         traffic_limits=_limits(deployment.traffic_limits),
         private=deployment.private,
+        logging=policy_to_proto(deployment.log_policy),
     )
 
 
@@ -95,6 +97,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             autoscaling=_autoscaling(kept.autoscaling),
             traffic_limits=_limits(kept.traffic_limits),
             private=kept.private,
+            logging=policy_to_proto(kept.log_policy),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],

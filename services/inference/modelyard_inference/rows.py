@@ -10,6 +10,7 @@ from typing import Any
 
 from modelyard_inference import tables as t
 from modelyard_inference.canary import Rejection, Rollout, RolloutPolicy
+from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import (
     ROUTED_STATES,
     Condition,
@@ -40,6 +41,7 @@ def deployment_row(deployment: Deployment) -> dict[str, Any]:
         "conditions": plain_conditions(deployment.conditions),
         "rollout_policy": asdict(deployment.rollout_policy),
         "traffic_limits": asdict(deployment.traffic_limits),
+        "log_policy": asdict(deployment.log_policy),
         "rollout": rollout.to_json() if rollout else None,
         "rejection": rejection.to_json() if rejection else None,
         "resources": asdict(deployment.resources),
@@ -55,6 +57,7 @@ def deployment(row: Mapping[Any, Any]) -> Deployment:
         "conditions": tuple(map(_condition, row["conditions"])),
         "rollout_policy": RolloutPolicy.from_json(row["rollout_policy"]),
         "traffic_limits": TrafficLimits(**row["traffic_limits"]),
+        "log_policy": LogPolicy.from_json(row["log_policy"]),
         "rollout": Rollout.from_json(row["rollout"]) if row["rollout"] else None,
         "rejection": Rejection.from_json(row["rejection"]) if row["rejection"] else None,
         "resources": Resources.from_json(row["resources"]),

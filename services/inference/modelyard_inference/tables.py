@@ -50,6 +50,7 @@ deployments = sa.Table(
     sa.Column("autoscaling", JSONB, nullable=False),
     sa.Column("traffic_limits", JSONB, nullable=False),
     sa.Column("private", sa.Boolean, nullable=False),
+    sa.Column("log_policy", JSONB, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),
@@ -181,4 +182,12 @@ lineage_notes = sa.Table(
     sa.Column("time", _TIME, nullable=False),
     sa.Column("told", sa.Boolean, nullable=False),
     sa.Index("lineage_notes_pending", "time", postgresql_where=sa.text("NOT told")),
+)
+
+log_switches = sa.Table(
+    "log_switches",
+    metadata,
+    sa.Column("replica_id", sa.Text, sa.ForeignKey("replicas.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("process_started", sa.Text, nullable=False),
+    sa.Column("policy", JSONB, nullable=False),
 )

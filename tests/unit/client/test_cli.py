@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import CliRunner, Result
 
 from modelyard import contexts
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.governance.v1 import governance_service_pb2
-from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2
+from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2, log_pb2
 from modelyard.cli import _root, app
 from modelyard.cli._output import headings
 from modelyard.contexts import Context
@@ -404,6 +406,60 @@ def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:
     assert "is gone" in watched.stderr
     told = modelyard("deployments", "watch", MODEL, "-o", "json").stdout.splitlines()
     assert [json.loads(line)["state"] for line in told] == ["CREATING", "ACTIVE"]
+
+
+def test_what_is_written_down_is_said_in_words(connected: Fake) -> None:
+    for words in ("access predict=5 payload", ""):
+        assert modelyard("deployments", "update", MODEL, "--logging", words, "--no-wait").exit_code == 0
+    first, second = connected.requests("UpdateDeployment")
+    assert [list(r.update_mask.paths) for r in (first, second)] == [["logging"], ["logging"]]
+    assert first.deployment.logging == log_pb2.LoggingPolicy(
+        access_log=True, predict_log_percent=5, include_payload=True
+    )
+    assert second.deployment.logging == log_pb2.LoggingPolicy()
+    for wrong in ("everything", "predict", "predict=101", "access=1"):
+        found = modelyard("deployments", "update", MODEL, "--logging", wrong)
+        assert "is none of access" in found.stderr
+    modelyard("deployments", "logs", MODEL, "--log", "access")
+    assert connected.requests("ReadReplicaLogs")[0].log == log_pb2.REPLICA_LOG_ACCESS
+
+
+def test_logs_are_read_by_people_and_programs(connected: Fake) -> None:
+    replica = "01980000-0000-7000-8000-0123456789ab"
+    lines = [
+        log_pb2.LogLine(
+            replica=replica,
+            time=Timestamp(seconds=1767355200, nanos=7_000_000),
+            level=log_pb2.LOG_LEVEL_INFO,
+            logger="stdout",
+            message="row [1]",
+            request_ids=["a", "b"],
+        ),
+        log_pb2.LogLine(message="failed", attributes={"rows": "2", "exception": "Traceback\n  x"}),
+    ]
+    found = [deployment_pb2.Replica(id=replica), deployment_pb2.Replica(id=f"{replica[:-1]}c")]
+    connected.answers["ReadReplicaLogs"] = lambda _: iter(
+        [inference_service_pb2.ReadReplicaLogsResponse(lines=lines)]
+    )
+    connected.answers["ListReplicas"] = lambda _: inference_service_pb2.ListReplicasResponse(replicas=found)
+    read = modelyard(
+        "deployments", "logs", MODEL, "--replica", "9ab", "-n", "5", "--since", "2026-01-02T13:00:00+01:00"
+    )
+    assert [text.rstrip() for text in read.stdout.splitlines()] == [
+        "2026-01-02 12:00:00.007Z  INFO     0123456789ab  stdout    row [1]  [a b]",
+        f"{'':<24}  {'':<7}    {'':<8}  failed rows=2",
+        "Traceback",
+        "  x",
+    ]
+    (request,) = connected.requests("ReadReplicaLogs")
+    assert (request.replica, request.tail_lines, request.since.seconds) == (replica, 5, 1767355200)
+    told = modelyard("deployments", "logs", MODEL, "--level", "error", "-o", "json").stdout.splitlines()
+    assert [json.loads(line)["message"] for line in told] == ["row [1]", "failed"]
+    assert connected.requests("ReadReplicaLogs")[1].min_level == log_pb2.LOG_LEVEL_ERROR
+    modelyard("deployments", "logs", MODEL, "--since", "2h")
+    ago = time.time() - connected.requests("ReadReplicaLogs")[2].since.seconds
+    assert 7200 <= ago < 7300
+    assert "is no time" in modelyard("deployments", "logs", MODEL, "--since", "soon").stderr
 
 
 def test_history_is_read_by_people_and_programs(connected: Fake) -> None:

@@ -167,6 +167,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ActivateDeployment": lambda c: c.deployments.activate(MODEL),
     "DeactivateDeployment": lambda c: c.deployments.deactivate(MODEL),
     "DeleteDeployment": lambda c: c.deployments.delete(MODEL),
+    "GetDeploymentStatistics": lambda c: c.deployments.statistics(MODEL),
+    "ReadReplicaLogs": lambda c: list(c.deployments.logs(MODEL)),
     "ListReplicas": lambda c: c.deployments.replicas(MODEL),
     "ServerLive": lambda c: c.endpoints.server_live(),
     "ServerReady": lambda c: c.endpoints.server_ready(),

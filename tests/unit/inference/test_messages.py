@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard_inference import messages, render
+from modelyard_inference import gateway_messages, messages, render
 from modelyard_inference.canary import Figures, RolloutPolicy
 from modelyard_inference.commands import RolloutVerb
 from modelyard_inference.models import DeploymentState, GroupState, Route, RouteTable, RouteTarget
@@ -86,7 +86,7 @@ def test_a_rollout_is_steered_by_a_known_verb() -> None:
 def test_figures_of_gateways_are_checked() -> None:
     def confirm(**fields: Any) -> Gateway:
         figures = s.GroupFigures(**{"group": "g", **fields})
-        return messages.parse_confirm(s.ConfirmRoutesRequest(gateway_id="gw", figures=[figures]))
+        return gateway_messages.parse_confirm(s.ConfirmRoutesRequest(gateway_id="gw", figures=[figures]))
 
     latencies = [s.LatencyBucket(upper_milliseconds=2.0, count=3)]
     assert confirm(answered=2, failed=1, latencies=latencies).figures == {"g": Figures(2, 1, {2.0: 3})}
@@ -246,7 +246,7 @@ def test_autoscaling_has_defaults_and_can_be_turned_off() -> None:
 def test_odd_numbers_in_flight_are_refused(in_flight: float) -> None:
     figures = [s.GroupFigures(group="g", in_flight=in_flight)]
     with pytest.raises(InvalidField, match="figures.in_flight"):
-        messages.parse_confirm(s.ConfirmRoutesRequest(gateway_id="gw", figures=figures))
+        gateway_messages.parse_confirm(s.ConfirmRoutesRequest(gateway_id="gw", figures=figures))
 
 
 def test_create_names_every_problem() -> None:
@@ -345,7 +345,7 @@ def test_resolve_refuses(request_: s.ResolveResourceRequest, field: str) -> None
 )
 def test_confirm_refuses(request_: s.ConfirmRoutesRequest, field: str) -> None:
     with pytest.raises(InvalidField) as refused:
-        messages.parse_confirm(request_)
+        gateway_messages.parse_confirm(request_)
     assert refused.value.metadata["field"] == field
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from modelyard_inference.replica.batching import ALONE, Batcher
 from modelyard_inference.replica.errors import ModelFailed, QueueFull
+from modelyard_inference.replica.statistics import Statistics
 from modelyard_kit.errors import DeadlineExceeded, DomainError
 from tests.framework.waiting import eventually
 
@@ -248,3 +249,26 @@ async def _everybody(requests: list[Any], copies: int) -> None:
         async with asyncio.timeout(60):
             await asyncio.gather(*(one(*request) for request in requests))
         assert batcher._rows == sum(work.rows for work in batcher._waiting)
+
+
+async def test_rows_runs_and_their_times_are_counted(model: Model) -> None:
+    statistics = Statistics()
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(
+            model.run, model.explain, executor, max_queue_rows=20, max_batch_rows=8, statistics=statistics
+        )
+        first = await busy(batcher, model)
+        others = [submit(batcher, 1, 2), submit(batcher, 3)]
+        gone = submit(batcher, 4)
+        assert batcher.pending == 3
+        gone.cancel()
+        assert batcher.pending == 2
+        model.gate.set()
+        await asyncio.gather(first, *others)
+        assert (statistics.inferences, statistics.executions, batcher.pending) == (4, 2, 0)
+        before = (statistics.queue_ns, statistics.input_ns, statistics.infer_ns)
+        assert all(value > 0 for value in before)
+        # Both waited for the first run, which took until the gate opened.
+        assert statistics.queue_ns > statistics.input_ns
+        await asyncio.gather(submit(batcher, 1), submit(batcher, -1), return_exceptions=True)
+        assert (statistics.inferences, statistics.executions) == (5, 3)

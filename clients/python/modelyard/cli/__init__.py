@@ -24,9 +24,11 @@ from modelyard.cli import (
     limits,
     lineage,
     metadata,
+    observing,
     predict,
     sharing,
     storage,
+    top,
     trust,
     versions,
     webhooks,
@@ -70,7 +72,7 @@ def root(
     select_context(context)
 
 
-for module in (contexts, predict, limits):
+for module in (contexts, predict, top, limits):
     module.add_to(app)
 app.add_typer(catalog.catalogs, name="catalogs")
 app.add_typer(catalog.schemas, name="schemas")
@@ -105,6 +107,7 @@ artifacts.add_to(app)
 storage.add_to(artifacts.artifacts)
 trust.add_to(artifacts.artifacts)
 inspections.add_to(artifacts.artifacts)
+observing.add_to(deployments.deployments)
 
 
 def main() -> None:

@@ -72,9 +72,14 @@ def show_one(row: Any, output: Format) -> None:
     _console().print(table)
 
 
-def show_tree(tree: Tree) -> None:
-    """Print a tree."""
-    _console().print(tree)
+def draw(drawn: Tree | Table) -> None:
+    """Print a tree or a table."""
+    _console().print(drawn)
+
+
+def style_of(word: str) -> str:
+    """The colour of a state; empty if it has none."""
+    return _STYLES.get(word, "")
 
 
 def show_json(value: Any) -> None:
@@ -114,7 +119,7 @@ def _field(row: Any, path: str) -> Any:
 
 def _cell(value: Any) -> Text:
     text = _text(value)
-    return Text(text, style=_STYLES.get(text, ""))
+    return Text(text, style=style_of(text))
 
 
 def _text(value: Any) -> str:

@@ -12,6 +12,7 @@ import typer
 from modelyard.cli._autoscaling import Scaling, parse_autoscaling
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._limits import Limits, parse_limits
+from modelyard.cli._logging import Logging, parse_logging
 from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
 from modelyard.cli._resources import ResourceBounds, parse_resources
 from modelyard.cli._rollout import Rollout, parse_rollout
@@ -102,6 +103,7 @@ def create(
     autoscaling: Scaling = None,
     limits: Limits = None,
     private: Private = None,
+    logging: Logging = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -123,6 +125,7 @@ def create(
             autoscaling=parse_autoscaling(autoscaling),
             traffic_limits=parse_limits(limits),
             private=bool(private),
+            logging=parse_logging(logging),
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -146,6 +149,7 @@ def update(
     autoscaling: Scaling = None,
     limits: Limits = None,
     private: Private = None,
+    logging: Logging = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -171,6 +175,7 @@ def update(
             autoscaling=parse_autoscaling(autoscaling),
             traffic_limits=parse_limits(limits),
             private=private,
+            logging=parse_logging(logging),
             owner=owner,
             etag=etag,
             reason=reason,

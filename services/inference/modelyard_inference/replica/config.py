@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelyard_inference.evidence import Evidence, SignatureState, Verdict
+from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.runtimes.signature import Signature
 
 _SOCKET_PATH_BYTES: Final = 103  # sun_path of macOS; Linux allows four more
@@ -66,7 +67,11 @@ class ReplicaConfig:
     log_level: str = "info"
     """Least level that is logged."""
     log_format: str = "json"
-    """`json` or `console`."""
+    """`json` or `console`; a log file is always JSON."""
+    log_file: str = ""
+    """File that standard output and error are open as, if it is to be kept small and to hold what is printed as lines."""
+    log_policy: LogPolicy = SILENT
+    """What is written down about predictions, beside the log file; can be changed while it runs."""
     otlp_endpoint: str = ""
     """OTLP/gRPC collector; if set, predictions that carry a `traceparent` become spans."""
 
@@ -101,6 +106,7 @@ class ReplicaConfig:
             "model_directory": str(self.model_directory),
             "signature": self.signature.to_json(),
             "evidence": self.evidence.to_json(),
+            "log_policy": asdict(self.log_policy),
         }
 
     @classmethod
@@ -128,6 +134,7 @@ class ReplicaConfig:
                 "model_directory": Path(value["model_directory"]),
                 "signature": Signature.from_json(value["signature"]),
                 "evidence": Evidence.from_json(value["evidence"]) if "evidence" in value else Evidence(),
+                "log_policy": LogPolicy.from_json(value.get("log_policy", {})),
             }
         )
 
@@ -155,11 +162,11 @@ _REQUIRED: Final = (
 )  # fmt: skip
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(
-        (*_TEXTS, "model_directory", "listen", "log_level", "log_format", "otlp_endpoint"), (str,)
+        (*_TEXTS, "model_directory", "listen", "log_level", "log_format", "log_file", "otlp_endpoint"), (str,)
     ),
     **dict.fromkeys((*_COUNTS, *_BOUNDS), (int,)),
     **dict.fromkeys(_SECONDS, (int, float)),
-    **dict.fromkeys(("signature", "evidence"), (dict,)),
+    **dict.fromkeys(("signature", "evidence", "log_policy"), (dict,)),
     **dict.fromkeys(("require_signature", "allow_code"), (bool,)),
 }
 

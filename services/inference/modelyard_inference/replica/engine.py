@@ -16,6 +16,8 @@ from modelyard_inference.replica.batching import Batcher, Outputs
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.replica.contract import Prediction
 from modelyard_inference.replica.errors import InvalidTensor, ModelFailed, OutOfMemory, OutputMismatch
+from modelyard_inference.replica.front import Call
+from modelyard_inference.replica.statistics import Statistics
 from modelyard_inference.replica.warm_up import example, warm_up
 from modelyard_inference.runtimes import RejectedInput
 from modelyard_inference.runtimes.datatypes import Array, cast
@@ -41,6 +43,7 @@ class Engine:
     """Runs predictions. `load` comes first; the methods are for the event loop."""
 
     def __init__(self, config: ReplicaConfig) -> None:
+        self.statistics = Statistics()
         self._config = config
         self._methods = {method.name: method for method in config.signature.methods}
         self._executors = [
@@ -58,7 +61,13 @@ class Engine:
             max_queue_rows=config.max_queue_rows,
             max_batch_rows=config.max_batch_rows,
             delay_seconds=config.batch_delay_seconds,
+            statistics=self.statistics,
         )
+
+    @property
+    def pending(self) -> int:
+        """Return how many predictions wait for the model."""
+        return self._batcher.pending
 
     async def load(self) -> None:
         """Load every copy of the model and warm it up, one after the other, each in its thread.
@@ -70,10 +79,15 @@ class Engine:
         for executor in self._executors:
             await self._loop.run_in_executor(executor, self._load)
 
-    def submit(self, prediction: Prediction, deadline: float | None) -> asyncio.Future[Outputs]:
+    def submit(self, prediction: Prediction, call: Call) -> asyncio.Future[Outputs]:
         """Queue a prediction; see `Batcher.submit`."""
         return self._batcher.submit(
-            prediction.method, prediction.inputs, rows=prediction.rows, key=prediction.key, deadline=deadline
+            prediction.method,
+            prediction.inputs,
+            rows=prediction.rows,
+            key=prediction.key,
+            deadline=call.deadline,
+            call=call,
         )
 
     async def close(self, *, within_seconds: float) -> bool:

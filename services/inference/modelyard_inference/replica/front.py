@@ -71,10 +71,10 @@ class MakeFront(Protocol):
         ...
 
 
-def refusal(error: Exception, path: str) -> DomainError:
+def refusal(error: Exception, path: str, request_id: str) -> DomainError:
     """Return what a caller is told about an exception; one that nobody expected is logged under an id."""
     if isinstance(error, DomainError):
         return error
     error_id = uuid.uuid4().hex
-    log.error("call_failed", error_id=error_id, method=path, exc_info=error)
+    log.error("call_failed", error_id=error_id, method=path, request_ids=[request_id], exc_info=error)
     return Internal(error_id)

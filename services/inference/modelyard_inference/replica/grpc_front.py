@@ -18,6 +18,7 @@ import grpc.aio
 
 from modelyard_inference.replica import status
 from modelyard_inference.replica.front import Call, Duplex, Routes, Stream, Unary, refusal
+from modelyard_inference.replica.serving import request_id_of
 
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_CONCURRENT_CALLS: Final = 16_384
@@ -118,7 +119,7 @@ def _call(context: Any, loop: asyncio.AbstractEventLoop) -> Call:
 
 
 async def _abort(context: Any, error: Exception, path: str) -> None:
-    told = refusal(error, path)
+    told = refusal(error, path, request_id_of(context.invocation_metadata() or ()))
     # If nothing was sent before, this is a trailers-only answer, which Envoy may retry.
     await context.abort(
         _CODES[status.code(told)],

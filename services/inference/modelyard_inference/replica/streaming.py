@@ -18,6 +18,7 @@ from modelyard_inference.replica.contract import Contract
 from modelyard_inference.replica.errors import ReplicaNotReady
 from modelyard_inference.replica.front import Call, Unary, refusal
 from modelyard_inference.replica.lifecycle import Lifecycle
+from modelyard_inference.replica.serving import request_id_of
 
 _IN_PROGRESS: Final = 16
 _STRICT: Final = ("triton_grpc_error", "true")
@@ -53,7 +54,7 @@ class Streaming:
                 except Exception as error:
                     if strict or isinstance(error, ReplicaNotReady):
                         raise
-                    yield self._refused(body, error)
+                    yield self._refused(body, call, error)
         if not self._lifecycle.ready:
             raise ReplicaNotReady(self._lifecycle.state.value)
 
@@ -92,8 +93,8 @@ class Streaming:
             await change.wait()
             change = self._lifecycle.change
 
-    def _refused(self, body: bytes, error: Exception) -> bytes:
-        told = refusal(error, _METHOD)
+    def _refused(self, body: bytes, call: Call, error: Exception) -> bytes:
+        told = refusal(error, _METHOD, request_id_of(call.metadata))
         answer = pb.ModelInferResponse(
             model_name=self._contract.name, model_version=self._contract.version, id=_id_of(body)
         )

@@ -234,6 +234,7 @@ class ReplicaSteps:
             log_level=self._defaults.log_level,
             log_format=self._defaults.log_format,
             otlp_endpoint=self._defaults.otlp_endpoint,
+            log_policy=deployment.log_policy,
         )
 
     async def _python(self, group: Group, config: ReplicaConfig) -> str | None:
