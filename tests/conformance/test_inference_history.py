@@ -226,11 +226,12 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
     await retarget(rig, "prod.ml.iris/2")
     async with rig.db.engine.begin() as connection:
         for statement in (
+            "DROP TABLE log_switches",
             "DROP TABLE deployment_revisions",
             (
                 "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"
                 " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling,"
-                " DROP COLUMN traffic_limits, DROP COLUMN private"
+                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy"
             ),
             "DROP TABLE rollout_origins",
             "ALTER TABLE targets DROP COLUMN shadow_percent",

@@ -255,7 +255,7 @@ async def test_rows_runs_and_their_times_are_counted(model: Model) -> None:
     statistics = Statistics()
     with ThreadPoolExecutor(1) as executor:
         batcher = Batcher(
-            model.run, model.explain, executor, max_queue_rows=20, max_batch_rows=8, statistics=statistics
+            model.run, model.explain, [executor], max_queue_rows=20, max_batch_rows=8, statistics=statistics
         )
         first = await busy(batcher, model)
         others = [submit(batcher, 1, 2), submit(batcher, 3)]

@@ -88,6 +88,14 @@ from modelyard.types._metadata import (
     MetadataCategory,
     ModelMetadata,
 )
+from modelyard.types._observing import (
+    DeploymentStatistics,
+    InferenceCounters,
+    LogLevel,
+    LogLine,
+    ReplicaLog,
+    ReplicaStatistics,
+)
 from modelyard.types._serving import (
     Autoscaling,
     ConditionStatus,
@@ -96,17 +104,11 @@ from modelyard.types._serving import (
     DeploymentCondition,
     DeploymentRevision,
     DeploymentState,
-    DeploymentStatistics,
     EndpointInfo,
-    InferenceCounters,
     LoggingPolicy,
-    LogLevel,
-    LogLine,
     Prediction,
     Replica,
-    ReplicaLog,
     ReplicaState,
-    ReplicaStatistics,
     Resources,
     RolloutPolicy,
     RolloutStatus,
