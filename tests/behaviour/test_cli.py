@@ -1,4 +1,4 @@
-"""The command line, as people and scripts use it: a process per command, against everything `modelyard up` starts."""
+"""The command line, as people and scripts use it, against everything `modelyard up` starts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.framework.cli import PROGRAM, Cli
 from tests.framework.stack import Processes
 
 
-def log_in(processes: Processes, home: Path, token_file: Path) -> Cli:
+def log_in(processes: Processes, home: Path, token_file: Path, *, apart: bool = False) -> Cli:
     """Log somebody in by the file that holds the token."""
-    cli = Cli(home)
+    cli = Cli(home, apart)
     cli.ok("login", processes.target, "--token-file", str(token_file))
     return cli
 
@@ -81,7 +81,7 @@ def lines(text: str) -> list[list[str]]:
 
 
 def test_a_login_is_kept_for_its_owner_alone(processes: Processes, tmp_path: Path) -> None:
-    admin = log_in(processes, tmp_path / "home", processes.home.token_file("admin"))
+    admin = log_in(processes, tmp_path / "home", processes.home.token_file("admin"), apart=True)
     token = processes.admin_token
     shown = lines(admin.ok("whoami").out)
     assert ["name", "admin"] in shown
