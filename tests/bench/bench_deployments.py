@@ -29,7 +29,7 @@ from rich.table import Table
 from modelyard.aio import AsyncClient
 from modelyard.types import RolloutPolicy
 from tests.bench.goals import Goal, machine
-from tests.framework.deployed import LABELS, ROWS, Deployed, deployed
+from tests.framework.deployed import LABELS, ROWS, Deployed, deployed, estimators
 from tests.framework.stack import Processes
 
 IN_STEPS = RolloutPolicy(steps=(20, 60, 100), min_requests=20)
@@ -66,7 +66,7 @@ async def main() -> None:
     arguments = _arguments()
     heard = Heard()
     with Processes.start() as stack:
-        async with stack.admin() as admin, deployed(stack) as endpoint:
+        async with stack.admin() as admin, deployed(stack, models=estimators()) as endpoint:
             began = time.monotonic()
             changes = await _under_load(stack, admin, endpoint, heard, arguments)
             seconds = time.monotonic() - began
