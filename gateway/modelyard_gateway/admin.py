@@ -13,7 +13,7 @@ from typing import Any
 
 from modelyard_gateway.clusters import group_of_cluster
 from modelyard_gateway.figures import Counted
-from modelyard_gateway.routes import NAME
+from modelyard_gateway.route_parts import NAME
 
 _TIMEOUT_SECONDS = 2.0
 _LDS = "listener_manager.lds.version_text"
@@ -109,6 +109,7 @@ class Admin:
                 latencies.get(group, {}),
                 since,
                 envoy_since,
+                sum(_stat(host, "rq_active") for host in hosts[group]),
             )
             for group, since in clusters_since.items()
             if group in hosts
@@ -156,14 +157,14 @@ class Admin:
                         problems.append(details)
         return "; ".join(problems)
 
-    async def listen_port(self) -> int:
-        """Return the port of the public listener; 0 when there is none or it is a Unix socket.
+    async def listen_port(self, listener: str = NAME) -> int:
+        """Return the port of a listener, by default the public one; 0 when there is none or it is a Unix socket.
 
         Raises:
             EnvoyUnreachableError: it does not answer.
         """
         for status in (await self._json("/listeners?format=json")).get("listener_statuses", []):
-            if status["name"] == NAME:
+            if status["name"] == listener:
                 return int(status["local_address"].get("socket_address", {}).get("port_value", 0))
         return 0
 

@@ -59,7 +59,8 @@ def _exec_envoy(settings: GatewaySettings) -> None:
     """Become Envoy. The files it reads are made first, in case the agent has not started yet."""
     try:
         command = envoy.command(settings)
-        envoy.check_port(settings.listen)
+        for address in filter(None, (settings.listen, settings.private_listen)):
+            envoy.check_port(address)
     except (envoy.EnvoyMissingError, envoy.PortTakenError) as error:
         sys.exit(str(error))
     Applier(settings, Admin(settings.admin_socket)).prepare()

@@ -1,6 +1,6 @@
 """Brings Envoy to a configuration without dropping a request, and knows what Envoy serves.
 
-Envoy reads three files. They are written in the order that never leaves a route without its cluster: clusters old and
+Envoy reads its files of clusters, routes, certificates and listeners. They are written in the order that never leaves a route without its cluster: clusters old and
 new together, wait until the new ones are warm, then the routes, wait, then the clusters without the old ones. When
 Envoy does not run, the files are written all the same: it starts from them.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from modelyard_gateway import envoy
+from modelyard_gateway import envoy, validation
 from modelyard_gateway.admin import Admin, EnvoyState, EnvoyUnreachableError
 from modelyard_gateway.files import prepare_directory, write_atomic
 from modelyard_gateway.render import (
@@ -27,14 +27,15 @@ from modelyard_gateway.render import (
     bootstrap,
     discovery_file,
     referenced_clusters,
-    shape,
-    static_candidate,
 )
 from modelyard_gateway.settings import GatewaySettings
+from modelyard_gateway.tls import CERTIFICATE_FILE, CLIENT_CA_FILE
 
 log = structlog.get_logger()
 
 _POLL_SECONDS = 0.02
+_SECRETS = (CERTIFICATE_FILE, CLIENT_CA_FILE)
+_FILES = (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE, *_SECRETS)
 Json = dict[str, Any]
 
 
@@ -52,24 +53,27 @@ class Applier:
         self._versions: dict[str, str] = {}
         self._routes: Json | None = None
         self._clusters: dict[str, Json] = {}
-        self._accepted: Json = {}
+        self._accepted: validation.Marks = frozenset()
 
     def prepare(self) -> None:
         """Make the folder, the bootstrap and, where they are missing, files without resources; read what is there."""
         prepare_directory(self._folder)
         Path(self._settings.access_log_file).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self._folder / BOOTSTRAP_FILE, json.dumps(bootstrap(self._settings), indent=1))
-        for name in (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE):
+        found: dict[str, list[Json]] = {}
+        for name in _FILES:
             path = self._folder / name
-            resources, version = _read(path)
+            found[name], version = _read(path)
             if version is None:
                 text, version = discovery_file([])
                 write_atomic(path, text)
             self._versions[name] = version
-            if name == CLUSTERS_FILE:
-                self._clusters = {cluster["name"]: cluster for cluster in resources}
-            elif name == ROUTES_FILE and resources:
-                self._routes = resources[0]
+        self._clusters = {cluster["name"]: cluster for cluster in found[CLUSTERS_FILE]}
+        self._routes = found[ROUTES_FILE][0] if found[ROUTES_FILE] else None
+        # What was written had been accepted.
+        secrets = {name: found[name][0] for name in _SECRETS if found[name]}
+        listeners, clusters = tuple(found[LISTENERS_FILE]), tuple(found[CLUSTERS_FILE])
+        self._accepted = validation.marks(Configuration(listeners, clusters, self._routes, secrets))
 
     @property
     def is_empty(self) -> bool:
@@ -85,10 +89,7 @@ class Applier:
         if not self._differs(wanted):
             await self._settle()
             return
-        if (form := shape(wanted)) != self._accepted:
-            if problem := await self._refusal(wanted):
-                raise ApplyFailedError(f"Envoy refuses the configuration: {problem}")
-            self._accepted = form
+        await self._validate(wanted)
         names = {cluster["name"] for cluster in wanted.clusters}
         old = [
             self._clusters[name]
@@ -96,25 +97,32 @@ class Applier:
             if name in self._clusters
         ]
         await self._put_clusters([*wanted.clusters, *old])
-        self._put(ROUTES_FILE, [wanted.routes] if wanted.routes else [])
+        self._put(ROUTES_FILE, _resources(wanted.routes))
         self._routes = wanted.routes
+        for name in _SECRETS:
+            self._put(name, _resources(wanted.secrets.get(name)))
         self._put(LISTENERS_FILE, wanted.listeners)
         await self._settle()
         await self._put_clusters(wanted.clusters)
         log.info("configuration_applied", routes=self._versions[ROUTES_FILE], clusters=len(wanted.clusters))
 
-    async def _refusal(self, wanted: Configuration) -> str:
+    async def _validate(self, wanted: Configuration) -> None:
         try:
             program = envoy.binary(self._settings.envoy_binary)
         except envoy.EnvoyMissingError as error:
             raise ApplyFailedError(str(error)) from error
-        return await envoy.validate(program, static_candidate(wanted))
+        for candidate, held in validation.candidates(wanted, self._accepted):
+            if problem := await envoy.validate(program, candidate):
+                raise ApplyFailedError(f"Envoy refuses the configuration: {problem}")
+            self._accepted |= held
+        self._accepted = validation.marks(wanted)
 
     def _differs(self, wanted: Configuration) -> bool:
         files = {
             LISTENERS_FILE: list(wanted.listeners),
             CLUSTERS_FILE: list(wanted.clusters),
-            ROUTES_FILE: [wanted.routes] if wanted.routes else [],
+            ROUTES_FILE: _resources(wanted.routes),
+            **{name: _resources(wanted.secrets.get(name)) for name in _SECRETS},
         }
         return any(discovery_file(body)[1] != self._versions[name] for name, body in files.items())
 
@@ -177,6 +185,10 @@ class Applier:
             listen = self._settings.listen
             return f"{listen} is taken by another program: stop it, or choose another address with MODELYARD_LISTEN ({said})"
         return f"{problem}: {said}" if said else problem
+
+
+def _resources(one: Json | None) -> list[Json]:
+    return [one] if one else []
 
 
 def _read(path: Path) -> tuple[list[Json], str | None]:

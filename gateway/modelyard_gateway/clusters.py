@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelyard_gateway.table import RouteTable, Target
+from modelyard_gateway.table import Limits, RouteTable, Target
 
 Json = dict[str, Any]
 
@@ -16,6 +17,12 @@ DESK = "desk"
 TELEMETRY = "telemetry"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
+THRESHOLDS = {
+    "max_connections": 4096,
+    "max_pending_requests": 65536,
+    "max_requests": 65536,
+    "max_retries": 4096,
+}
 SHADOW_THRESHOLDS = {
     "max_connections": 64,
     "max_pending_requests": 256,
@@ -40,14 +47,36 @@ def group_of_cluster(cluster: str) -> str | None:
     return cluster.removeprefix("group-") if cluster.startswith("group-") else None
 
 
-def service_clusters(services: dict[str, str], desk: str, otlp_endpoint: str) -> list[Json]:
-    """Return the clusters that do not depend on routes."""
-    clusters = [_cluster(service_cluster_name(name), [address]) for name, address in sorted(services.items())]
+def service_clusters(
+    services: dict[str, str], desk: str, otlp_endpoint: str, peer_ca: Path | None
+) -> list[Json]:
+    """Return the clusters that do not depend on routes; services beyond Unix sockets speak TLS if their CA is given."""
+    clusters = [_service_cluster(name, address, peer_ca) for name, address in sorted(services.items())]
     clusters.append(_cluster(DESK, [desk]))
     if otlp_endpoint:
         parts = urlsplit(otlp_endpoint if "//" in otlp_endpoint else f"//{otlp_endpoint}")
         clusters.append(_cluster(TELEMETRY, [f"{parts.hostname}:{parts.port or 4317}"]))
     return clusters
+
+
+def _service_cluster(name: str, address: str, peer_ca: Path | None) -> Json:
+    cluster = _cluster(service_cluster_name(name), [address])
+    if peer_ca and not address.startswith("unix:"):
+        host = address.rpartition(":")[0].strip("[]")
+        kind = "IP_ADDRESS" if _is_literal(address) else "DNS"
+        context = {
+            "trusted_ca": {"filename": str(peer_ca)},
+            "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": host}}],
+        }
+        cluster["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": {"validation_context": context, "alpn_protocols": ["h2"]},
+                **({"sni": host} if kind == "DNS" else {}),
+            },
+        }
+    return cluster
 
 
 def group_clusters(table: RouteTable, buffer_bytes: int) -> list[Json]:
@@ -56,7 +85,7 @@ def group_clusters(table: RouteTable, buffer_bytes: int) -> list[Json]:
     return [
         _shadow_cluster(target, buffer_bytes, route.timeout)
         if target.shadow
-        else _group_cluster(target, buffer_bytes)
+        else _answering_cluster(target, buffer_bytes, route.limits)
         for route, target in sorted(pairs, key=lambda pair: pair[1].group)
     ]
 
@@ -67,6 +96,15 @@ def _shadow_cluster(target: Target, buffer_bytes: int, timeout: float) -> Json:
     cluster["circuit_breakers"] = {"thresholds": [SHADOW_THRESHOLDS]}
     options = cluster["typed_extension_protocol_options"][_HTTP_OPTIONS]
     options["common_http_protocol_options"] = {"max_stream_duration": f"{timeout:.3f}s"}
+    return cluster
+
+
+def _answering_cluster(target: Target, buffer_bytes: int, limits: Limits) -> Json:
+    """A cluster that answers: what is over the limit is refused at once, so that an overload costs those who are answered nothing."""
+    cluster = _group_cluster(target, buffer_bytes)
+    if limits.concurrent_per_replica:
+        most = limits.concurrent_per_replica * len(target.addresses)
+        cluster["circuit_breakers"] = {"thresholds": [{**THRESHOLDS, "max_requests": most}]}
     return cluster
 
 
@@ -119,16 +157,7 @@ def _cluster(name: str, addresses: Iterable[str]) -> Json:
                 "explicit_http_config": {"http2_protocol_options": {}},
             }
         },
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": 4096,
-                    "max_pending_requests": 65536,
-                    "max_requests": 65536,
-                    "max_retries": 4096,
-                }
-            ]
-        },
+        "circuit_breakers": {"thresholds": [THRESHOLDS]},
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [

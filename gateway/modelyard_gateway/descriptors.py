@@ -54,17 +54,17 @@ def with_imports(rest: FileDescriptorProto) -> FileDescriptorSet:
     """Return a complete set: the protocol under both names, `rest` for its REST form, and what they import."""
     files = FileDescriptorSet()
     for module in (annotations_pb2, status_pb2, error_details_pb2, httpbody_pb2, grpc_inference_pb2):
-        _add(module.DESCRIPTOR, files)
+        add_with_imports(module.DESCRIPTOR, files)
     files.file.extend((public_oip(), rest))
     return files
 
 
-def _add(descriptor: FileDescriptor, files: FileDescriptorSet) -> None:
-    """Add a file after everything it imports, each once."""
+def add_with_imports(descriptor: FileDescriptor, files: FileDescriptorSet) -> None:
+    """Add a file to a set, after everything it imports, each once."""
     if any(file.name == descriptor.name for file in files.file):
         return
     for dependency in descriptor.dependencies:
-        _add(dependency, files)
+        add_with_imports(dependency, files)
     descriptor.CopyToProto(files.file.add())
 
 

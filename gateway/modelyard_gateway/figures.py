@@ -1,4 +1,4 @@
-"""What Envoy counts about groups of replicas, as numbers that only grow while the agent lives.
+"""What Envoy counts about groups of replicas, as numbers that only grow while the agent lives, and what it has in flight.
 
 Envoy begins to count anew when it restarts, and for replicas whenever the cluster of their group changes; it tells when that was. So the
 agent looks every second and adds up what is new; what Envoy counted between the last look and such a change is lost.
@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 K = TypeVar("K", str, float)
+
+_WEIGHT = 0.2
+_NOTHING = 0.01
 
 Counters = Mapping[str, int]
 """Numbers that grow until they begin anew, by what is counted."""
@@ -31,6 +34,8 @@ class Counted:
     """When Envoy took the cluster that its replicas are counted in, as RFC 3339."""
     envoy_since: str = ""
     """When Envoy started; latencies are counted since then."""
+    in_flight: int = 0
+    """Requests that wait for their answer now."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Figures:
     answered: int = 0
     failed: int = 0
     latencies: Mapping[float, int] = field(default_factory=dict)
+    in_flight: float = 0.0
+    """Requests that wait for their answer, averaged over the last looks: the newest counts a fifth."""
 
 
 class Ledger:
@@ -72,8 +79,15 @@ class Ledger:
             total.answered + sum(answered.values()),
             total.failed + sum(failed.values()),
             {bound: total.latencies.get(bound, 0) + latencies.get(bound, 0) for bound in bounds},
+            _averaged(total.in_flight, now.in_flight) if group in self._totals else now.in_flight,
         )
 
 
 def _grown(before: Mapping[K, int], now: Mapping[K, int]) -> dict[K, int]:
     return {key: count - before.get(key, 0) for key, count in now.items()}
+
+
+def _averaged(before: float, now: int) -> float:
+    """Return the average with what was found now; what is left of an older number is 0 in the end."""
+    average = before + (now - before) * _WEIGHT
+    return average if average >= _NOTHING else 0.0

@@ -9,23 +9,27 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from modelyard_gateway import refusals, rest
+from modelyard_gateway import control_plane_rest, refusals, rest, tls
 from modelyard_gateway.clusters import TELEMETRY, TYPE, envoy_address
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
 from modelyard_gateway.refusals import METADATA, Refusal
-from modelyard_gateway.routes import (
+from modelyard_gateway.route_parts import (
+    BANDWIDTH_LIMIT,
     BUFFER,
-    CONTROL_PLANE,
+    CORS,
     FIELD_EXTRACTION,
     GRPC_TRANSCODER,
     HEADER,
-    HEALTH_PREFIX,
     JWT,
     LUA,
     NAME,
+    NAME_FIELDS,
+    PRIVATE_NAME,
+    RATE_LIMIT,
     RBAC,
-    SERVER_PATHS,
+    SET_METADATA,
 )
+from modelyard_gateway.routes import CONTROL_PLANE, HEALTH_PREFIX, SERVER_PATHS
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.table import SigningKeys
 from modelyard_kit.auth import ALGORITHM, AUDIENCE
@@ -38,45 +42,35 @@ _FRAME_BYTES = 64 * 2**10
 _WITHOUT_TOKEN = ("ExchangeToken", "GetJwks")
 
 
-def listener(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> Json:
-    """Return the listener that takes its routes from `routes_file`."""
-    chain: Json = {
-        "filters": [
-            {
-                "name": "envoy.filters.network.http_connection_manager",
-                "typed_config": _connection_manager(settings, keys, routes_file),
-            }
-        ]
-    }
-    if settings.tls_certificate and settings.tls_key:
-        chain["transport_socket"] = _tls(settings.tls_certificate, settings.tls_key)
+def listeners(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> list[Json]:
+    """Return the public listener and the private one, if there is one; both take their routes from `routes_file`."""
+    public = _listener(NAME, settings.listen, settings, _connection_manager(settings, keys, routes_file))
+    if not settings.private_listen:
+        return [public]
+    manager = _connection_manager(settings, keys, routes_file)
+    note = {"metadata_namespace": PRIVATE_NAME, "value": {"private": True}}
+    noting = _filter(SET_METADATA, f"{_HTTP}.set_metadata.v3.Config", metadata=[note])
+    manager |= {"stat_prefix": PRIVATE_NAME, "http_filters": [noting, *manager["http_filters"]]}
+    return [public, _listener(PRIVATE_NAME, settings.private_listen, settings, manager)]
+
+
+def _listener(name: str, address: str, settings: GatewaySettings, manager: Json) -> Json:
+    filter_ = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+    chain: Json = {"filters": [filter_]}
+    if socket := tls.transport_socket(settings):
+        chain["transport_socket"] = socket
     listener: Json = {
         "@type": TYPE + "envoy.config.listener.v3.Listener",
-        "name": NAME,
-        "address": envoy_address(settings.listen),
+        "name": name,
+        "address": envoy_address(address),
         "filter_chains": [chain],
         # The body of a request is held until it is answered, so that it can be sent to another replica.
         "per_connection_buffer_limit_bytes": settings.max_request_bytes + _FRAME_BYTES,
     }
-    if not settings.listen.startswith("unix:"):
+    if not address.startswith("unix:"):
         # A port that another program holds must be an error, and few long connections must spread over all workers.
         listener |= {"enable_reuse_port": False, "connection_balance_config": {"exact_balance": {}}}
     return listener
-
-
-def _tls(certificate: Path, key: Path) -> Json:
-    pair = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "tls_certificates": [pair],
-                "alpn_protocols": ["h2", "http/1.1"],
-            },
-        },
-    }
 
 
 def _connection_manager(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> Json:
@@ -138,12 +132,14 @@ def _tracing() -> Json:
 def _filters(settings: GatewaySettings, keys: SigningKeys) -> list[Json]:
     """Filters in the order in which a request meets them; that order is what makes them right.
 
-    1. gRPC-Web is unwrapped. 2. The token is checked. 3-5. Only on routes that do not know the deployment yet: the
-    REST form becomes gRPC, the name is read from the message, the route is chosen again. 6. RBAC decides on the final
-    route. 7. The body is counted, after RBAC so that nothing is held for callers who may not. 8. The router.
+    1. Browsers ask whether their page may call, without a token. 2. gRPC-Web is unwrapped. 3. The token is checked. 4-6. Only on
+    routes that do not know the deployment yet: the REST form becomes gRPC, the name is read from the message, the route is
+    chosen again. 7. RBAC decides on the final route. 8-9. Rate and bandwidth of the deployment, which those who may not predict
+    use nothing of. 10. The body is counted, after RBAC so that nothing is held for callers who may not. 11. The router.
     """
     limit = settings.max_request_bytes
     return [
+        _filter(CORS, f"{_HTTP}.cors.v3.Cors"),
         _filter("envoy.filters.http.grpc_web", f"{_HTTP}.grpc_web.v3.GrpcWeb"),
         _filter(JWT, f"{_HTTP}.jwt_authn.v3.JwtAuthentication", **_jwt(keys)),
         _filter(GRPC_TRANSCODER, f"{_HTTP}.grpc_json_transcoder.v3.GrpcJsonTranscoder", **_transcoder(limit)),
@@ -152,6 +148,8 @@ def _filters(settings: GatewaySettings, keys: SigningKeys) -> list[Json]:
         ),
         _filter(LUA, f"{_HTTP}.lua.v3.Lua", default_source_code={"inline_string": _lua()}),
         _filter(RBAC, f"{_HTTP}.rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {}}),
+        _filter(RATE_LIMIT, f"{_HTTP}.local_ratelimit.v3.LocalRateLimit", stat_prefix="rate"),
+        _filter(BANDWIDTH_LIMIT, f"{_HTTP}.bandwidth_limit.v3.BandwidthLimit", stat_prefix="bandwidth"),
         _filter(BUFFER, f"{_HTTP}.buffer.v3.Buffer", max_request_bytes=limit),
         _filter("envoy.filters.http.router", f"{_HTTP}.router.v3.Router", suppress_envoy_headers=True),
     ]
@@ -171,6 +169,7 @@ def _jwt(keys: SigningKeys) -> Json:
         for key in sorted(keys.keys, key=lambda key: key.kid)
     ]
     open_paths = [f"/{CONTROL_PLANE['governance']}/{method}" for method in _WITHOUT_TOKEN]
+    open_paths += [control_plane_rest.path("governance", method) for method in _WITHOUT_TOKEN]
     open_paths += [*SERVER_PATHS, *rest.SERVER_PATHS]
     rules: list[Json] = [{"match": {"path": path}} for path in open_paths]
     rules.append({"match": {"prefix": HEALTH_PREFIX}})
@@ -192,8 +191,9 @@ def _jwt(keys: SigningKeys) -> Json:
 
 def _transcoder(limit: int) -> Json:
     return {
-        "proto_descriptor_bin": base64.b64encode(rest.descriptor_set()).decode(),
-        "services": [REST_SERVICE],
+        "proto_descriptor_bin": base64.b64encode(rest.transcoded_set()).decode(),
+        "services": [REST_SERVICE, *CONTROL_PLANE.values()],
+        "print_options": {"preserve_proto_field_names": True, "stream_newline_delimited": True},
         "convert_grpc_status": True,
         "max_request_body_size": limit + _FRAME_BYTES,
         "max_response_body_size": limit + _FRAME_BYTES,
@@ -203,9 +203,8 @@ def _transcoder(limit: int) -> Json:
 
 def _extraction() -> Json:
     """What resolve.lua reads of a message: the names of deployment and version."""
-    prefixes = {"ModelInfer": "model_", "ModelReady": "", "ModelMetadata": ""}
     methods = {
-        f"{service}.{method}": prefix for service in OIP_SERVICES for method, prefix in prefixes.items()
+        f"{service}.{method}": prefix for service in OIP_SERVICES for method, prefix in NAME_FIELDS.items()
     }
     methods |= {f"{REST_SERVICE}.{method}": "model_" for method in rest.RULES}
     return {
@@ -223,6 +222,10 @@ def _local_replies() -> Iterable[Json]:
     yield from _reply(_details_contain("Jwt_is_expired"), 401, refusals.TOKEN_EXPIRED)
     yield from _reply(_details_contain("jwt_authn_access_denied"), 401, refusals.TOKEN_INVALID)
     yield from _reply(_details_contain("rbac_access_denied"), 403, "denied", refusals.PERMISSION_DENIED)
+    yield from _reply(
+        _details_contain("local_rate_limited"), 429, "rate_limited", refusals.RESOURCE_EXHAUSTED
+    )
+    yield from _reply(_details_contain("{overflow}"), 429, "overloaded", refusals.RESOURCE_EXHAUSTED)
     yield from _reply(_status(413), 413, "too_large", refusals.RESOURCE_EXHAUSTED)
     yield from _reply(_status(503), 503, "unavailable", refusals.UNAVAILABLE)
     yield from _reply(_status(408), 504, refusals.DEADLINE)

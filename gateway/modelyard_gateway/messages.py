@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 
 from modelyard.api.governance.v1 import governance_service_pb2
-from modelyard.api.inference.v1 import route_pb2
+from modelyard.api.inference.v1 import deployment_pb2, route_pb2
 from modelyard.api.inference.v1.inference_service_pb2 import GroupFigures, LatencyBucket
 from modelyard_gateway.figures import Figures
-from modelyard_gateway.table import Route, RouteTable, SigningKey, SigningKeys, Target
+from modelyard_gateway.table import Limits, Route, RouteTable, SigningKey, SigningKeys, Target
 from modelyard_kit.config import check_address
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.protos import chain_from_proto
@@ -52,6 +53,7 @@ def figures_to_proto(found: Mapping[str, Figures]) -> list[GroupFigures]:
                 for bound, count in sorted(figures.latencies.items())
                 if count
             ],
+            in_flight=figures.in_flight,
         )
         for group, figures in sorted(found.items())
     ]
@@ -66,7 +68,17 @@ def _route(message: route_pb2.Route) -> Route:
         timeout=message.timeout.ToNanoseconds() / 1e9,
         sticky_header=message.sticky_header,
         measured=message.measured,
+        limits=_limits(message.traffic_limits),
+        private=message.private,
     )
+
+
+def _limits(message: deployment_pb2.TrafficLimits) -> Limits:
+    given: dict[str, int] = {each.name: getattr(message, each.name) for each in fields(Limits)}
+    for name, value in given.items():
+        if value < 0:
+            raise InvalidField(f"routes.traffic_limits.{name}", f"{value} is negative")
+    return Limits(**given)
 
 
 def _target(message: route_pb2.RouteTarget) -> Target:
@@ -90,4 +102,5 @@ def _target(message: route_pb2.RouteTarget) -> Target:
         tuple(message.addresses),
         message.shadow_percent,
         message.shadow,
+        message.held,
     )

@@ -50,11 +50,12 @@ TOKEN_INVALID = Refusal(
 DEADLINE = Refusal(DEADLINE_EXCEEDED, "the deadline passed before the answer came", "DEADLINE_EXCEEDED", {})
 
 
-def denied(deployment: str) -> Refusal:
-    """Return the answer to a caller without EXECUTE."""
+def denied(deployment: str, *, private: bool = False) -> Refusal:
+    """Return the answer to a caller without EXECUTE, or, of a private deployment, on the public listener."""
+    told = ", which answers on the private listener alone," if private else ""
     return Refusal(
         PERMISSION_DENIED,
-        f"EXECUTE on deployment '{deployment}' is needed",
+        f"EXECUTE on deployment '{deployment}'{told} is needed",
         "PERMISSION_DENIED",
         {"privilege": "EXECUTE", "resource_type": "deployment", "name": deployment},
     )
@@ -66,6 +67,28 @@ def too_large(maximum: int) -> Refusal:
         RESOURCE_EXHAUSTED,
         f"the request is larger than {maximum:,} bytes; send fewer rows, or raise max_request_bytes of the deployment",
         "REQUEST_TOO_LARGE",
+        {"maximum": str(maximum)},
+    )
+
+
+def rate_limited(maximum: int) -> Refusal:
+    """Return the answer to a prediction over the rate of its deployment."""
+    return Refusal(
+        RESOURCE_EXHAUSTED,
+        f"the deployment takes {maximum:,} predictions per second here; ask more slowly,"
+        " or raise traffic_limits.requests_per_second of the deployment",
+        "RATE_LIMITED",
+        {"maximum": str(maximum)},
+    )
+
+
+def overloaded(maximum: int) -> Refusal:
+    """Return the answer while the replicas have as many predictions as they may."""
+    return Refusal(
+        RESOURCE_EXHAUSTED,
+        f"each replica has {maximum:,} predictions already; repeat with backoff, add replicas,"
+        " or raise traffic_limits.concurrent_per_replica of the deployment",
+        "OVERLOADED",
         {"maximum": str(maximum)},
     )
 

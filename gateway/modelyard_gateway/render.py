@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelyard_gateway import tls
 from modelyard_gateway.clusters import TYPE, group_clusters, service_clusters
-from modelyard_gateway.listener import listener
-from modelyard_gateway.routes import NAME, RBAC, route_configuration
+from modelyard_gateway.listener import listeners
+from modelyard_gateway.route_parts import NAME, every_route
+from modelyard_gateway.routes import route_configuration
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.table import Desired
 
@@ -39,6 +41,8 @@ class Configuration:
     listeners: tuple[Json, ...]
     clusters: tuple[Json, ...]
     routes: Json | None
+    secrets: Mapping[str, Json] = field(default_factory=dict)
+    """Of TLS, by name of their file."""
 
 
 EMPTY = Configuration((), (), None)
@@ -50,13 +54,16 @@ def render(settings: GatewaySettings, desired: Desired) -> Configuration:
     Raises:
         InconsistentConfigurationError: two groups have one name, or a route leads to a cluster that is not there.
     """
-    clusters = service_clusters(settings.services, f"unix:{settings.desk_socket}", settings.otlp_endpoint)
+    clusters = service_clusters(
+        settings.services, f"unix:{settings.desk_socket}", settings.otlp_endpoint, settings.peer_ca
+    )
     if desired.predictions:
         clusters += group_clusters(desired.predictions.table, settings.max_request_bytes + _BUFFER_SLACK)
     configuration = Configuration(
-        listeners=(listener(settings, desired.keys, settings.envoy_directory / ROUTES_FILE),),
+        listeners=tuple(listeners(settings, desired.keys, settings.envoy_directory / ROUTES_FILE)),
         clusters=tuple(clusters),
-        routes=route_configuration(desired.predictions, settings.max_request_bytes),
+        routes=route_configuration(desired.predictions, settings.max_request_bytes, settings.allowed_origins),
+        secrets=tls.secrets(settings),
     )
     check(configuration)
     return configuration
@@ -81,20 +88,21 @@ def check(configuration: Configuration) -> None:
 def referenced_clusters(routes: Json | None) -> set[str]:
     """Return the names of all clusters that the routes lead to."""
     found: set[str] = set()
-    for host in (routes or {}).get("virtual_hosts", ()):
-        for route in host["routes"]:
-            action = route.get("route", {})
-            found |= {cluster["name"] for cluster in action.get("weighted_clusters", {}).get("clusters", ())}
-            found |= {action["cluster"]} if "cluster" in action else set()
-            found |= {policy["cluster"] for policy in action.get("request_mirror_policies", ())}
+    for route in every_route(routes):
+        action = route.get("route", {})
+        found |= {cluster["name"] for cluster in action.get("weighted_clusters", {}).get("clusters", ())}
+        found |= {action["cluster"]} if "cluster" in action else set()
+        found |= {policy["cluster"] for policy in action.get("request_mirror_policies", ())}
     return found
 
 
 def discovery_file(resources: Iterable[Json]) -> tuple[str, str]:
     """Return the text of a file of resources and its version, a digest of the content."""
-    body = list(resources)
-    version = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-    return json.dumps({"version_info": version, "resources": body}, indent=1), version
+    body = json.dumps(
+        list(resources), sort_keys=True
+    )  # without indentation, which Python takes ten times as long for
+    version = hashlib.sha256(body.encode()).hexdigest()[:16]
+    return f'{{"version_info": "{version}", "resources": {body}}}', version
 
 
 def bootstrap(settings: GatewaySettings) -> Json:
@@ -139,6 +147,8 @@ def static_candidate(configuration: Configuration) -> Json:
     for resource in listeners:
         resource.pop("@type")
         for chain in resource["filter_chains"]:
+            if "transport_socket" in chain:
+                tls.embed(chain["transport_socket"], dict(configuration.secrets))
             manager = chain["filters"][0]["typed_config"]
             manager.pop("rds")
             routes = dict(configuration.routes or {"name": NAME})
@@ -148,21 +158,6 @@ def static_candidate(configuration: Configuration) -> Json:
         {key: value for key, value in cluster.items() if key != "@type"} for cluster in configuration.clusters
     ]
     return {"static_resources": {"listeners": listeners, "clusters": clusters}}
-
-
-def shape(configuration: Configuration) -> Json:
-    """Return what `envoy --mode validate` has to be asked about: all but the names in lists of principals.
-
-    Who may predict changes often and is wanted at once, and starting an Envoy to validate takes longer than all the rest. With one list
-    of principals accepted, the same configuration with other names in it is.
-    """
-    routes = json.loads(json.dumps(configuration.routes))
-    for host in (routes or {}).get("virtual_hosts", ()):
-        for route in host["routes"]:
-            rules = route.get("typed_per_filter_config", {}).get(RBAC, {}).get("rbac", {}).get("rules", {})
-            for policy in rules.get("policies", {}).values():
-                policy["principals"] = []
-    return static_candidate(Configuration(configuration.listeners, configuration.clusters, routes))
 
 
 __all__ = ["EMPTY", "TYPE", "Configuration", "InconsistentConfigurationError", "bootstrap", "check", "render"]

@@ -55,7 +55,8 @@ end
 
 -- Methods that name a deployment; there are no others in the protocol as it is served.
 local METHODS = {
-  ModelInfer = true, ModelReady = true, ModelMetadata = true, Infer = true, Describe = true, Ready = true,
+  ModelInfer = true, ModelStreamInfer = true, ModelReady = true, ModelMetadata = true, Infer = true, Invoke = true,
+  Describe = true, Ready = true,
 }
 
 function envoy_on_request(handle)
@@ -87,6 +88,9 @@ function envoy_on_request(handle)
   handle:clearRouteCache()
   local route = handle:metadata()
   if not route:get("unresolved") then
+    if method == "ModelStreamInfer" then
+      return -- goes on after the message that was looked into
+    end
     -- The message was held back to be looked into, so the filter that counts bodies will not see it grow.
     -- Read the limit first: waiting for the body ends the life of every object got before.
     local maximum = route:get("max_request_bytes") or 0

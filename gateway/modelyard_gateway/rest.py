@@ -1,4 +1,4 @@
-"""The REST form of the Open Inference Protocol, as HTTP rules for Envoy's transcoder.
+"""The REST forms of predictions, the Open Inference Protocol's and those of other servers, as HTTP rules for Envoy's transcoder.
 
 The contracts carry no HTTP annotations; they are added here to a copy of the descriptors that only Envoy sees. Bodies
 pass through as bytes (`google.api.HttpBody`), because the protocol's JSON is not the JSON of protobuf.
@@ -12,9 +12,12 @@ from google.api import annotations_pb2
 from google.api.http_pb2 import HttpRule
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from modelyard_gateway import control_plane_rest
 from modelyard_gateway.descriptors import rest_file, with_imports
 
-PREFIX = "/v2/models/"
+ENDPOINTS, SERVING_ENDPOINTS = "/endpoints/", "/serving-endpoints/"
+PREFIXES = ("/v2/models/", ENDPOINTS, SERVING_ENDPOINTS)
+"""Of predictions: the protocol's own, and where clients of MLflow, SageMaker, OCI and Databricks look for an endpoint."""
 SERVER_PATHS = {
     "/v2/health/live": {"live": True},
     "/v2/health/ready": {"ready": True},
@@ -22,6 +25,7 @@ SERVER_PATHS = {
 }
 """Answers about the server itself, which Envoy gives alone."""
 
+_INVOCATION = "{model_name}/{form=invocations}"
 _MODEL = "/v2/models/{model_name}"
 _VERSION = _MODEL + "/versions/{model_version}"
 
@@ -31,6 +35,15 @@ RULES: dict[str, HttpRule] = {
         body="body",
         response_body="body",
         additional_bindings=[HttpRule(post=f"{_VERSION}/infer", body="body", response_body="body")],
+    ),
+    "Invoke": HttpRule(
+        post=f"{ENDPOINTS}{_INVOCATION}",
+        body="body",
+        response_body="body",
+        additional_bindings=[
+            HttpRule(post=f"{ENDPOINTS}{{model_name}}/{{form=predict}}", body="body", response_body="body"),
+            HttpRule(post=f"{SERVING_ENDPOINTS}{_INVOCATION}", body="body", response_body="body"),
+        ],
     ),
     "Describe": HttpRule(
         get=_MODEL, response_body="body", additional_bindings=[HttpRule(get=_VERSION, response_body="body")]
@@ -46,7 +59,28 @@ RULES: dict[str, HttpRule] = {
 
 @cache
 def descriptor_set() -> bytes:
-    """Return the serialized descriptors of both services, with the rules as annotations.
+    """Return the serialized descriptors of predictions, gRPC and REST, with the rules as annotations.
+
+    Raises:
+        ValueError: as `_predictions`.
+    """
+    return _predictions().SerializeToString(deterministic=True)
+
+
+@cache
+def transcoded_set() -> bytes:
+    """Return the serialized descriptors of everything that has a REST form, with the rules as annotations.
+
+    Raises:
+        ValueError: as `_predictions`.
+    """
+    files = _predictions()
+    control_plane_rest.add_files(files)
+    return files.SerializeToString(deterministic=True)
+
+
+def _predictions() -> FileDescriptorSet:
+    """Return the protocol under both names with its REST form.
 
     Raises:
         ValueError: the service has a method without a rule, or a rule has no method.
@@ -58,5 +92,4 @@ def descriptor_set() -> bytes:
     for name, rule in RULES.items():
         methods[name].options.Extensions[annotations_pb2.http].CopyFrom(rule)
     file.dependency.append(annotations_pb2.DESCRIPTOR.name)
-    files: FileDescriptorSet = with_imports(file)
-    return files.SerializeToString(deterministic=True)
+    return with_imports(file)

@@ -1,6 +1,7 @@
 """Envoy's route table: what is where, who may, for how long, how large.
 
-Every route says by itself which filters it wants and whom RBAC lets pass; a route that says nothing is denied.
+Every route says by itself which filters it wants and whom RBAC lets pass; a route that says nothing is denied. Predictions that
+name their deployment are looked up by its name, so that many deployments cost a call no more than few.
 """
 
 from __future__ import annotations
@@ -8,31 +9,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from modelyard_gateway import rest
-from modelyard_gateway.clusters import DESK, group_cluster_name, service_cluster_name
-from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
-from modelyard_gateway.refusals import (
-    METADATA,
-    UNIMPLEMENTED,
-    denied,
-    no_replica,
-    no_service,
-    route_metadata,
-    too_large,
+from modelyard_gateway import control_plane_rest, rest
+from modelyard_gateway.clusters import DESK, TYPE, service_cluster_name
+from modelyard_gateway.deployment_routes import deployment_routes
+from modelyard_gateway.descriptors import OIP_SERVICES
+from modelyard_gateway.refusals import UNIMPLEMENTED, no_service, route_metadata
+from modelyard_gateway.route_parts import (
+    CORS,
+    HEADER,
+    NAME,
+    NOWHERE,
+    PREDICTION_PATHS,
+    PREDICTION_PREFIXES,
+    Json,
+    metadata,
+    resolved,
+    set_header,
+    transcoded,
+    unresolved_route,
 )
-from modelyard_gateway.table import Predictions, Route, Target
+from modelyard_gateway.table import Predictions
 
-Json = dict[str, Any]
-
-TYPE = "type.googleapis.com/"
-NAME = "gateway"
-HEADER = "modelyard-deployment"
-VERSION_HEADER = "modelyard-version"
-"""Number of the version that must answer; without it whichever gets the traffic does."""
-SAMPLE_HEADER = "modelyard-sample"
-"""Id that a prediction and its copy have in common, by which their answers are compared; only Envoy sets it."""
 CONTROL_PLANE = {
     service: f"modelyard.api.{service}.v1.{service.capitalize()}Service"
     for service in ("catalog", "artifact", "governance", "inference")
@@ -49,53 +47,105 @@ SERVER_PATHS = tuple(
 )
 """Calls about the server itself, which need no token."""
 
-GRPC_TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
-FIELD_EXTRACTION = "envoy.filters.http.grpc_field_extraction"
-LUA = "envoy.filters.http.lua"
-RBAC = "envoy.filters.http.rbac"
-BUFFER = "envoy.filters.http.buffer"
-JWT = "envoy.filters.http.jwt_authn"
 
-FRAME_BYTES = 5
-"""What gRPC puts before a message."""
-
-_COPIED_PATHS = (*(f"/{service}/ModelInfer" for service in OIP_SERVICES), f"/{REST_SERVICE}/Infer")
-"""Methods that a shadow gets copies of: predictions with one answer."""
-_PREDICTION_PREFIXES = tuple(f"/{service}/" for service in (*OIP_SERVICES, REST_SERVICE))
-_RESOLVERS = (GRPC_TRANSCODER, FIELD_EXTRACTION, LUA)
-_DISABLED = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
-_UNBUFFERED = {"@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute", "disabled": True}
-_OPEN = {"@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"}
-
-
-def route_configuration(predictions: Predictions | None, max_request_bytes: int) -> Json:
+def route_configuration(
+    predictions: Predictions | None, max_request_bytes: int, origins: Sequence[str] = ()
+) -> Json:
     """Return the whole table.
 
     Args:
         predictions: Routes and who may use them; None while they are not known yet.
         max_request_bytes: Largest body the listener takes.
+        origins: Whose pages may call from browsers, `https://console.example.com`; `*` for everybody's.
     """
-    routes = [*_desk_routes(), *_server_routes(), *_control_plane_routes()]
-    if predictions:
-        for route in sorted(predictions.table.routes, key=lambda route: route.name):
-            principals = predictions.allowed.get(route.deployment[0].id, ())
-            routes += _deployment_routes(route, principals, max_request_bytes)
-    routes += _unresolved_routes(max_request_bytes)
-    routes.append(_unknown_path())
+    prefixes = (*PREDICTION_PREFIXES, *rest.PREFIXES)
+    unresolved = [unresolved_route(prefix, max_request_bytes) for prefix in prefixes]
+    others = [*_desk_routes(), *_server_routes(), *_control_plane_routes(), *unresolved, _unknown_path()]
+    by_name = _by_name(predictions, max_request_bytes) if predictions else {}
+    host: Json = {"name": NAME, "domains": ["*"]}
+    if origins:
+        host["typed_per_filter_config"] = {CORS: _cors(origins)}
+    host |= _choice(by_name, _routes(unresolved), _routes(others))
     return {
         "@type": TYPE + "envoy.config.route.v3.RouteConfiguration",
         "name": NAME,
-        "virtual_hosts": [{"name": NAME, "domains": ["*"], "routes": routes}],
+        "virtual_hosts": [host],
     }
 
 
-def _filters(**by_name: Json) -> Json:
-    """Per-route filters of a route whose deployment is known or which needs none."""
-    return dict.fromkeys(_RESOLVERS, _DISABLED) | {BUFFER: _UNBUFFERED, RBAC: _OPEN} | by_name
+def _by_name(predictions: Predictions, max_request_bytes: int) -> Json:
+    made = {}
+    for route in sorted(predictions.table.routes, key=lambda route: route.name):
+        principals = predictions.allowed.get(route.deployment[0].id, ())
+        made[route.name] = _routes(deployment_routes(route, principals, max_request_bytes))
+    return made
 
 
-def _metadata(values: Json) -> Json:
-    return {"filter_metadata": {METADATA: values}}
+def by_deployment(routes: Json | None) -> Json:
+    """Return where a table leads predictions, by name of their deployment."""
+    host = routes["virtual_hosts"][0] if routes else {}
+    found: Json = (
+        _tree(host["matcher"])["matcher_tree"]["exact_match_map"]["map"] if "matcher" in host else {}
+    )
+    return found
+
+
+def only(routes: Json | None, deployments: Iterable[str]) -> Json | None:
+    """Return a table without other deployments than these."""
+    found = by_deployment(routes)
+    if not routes or not found:
+        return routes
+    host = dict(routes["virtual_hosts"][0])
+    matcher = host.pop("matcher")
+    kept = {name: found[name] for name in deployments}
+    host |= _choice(kept, _tree(matcher)["on_no_match"], matcher["on_no_match"])
+    return {**routes, "virtual_hosts": [host]}
+
+
+def _choice(by_name: Json, unresolved: Json, others: Json) -> Json:
+    """The choice of a route: of a prediction by the name of its deployment, of everything else among the others."""
+    if not by_name:
+        return {"routes": others["action"]["typed_config"]["routes"]}
+    named = {
+        "matcher_tree": {"input": _header(HEADER), "exact_match_map": {"map": by_name}},
+        "on_no_match": unresolved,
+    }
+    paths = {"safe_regex": {"google_re2": {}, "regex": "|".join(map(re.escape, PREDICTION_PATHS))}}
+    is_prediction = {"single_predicate": {"input": _header(":path"), "value_match": paths}}
+    matchers = [{"predicate": is_prediction, "on_match": {"matcher": named}}]
+    return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": others}}
+
+
+def _tree(matcher: Json) -> Json:
+    found: Json = matcher["matcher_list"]["matchers"][0]["on_match"]["matcher"]
+    return found
+
+
+def _routes(routes: Iterable[Json]) -> Json:
+    return {
+        "action": {
+            "name": "routes",
+            "typed_config": {"@type": TYPE + "envoy.config.route.v3.RouteList", "routes": list(routes)},
+        }
+    }
+
+
+def _header(name: str) -> Json:
+    kind = TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
+    return {"name": "header", "typed_config": {"@type": kind, "header_name": name}}
+
+
+def _cors(origins: Sequence[str]) -> Json:
+    anybody: Json = {"safe_regex": {"regex": ".*"}}
+    return {
+        "@type": TYPE + "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [anybody if one == "*" else {"exact": one} for one in origins],
+        "allow_methods": "GET, POST",
+        # Browsers take `*` for every header but this one.
+        "allow_headers": "authorization, *",
+        "expose_headers": "grpc-status, grpc-message, grpc-status-details-bin",
+        "max_age": "3600",
+    }
 
 
 def _cluster_route(match: Json, cluster: str, service: str) -> Json:
@@ -109,8 +159,8 @@ def _cluster_route(match: Json, cluster: str, service: str) -> Json:
             "max_stream_duration": {"grpc_timeout_header_max": "0s"},
             "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},
         },
-        "metadata": _metadata(route_metadata({"unavailable": no_service(service)})),
-        "typed_per_filter_config": _filters(),
+        "metadata": metadata(route_metadata({"unavailable": no_service(service)})),
+        "typed_per_filter_config": transcoded(),
     }
 
 
@@ -125,190 +175,24 @@ def _server_routes() -> list[Json]:
         {
             "match": {"path": path},
             "direct_response": {"status": 200, "body": {"inline_string": json.dumps(answer)}},
-            "response_headers_to_add": [_set_header("content-type", "application/json")],
-            "typed_per_filter_config": _filters(),
+            "response_headers_to_add": [set_header("content-type", "application/json")],
+            "typed_per_filter_config": resolved(),
         }
         for path, answer in rest.SERVER_PATHS.items()
     ]
 
 
 def _control_plane_routes() -> list[Json]:
-    return [
+    routes = [
         _cluster_route({"prefix": f"/{full_name}/"}, service_cluster_name(service), service)
         for service, full_name in CONTROL_PLANE.items()
     ]
-
-
-def _deployment_routes(route: Route, principals: Sequence[str], max_request_bytes: int) -> Iterable[Json]:
-    largest = min(route.max_request_bytes or max_request_bytes, max_request_bytes)
-    refusals = {
-        "denied": denied(route.name),
-        "too_large": too_large(largest),
-        "unavailable": no_replica(route.name),
+    rest_form = {
+        "match": {"prefix": control_plane_rest.PREFIX},
+        "route": NOWHERE,
+        "typed_per_filter_config": transcoded(),
     }
-    common = {
-        "metadata": {
-            "filter_metadata": {
-                METADATA: route_metadata(refusals),
-                LUA: {"max_request_bytes": largest + FRAME_BYTES},
-            }
-        },
-        "typed_per_filter_config": _filters(
-            **{
-                RBAC: _allow(principals),
-                BUFFER: {
-                    "@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-                    "buffer": {"max_request_bytes": largest + FRAME_BYTES},
-                },
-            }
-        ),
-    }
-    named = {"name": HEADER, "string_match": {"exact": route.name}}
-    for match, action in _copied(route):
-        yield {"match": {**match, "headers": [named, *match["headers"]]}, **action, **common}
-    for pins, serving in _choices(route):
-        action = _action(route, serving)
-        for prefix in _PREDICTION_PREFIXES:
-            yield {"match": {"prefix": prefix, "headers": [named, *pins]}, **action, **common}
-
-
-def _choices(route: Route) -> Iterable[tuple[list[Json], Sequence[Target]]]:
-    """Yield what a call may say of the version, as conditions of a match, with the targets that answer it then.
-
-    A call that asks for a version that does not answer matches nothing here, and is refused where names are resolved.
-    """
-    serving = [target for target in route.targets if target.weight and target.addresses]
-    by_number: dict[str, list[Target]] = {}
-    for target in serving:
-        by_number.setdefault(target.model_version.rpartition("/")[2], []).append(target)
-    if not serving:
-        yield [], ()
-    elif len(by_number) == 1:
-        (number,) = by_number  # one route for both kinds of calls: there may be many deployments
-        yield [_version_match({"safe_regex": {"regex": f"(?:{re.escape(number)})?"}}, missing=True)], serving
-    else:
-        yield [{"name": VERSION_HEADER, "present_match": True, "invert_match": True}], serving
-        for number, targets in by_number.items():
-            yield [_version_match({"exact": number})], targets
-
-
-def _copied(route: Route) -> Iterable[tuple[Json, Json]]:
-    """Yield match and action of the predictions that are copied to the shadow: a random share of those that ask for no version.
-
-    They are routes of their own, so that replicas keep digests of what is compared and of nothing else. The share is drawn in
-    millionths: Envoy draws the target from the same random number, and from its last digits.
-    """
-    shadow, serving = route.mirror, [t for t in route.targets if t.weight and t.addresses]
-    if shadow is None or not serving:
-        return
-    share = {"numerator": shadow.shadow_percent * 10_000, "denominator": "MILLION"}
-    action = _action(route, serving)
-    action["request_headers_to_add"] = [_set_header(SAMPLE_HEADER, "%UNIQUE_ID%")]
-    action["route"]["request_mirror_policies"] = [
-        {"cluster": group_cluster_name(shadow.group), "disable_shadow_host_suffix_append": True}
-    ]
-    pins = [_version_match({"exact": ""}, missing=True)]
-    for path in _COPIED_PATHS:
-        yield {"path": path, "headers": pins, "runtime_fraction": {"default_value": share}}, action
-
-
-def _version_match(match: Json, *, missing: bool = False) -> Json:
-    return {"name": VERSION_HEADER, "string_match": match, "treat_missing_header_as_empty": missing}
-
-
-def _action(route: Route, serving: Sequence[Target]) -> Json:
-    if not serving:
-        return {"direct_response": {"status": 503}}
-    timeout = f"{route.timeout:.3f}s"
-    return {
-        # Replicas run code of others: they never see tokens. What is compared is Envoy's choice, not the caller's.
-        "request_headers_to_remove": ["authorization", "cookie", SAMPLE_HEADER],
-        "route": {
-            **_destination(serving, route.sticky_header),
-            "timeout": "0s",
-            "idle_timeout": "0s",
-            "max_stream_duration": {"max_stream_duration": timeout, "grpc_timeout_header_max": timeout},
-            "retry_policy": {
-                "retry_on": "connect-failure,refused-stream,reset,unavailable",
-                "num_retries": 2,
-                "retry_host_predicate": [
-                    {
-                        "name": "envoy.retry_host_predicates.previous_hosts",
-                        "typed_config": {
-                            "@type": TYPE
-                            + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                        },
-                    }
-                ],
-                "host_selection_retry_max_attempts": 5,
-                "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.250s"},
-            },
-        },
-    }
-
-
-def _destination(serving: Sequence[Target], sticky_header: str) -> Json:
-    if len(serving) == 1:
-        return {"cluster": group_cluster_name(serving[0].group)}
-    clusters = [{"name": group_cluster_name(target.group), "weight": target.weight} for target in serving]
-    if not sticky_header:
-        return {"weighted_clusters": {"clusters": clusters}}
-    return {
-        "weighted_clusters": {"clusters": clusters, "use_hash_policy": True},
-        "hash_policy": [{"header": {"header_name": sticky_header}}],
-    }
-
-
-def _allow(principals: Sequence[str]) -> Json:
-    """RBAC of one deployment: the `sub` of the verified token must be one of `principals`.
-
-    A token that is limited to other privileges than EXECUTE says so in its claim `no_execute`.
-    """
-    policies = {}
-    if principals:
-        ids = [
-            {
-                "sourced_metadata": {
-                    "metadata_matcher": {
-                        "filter": JWT,
-                        "path": [{"key": "jwt_payload"}, {"key": "sub"}],
-                        "value": {"string_match": {"exact": principal}},
-                    }
-                }
-            }
-            for principal in sorted(principals)
-        ]
-        limited = {
-            "filter": JWT,
-            "path": [{"key": "jwt_payload"}, {"key": "no_execute"}],
-            "value": {"bool_match": True},
-        }
-        policies["execute"] = {
-            "permissions": [{"not_rule": {"sourced_metadata": {"metadata_matcher": limited}}}],
-            "principals": [{"or_ids": {"ids": ids}}],
-        }
-    return {
-        "@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
-        "rbac": {"rules": {"action": "ALLOW", "policies": policies}},
-    }
-
-
-def _unresolved_routes(max_request_bytes: int) -> Iterable[Json]:
-    """Predictions whose deployment is not known yet, or does not exist: here the body is looked into."""
-    metadata = {
-        "filter_metadata": {
-            METADATA: route_metadata({"too_large": too_large(max_request_bytes)}),
-            LUA: {"unresolved": True},
-        }
-    }
-    for prefix in (*_PREDICTION_PREFIXES, rest.PREFIX):
-        yield {
-            "match": {"prefix": prefix},
-            # Reached only if the filters above the router let the call pass unresolved, which they do not.
-            "direct_response": {"status": 404},
-            "metadata": metadata,
-            "typed_per_filter_config": {RBAC: _OPEN, BUFFER: _UNBUFFERED},
-        }
+    return [*routes, rest_form]
 
 
 def _unknown_path() -> Json:
@@ -316,10 +200,6 @@ def _unknown_path() -> Json:
     return {
         "match": {"prefix": "/"},
         "direct_response": {"status": 404, "body_format": {"text_format_source": {"inline_string": text}}},
-        "response_headers_to_add": [_set_header("grpc-status", str(UNIMPLEMENTED))],
-        "typed_per_filter_config": _filters(),
+        "response_headers_to_add": [set_header("grpc-status", str(UNIMPLEMENTED))],
+        "typed_per_filter_config": resolved(),
     }
-
-
-def _set_header(name: str, value: str) -> Json:
-    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from modelyard_kit.config import Settings, check_address
+from modelyard_kit.config import Settings, check_address, is_local
 
 ADMIN_SOCKET = "admin.sock"
 DESK_SOCKET = "desk.sock"
+
+
+_ORIGIN = re.compile(r"https?://[^/\s]+")
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 class GatewaySettings(Settings):
@@ -41,16 +49,56 @@ class GatewaySettings(Settings):
     )
     access_log: str = Field("", description="File of the access log; empty: access.log in envoy_directory.")
 
+    private_listen: str = Field(
+        "", description="Address of the private listener, the only one that answers for private deployments."
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="CA certificate (PEM) of clients: without a certificate of it nobody connects (mTLS).",
+    )
+
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may call from browsers, with commas between; * for all; empty: none.",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca needs TLS: set tls_certificate and tls_key too")
         if not self.envoy_directory.is_absolute():
             raise ValueError(f"envoy_directory={self.envoy_directory}: must be an absolute path")
+        if self.private_listen:
+            check_address(self.private_listen)
+            if self.private_listen == self.listen and not self.listen.endswith(":0"):
+                raise ValueError(
+                    f"private_listen={self.private_listen}: is the public address too; choose another"
+                )
+            if not self.tls_certificate and not is_local(self.private_listen):
+                raise ValueError(
+                    f"private_listen={self.private_listen} can be reached from outside: set tls_certificate and tls_key"
+                )
         for socket in (self.admin_socket, self.desk_socket):
             check_address(f"unix:{socket}")
         for name in ("catalog", "artifact", "governance", "inference"):
             if not getattr(self, f"{name}_address"):
                 raise ValueError(f"{name}_address is needed: unix:/path or host:port of the {name} service")
         return self
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in _split(value):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin: write https://host, with a port if it has one"
+                )
+        return value
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Origins whose pages may call."""
+        return _split(self.cors_origins)
 
     @property
     def admin_socket(self) -> Path:

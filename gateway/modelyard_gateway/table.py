@@ -20,6 +20,21 @@ class Target:
     """Share of the predictions of which it gets a copy; its answers reach nobody."""
     shadow: bool = False
     """Whether it is one, also while it gets no copies yet."""
+    held: bool = False
+    """Whether its only address is that of what holds predictions until it has a replica, and has to be told the group of each."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What callers may ask of a deployment through this gateway; 0 for no limit."""
+
+    requests_per_second: int = 0
+    bandwidth_mbps: int = 0
+    """Megabits per second of requests and answers."""
+    concurrent_per_replica: int = 0
+
+
+UNLIMITED = Limits()
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,9 @@ class Route:
     """Header whose value decides the target; empty for none."""
     measured: bool = False
     """Whether figures about its groups are reported."""
+    limits: Limits = UNLIMITED
+    private: bool = False
+    """Whether it answers on the private listener alone."""
 
     @property
     def name(self) -> str:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from modelyard import errors
+from modelyard.aio import AsyncClient
 from modelyard.types import (
     Deployment,
     DeploymentChange,
     DeploymentState,
+    LoggingPolicy,
     RolloutPolicy,
     RolloutVerb,
     ShadowCounts,
@@ -47,6 +49,7 @@ async def test_a_deactivated_endpoint_runs_nothing_and_comes_back(processes: Pro
         await eventually(second)
         answer = await admin.predict(endpoint.name, {"input": ROWS[-1:]})
         assert np.array_equal(answer.output, endpoint.expected(2, ROWS[-1:]))
+        await _tells_what_replicas_do(admin, endpoint.name)
         told = {"inference.deployment.activated", "inference.deployment.deactivated"}
 
         async def audited() -> bool:
@@ -95,6 +98,27 @@ async def test_a_deployment_shares_its_traffic_is_watched_and_rolled_back(proces
             (DeploymentChange.UPDATED, "a first tenth"),
             (DeploymentChange.CREATED, ""),
         ]
+
+
+async def _tells_what_replicas_do(admin: AsyncClient, name: str) -> None:
+    """Two replicas of version 2 have answered: they counted it, said that they are ready, and write down what comes from now on."""
+    found = await admin.deployments.statistics(name)
+    assert [(one.model_version, one.measured) for one in found.replicas] == [(f"{name}/2", True)] * 2
+    assert found.counters.success_count >= 1
+    assert found.counters.success_count == sum(one.counters.success_count for one in found.replicas)
+    lines = [line async for line in admin.deployments.logs(name)]
+    ready = {line.replica for line in lines if line.message == "replica_ready"}
+    assert ready == {one.replica for one in found.replicas}
+
+    await admin.deployments.update(name, logging=LoggingPolicy(access_log=True))
+
+    async def written() -> bool:
+        await admin.predict(name, {"input": ROWS[:1]})
+        return any([line.request_ids async for line in admin.deployments.logs(name, log="access")])
+
+    await eventually(written)
+    still = await admin.deployments.statistics(name)
+    assert [one.replica for one in still.replicas] == [one.replica for one in found.replicas]
 
 
 async def test_a_shadow_answers_nobody_and_its_differences_are_counted(processes: Processes) -> None:

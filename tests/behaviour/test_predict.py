@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from modelyard import errors
 from modelyard.aio import AsyncClient
 from modelyard.api.oip.v2 import grpc_inference_pb2 as oip
 from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
+from modelyard.types import Prediction
 from modelyard_kit.auth import Principal
 from tests.framework.deployed import (
     ROWS,
@@ -27,6 +28,7 @@ from tests.framework.deployed import (
     deployed_for_module,
     estimators,
     load,
+    over_one_stream,
     predictor,
 )
 from tests.framework.stack import Processes
@@ -248,13 +250,26 @@ async def test_execute_decides_who_may_predict_within_a_moment(
 async def test_a_moved_alias_switches_the_answers_and_fails_none(
     processes: Processes, admin: AsyncClient
 ) -> None:
-    async with deployed(processes, replicas=2) as endpoint, load(predictor(admin, endpoint)) as seen:
-        await seen.more(50, version=1)
-        await admin.aliases.set(endpoint.name, {"champion": 2}, expected={"champion": 1})
-        await seen.more(50, version=2, timeout=120)
-        await admin.aliases.set(endpoint.name, {"champion": 1})
-        await seen.more(50, version=1, timeout=120)
-    assert seen.failures == []
+    async with (
+        deployed(processes, replicas=2) as endpoint,
+        over_one_stream(admin, endpoint.name, ROWS[:1]) as ask,
+        load(predictor(admin, endpoint)) as seen,
+        load(checked(ask, endpoint), callers=1) as streamed,
+    ):
+        for champion in (1, 2, 1):
+            await admin.aliases.set(endpoint.name, {"champion": champion})
+            await seen.more(50, version=champion, timeout=120)
+            await streamed.more(50, version=champion, timeout=120)
+    assert seen.failures == streamed.failures == []
+
+
+def checked(ask: Callable[[], Awaitable[Prediction]], endpoint: Deployed) -> Callable[[], Awaitable[int]]:
+    async def predict() -> int:
+        answer = await ask()
+        assert answer.output.tolist() == endpoint.expected(answer.model_version, ROWS[:1])
+        return answer.model_version
+
+    return predict
 
 
 async def test_a_deployment_that_cannot_load_fails_and_says_why(

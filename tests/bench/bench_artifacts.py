@@ -46,6 +46,7 @@ from tests.bench.artifact_files import (
     sparse_file,
 )
 from tests.bench.artifact_report import Results, report
+from tests.framework import folders
 from tests.framework.s3 import BUCKET, ENVIRONMENT, KEY, SECRET, S3Server, rclone
 from tests.framework.stack import Processes
 
@@ -60,6 +61,11 @@ class Bench:
     arguments: argparse.Namespace
     folder: Path
     results: Results = field(default_factory=Results)
+
+    @property
+    def where(self) -> str:
+        """Folder on the disk that is measured."""
+        return str(self.arguments.folder)
 
     def say(self, text: str) -> None:
         """Tell what is done at the moment."""
@@ -100,7 +106,10 @@ def _arguments() -> argparse.Namespace:
         "--large", type=size, default=20 * 2**30, help="size for the measurement of memory; 0: none"
     )
     parser.add_argument(
-        "--folder", type=Path, default=None, help="where files are made; needs three times --size"
+        "--folder",
+        type=Path,
+        default=Path(folders.ON_DISK),
+        help="where files and the store are made; needs three times --size",
     )
     parser.add_argument("--no-mlflow", action="store_true", help="without MLflow")
     parser.add_argument("--no-s3", action="store_true", help="without S3")
@@ -117,7 +126,7 @@ def _arguments() -> argparse.Namespace:
 def _local(bench: Bench) -> None:
     """The local store against the floor and against MLflow; memory; a second version."""
     with ExitStack() as stack:
-        processes = stack.enter_context(Processes.start())
+        processes = stack.enter_context(Processes.start(where=bench.where))
         python = None if bench.arguments.no_mlflow else artifact_mlflow.install()
         mlflow = (
             stack.enter_context(artifact_mlflow.running(python, bench.folder / "mlflow")) if python else None
@@ -246,7 +255,7 @@ def _s3(bench: Bench) -> None:
             "s3_endpoint": server.endpoint,
             "staging": str(bench.folder / "staging"),
         }
-        with Processes.start(**settings) as processes:
+        with Processes.start(where=bench.where, **settings) as processes:
             asyncio.run(_s3_rounds(bench, processes, server))
 
 

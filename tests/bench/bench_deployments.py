@@ -4,8 +4,8 @@
 
 Starts the whole suite (real PostgreSQL, Envoy, replicas), deploys a model with two versions, and changes the deployment again and again:
 its version, the number of replicas, the largest request, the timeout, a followed alias, and a version in steps. All the while callers predict
-one after the other, over gRPC by our client and over REST, each on a connection of its own. Every answer is compared with that of
-its version's own model. A change is over when the deployment is ACTIVE.
+one after the other, by our client with calls of their own and over one stream, and over REST, each on a connection of its own. Every
+answer is compared with that of its version's own model. A change is over when the deployment is ACTIVE.
 
 While a version takes over at once, no caller may meet the old one again after it met the new: that is what "order" counts.
 """
@@ -29,7 +29,8 @@ from rich.table import Table
 from modelyard.aio import AsyncClient
 from modelyard.types import RolloutPolicy
 from tests.bench.goals import Goal, machine
-from tests.framework.deployed import LABELS, ROWS, Deployed, deployed, estimators
+from tests.framework import folders
+from tests.framework.deployed import LABELS, ROWS, Deployed, deployed, estimators, over_one_stream
 from tests.framework.stack import Processes
 
 IN_STEPS = RolloutPolicy(steps=(20, 60, 100), min_requests=20)
@@ -65,7 +66,7 @@ async def main() -> None:
     """Run the benchmark and print figures and goals."""
     arguments = _arguments()
     heard = Heard()
-    with Processes.start() as stack:
+    with Processes.start(where=folders.ON_DISK) as stack:
         async with stack.admin() as admin, deployed(stack, models=estimators()) as endpoint:
             began = time.monotonic()
             changes = await _under_load(stack, admin, endpoint, heard, arguments)
@@ -76,7 +77,9 @@ async def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--changes", type=int, default=100, help="changes, one after the other")
-    parser.add_argument("--callers", type=int, default=8, help="callers, half of them over REST")
+    parser.add_argument(
+        "--callers", type=int, default=8, help="callers: by single calls, over REST, over a stream"
+    )
     parser.add_argument("--rate", type=float, default=300.0, help="predictions per second, of all callers")
     parser.add_argument("--quick", action="store_true", help="only show that everything runs: 10 changes")
     arguments = parser.parse_args()
@@ -92,8 +95,7 @@ async def _under_load(
     async with AsyncExitStack() as clients, asyncio.TaskGroup() as group:
         token = (await admin.tokens.create(principal="admin")).secret
         for number in range(arguments.callers):
-            make = _over_rest if number % 2 else _over_grpc
-            predict = await make(stack, token, endpoint.name, clients)
+            predict = await WAYS[number % len(WAYS)](stack, token, endpoint.name, clients)
             group.create_task(_call(predict, endpoint, heard, stop, arguments.callers / arguments.rate))
         try:
             return [
@@ -185,6 +187,20 @@ async def _over_rest(stack: Processes, token: str, name: str, clients: AsyncExit
         return int(said["model_version"]), [int(label) for label in output["data"]]
 
     return predict
+
+
+async def _over_stream(stack: Processes, token: str, name: str, clients: AsyncExitStack) -> Predict:
+    client = await clients.enter_async_context(stack.client(token))
+    ask = await clients.enter_async_context(over_one_stream(client, name, ROW))
+
+    async def predict() -> tuple[int, list[int]]:
+        answer = await ask()
+        return answer.model_version, [int(label) for label in answer.output]
+
+    return predict
+
+
+WAYS = (_over_grpc, _over_rest, _over_stream)
 
 
 def _print(heard: Heard, changes: Sequence[Change], seconds: float) -> None:

@@ -46,6 +46,7 @@ from modelyard_suite import secrets
 from tests.bench.catalog_rows import CATALOG, SCHEMA, Rows
 from tests.bench.catalog_suite import USER, Installation, installation
 from tests.bench.goals import Goal, machine
+from tests.framework import folders
 from tests.framework.deployed import ROWS, deployed, estimators
 from tests.framework.stack import Processes
 
@@ -87,7 +88,7 @@ def main() -> None:
     arguments, results = _arguments(), Results()
     results.decisions = asyncio.run(_decisions(arguments.seconds))
     asyncio.run(_at_scale(arguments, results))
-    with Processes.start() as processes:
+    with Processes.start(where=folders.ON_DISK) as processes:
         asyncio.run(_propagation(processes, arguments, results))
     _report(results, arguments)
 

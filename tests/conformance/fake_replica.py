@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import sys
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,14 @@ class FakeReplica:
         self.metadata: dict[str, str | bytes] = {}
         self.fail_with: grpc.StatusCode | None = None
         self.delay = 0.0
+        self.lanes = asyncio.Semaphore(1_000_000)
+        """As many predictions run at once; the others wait."""
+        self.running = asyncio.Event()
+        """While it is not set, predictions that came are held."""
+        self.running.set()
+        self.answered = 0
+        self.busy_seconds = 0.0
+        self.at_once = self.most_at_once = 0
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
 
@@ -60,7 +70,21 @@ class FakeReplica:
             )
             for name, (answer, kind) in methods.items()
         }
+        if service in OIP_SERVICES:
+            handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+                self._stream,
+                request_deserializer=oip.ModelInferRequest.FromString,
+                response_serializer=_serialize,
+            )
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    async def _stream(
+        self, requests: AsyncIterator[oip.ModelInferRequest], context: Any
+    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        async for request in requests:
+            await self._enter(request.model_name, context)
+            answer = oip.ModelInferResponse(model_version=self.label, id=request.id)
+            yield oip.ModelStreamInferResponse(infer_response=answer)
 
     def _oip_methods(self) -> dict[str, tuple[Any, Any]]:
         async def infer(request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
@@ -98,6 +122,11 @@ class FakeReplica:
             sent = json.loads(request.body.data or b"{}")
             return rest.InferResponse(body=self._body(request, outputs=sent.get("inputs", [])))
 
+        async def invoke(request: rest.InvokeRequest, context: Any) -> rest.InvokeResponse:
+            await self._enter(request.model_name, context)
+            sent = json.loads(request.body.data)
+            return rest.InvokeResponse(body=self._body(request, form=request.form, sent=sent))
+
         async def describe(request: rest.DescribeRequest, context: Any) -> rest.DescribeResponse:
             await self._enter(request.model_name, context)
             return rest.DescribeResponse(body=self._body(request, platform="fake"))
@@ -108,6 +137,7 @@ class FakeReplica:
 
         return {
             "Infer": (infer, rest.InferRequest),
+            "Invoke": (invoke, rest.InvokeRequest),
             "Describe": (describe, rest.DescribeRequest),
             "Ready": (ready, rest.ReadyRequest),
         }
@@ -120,7 +150,17 @@ class FakeReplica:
     async def _enter(self, name: str, context: Any) -> None:
         self.asked.append(name)
         self.metadata = dict(context.invocation_metadata())
-        await asyncio.sleep(self.delay)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            async with self.lanes:
+                await self.running.wait()
+                began = time.monotonic()
+                await asyncio.sleep(self.delay)
+                self.busy_seconds += time.monotonic() - began
+        finally:
+            self.at_once -= 1
+        self.answered += 1
         if self.fail_with:
             await context.abort(self.fail_with, 'said "no", 50% sure')
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
 
 from modelyard.api.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
 from modelyard.api.governance.v1 import access_pb2, governance_service_pb2_grpc, identity_pb2
 from modelyard.api.governance.v1 import governance_service_pb2 as governance_pb2
+from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2_grpc, route_pb2
 from modelyard.api.inference.v1 import inference_service_pb2 as inference_pb2
-from modelyard.api.inference.v1 import inference_service_pb2_grpc, route_pb2
 from modelyard_gateway.table import Route, RouteTable
 from modelyard_kit.access import Effect, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal
@@ -94,6 +96,8 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
     def __init__(self, table: RouteTable) -> None:
         self.table = Changing(table)
         self.confirmed = Changing(inference_pb2.ConfirmRoutesRequest())
+        self.newest: dict[str, Any] = {}
+        """The newest confirmation of each gateway."""
 
     async def publish(self, *routes: Route) -> int:
         """Publish the next version of the table."""
@@ -113,21 +117,33 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
             yield inference_pb2.WatchRoutesResponse(table=table_to_proto(table))
 
     async def ConfirmRoutes(self, request: Any, _context: Any) -> Any:
+        self.newest[request.gateway_id] = request
         await self.confirmed.set(request)
         return inference_pb2.ConfirmRoutesResponse()
 
 
 class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
-    """Answers one call and keeps its metadata."""
+    """Answers one call and one watch, and keeps metadata."""
 
     def __init__(self) -> None:
         self.metadata: dict[str, Any] = {}
 
     async def GetCatalog(self, request: Any, context: Any) -> Any:
         self.metadata = dict(context.invocation_metadata())
+        if request.name == "none":
+            info = error_details_pb2.ErrorInfo(reason="RESOURCE_NOT_FOUND", domain="modelyard")
+            status = status_pb2.Status(code=5, message="catalog 'none' does not exist")
+            status.details.add().Pack(info)
+            details = ("grpc-status-details-bin", status.SerializeToString())
+            await context.abort(grpc.StatusCode.NOT_FOUND, status.message, trailing_metadata=(details,))
         response = catalog_service_pb2.GetCatalogResponse()
         response.catalog.name = request.name
+        response.catalog.owner_id = "ada"
         return response
+
+    async def WatchEvents(self, request: Any, _context: Any) -> AsyncIterator[Any]:
+        for kind in request.types:
+            yield catalog_service_pb2.WatchEventsResponse(resume_token=kind)
 
 
 def table_to_proto(table: RouteTable) -> route_pb2.RouteTable:
@@ -138,6 +154,8 @@ def table_to_proto(table: RouteTable) -> route_pb2.RouteTable:
             deployment=chain_to_proto(route.deployment),
             max_request_bytes=route.max_request_bytes,
             measured=route.measured,
+            private=route.private,
+            traffic_limits=deployment_pb2.TrafficLimits(**asdict(route.limits)),
         )
         made.timeout.FromMilliseconds(int(route.timeout * 1000))
         for target in route.targets:

@@ -20,7 +20,17 @@ from modelyard_gateway.admin import Admin, EnvoyUnreachableError
 from modelyard_gateway.apply import Applier
 from modelyard_gateway.render import render
 from modelyard_gateway.settings import GatewaySettings
-from modelyard_gateway.table import Desired, Predictions, Route, RouteTable, SigningKey, SigningKeys, Target
+from modelyard_gateway.table import (
+    UNLIMITED,
+    Desired,
+    Limits,
+    Predictions,
+    Route,
+    RouteTable,
+    SigningKey,
+    SigningKeys,
+    Target,
+)
 from modelyard_kit.access import SYSTEM, Link, ResourceType
 from modelyard_kit.auth import Principal
 from tests.conformance.fake_replica import FakeReplica
@@ -39,6 +49,8 @@ def route(
     max_bytes: int = 2**20,
     sticky_header: str = "",
     timeout: float = 10.0,
+    limits: Limits = UNLIMITED,
+    private: bool = False,
 ) -> Route:
     """A route of a deployment; each target is group, weight, addresses, and their versions are 1, 2 and so on."""
     chain = (Link(ResourceType.DEPLOYMENT, f"id-{name}", name), SYSTEM)
@@ -46,7 +58,7 @@ def route(
         Target(group, f"{name}/{number}", weight, tuple(addresses))
         for number, (group, weight, addresses) in enumerate(targets, start=1)
     )
-    return Route(chain, made, max_bytes, timeout, sticky_header)
+    return Route(chain, made, max_bytes, timeout, sticky_header, limits=limits, private=private)
 
 
 def signing_keys(*issuers: Issuer) -> SigningKeys:
@@ -105,6 +117,11 @@ class GatewayStack:
         if self._process:
             self._process.kill()
             self._process.wait()
+
+    @property
+    def process_id(self) -> int:
+        """Process id of Envoy; 0 before it was started."""
+        return self._process.pid if self._process else 0
 
     async def wait_for_admin(self) -> None:
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from modelyard_inference.launchers import Found, Handle, Launcher, ReplicaSpec
+from modelyard_inference.log_files import LAUNCHER, Wanted
 from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.runtimes.signature import Signature
@@ -87,6 +88,26 @@ class LauncherSuite(ABC):
         again = await launcher.start(spec)
         assert (again.process_id, again.started) != (handle.process_id, handle.started)
         assert (await launcher.status(again)).running
+
+    async def test_its_log_is_read_from_the_end_and_on(self, launcher: Launcher) -> None:
+        spec = _spec(launcher)
+        assert (await launcher.log_tail(spec.id, Wanted(tail=9))).lines == ()
+        handle = await launcher.start(spec)
+        await _until_loaded(launcher, handle)
+        before = await launcher.log_tail(spec.id, Wanted(tail=9))
+        assert [line.logger for line in before.lines] == [LAUNCHER, ""]
+        assert before.lines[1].message == "tiny replica of prod.ml.iris/1"
+        await launcher.stop(handle, 10.0)
+        again = await launcher.start(spec)
+        await _until_loaded(launcher, again)
+        following = await launcher.log_on(spec.id, before.position)
+        assert [line.message for line in following.lines] == [
+            "replica_starting",
+            "tiny replica of prod.ml.iris/1",
+        ]
+        await launcher.stop(again, 10.0)
+        await launcher.forget(spec.id)
+        assert (await launcher.log_tail(spec.id, Wanted(tail=9))).lines == ()
 
     async def test_reason_that_the_replica_gives_is_told(self, launcher: Launcher) -> None:
         handle = await launcher.start(_spec(launcher, "broken"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from modelyard_inference.runtimes import RejectedInput
 from modelyard_inference.runtimes.signature import InputLayout, MethodSignature, Signature, TensorSpec
@@ -30,6 +34,8 @@ SIGNATURE = Signature(
         _same("fixed", TensorSpec("f", "FP32", (3,))),
         _same("picky", TensorSpec("x", "FP32", (-1,))),
         _same("wait", TensorSpec("x", "FP32", (-1,))),
+        _same("greedy", TensorSpec("x", "FP32", (-1,))),
+        _same("talk", TensorSpec("x", "FP32", (-1,))),
         *(_same(f"echo_{datatype}", TensorSpec("d", datatype, (-1, 2))) for datatype in DATATYPES),
     )
 )
@@ -39,6 +45,7 @@ class OddRuntime:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.runs: list[tuple[str, int]] = []
+        self.leaked: list[Any] = []
 
     def predict(self, method: str, inputs: Mapping[str, Any]) -> Mapping[str, object]:
         first = next(iter(inputs.values()))
@@ -50,11 +57,23 @@ class OddRuntime:
                 raise SystemExit("models must not do this")
             if (first == 13).any():
                 raise RejectedInput("x", "holds 13")
+        if method == "greedy":
+            self._need(float(first[0]))
         if method == "wait" and (first != 0).any():
             (self.directory / "started").touch()
             while not (self.directory / "release").exists():
                 time.sleep(0.005)
+        if method == "talk" and (first != 0).any():
+            print("row", int(first[0]))
+            logging.getLogger("odd").warning("logged %d", int(first[0]))
+            print("complaint", file=sys.stderr)
         return inputs
+
+    def _need(self, mebibytes: float) -> None:
+        """Fill so much memory, at least 8 MiB, and with a negative number never give it back."""
+        filled = np.ones(int(max(abs(mebibytes), 8)) * 2**20, np.uint8)
+        if mebibytes < 0:
+            self.leaked.append(filled)
 
     def unload(self) -> None:
         (self.directory / "unloaded").touch()

@@ -303,6 +303,7 @@ async def test_pages_stay_whole_while_rows_come_and_go(stack: CatalogStack, orde
 # Many rows.
 
 MANY = 30_000
+BY_TIME = "model_versions_create_time"
 SEARCHES = {
     "newest": Browse(size=50),
     "tag": Browse(size=50, filter="tags.rare = '77'"),
@@ -353,11 +354,21 @@ async def test_typical_searches_read_indexes_and_few_queries(stack: CatalogStack
             with recorded(stack) as statements:
                 await stack.versions.page(IRIS, replace(asked, page_token=token))
             await assert_no_scans(stack, f"{name}, second page", statements)
+    await assert_read_from_the_index_alone(stack, SEARCHES["state and time"])
     with recorded(stack) as statements:
         asked = Browse(size=50, filter="name LIKE 'model77%'", order_by="name")
         models, _ = await stack.namespaces.page(Model, IRIS[:2], EVERYTHING, asked)
     assert len(models) == 50
     await assert_no_scans(stack, "name prefix", statements)
+
+
+async def assert_read_from_the_index_alone(stack: CatalogStack, asked: Browse) -> None:
+    """Check that the rows passed over are not looked up in the table: there can be very many of them."""
+    with recorded(stack) as statements:
+        await stack.versions.page(IRIS, asked)
+    plans = [await explained(stack, *recorded_one) for recorded_one in statements]
+    kinds = {node["Node Type"] for plan in plans for node in nodes(plan) if node.get("Index Name") == BY_TIME}
+    assert kinds == {"Index Only Scan"}
 
 
 async def assert_no_scans(stack: CatalogStack, name: str, statements: list[tuple[str, Any]]) -> None:

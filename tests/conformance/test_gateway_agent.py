@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -163,6 +164,13 @@ async def test_figures_are_reported_of_what_is_measured_and_only_grow(gateway: G
     gateway.stack.port = await gateway.stack.admin.listen_port()
     await gateway.stack.infer(IRIS)
     await counted(9, 1)
+    one.delay = two.delay = 60.0
+    waiting = asyncio.create_task(gateway.stack.infer(IRIS))
+    async with asyncio.timeout(60):
+        async for confirmation in inference.confirmed.follow():
+            if any(figures.in_flight > 0 for figures in confirmation.figures):
+                break
+    waiting.cancel()
 
 
 async def test_predictions_go_on_without_the_services(gateway: Gateway) -> None:
@@ -229,6 +237,47 @@ async def test_health_and_reflection(gateway: Gateway) -> None:
         assert health.status == health_pb2.HealthCheckResponse.SERVING
     services = await asyncio.to_thread(_reflected, gateway.stack)
     assert {"inference.GRPCInferenceService", "modelyard.api.catalog.v1.CatalogService"} <= services
+
+
+async def test_buf_curl_lists_and_calls(gateway: Gateway) -> None:
+    """A client that knows no contract finds every service on the one port."""
+    url = f"http://127.0.0.1:{gateway.stack.port}"
+    token = ":".join(gateway.stack.authorization())
+
+    async def buf_curl(*arguments: str) -> str:
+        program = Path(sys.executable).with_name("buf")
+        command = [
+            program,
+            "curl",
+            "--protocol",
+            "grpc",
+            "--http2-prior-knowledge",
+            "--reflect-header",
+            token,
+        ]
+        process = await asyncio.create_subprocess_exec(
+            *command, "-H", token, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        return out.decode()
+
+    listed = set((await buf_curl("--list-methods", url)).split())
+    assert {
+        "inference.GRPCInferenceService/ModelInfer",
+        "modelyard.api.catalog.v1.CatalogService/GetModel",
+        "modelyard.api.artifact.v1.ArtifactService/ReadFile",
+        "modelyard.api.governance.v1.GovernanceService/CreateGrant",
+        "modelyard.api.inference.v1.InferenceService/CreateDeployment",
+        "grpc.health.v1.Health/Check",
+    } <= listed
+    called = await buf_curl(
+        "-d", '{"name": "prod"}', f"{url}/modelyard.api.catalog.v1.CatalogService/GetCatalog"
+    )
+    assert json.loads(called)["catalog"]["name"] == "prod"
+    asked = json.dumps({"model_name": IRIS})
+    answer = await buf_curl("-d", asked, f"{url}/inference.GRPCInferenceService/ModelInfer")
+    assert json.loads(answer)["modelVersion"] == "one"
 
 
 def _reflected(stack: GatewayStack) -> set[str]:

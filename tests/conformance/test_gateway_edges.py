@@ -1,4 +1,4 @@
-"""Deadlines, traces, the access log, TLS and gRPC-Web at a real Envoy."""
+"""Deadlines, traces, the access log and gRPC-Web at a real Envoy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,6 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from modelyard import _status, errors
@@ -125,39 +120,3 @@ async def test_grpc_web() -> None:
         (size,) = struct.unpack(">I", body[1:5])
         answer = oip.ModelInferResponse.FromString(body[5 : 5 + size])
         assert (answer.model_name, answer.id) == (IRIS, "7")
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / "tls.crt", folder / "tls.key"
-    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    unencrypted = serialization.NoEncryption()
-    files[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unencrypted)
-    )
-    return files
-
-
-async def test_tls(tmp_path: Path) -> None:
-    certificate, key = _certificate(tmp_path)
-    async with serving(tls_certificate=certificate, tls_key=key) as stack:
-        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
-        async with grpc.aio.secure_channel(f"127.0.0.1:{stack.port}", credentials) as channel:
-            assert (await stack.infer_on(channel, IRIS)).model_version == "one"
-        async with aiohttp.ClientSession() as session:
-            with pytest.raises(aiohttp.ClientError):
-                await session.get(f"http://127.0.0.1:{stack.port}/")

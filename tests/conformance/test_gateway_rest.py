@@ -63,6 +63,32 @@ async def test_metadata_and_ready(serving: GatewayStack, infix: str) -> None:
     assert (status, answer["ready"]) == (200, True)
 
 
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        (f"/endpoints/{IRIS}/invocations", "invocations"),
+        (f"/serving-endpoints/{IRIS}/invocations", "invocations"),
+        (f"/endpoints/{IRIS}/predict", "predict"),
+    ],
+)
+async def test_the_forms_of_mlflow_and_oci(serving: GatewayStack, path: str, form: str) -> None:
+    body = {"instances": [[1.5, 2.5]]}
+    status, answer = await ask(serving, "POST", path, body=body)
+    assert (status, answer["model_name"]) == (200, IRIS)
+    assert (answer["form"], answer["sent"]) == (form, body)
+    for call, expected in (
+        (ask(serving, "POST", path, token=False, body=body), 401),
+        (ask(serving, "POST", path.replace(IRIS, OTHER), body=body), 403),
+        (ask(serving, "POST", path.replace(IRIS, "prod.ml.none"), body=body), 404),
+        (ask(serving, "POST", path.replace(form, "explain"), body=body), 404),
+        (ask(serving, "POST", path, body={"inputs": ["x" * (2**20 + 1)]}), 413),
+    ):
+        status, answer = await call
+        assert (status, list(answer)) == (expected, ["error"])
+    serving._replicas[0].fail_with = grpc.StatusCode.INVALID_ARGUMENT
+    assert await ask(serving, "POST", path, body=body) == (400, {"error": 'said "no", 50% sure'})
+
+
 async def test_the_server_answers_without_a_token(serving: GatewayStack) -> None:
     assert await ask(serving, "GET", "/v2/health/live", token=False) == (200, {"live": True})
     assert await ask(serving, "GET", "/v2/health/ready", token=False) == (200, {"ready": True})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -11,8 +13,14 @@ import pytest
 
 from modelyard import _status, errors
 from modelyard_gateway.table import Route
+from modelyard_inference.activator import Activator
+from modelyard_inference.models import Route as Known
+from modelyard_inference.models import RouteTable
+from modelyard_inference.models import RouteTarget as Group
+from modelyard_inference.routes import Routes
 from tests.conformance.gateway_stack import BOB, GatewayStack, gateway_stack, route
 from tests.conformance.test_gateway_rest import BODY, ask
+from tests.framework.waiting import eventually
 
 IRIS = "prod.ml.iris"
 STICKY = "x-customer"
@@ -112,3 +120,28 @@ async def test_a_pinned_call_needs_the_same_right(stack: GatewayStack) -> None:
         error = await refused(stack.infer(IRIS, BOB, header=IRIS, extra={"modelyard-version": version}))
         assert isinstance(error, errors.PermissionDenied)
     assert [replica.asked for replica in stack._replicas] == [[], []]
+
+
+async def test_what_sleeps_is_held_and_answered_by_its_first_replica(stack: GatewayStack) -> None:
+    """Though Envoy has taken the address of what holds it off the list meanwhile."""
+    one, _ = stack._replicas
+    address = f"unix:{one.address.removeprefix('unix:')}.activator"
+    sleeping = RouteTable(1, (Known((), (Group("g1", f"{IRIS}/1", 1, (address,), held=True),), 0, 0),))  # type: ignore[arg-type]
+    routes = Routes(sleeping, lambda: None)
+    activator = Activator(address, routes, patience=60.0)
+    await activator.start()
+    try:
+        asleep = route(IRIS, ("g1", 1, [address]))
+        await stack.apply([replace(asleep, targets=(replace(asleep.targets[0], held=True),))])
+        await stack.healthy("g1")
+        waiting = asyncio.ensure_future(stack.infer(IRIS))
+        await eventually(lambda: activator._held == 1)
+        await stack.apply([route(IRIS, ("g1", 1, [one.address]))])
+        await stack.healthy("g1")
+        assert (await stack.infer(IRIS)).model_version == "one"
+        assert not waiting.done()
+        awake = replace(sleeping.routes[0].targets[0], addresses=(one.address,), held=False)
+        await routes.publish(RouteTable(2, (replace(sleeping.routes[0], targets=(awake,)),)))
+        assert (await asyncio.wait_for(waiting, 60)).model_version == "one"
+    finally:
+        await activator.stop()

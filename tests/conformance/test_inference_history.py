@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_inference import history, notes, tables
 from modelyard_inference.commands import ListRevisions, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.models import Change, DeploymentState, Revision
+from modelyard_inference.planner.desired import key_of
+from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit import migrate
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege
 from modelyard_kit.auth import Principal
@@ -87,6 +89,21 @@ async def test_stickiness_reaches_the_routes_and_comes_back(rig: Rig) -> None:
     assert await rig.db.read(rig.store.table_version) > before
     back = await rig.rules.rollback(call(), RollbackDeployment(NAME))
     assert back.sticky_header == "x-customer"
+
+
+async def test_limits_and_listener_reach_the_routes_and_no_replica_and_come_back(rig: Rig) -> None:
+    limits = TrafficLimits(requests_per_second=7, bandwidth_mbps=8, concurrent_per_replica=9)
+    made = await rig.rules.create(call(), creation(traffic_limits=limits))
+    found = await rig.lookups.get(NAME)
+    assert (found.traffic_limits, found.private) == (limits, False)
+    before = await rig.db.read(rig.store.table_version)
+    update = UpdateDeployment(NAME, "", traffic_limits=TrafficLimits(5), private=True)
+    changed = await rig.rules.update(call(), update)
+    assert changed.private
+    assert await rig.db.read(rig.store.table_version) > before
+    assert key_of(changed, changed.targets[0]) == key_of(made, made.targets[0])
+    back = await rig.rules.rollback(call(), RollbackDeployment(NAME))
+    assert (back.traffic_limits, back.private) == (limits, False)
 
 
 async def test_a_shadow_comes_back_unless_it_means_what_answers(rig: Rig) -> None:
@@ -212,11 +229,12 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
             "DROP TABLE deployment_revisions",
             (
                 "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"
-                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection"
+                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling,"
+                " DROP COLUMN traffic_limits, DROP COLUMN private"
             ),
             "DROP TABLE rollout_origins",
             "ALTER TABLE targets DROP COLUMN shadow_percent",
-            "ALTER TABLE replica_groups DROP COLUMN shadow",
+            "ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale",
             "DROP TABLE shadow_counts",
             "UPDATE alembic_version SET version_num = '0005'",
         ):

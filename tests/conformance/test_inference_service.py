@@ -23,10 +23,14 @@ from modelyard.api.inference.v1.inference_service_pb2_grpc import (
 from modelyard_inference.access import access_table
 from modelyard_inference.app import FULL_NAME
 from modelyard_inference.deployments import Deployments
+from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.lookups import Lookups
+from modelyard_inference.ports import Measured
+from modelyard_inference.replica_logs import FollowOptions, ReplicaLogs
 from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
+from modelyard_inference.statistics import Statistics
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.watching import Watching
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
@@ -37,12 +41,23 @@ from modelyard_kit.errors import DomainError
 from modelyard_kit.grants import Grants
 from modelyard_kit.interceptors import CallChain
 from modelyard_kit.peers import domain_error
+from modelyard_kit.watches import Watches
 from tests.framework import folders
 from tests.framework.inference import ADA, FakeUpstream, all_grants
 from tests.framework.tokens import Issuer
 
 EVE = Principal("u-eve", "eve", "user")
 GATEWAY = Principal("s-gateway", "gateway", "service")
+
+
+class FakeMeter:
+    """Replicas that tell what a test says, by address."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Measured] = {}
+
+    async def statistics(self, address: str) -> Measured | None:
+        return self.told.get(address)
 
 
 class Wire:
@@ -58,10 +73,15 @@ class Wire:
         db: Database,
         store: InferenceStore,
         watching: Watching,
+        replicas: Path,
+        meter: FakeMeter,
     ) -> None:
         self.stub: Any = InferenceServiceStub(channel)
         self.issuer, self.routes, self.upstream = issuer, routes, upstream
         self.grants, self.db, self.store, self.watching = grants, db, store, watching
+        self.meter = meter
+        self.replicas = replicas
+        """Folder of the launcher with a folder for each replica."""
 
     def metadata(self, principal: Principal) -> list[tuple[str, str]]:
         return [("authorization", f"Bearer {self.issuer.token(principal)}")]
@@ -99,12 +119,20 @@ async def wire(fresh_database: Callable[[str], str]) -> AsyncIterator[Wire]:
     chain = CallChain(FULL_NAME, access_table(lookups), issuer.verifier(), grants)
     server = grpc.aio.server(interceptors=[chain])
     rollouts = Rollouts(db, store, utc_now, lambda: None)
-    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes)
+    launcher = LocalLauncher(folder / "r", ())
+    launcher.prepare()
+    options = FollowOptions(period=0.01, refresh=0.02, heartbeat=0.05)
+    logs = ReplicaLogs(db, store, launcher, grants, Watches(), options)
+    meter = FakeMeter()
+    statistics = Statistics(db, store, meter, utc_now)
+    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, logs, statistics)
     add_InferenceServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{folder}/s")
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{folder}/s") as channel:
-        yield Wire(channel, issuer, routes, upstream, grants, db, store, watching)
+        yield Wire(
+            channel, issuer, routes, upstream, grants, db, store, watching, folder / "r" / "replicas", meter
+        )
     await server.stop(None)
     await db.close()
     shutil.rmtree(folder)

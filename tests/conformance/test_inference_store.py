@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -20,9 +21,9 @@ from modelyard_inference.models import (
     GroupState,
     Replica,
     ReplicaState,
-    ShadowCounts,
     TargetSpec,
 )
+from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_inference.store import InferenceStore, Visible
 from modelyard_kit import migrate
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant, Scope
@@ -283,7 +284,7 @@ class TestLists:
         columns = ", ".join(column.name for column in tables.deployments.c)
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
-            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL"
+            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL, '{}', '{}', '{}', false, '{}'"
             " FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
@@ -430,14 +431,18 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         await connection.execute(
             sa.text(
                 "ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions, DROP COLUMN sticky_header,"
-                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection"
+                " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling,"
+                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy"
             )
         )
+        await connection.execute(sa.text("DROP TABLE log_switches"))
         await connection.execute(sa.text("DROP TABLE deployment_revisions"))
         await connection.execute(sa.text("DROP TABLE shadow_counts"))
         await connection.execute(sa.text("DROP TABLE rollout_origins"))
         await connection.execute(sa.text("ALTER TABLE targets DROP COLUMN shadow_percent"))
-        await connection.execute(sa.text("ALTER TABLE replica_groups DROP COLUMN shadow"))
+        await connection.execute(
+            sa.text("ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale")
+        )
         for column in ("signature_state", "signer", "trust_root"):
             await connection.execute(sa.text(f"ALTER TABLE replicas DROP COLUMN {column}"))
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
@@ -477,6 +482,29 @@ async def test_the_end_of_a_replica_is_noted_once(rig: Rig) -> None:
     assert await rig.db.in_tx(twice) == [True, False]
     world = await rig.db.read(rig.store.world)
     assert [replica.message for replica in world.replicas] == ["not ready within 1 s"]
+
+
+async def test_a_change_lets_what_is_in_a_crash_loop_begin_anew(rig: Rig) -> None:
+    made = await rig.rules.create(call(), creation())
+    group = Group("g", "g", made.id, made.targets[0].wanted, 1, GroupState.SERVING, 1, 0, utc_now())
+    looping = Replica(
+        id="r", group_id="g", deployment_id=made.id, ordinal=0, address="unix:/s/r", state=ReplicaState.CRASH_LOOP,
+        routed=True, table_version=0, process_id=0, process_started="", restarts=3, failures=4, message="no module",
+        create_time=utc_now(), not_before=utc_now() + timedelta(seconds=60),
+    )  # fmt: skip
+
+    async def run(connection: sa.ext.asyncio.AsyncConnection) -> None:
+        await rig.store.insert_group(connection, group)
+        await rig.store.insert_replicas(connection, [looping])
+
+    await rig.db.in_tx(run)
+    asked = Asked(size=10, filter="state = 'CRASH_LOOP' AND failures >= 3 AND next_start_time IS NOT NULL")
+    found, _ = await rig.db.read(lambda connection: rig.store.page_of_replicas(connection, asked, made.id))
+    assert found == [looping]
+    await rig.db.in_tx(lambda connection: rig.store.try_again(connection, made.id))
+    (replica,) = (await rig.db.read(rig.store.world)).replicas
+    again = replace(looping, state=ReplicaState.STOPPED, failures=0, message="", not_before=None)
+    assert replica == again
 
 
 def shadow(reference: str, percent: int = 10) -> TargetSpec:

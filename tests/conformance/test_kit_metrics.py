@@ -1,4 +1,7 @@
-"""A service whose Prometheus endpoint is switched on tells what it answered, and a process stops cleanly on SIGTERM."""
+"""A service whose Prometheus endpoint is switched on tells what it answered, and a process stops cleanly on SIGTERM.
+
+What the dashboard asks for is compared with what is really told.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceSe
 from modelyard_kit.channels import CLIENT_OPTIONS
 from modelyard_suite import plan, secrets
 from tests.framework import folders
+from tests.framework.grafana import asked_for, told
 
 
 @contextmanager
@@ -64,3 +68,32 @@ def test_prometheus_reads_calls_by_method_and_status(fresh_database: Callable[[s
         line for line in text.splitlines() if line.startswith("rpc_server_duration") and "GetJwks" in line
     )
     assert 'status_code="OK"' in line
+    missing = {
+        name: labels - told(text).get(name, set())
+        for name, labels in asked_for().items()
+        if name.startswith("rpc_server_")
+    }
+    assert missing
+    assert not any(missing.values()), missing
+
+
+_SHADOWS = """
+import sys
+from types import SimpleNamespace
+from modelyard_kit import telemetry
+telemetry.start(SimpleNamespace(otlp_endpoint="", metrics_listen=sys.argv[1]), "inference")
+from modelyard_inference.shadows import Shadows
+from prometheus_client import REGISTRY, generate_latest
+Shadows(None, None).note("prod.ml.iris", {"compared": 3})
+print(generate_latest(REGISTRY).decode())
+"""
+
+
+def test_shadows_are_told_as_the_dashboard_asks() -> None:
+    metrics = f"127.0.0.1:{plan.free_port()}"
+    done = subprocess.run(
+        [sys.executable, "-c", _SHADOWS, metrics], capture_output=True, text=True, check=True, timeout=60
+    )
+    asked = {name: labels for name, labels in asked_for().items() if name.startswith("modelyard_shadow_")}
+    assert asked == {"modelyard_shadow_copies_total": {"deployment", "outcome"}}
+    assert told(done.stdout)["modelyard_shadow_copies_total"] >= {"deployment", "outcome"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,9 +71,25 @@ class TestLocalLauncher(LauncherSuite):
         if environment.exists():
             assert b"MODELYARD" not in environment.read_bytes()
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems bind no process to cores")
+    async def test_bounds_hold_from_the_start(self, launcher: Launcher) -> None:
+        """And replicas that are bound to cores keep out of each other's way."""
+        made = [_spec(launcher) for _ in range(2)]
+        specs = [replace(s, config=replace(s.config, cpus=1, memory_bytes=2**30)) for s in made]
+        handles = [await launcher.start(spec) for spec in specs]
+        cores = [os.sched_getaffinity(handle.process_id) for handle in handles]
+        own = os.sched_getaffinity(0)
+        assert len(set().union(*cores)) == min(2, len(own))
+        assert all(len(bound) == 1 for bound in cores)
+        for handle in handles:
+            assert resource.prlimit(handle.process_id, resource.RLIMIT_DATA) == (2**30, 2**30)
+            await _until_loaded(launcher, handle)
+            variables = Path(f"/proc/{handle.process_id}/environ").read_bytes().split(b"\0")
+            assert b"OMP_NUM_THREADS=1" in variables
+
     async def test_log_of_the_run_before_is_kept(self, launcher: Launcher, folder: Path) -> None:
         spec = _spec(launcher)
-        for _ in range(3):
+        for _ in range(2):
             handle = await launcher.start(spec)
             await _until_loaded(launcher, handle)
             await launcher.stop(handle, 10.0)

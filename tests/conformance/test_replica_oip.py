@@ -629,6 +629,31 @@ class TestLife:
             watch.cancel()
         await replica.stop()
 
+    async def test_copies_of_the_model_predict_at_the_same_time(
+        self, tmp_path: Path, sockets: Path, make_front: MakeFront, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(runtimes.RUNTIMES, odd_runtime.NAME, odd_runtime.MODULE)  # type: ignore[arg-type]
+        config = iris_config(
+            tmp_path, sockets, runtime=odd_runtime.NAME, signature=odd_runtime.SIGNATURE, instances=2
+        )
+        replica = Replica(config, make_front=make_front)
+        await replica.start()
+        copies = odd_runtime.loaded[-2:]
+        for copy in copies:
+            copy.runs.clear()
+        request = request_of(("x", "FP32", np.ones(1)), method="wait")
+        async with channel_to(replica) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            both = []
+            for begun in (1, 2):  # each while the one before runs, so that they share no run
+                both.append(asyncio.ensure_future(stub.ModelInfer(request)))
+                await eventually(lambda: sum(len(copy.runs) for copy in copies) == begun)  # noqa: B023 - awaited here
+            assert [copy.runs for copy in copies] == [[("wait", 1)], [("wait", 1)]]
+            (tmp_path / "release").touch()
+            await asyncio.gather(*both)
+        await replica.stop()
+        assert not replica.stuck
+
     async def test_health_of_something_else(self, iris: Replica) -> None:
         async with channel_to(iris) as channel:
             error = await refused(
@@ -781,6 +806,17 @@ class TestRest:
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert text in str(caught.value.details())
 
+    async def test_the_forms_of_mlflow_and_oci(self, iris: Replica) -> None:
+        expected = iris_model().predict(iris_rows()).tolist()
+        columns = {"columns": ["a", "b", "c", "d"], "data": iris_rows().tolist()}
+        asked = {"dataframe_split": columns, "params": {"method": "predict"}}
+        assert (await invoke(iris, "invocations", asked))["predictions"]["label"] == expected
+        assert (await invoke(iris, "predict", iris_rows().tolist()))["prediction"]["label"] == expected
+        for form, body in (("predict", [[1]]), ("other", [[1, 2, 3, 4]])):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await invoke(iris, form, body)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
     async def test_describe_ready_and_unknown(self, iris: Replica) -> None:
         async with channel_to(iris) as channel:
             stub = RestInferenceServiceStub(channel)
@@ -850,6 +886,15 @@ async def rest(replica: Replica, body: Any) -> Any:
     request.body.data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with channel_to(replica) as channel:
         answer = await RestInferenceServiceStub(channel).Infer(request)
+    assert answer.body.content_type == "application/json"
+    return json.loads(answer.body.data)
+
+
+async def invoke(replica: Replica, form: str, body: Any) -> Any:
+    request = rest_pb.InvokeRequest(model_name=DEPLOYMENT, form=form)
+    request.body.data = json.dumps(body).encode()
+    async with channel_to(replica) as channel:
+        answer = await RestInferenceServiceStub(channel).Invoke(request)
     assert answer.body.content_type == "application/json"
     return json.loads(answer.body.data)
 

@@ -19,8 +19,12 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from modelyard.api.inference.v1.log_pb2 import LoggingPolicy
+from modelyard.api.inference.v1.replica_service_pb2 import SetLoggingRequest
+from modelyard.api.inference.v1.replica_service_pb2_grpc import ReplicaServiceStub
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
+from modelyard_inference import log_files
 from modelyard_inference.replica.config import ReplicaConfig, read_status
 from tests.conformance import odd_runtime
 from tests.conformance.replicas import DEPLOYMENT, iris_config, iris_model, iris_rows, write_iris
@@ -116,6 +120,66 @@ def test_a_request_in_flight_is_finished(folder: Path) -> None:
         assert process.wait(timeout=60) == 0
 
 
+def test_what_a_model_prints_is_logged_with_the_prediction(folder: Path) -> None:
+    path, log = folder / "replica.json", folder / "log"
+    iris_config(
+        folder, folder / "s", runtime=odd_runtime.NAME, signature=odd_runtime.SIGNATURE, log_file=str(log)
+    ).dump(path)
+    config = ReplicaConfig.load(path)
+    with log_files.begin(log) as output:
+        process = subprocess.Popen(
+            [*ODD_REPLICA, "--config", str(path)],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: ready(path))
+        with grpc.insecure_channel(config.listen) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            for number in (1, 2):
+                request = pb.ModelInferRequest(
+                    model_name=DEPLOYMENT, raw_input_contents=[np.full(1, number, np.float32).tobytes()]
+                )
+                request.inputs.add(name="x", datatype="FP32", shape=[1])
+                request.parameters["method"].string_param = "talk"
+                stub.ModelInfer(request, timeout=30, metadata=[("x-request-id", f"call-{number}")])
+            policy = LoggingPolicy(access_log=True, predict_log_percent=100, include_payload=True)
+            ReplicaServiceStub(channel).SetLogging(SetLoggingRequest(policy=policy), timeout=30)
+            stub.ModelInfer(request, timeout=30, metadata=[("x-request-id", "written-down")])
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    for name, event in (("access", "answered"), ("predict", "prediction")):
+        (written,) = log_files.tail(folder / name, log_files.Wanted(tail=99)).lines
+        assert (written.message, written.request_ids, written.attributes["method"]) == (
+            event, ("written-down",), "talk",
+        )  # fmt: skip
+    assert json.loads(written.attributes["inputs"])["x"]["values"] == [2.0]
+    lines = log_files.tail(log, log_files.Wanted(tail=99)).lines
+    assert [(line.logger, line.message) for line in lines if not line.request_ids] == [
+        ("launcher", "replica_starting"),
+        ("replica", "replica_ready"),
+        ("replica", "replica_draining"),
+        ("replica", "replica_stopped"),
+    ]
+    spoken = [
+        (line.logger, line.level.name, line.message, line.request_ids) for line in lines if line.request_ids
+    ]
+    assert spoken == [
+        entry
+        for number, call in ((1, "call-1"), (2, "call-2"), (2, "written-down"))
+        for entry in (
+            ("stdout", "INFO", f"row {number}", (call,)),
+            ("odd", "WARNING", f"logged {number}", (call,)),
+            ("stderr", "WARNING", "complaint", (call,)),
+        )
+    ]
+
+
 def test_a_stuck_model_does_not_keep_the_process(folder: Path) -> None:
     config = iris_config(
         folder, folder / "s", runtime=odd_runtime.NAME, signature=odd_runtime.SIGNATURE, drain_seconds=0.2
@@ -135,6 +199,40 @@ def test_a_stuck_model_does_not_keep_the_process(folder: Path) -> None:
         assert process.returncode == 0
         assert "drain_timed_out" in log
         assert in_flight.exception(timeout=60) is not None
+
+
+def greedy(mebibytes: float) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(
+        model_name=DEPLOYMENT, raw_input_contents=[np.array([mebibytes], np.float32).tobytes()]
+    )
+    request.inputs.add(name="x", datatype="FP32", shape=[1])
+    request.parameters["method"].string_param = "greedy"
+    return request
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound the memory of a process")
+def test_a_replica_out_of_memory_fails_the_request_or_ends_and_says_why(folder: Path) -> None:
+    """One input that needs too much is refused and harmless; a leak ends the replica; nobody waits."""
+    config = iris_config(
+        folder, folder / "s", runtime=odd_runtime.NAME, signature=odd_runtime.SIGNATURE, memory_bytes=2**30
+    )
+    path = folder / "replica.json"
+    bounded = ["/bin/sh", "-c", f'ulimit -d {2**20} && exec "$0" "$@"', *ODD_REPLICA]
+    with running(bounded, config, path) as process, grpc.insecure_channel(config.listen) as channel:
+        wait_until(lambda: ready(path))
+        stub = GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match="the model ran out of memory on this input") as caught:
+            stub.ModelInfer(greedy(4_000), timeout=60)
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert stub.ModelInfer(greedy(1), timeout=60).outputs[0].shape == [1]
+        leaked = (
+            stub.ModelInfer.future(greedy(-8), timeout=60).exception() for _ in range(2**30 // (8 * 2**20))
+        )
+        refused = next(error for error in leaked if error is not None)
+        assert refused.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+        assert process.wait(timeout=60) == 1
+    told = f"out of memory for its smallest input: it needs more than the {2**30} bytes it may use"
+    assert (read_status(path)["state"], read_status(path)["message"]) == ("failed", told)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ async def test_every_step_may_fail_once(place: Site) -> None:
     kinds = [
         kind
         for kind in actions.Action.__args__
-        if kind not in (actions.Abort, actions.ReviveGroup, actions.TakeBack)
+        if kind not in (actions.Abort, actions.ReviveGroup, actions.TakeBack, actions.ScaleGroup)
     ]
     points = {f"inference.{when}_{snake(kind)}": kind for kind in kinds for when in ("before", "after")}
     points |= {"inference.start.launched": actions.Start, "inference.artifact.received": actions.Fetch}

@@ -9,7 +9,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 
 from modelyard.aio import AsyncClient
+from modelyard.types import Prediction
 from tests.framework.stack import Stack
 
 Array = np.ndarray[Any, Any]
@@ -185,3 +186,24 @@ def predictor(client: AsyncClient, deployment: Deployed) -> Callable[[], Awaitab
         return version
 
     return predict
+
+
+@asynccontextmanager
+async def over_one_stream(
+    client: AsyncClient, name: str, row: Any
+) -> AsyncIterator[Callable[[], Awaitable[Prediction]]]:
+    """Give a call that predicts one row over a stream that stays open within this block."""
+    wanted: asyncio.Queue[None] = asyncio.Queue()
+
+    async def rows() -> AsyncIterator[Any]:
+        while True:
+            await wanted.get()
+            yield {"input": row}
+
+    async with aclosing(client.endpoints.predict_stream(name, rows(), outputs=["output"])) as answers:
+
+        async def predict() -> Prediction:
+            wanted.put_nowait(None)
+            return await anext(answers)
+
+        yield predict

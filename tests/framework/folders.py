@@ -9,7 +9,7 @@ from pathlib import Path
 
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 6 * 2**30
-_ON_DISK = "/tmp"
+ON_DISK = "/tmp"
 
 
 def _in_memory() -> bool:
@@ -19,12 +19,12 @@ def _in_memory() -> bool:
     return not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES
 
 
-SHORT = str(_MEMORY) if _in_memory() else _ON_DISK
+SHORT = str(_MEMORY) if _in_memory() else ON_DISK
 """A folder with a short name, for folders that hold sockets: their paths may have about a hundred characters."""
 
 
 def use() -> None:
     """Have this process, and all that it starts, make temporary folders there, unless TMPDIR says where."""
-    if SHORT != _ON_DISK:
+    if SHORT != ON_DISK:
         os.environ.setdefault("TMPDIR", SHORT)
         tempfile.tempdir = None  # chosen again

@@ -112,6 +112,10 @@ async def all_grants(principal: Principal = ADA) -> Grants:
     return grants
 
 
+ACTIVATOR = "unix:/s/activator"
+"""Where predictions of what sleeps go; nobody listens there."""
+
+
 @dataclass
 class FakeUpstream:
     """A catalog, governance and artifact store in memory."""
@@ -267,6 +271,8 @@ class FakeGateway:
         self.ill: set[str] = set()
         self.figures: dict[str, Figures] = {}
         """What it has counted, by version."""
+        self.in_flight: dict[str, float] = {}
+        """Predictions in flight, by version."""
 
     @property
     def table(self) -> RouteTable:
@@ -303,8 +309,9 @@ class FakeGateway:
         """Confirm the newest table."""
         versions = {target.group: target.version for route in self.table.routes for target in route.targets}
         figures = {group: self.figures[v] for group, v in versions.items() if v in self.figures}
+        in_flight = {group: self.in_flight[v] for group, v in versions.items() if v in self.in_flight}
         healthy = frozenset(versions.keys() - self.ill)
-        routes.confirm(Gateway(self.id, self.table.version, healthy, figures=figures))
+        routes.confirm(Gateway(self.id, self.table.version, healthy, figures=figures, in_flight=in_flight))
 
 
 @dataclass
@@ -342,6 +349,14 @@ class Inference:
     async def until_state(self, state: DeploymentState, name: str = "prod.ml.iris") -> Deployment:
         """Wait until a deployment is in a state."""
         return await self.until(lambda deployment: deployment.state is state, name)
+
+    async def until_replicas(self, count: int) -> None:
+        """Wait until so many replica processes run."""
+
+        async def so_many() -> bool:
+            return len(await self.launcher.list()) == count
+
+        await eventually(so_many)
 
     async def end_loops(self) -> None:
         """End the loops of this life, as the chassis does before it takes the rest apart."""
@@ -382,7 +397,7 @@ class Site:
     @asynccontextmanager
     async def life(self, *, gateway: bool = True) -> AsyncIterator[Inference]:
         """Run the control plane within this block; at the end it is gone as after a crash: replicas run on."""
-        db, store, wake = Database.connect(self.dsn), InferenceStore(), asyncio.Event()
+        db, store, wake = Database.connect(self.dsn), InferenceStore(ACTIVATOR), asyncio.Event()
         launcher = LocalLauncher(self.folder / "r", self.command)
         launcher.prepare()
         cache = ArtifactCache(self.upstream, self.folder / "cache", BlobCache(self.folder / "blobs", limit=0))

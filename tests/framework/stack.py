@@ -180,9 +180,14 @@ class Processes(Stack):
 
     @classmethod
     @contextmanager
-    def start(cls, **extra: str) -> Iterator[Processes]:
-        """Run it within this block; everything is stopped and deleted afterwards. `extra` are settings for every process."""
-        with short_folder() as folder:
+    def start(cls, *, where: str = folders.SHORT, **extra: str) -> Iterator[Processes]:
+        """Run it within this block; everything is stopped and deleted afterwards.
+
+        Args:
+            where: folder for its home; a benchmark's must be on the disk that it measures.
+            extra: settings for every process.
+        """
+        with short_folder(where) as folder:
             home = Home(folder / "suite")
             target = f"127.0.0.1:{plan.free_port()}"
             suite.start_in_background(home, plan.Options(listen=target, extra=extra))
@@ -193,7 +198,7 @@ class Processes(Stack):
 
 
 @contextmanager
-def short_folder() -> Iterator[Path]:
+def short_folder(where: str = folders.SHORT) -> Iterator[Path]:
     """Give a temporary folder whose path leaves room for the names of sockets."""
-    with tempfile.TemporaryDirectory(prefix="my-", dir=folders.SHORT, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="my-", dir=where, ignore_cleanup_errors=True) as folder:
         yield Path(folder)

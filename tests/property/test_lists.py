@@ -178,6 +178,10 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "conditions": [],
             "sticky_header": "",
             "rollout_policy": {},
+            "resources": {},
+            "autoscaling": {},
+            "traffic_limits": {},
+            "private": False,
         }
         for row in rows
     ]

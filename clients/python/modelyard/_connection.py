@@ -147,15 +147,7 @@ class Connection:
 
         async def start(carried: Metadata) -> A:
             call = method(pieces(), timeout=timeout, metadata=carried)
-            status = FirstStatus(call)
-            try:
-                return await call
-            except grpc.aio.AioRpcError as error:
-                raise status.of(error) from error
-            except asyncio.CancelledError as error:
-                if is_cancelled():
-                    raise
-                raise cut_off(error) from error
+            return await _true_status(call, FirstStatus(call))
 
         return await self._authenticated(kind, start)
 
@@ -174,6 +166,31 @@ class Connection:
             while answer is not grpc.aio.EOF:
                 yield answer
                 answer = await call.read()
+        except grpc.aio.AioRpcError as error:
+            raise error_from_call(error, request_id) from error
+        finally:
+            call.cancel()
+
+    async def converse(
+        self,
+        method: grpc.aio.StreamStreamMultiCallable[Q, A],
+        kind: type[Q],
+        pieces: Callable[[], AsyncIterator[Q]],
+        *,
+        metadata: Metadata = (),
+    ) -> AsyncGenerator[A]:
+        """Stream requests to the service and its answers back; `pieces` is called again if the token has to be renewed."""
+
+        async def start(carried: Metadata) -> tuple[Any, FirstStatus, Any, str]:
+            call = method(pieces(), metadata=[*carried, *metadata])
+            status = FirstStatus(call)
+            return call, status, await _true_status(call.read(), status), dict(carried)["x-request-id"]
+
+        call, status, answer, request_id = await self._authenticated(kind, start)
+        try:
+            while answer is not grpc.aio.EOF:
+                yield answer
+                answer = await _true_status(call.read(), status)
         except grpc.aio.AioRpcError as error:
             raise error_from_call(error, request_id) from error
         finally:
@@ -224,6 +241,18 @@ class Connection:
         if endpoint not in self._channels:
             self._channels[endpoint] = open_channel(endpoint, self._max_message_bytes)
         return self._channels[endpoint]
+
+
+async def _true_status(waited: Awaitable[R], status: FirstStatus) -> R:
+    """Wait for a call that sends a stream; if it fails, raise with the status that the service gave."""
+    try:
+        return await waited
+    except grpc.aio.AioRpcError as error:
+        raise status.of(error) from error
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        raise cut_off(error) from error
 
 
 def _names(request: type[Message]) -> tuple[str, str]:

@@ -81,9 +81,18 @@ MESSAGES: dict[str, type[Any]] = {
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.TrafficTarget, types.TargetStatus)},
     **{
         f"{_API}.inference.v1.{c.__name__}": c
-        for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus)
+        for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus, types.TrafficLimits)
     },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
+    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Resources, types.Autoscaling)},
+    **{
+        f"{_API}.inference.v1.{c.__name__}": c
+        for c in (types.Deployment, types.Replica, types.LogLine, types.LoggingPolicy)
+    },
+    **{
+        f"{_API}.inference.v1.{c.__name__}": c
+        for c in (types.InferenceCounters, types.ReplicaStatistics, types.DeploymentStatistics)
+    },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.DeploymentCondition, types.DeploymentRevision)},
     f"{_API}.oip.v2.ServerMetadataResponse": types.ServerInfo,
     f"{_API}.oip.v2.ModelMetadataResponse": types.EndpointInfo,
@@ -121,6 +130,8 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.inference.v1.ControlRolloutRequest.Verb": types.RolloutVerb,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
     f"{_API}.inference.v1.SignatureState": types.SignatureState,
+    f"{_API}.inference.v1.LogLevel": types.LogLevel,
+    f"{_API}.inference.v1.ReplicaLog": types.ReplicaLog,
 }
 
 

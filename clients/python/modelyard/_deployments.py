@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from modelyard._connection import new_request_id
 from modelyard._convert import from_proto, parse_enum, rows, to_proto
-from modelyard._namespace import Namespace, resource_name, update_mask, version_reference
+from modelyard._namespace import resource_name, update_mask, version_reference
+from modelyard._observing import Observing
 from modelyard._pager import AsyncPager
-from modelyard._watch import CALL_SECONDS, follow
 from modelyard.api.inference.v1 import deployment_pb2
 from modelyard.api.inference.v1 import inference_service_pb2 as pb
-from modelyard.errors import AlreadyExists, DeadlineExceeded, DeploymentFailed, NotFound
+from modelyard.errors import AlreadyExists
 from modelyard.types import (
-    ConditionStatus,
+    Autoscaling,
     Deployment,
     DeploymentRevision,
-    DeploymentState,
+    LoggingPolicy,
     Replica,
+    Resources,
     RolloutPolicy,
     RolloutVerb,
+    TrafficLimits,
     TrafficTarget,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     Targets = str | TrafficTarget | Sequence[str | TrafficTarget] | Mapping[str, int]
 
-# No deployment leaves these by itself for what was waited for, except that FAILED ones are tried again.
-_LASTING = frozenset((DeploymentState.FAILED, DeploymentState.INACTIVE, DeploymentState.DELETING))
 
-
-class AsyncDeployments(Namespace):
+class AsyncDeployments(Observing):
     """`client.deployments`: names that answer predictions.
 
     Targets are one version reference, several, or references with their weights: `"prod.ml.iris@champion"`,
@@ -55,6 +52,11 @@ class AsyncDeployments(Namespace):
         require_signature: bool = False,
         sticky_header: str = "",
         rollout_policy: RolloutPolicy | None = None,
+        resources: Resources | None = None,
+        autoscaling: Autoscaling | None = None,
+        traffic_limits: TrafficLimits | None = None,
+        private: bool = False,
+        logging: LoggingPolicy | None = None,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -70,6 +72,11 @@ class AsyncDeployments(Namespace):
             require_signature: Load only what a trust root vouches for.
             sticky_header: Metadata key of predictions, `x-customer`, whose equal values meet the same target.
             rollout_policy: How later versions take the traffic over; by default all at once.
+            resources: Cores and memory that each replica may use; by default any.
+            autoscaling: Between which numbers replicas are scaled, and by what; by default `replicas` is the number.
+            traffic_limits: What callers may ask of it; by default there are no limits.
+            private: Answer on the private listener of the gateways alone.
+            logging: What replicas write down about predictions; by default nothing.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -83,6 +90,11 @@ class AsyncDeployments(Namespace):
             require_signature=require_signature,
             sticky_header=sticky_header,
             rollout_policy=rollout_policy or RolloutPolicy(),
+            resources=resources or Resources(),
+            autoscaling=autoscaling or Autoscaling(),
+            traffic_limits=traffic_limits or TrafficLimits(),
+            private=private,
+            logging=logging or LoggingPolicy(),
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -136,6 +148,11 @@ class AsyncDeployments(Namespace):
         require_signature: bool | None = None,
         sticky_header: str | None = None,
         rollout_policy: RolloutPolicy | None = None,
+        resources: Resources | None = None,
+        autoscaling: Autoscaling | None = None,
+        traffic_limits: TrafficLimits | None = None,
+        private: bool | None = None,
+        logging: LoggingPolicy | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -156,6 +173,11 @@ class AsyncDeployments(Namespace):
             require_signature=bool(require_signature),
             sticky_header=sticky_header or "",
             rollout_policy=rollout_policy or RolloutPolicy(),
+            resources=resources or Resources(),
+            autoscaling=autoscaling or Autoscaling(),
+            traffic_limits=traffic_limits or TrafficLimits(),
+            private=bool(private),
+            logging=logging or LoggingPolicy(),
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -168,6 +190,11 @@ class AsyncDeployments(Namespace):
             "require_signature": require_signature,
             "sticky_header": sticky_header,
             "rollout_policy": rollout_policy,
+            "resources": resources,
+            "autoscaling": autoscaling,
+            "traffic_limits": traffic_limits,
+            "private": private,
+            "logging": logging,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(
@@ -277,70 +304,6 @@ class AsyncDeployments(Namespace):
 
         return tuple(await AsyncPager(fetch).collect())
 
-    async def watch(self, name: str) -> AsyncGenerator[Deployment]:
-        """Follow a deployment: as it is now, then after each change, over lost connections, until it is gone.
-
-        Raises:
-            NotFound: there is none of that name. When it is removed later, the watch simply ends.
-            TooManyWatches: you have 100 watches, the limit in one process.
-        """
-        method, request = self._connection.inference.WatchDeployment, pb.WatchDeploymentRequest(name=name)
-        last: Deployment | None = None
-        answers = follow(lambda: self._connection.receive(method, request, timeout=CALL_SECONDS))
-        try:
-            async for answer in answers:
-                found = from_proto(Deployment, answer.deployment)
-                if last is not None and found.id != last.id:
-                    return  # another one got its name while the connection was lost
-                if found != last:
-                    last = found
-                    yield found
-        except NotFound:
-            if last is None:
-                raise
-        finally:
-            await answers.aclose()
-
-    async def wait(
-        self, name: str, *, state: DeploymentState = DeploymentState.ACTIVE, timeout: float = 300.0
-    ) -> Deployment:
-        """Wait until a deployment answers with what was asked for, or is in another state.
-
-        Raises:
-            DeploymentFailed: it could not be brought up, or stays in another state; the message says why.
-            DeadlineExceeded: `timeout` seconds passed.
-            NotFound: there is none of that name, or it was removed.
-        """
-        last: Deployment | None = None
-        try:
-            async with asyncio.timeout(timeout), aclosing(self.watch(name)) as changes:
-                async for last in changes:
-                    if last.state is state:
-                        return last
-                    if last.state in _LASTING:
-                        raise _failed(last)
-        except TimeoutError:
-            now = f"{last.state} after {timeout:g} s: {_waits_for(last)}" if last else "not heard of"
-            raise DeadlineExceeded(f"deployment {name} is still {now}") from None
-        raise NotFound(
-            f"deployment {name} was removed", metadata={"resource_type": "deployment", "name": name}
-        )
-
-    async def wait_deleted(self, name: str, *, timeout: float = 120.0) -> None:
-        """Wait until a deployment that is being deleted is gone.
-
-        Raises:
-            DeadlineExceeded: `timeout` seconds passed.
-        """
-        try:
-            async with asyncio.timeout(timeout), aclosing(self.watch(name)) as changes:
-                async for _ in changes:
-                    pass
-        except NotFound:
-            return
-        except TimeoutError:
-            raise DeadlineExceeded(f"deployment {name} is still there after {timeout:g} s") from None
-
     async def apply(
         self, name: str, targets: Targets, *, replicas: int | None = None, description: str | None = None
     ) -> Deployment:
@@ -349,19 +312,6 @@ class AsyncDeployments(Namespace):
             return await self.create(name, targets, replicas=replicas or 1, description=description or "")
         except AlreadyExists:
             return await self.update(name, targets=targets, replicas=replicas, description=description)
-
-
-def _failed(deployment: Deployment) -> DeploymentFailed:
-    return DeploymentFailed(
-        f"deployment {deployment.name} is {deployment.state}: {deployment.state_message or 'no reason given'}",
-        metadata={"resource_type": "deployment", "name": deployment.name},
-    )
-
-
-def _waits_for(deployment: Deployment) -> str:
-    """Why a deployment is not as wanted: what it says itself, or the first condition that does not hold."""
-    open_ones = (c.message for c in deployment.conditions if c.status is not ConditionStatus.TRUE)
-    return deployment.state_message or next(open_ones, "")
 
 
 def _targets(given: Targets) -> tuple[TrafficTarget, ...]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
 from modelyard._convert import from_proto
 from modelyard._namespace import Namespace
+from modelyard._prediction_stream import STRICT, PredictionStream, each
 from modelyard.api.oip.v2 import grpc_inference_pb2 as oip
 from modelyard.errors import InvalidTensor
 from modelyard.types import EndpointInfo, Prediction, ServerInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        AsyncIterator,
+        Callable,
+        Iterable,
+        Sequence,
+    )
 
     import grpc
 
@@ -32,7 +41,8 @@ class _PublicStub:
         for method in oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
             request = getattr(oip, method.input_type.name)
             answer = getattr(oip, method.output_type.name)
-            call = channel.unary_unary(
+            kind = channel.stream_stream if method.server_streaming else channel.unary_unary
+            call = kind(
                 f"/{SERVICE_NAME}/{method.name}",
                 request_serializer=request.SerializeToString,
                 response_deserializer=answer.FromString,
@@ -100,6 +110,60 @@ class AsyncEndpoints(Namespace):
                 raise
         self._infos[name, version] = fresh
         return await attempt(fresh)
+
+    async def predict_stream(
+        self,
+        name: str,
+        batches: AsyncIterable[Any] | Iterable[Any],
+        *,
+        version: int | None = None,
+        method: str = "",
+        outputs: Sequence[str] = (),
+        timeout: float = 60.0,
+        decode_text: bool = True,
+    ) -> AsyncGenerator[Prediction]:
+        """Predict with a deployment again and again over one stream: cheaper than as many calls, and in their order.
+
+        Up to 32 batches are on their way at once. The stream outlives the replicas that answer it: what is not answered when
+        one ends is sent to another.
+
+        Args:
+            name: Full name of the deployment, `prod.ml_team.iris`.
+            batches: Inputs one after the other, each as for `predict`. They may depend on the predictions given so far.
+            version: Version number that must answer; by default whichever gets the traffic.
+            method: Method of the model, `predict_proba`; by default its first.
+            outputs: Names of the wanted outputs; by default all.
+            timeout: Seconds after the last answer during which a lost connection is made again.
+            decode_text: Give BYTES outputs that are UTF-8 as `str`.
+
+        Raises:
+            InvalidTensor: inputs do not fit the model; those before them are answered.
+            PermissionDenied: you lack EXECUTE on the deployment.
+            NotFound: there is no such deployment, or it does not run that version.
+        """
+        from modelyard import _predict
+
+        info = await self._info(name, version)
+
+        async def requests() -> AsyncIterator[oip.ModelInferRequest]:
+            async for inputs in each(batches):
+                yield _predict.build_request(
+                    name, inputs, info, version=version, method=method, outputs=outputs
+                )
+
+        def open_call(
+            pieces: Callable[[], AsyncIterator[oip.ModelInferRequest]],
+        ) -> AsyncGenerator[oip.ModelStreamInferResponse]:
+            return self._connection.converse(
+                self._stub.ModelStreamInfer,
+                oip.ModelInferRequest,
+                pieces,
+                metadata=[*_route(name, version), *STRICT],
+            )
+
+        async with aclosing(PredictionStream(open_call, timeout).answers(requests())) as answers:
+            async for answer in answers:
+                yield _predict.read_answer(name, answer.infer_response, decode_text=decode_text)
 
     async def metadata(self, name: str, *, version: int | None = None) -> EndpointInfo:
         """What a deployment takes and gives, and which versions answer."""

@@ -201,6 +201,8 @@ class Deployments(Blocking[_deployments.AsyncDeployments]):
     deactivate = blocking(_deployments.AsyncDeployments.deactivate)
     delete = blocking(_deployments.AsyncDeployments.delete)
     replicas = blocking(_deployments.AsyncDeployments.replicas)
+    logs = streaming(_deployments.AsyncDeployments.logs)
+    statistics = blocking(_deployments.AsyncDeployments.statistics)
     wait = blocking(_deployments.AsyncDeployments.wait)
     wait_deleted = blocking(_deployments.AsyncDeployments.wait_deleted)
     apply = blocking(_deployments.AsyncDeployments.apply)
@@ -210,6 +212,7 @@ class Endpoints(Blocking[_endpoints.AsyncEndpoints]):
     """`client.endpoints`: predictions, and what an endpoint takes and gives."""
 
     predict = blocking(_endpoints.AsyncEndpoints.predict)
+    predict_stream = streaming(_endpoints.AsyncEndpoints.predict_stream)
     metadata = blocking(_endpoints.AsyncEndpoints.metadata)
     ready = blocking(_endpoints.AsyncEndpoints.ready)
     server_live = blocking(_endpoints.AsyncEndpoints.server_live)

@@ -4,45 +4,35 @@
 
     ModelyardError
     ├── InvalidArgument (ValueError)       violations
-    │   ├── RequestIdReused
     │   ├── LimitExceeded                  limit, maximum, actual
-    │   ├── DigestMismatch
+    │   ├── DigestMismatch, RequestIdReused
     │   ├── SignatureInvalid               problem
     │   └── InvalidTensor                  tensor
     ├── NotFound (LookupError)             resource_type, name
     ├── AlreadyExists                      resource_type, name
     ├── Conflict                           read again, then repeat
-    │   ├── EtagMismatch
-    │   ├── AliasMoved                     alias, expected, actual
-    │   └── Contention
+    │   ├── EtagMismatch, Contention
+    │   └── AliasMoved                     alias, expected, actual
     ├── Unauthenticated
-    │   ├── TokenMissing
-    │   ├── TokenInvalid
-    │   └── TokenExpired
+    │   └── TokenMissing, TokenInvalid, TokenExpired
     ├── PermissionDenied (PermissionError) privilege, resource_type, name
     ├── FailedPrecondition
     │   ├── PolicyUnmet                    unmet
-    │   ├── SelfApproval
+    │   ├── SelfApproval, LineageCycle, GroupCycle, UploadIncomplete
     │   ├── InvalidState                   state, wanted
     │   ├── ResourceInUse                  unmet: what uses it
-    │   ├── LineageCycle
-    │   ├── GroupCycle
-    │   ├── UploadIncomplete
     │   ├── DirectTransferUnavailable      send and read through the service
     │   └── DeploymentFailed               raised while waiting for a deployment
     ├── OffsetMismatch
     ├── ResourceExhausted
-    │   ├── StorageFull
-    │   ├── QueueFull
-    │   ├── TooManyWatches
+    │   ├── StorageFull, QueueFull, TooManyWatches
+    │   ├── RateLimited                    more predictions per second than the deployment allows
+    │   ├── Overloaded                     more predictions at once than its replicas may have
     │   └── RequestTooLarge                maximum
     ├── Unavailable (ConnectionError)      repeat with backoff
-    │   ├── PeerUnavailable
-    │   ├── PermissionsStale
-    │   └── ReplicaNotReady
+    │   └── PeerUnavailable, PermissionsStale, ReplicaNotReady
     ├── DeadlineExceeded (TimeoutError)
-    ├── Cancelled
-    ├── Unimplemented
+    ├── Cancelled, Unimplemented
     ├── InternalError                      error_id
     │   └── ModelFailed
     └── ConfigurationError                 contexts, credentials, targets of this machine
@@ -300,6 +290,14 @@ class TooManyWatches(ResourceExhausted):
     """As many watches run at once as are allowed; end one, then watch again."""
 
 
+class RateLimited(ResourceExhausted):
+    """The deployment was asked for more predictions per second than it allows; ask more slowly."""
+
+
+class Overloaded(ResourceExhausted):
+    """As many predictions as the replicas may have at once are under way; repeat with backoff."""
+
+
 class Unavailable(ModelyardError, ConnectionError):
     """A service cannot be reached at the moment; repeat with backoff."""
 
@@ -395,6 +393,8 @@ BY_REASON: dict[str, type[ModelyardError]] = {
     "REPLICA_NOT_READY": ReplicaNotReady,
     "QUEUE_FULL": QueueFull,
     "TOO_MANY_WATCHES": TooManyWatches,
+    "RATE_LIMITED": RateLimited,
+    "OVERLOADED": Overloaded,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "INTERNAL": InternalError,
 }

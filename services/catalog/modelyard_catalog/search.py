@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, and_, any_, cast, false, not_, or_, text, true
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, any_, cast, false, not_, or_, text, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import visitors
 from sqlalchemy.types import Uuid
 
 from modelyard_catalog.commands import Browse
@@ -113,12 +114,20 @@ def _query(
     )
     query = looked_up.join(select_live(kind, show_deleted=asked.show_deleted, show_hidden=show_hidden))
     if kind is ModelVersion:
-        # For filters that speak of tests; PostgreSQL leaves the join out where none does, as it changes no rows.
-        tested = artifact_tests.c.digest == model_versions.c.artifact_digest
-        query = query.outerjoin(artifact_tests, tested).with_only_columns(table.c.id)
+        if _speaks_of(listing, artifact_tests):
+            tested = artifact_tests.c.digest == model_versions.c.artifact_digest
+            query = query.outerjoin(artifact_tests, tested)
+        query = query.with_only_columns(table.c.id)
     if parent_id is not None:
         query = query.where(table.c[PARENT_COLUMN[kind]] == parent_id)
     return query, listing
+
+
+def _speaks_of(listing: Listing, table: Table) -> bool:
+    """Return whether a filter or an order needs a table. PostgreSQL would leave a join out that changes no rows, but reads its columns even so."""
+    expressions = [*listing.ordering.columns, *([] if listing.filter is None else [listing.filter])]
+    found = (element for expression in expressions for element in visitors.iterate(expression))
+    return any(getattr(element, "table", None) is table for element in found)
 
 
 class _Metrics:

@@ -38,6 +38,9 @@ def access_table(lookups: Lookups) -> AccessTable:
         "ControlRollout": Requires(Privilege.DEPLOY, named),
         "DeleteDeployment": Requires(Privilege.DEPLOY, named),
         "ListReplicas": Requires(Privilege.READ_METADATA, of_deployment),
+        "GetDeploymentStatistics": Requires(Privilege.READ_METADATA, of_deployment),
+        # Not READ_METADATA: what models print may be what others sent them.
+        "ReadReplicaLogs": Requires(Privilege.DEPLOY, of_deployment, endless=True),
         "ResolveResource": SERVICES,
         "FindDeployments": SERVICES,
         "WatchRoutes": SERVICES,

@@ -8,7 +8,9 @@ from datetime import datetime
 
 from modelyard_inference.canary import Rollout
 from modelyard_inference.evidence import Verdict
-from modelyard_inference.models import Condition, DeploymentState, Version
+from modelyard_inference.models import Condition, DeploymentState, ReplicaState, Version
+from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import Scale
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class AddGroup:
     replicas: int
     require_signature: bool = False
     shadow: bool = False
+    resources: Resources = UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,14 @@ class AddReplicas:
 
     group_id: str
     count: int
+
+
+@dataclass(frozen=True)
+class ScaleGroup:
+    """Note how many replicas a group should have; None for as many as the deployment says."""
+
+    group_id: str
+    scale: Scale | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ class RecordEnd:
     message: str
     failures: int
     not_before: datetime
+    state: ReplicaState = ReplicaState.STOPPED
 
 
 @dataclass(frozen=True)
@@ -180,6 +192,7 @@ Action = (
     AskUse
     | AddGroup
     | AddReplicas
+    | ScaleGroup
     | Fetch
     | AskEvidence
     | Start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from pydantic import Field
 
 from modelyard._cache import BlobCache
 from modelyard.api.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+from modelyard_inference import scrape
 from modelyard_inference.access import access_table
+from modelyard_inference.activator import Activator
 from modelyard_inference.admission import Admission
 from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.deployments import Deployments
@@ -21,15 +23,18 @@ from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
 from modelyard_inference.lineage import Lineage
+from modelyard_inference.log_switching import LogSwitching
 from modelyard_inference.lookups import Lookups
 from modelyard_inference.owners import Owners
 from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.replica_logs import ReplicaLogs
 from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
 from modelyard_inference.servicer import InferenceServicer
 from modelyard_inference.shadows import Shadows
 from modelyard_inference.signers import Signers
+from modelyard_inference.statistics import Statistics
 from modelyard_inference.steps import Steps
 from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
 from modelyard_inference.store import InferenceStore
@@ -39,6 +44,7 @@ from modelyard_kit.auth import Principal
 from modelyard_kit.chassis import Chassis, Service
 from modelyard_kit.config import Settings
 from modelyard_kit.grants import Grants
+from modelyard_kit.watches import Watches
 
 FULL_NAME = "modelyard.api.inference.v1.InferenceService"
 SERVICE_NAME = "inference"
@@ -84,7 +90,8 @@ class InferenceSettings(Settings):
 async def build(chassis: Chassis) -> AsyncIterator[Service]:
     """Yield the service; at the end leave or stop the replicas, as the settings say."""
     settings: InferenceSettings = chassis.settings
-    store, wake = InferenceStore(), asyncio.Event()
+    activator_address = f"unix:{settings.run_directory}/s/activator"
+    store, wake = InferenceStore(activator_address), asyncio.Event()
     launcher = LocalLauncher(
         settings.run_directory, (settings.python_executable, "-m", "modelyard_inference.replica")
     )
@@ -133,7 +140,8 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         ),
         wake.set,
     )
-    watching = Watching(chassis.db, store, chassis.grants)
+    watches = Watches()
+    watching = Watching(chassis.db, store, chassis.grants, watches)
     parts = Parts(
         chassis.db,
         store,
@@ -154,19 +162,27 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     owners = Owners(chassis.db, store, upstream, wake.set)
     lineage = Lineage(chassis.db, upstream)
     shadows = Shadows(chassis.db, prober)
+    log_switching = LogSwitching(chassis.db, prober)
     lookups = Lookups(chassis.db, store, upstream, chassis.grants)
     deployments = Deployments(chassis.db, store, lookups, upstream, chassis.grants, chassis.clock, wake.set)
     rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
-    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes)
+    replica_logs = ReplicaLogs(chassis.db, store, launcher, chassis.grants, watches)
+    statistics = Statistics(chassis.db, store, prober, chassis.clock)
+    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, replica_logs, statistics)
+    service = Service(
+        name=SERVICE_NAME,
+        full_name=FULL_NAME,
+        register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
+        access=access_table(lookups),
+        background=(reconciler.run, followers.run, owners.run, lineage.run, shadows.run, log_switching.run),
+    )
+    activator = Activator(activator_address, routes, patience=settings.start_timeout_seconds)
+    await activator.start()
     try:
-        yield Service(
-            name=SERVICE_NAME,
-            full_name=FULL_NAME,
-            register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
-            access=access_table(lookups),
-            background=(reconciler.run, followers.run, owners.run, lineage.run, shadows.run),
-        )
+        with scrape.offered(statistics) if settings.metrics_listen else nullcontext():
+            yield service
     finally:
+        await activator.stop()
         await steps.close()
         if settings.stop_replicas_on_exit:
             await reconciler.stop_all(settings.drain_grace_seconds)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from modelyard_inference import log_files
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
+from modelyard_inference.log_files import Wanted
+from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.models import TargetSpec
+from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import FIXED, Autoscaling
+from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
 from modelyard_kit.filters import Asked
 
 
@@ -26,6 +32,11 @@ class CreateDeployment:
     reason: str = ""
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
+    resources: Resources = UNBOUNDED
+    autoscaling: Autoscaling = FIXED
+    traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
+    log_policy: LogPolicy = SILENT
 
     @property
     def schema(self) -> str:
@@ -47,6 +58,11 @@ class UpdateDeployment:
     require_signature: bool | None = None
     sticky_header: str | None = None
     rollout_policy: RolloutPolicy | None = None
+    resources: Resources | None = None
+    autoscaling: Autoscaling | None = None
+    traffic_limits: TrafficLimits | None = None
+    private: bool | None = None
+    log_policy: LogPolicy | None = None
     owner_id: str | None = None
     reason: str = ""
 
@@ -106,6 +122,20 @@ class ListReplicas:
 
     deployment: str
     asked: Asked
+
+
+@dataclass(frozen=True)
+class ReadLogs:
+    """Read the logs of the replicas of an endpoint."""
+
+    deployment: str
+    replica: str
+    """Id of the only one; empty means all."""
+    wanted: Wanted
+    log: str = log_files.REPLICA
+    """Name of the log."""
+    follow: bool = False
+    """Whether to go on with what is written from then on."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ def content(deployment: Deployment) -> dict[str, object]:
         "require_signature": deployment.require_signature,
         "sticky_header": deployment.sticky_header,
         "rollout_policy": asdict(deployment.rollout_policy),
+        "resources": asdict(deployment.resources),
+        "autoscaling": asdict(deployment.autoscaling),
+        "traffic_limits": asdict(deployment.traffic_limits),
+        "private": deployment.private,
+        "logging": asdict(deployment.log_policy),
         "owner_id": deployment.owner_id,
     }
 

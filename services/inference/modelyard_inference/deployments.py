@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference import errors, history, notes
+from modelyard_inference import errors, history, notes, rows
 from modelyard_inference.commands import CreateDeployment, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.deeds import Deed, content, event, remember
 from modelyard_inference.lookups import Lookups
@@ -27,7 +27,7 @@ from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
 _CREATE = "CreateDeployment"
-_NOT_ROLLED_OUT = frozenset(("description", "owner_id", "rollout_policy"))
+_NOT_ROLLED_OUT = frozenset(("description", "owner_id", "rollout_policy", "log_policy"))
 _CHANGEABLE = (
     "description",
     "replicas",
@@ -36,6 +36,11 @@ _CHANGEABLE = (
     "require_signature",
     "sticky_header",
     "rollout_policy",
+    "resources",
+    "autoscaling",
+    "traffic_limits",
+    "private",
+    "log_policy",
     "owner_id",
 )
 
@@ -154,14 +159,8 @@ class Deployments:
         update = UpdateDeployment(
             command.name,
             command.etag,
-            description=back.description,
             targets=await self._targets.past(back.targets, pinned=command.pin_versions),
-            replicas=back.replicas,
-            max_request_bytes=back.max_request_bytes,
-            timeout_ms=back.timeout_ms,
-            require_signature=back.require_signature,
-            sticky_header=back.sticky_header,
-            rollout_policy=back.rollout_policy,
+            **{name: getattr(back, name) for name in _CHANGEABLE if name != "owner_id"},
         )
         rolled_back = await self._apply(
             call, update, Deed(Change.ROLLED_BACK, command.reason, revision.number)
@@ -268,7 +267,7 @@ class Deployments:
             await self._store.replace_targets(connection, after.id, after.targets)
         if after.state is not before.state:
             await self._store.try_again(connection, after.id)
-        if _of_route(after) != _of_route(before):
+        if rows.of_route(after) != rows.of_route(before):
             await self._store.route_changed(connection, after.id)
         if after.owner_id != before.owner_id:
             await notes.owned(connection, after, self._clock())
@@ -339,6 +338,11 @@ class Deployments:
             require_signature=command.require_signature,
             sticky_header=command.sticky_header,
             rollout_policy=command.rollout_policy,
+            resources=command.resources,
+            autoscaling=command.autoscaling,
+            traffic_limits=command.traffic_limits,
+            private=command.private,
+            log_policy=command.log_policy,
             targets=tuple(targets),
         )
 
@@ -381,14 +385,3 @@ async def _wanted(
         if history.essence(revision.settings, pinned=pinned) != now:
             return revision
     raise InvalidField("revision", "no revision that is kept has other settings than those of now")
-
-
-def _of_route(deployment: Deployment) -> tuple[object, ...]:
-    """Return what gateways know of a deployment beside its groups."""
-    return (
-        deployment.max_request_bytes,
-        deployment.timeout_ms,
-        deployment.sticky_header,
-        bool(deployment.rollout_policy.steps),
-        deployment.owner_id,
-    )

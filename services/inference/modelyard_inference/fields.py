@@ -69,6 +69,8 @@ REPLICAS = ListFields(
         "address": _text(replicas.c.address),
         "process_id": _integer(replicas.c.process_id),
         "restarts": _integer(replicas.c.restarts),
+        "failures": _integer(replicas.c.failures),
+        "next_start_time": Field(FieldType.TIMESTAMP, replicas.c.not_before),
         "create_time": _time(replicas.c.create_time),
     },
     unique="id",

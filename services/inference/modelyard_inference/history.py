@@ -16,8 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard.references import parse_version_reference
 from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.fields import REVISIONS
+from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
+from modelyard_inference.resources import Resources
+from modelyard_inference.scaling import Autoscaling
 from modelyard_inference.tables import revisions
+from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody
 from modelyard_kit.limits import LIMITS
 
@@ -45,6 +49,11 @@ def settings_of(deployment: Deployment) -> Settings:
         ),
         sticky_header=deployment.sticky_header,
         rollout_policy=deployment.rollout_policy,
+        resources=deployment.resources,
+        autoscaling=deployment.autoscaling,
+        traffic_limits=deployment.traffic_limits,
+        private=deployment.private,
+        log_policy=deployment.log_policy,
     )
 
 
@@ -107,12 +116,18 @@ async def page(
 def _revision(row: Mapping[Any, Any]) -> Revision:
     values = {column.name: row[column] for column in revisions.c}
     settings = values["settings"]
-    targets = tuple(PastTarget(**target) for target in settings["targets"])
-    policy = RolloutPolicy.from_json(settings.get("rollout_policy", {}))
+    read = {
+        "targets": tuple(PastTarget(**target) for target in settings["targets"]),
+        "rollout_policy": RolloutPolicy.from_json(settings.get("rollout_policy", {})),
+        "resources": Resources.from_json(settings.get("resources", {})),
+        "autoscaling": Autoscaling.from_json(settings.get("autoscaling", {})),
+        "traffic_limits": TrafficLimits(**settings.get("traffic_limits", {})),
+        "log_policy": LogPolicy.from_json(settings.get("log_policy", {})),
+    }
     return Revision(
         **{
             **values,
             "change": Change(values["change"]),
-            "settings": Settings(**{**settings, "targets": targets, "rollout_policy": policy}),
+            "settings": Settings(**{**settings, **read}),
         }
     )

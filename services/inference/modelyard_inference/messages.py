@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard_inference import rollout_messages
+from modelyard_inference import limit_messages, logging_messages, rollout_messages, scale_messages
 from modelyard_inference.commands import (
     ControlRollout,
     CreateDeployment,
@@ -19,19 +19,14 @@ from modelyard_inference.commands import (
     SetActive,
     UpdateDeployment,
 )
-from modelyard_inference.models import DEFAULT_MAX_REQUEST_BYTES, DEFAULT_TIMEOUT_MS, TargetSpec
-from modelyard_inference.planner.observed import Gateway
+from modelyard_inference.models import TargetSpec
 from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField, Violation
 from modelyard_kit.filters import Asked
 from modelyard_kit.idempotency import fingerprint
 
-MAX_REQUEST_BYTES = 1024 * 2**20
-MAX_TIMEOUT_MS = 3_600_000
 MAX_WEIGHT = 1_000_000
 MAX_PERCENT = 100
-MAX_CONFIRMED_GROUPS = 100_000
-MAX_PROBLEM_LENGTH = 2_000
 MAX_FOUND_VERSIONS = 10_000
 UPDATABLE = (
     "description",
@@ -42,10 +37,14 @@ UPDATABLE = (
     "require_signature",
     "sticky_header",
     "rollout_policy",
+    "resources",
+    "autoscaling",
+    "traffic_limits",
+    "private",
+    "logging",
     "owner_id",
 )
 
-_GATEWAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _HEADER = re.compile(r"[a-z][a-z0-9-]{0,63}")
 # What carries credentials, steers the call, or means something to the proxy.
 _RESERVED_HEADER = re.compile(
@@ -71,11 +70,15 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     problems: Problems = []
     _check_name(wanted.name, "deployment.name", 3, problems)
     targets = _targets(wanted.targets, problems)
-    replicas = _replicas(wanted.replicas, problems)
-    size = _max_request_bytes(wanted.max_request_bytes, problems)
-    timeout = _timeout_ms(wanted, problems)
+    replicas = scale_messages.parse_replicas(wanted.replicas, problems)
+    size = limit_messages.max_request_bytes(wanted.max_request_bytes, problems)
+    timeout = limit_messages.timeout_ms(wanted, problems)
     sticky = _sticky_header(wanted.sticky_header, problems)
     policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
+    resources = scale_messages.parse_resources(wanted.resources, problems)
+    autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
+    traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
+    log_policy = logging_messages.parse_policy(wanted.logging, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -91,6 +94,11 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         reason=_reason(request.reason),
         sticky_header=sticky,
         rollout_policy=policy,
+        resources=resources,
+        autoscaling=autoscaling,
+        traffic_limits=traffic,
+        private=wanted.private,
+        log_policy=log_policy,
     )
 
 
@@ -111,13 +119,25 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         for path in sorted(mask - set(UPDATABLE))
     ]
     targets = _targets(wanted.targets, problems) if "targets" in mask else None
-    replicas = _replicas(wanted.replicas, problems) if "replicas" in mask else None
-    size = _max_request_bytes(wanted.max_request_bytes, problems) if "max_request_bytes" in mask else None
-    timeout = _timeout_ms(wanted, problems) if "timeout" in mask else None
+    replicas = scale_messages.parse_replicas(wanted.replicas, problems) if "replicas" in mask else None
+    size = (
+        limit_messages.max_request_bytes(wanted.max_request_bytes, problems)
+        if "max_request_bytes" in mask
+        else None
+    )
+    timeout = limit_messages.timeout_ms(wanted, problems) if "timeout" in mask else None
     sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
     policy = None
     if "rollout_policy" in mask:
         policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
+    resources = scale_messages.parse_resources(wanted.resources, problems) if "resources" in mask else None
+    autoscaling = None
+    if "autoscaling" in mask:
+        autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
+    traffic = None
+    if "traffic_limits" in mask:
+        traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
+    log_policy = logging_messages.parse_policy(wanted.logging, problems) if "logging" in mask else None
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -133,6 +153,11 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         require_signature=wanted.require_signature if "require_signature" in mask else None,
         sticky_header=sticky,
         rollout_policy=policy,
+        resources=resources,
+        autoscaling=autoscaling,
+        traffic_limits=traffic,
+        private=wanted.private if "private" in mask else None,
+        log_policy=log_policy,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )
@@ -233,9 +258,7 @@ def parse_resolve(request: s.ResolveResourceRequest) -> tuple[str, str]:
     if bool(request.name) == bool(request.id):
         raise InvalidField("name", "give either name or id")
     if request.id:
-        if not _ID.fullmatch(request.id):
-            raise InvalidField("id", f"{request.id[:80]!r} is not an id")
-        return "", request.id
+        return "", parse_id(request.id, "id")
     return _name(request.name, "name", 3), ""
 
 
@@ -251,36 +274,19 @@ def parse_find(request: s.FindDeploymentsRequest) -> tuple[str, ...]:
     if len(ids) > MAX_FOUND_VERSIONS:
         raise InvalidField("model_version_ids", f"has {len(ids)} ids; at most {MAX_FOUND_VERSIONS} at a time")
     for position, version_id in enumerate(ids):
-        if not _ID.fullmatch(version_id):
-            raise InvalidField(f"model_version_ids[{position}]", f"{version_id[:80]!r} is not an id")
+        parse_id(version_id, f"model_version_ids[{position}]")
     return ids
 
 
-def parse_gateway(gateway_id: str) -> str:
-    """Return the id of a gateway.
+def parse_id(text: str, field: str) -> str:
+    """Return an id.
 
     Raises:
-        InvalidField: it is empty or malformed.
+        InvalidField: it is none.
     """
-    if not _GATEWAY.fullmatch(gateway_id):
-        raise InvalidField("gateway_id", "use 1 to 128 letters, digits, '.', '_', ':' or '-'")
-    return gateway_id
-
-
-def parse_confirm(request: s.ConfirmRoutesRequest) -> Gateway:
-    """Read what a gateway serves.
-
-    Raises:
-        InvalidField: a malformed gateway id, a negative number, or too many groups.
-    """
-    gateway_id = parse_gateway(request.gateway_id)
-    if request.version < 0:
-        raise InvalidField("version", f"{request.version} is below zero")
-    if len(request.healthy_groups) > MAX_CONFIRMED_GROUPS:
-        raise InvalidField("healthy_groups", f"more than {MAX_CONFIRMED_GROUPS} groups")
-    problem = request.problem[:MAX_PROBLEM_LENGTH]
-    figures = rollout_messages.parse_figures(request.figures)
-    return Gateway(gateway_id, request.version, frozenset(request.healthy_groups), problem, figures)
+    if not _ID.fullmatch(text):
+        raise InvalidField(field, f"{text[:80]!r} is not an id")
+    return text
 
 
 def _name(text: str, field: str, parts: int) -> str:
@@ -337,33 +343,6 @@ def _check_share(message: d.TrafficTarget, field: str, problems: Problems) -> No
     elif message.shadow_percent and message.weight:
         told = f"a shadow answers nobody, so it has no weight: leave out {message.weight}"
         problems.append(Violation(f"{field}.weight", told))
-
-
-def _replicas(value: int, problems: Problems) -> int:
-    limits.check("replicas_per_target", value)
-    if value < 0:
-        problems.append(Violation("deployment.replicas", f"{value} is below zero; 0 means 1"))
-    return value or 1
-
-
-def _max_request_bytes(value: int, problems: Problems) -> int:
-    if not 0 <= value <= MAX_REQUEST_BYTES:
-        problems.append(
-            Violation(
-                "deployment.max_request_bytes",
-                f"{value} is not between 1 and {MAX_REQUEST_BYTES}; 0 means 64 MiB",
-            )
-        )
-    return value or DEFAULT_MAX_REQUEST_BYTES
-
-
-def _timeout_ms(message: d.Deployment, problems: Problems) -> int:
-    if not message.HasField("timeout"):
-        return DEFAULT_TIMEOUT_MS
-    milliseconds = message.timeout.seconds * 1000 + message.timeout.nanos // 1_000_000
-    if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
-        problems.append(Violation("deployment.timeout", "is not between 1 millisecond and 1 hour"))
-    return milliseconds
 
 
 def _sticky_header(name: str, problems: Problems) -> str:

@@ -10,12 +10,17 @@ so a change never alters a group that answers: it makes a new one and shifts the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
 from modelyard_inference.evidence import Verdict
+from modelyard_inference.log_policy import SILENT, LogPolicy
+from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import FIXED, Autoscaling, Scale
+from modelyard_inference.shadow_counts import ShadowCounts
+from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
@@ -76,6 +81,8 @@ class ReplicaState(StrEnum):
     READY = "READY"
     DRAINING = "DRAINING"
     STOPPED = "STOPPED"
+    CRASH_LOOP = "CRASH_LOOP"
+    """Stopped, after several ends in a row."""
 
 
 @dataclass(frozen=True)
@@ -134,27 +141,6 @@ class Target:
 
 
 @dataclass(frozen=True)
-class ShadowCounts:
-    """What came of comparing a shadow with what answers."""
-
-    mirrored: int = 0
-    """Predictions that were answered and chosen to be copied."""
-    compared: int = 0
-    """Copies whose answer was compared with the one the caller got."""
-    different: int = 0
-    """Of those compared, answers that were not the same."""
-    failed: int = 0
-    """Copies that the shadow refused or failed on, where the caller got an answer."""
-    lost: int = 0
-    """Copies of which nothing was heard in time: left out because the shadow was busy, too late, or their replica ended."""
-
-    def __add__(self, other: ShadowCounts) -> ShadowCounts:
-        """Return the sums."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return ShadowCounts(*(mine + its for mine, its in pairs))
-
-
-@dataclass(frozen=True)
 class Condition:
     """One thing that has to hold before a deployment answers with what was asked for."""
 
@@ -202,6 +188,7 @@ class Deployment:
     active: bool = True
     """Whether it should answer; one that should not keeps its settings and runs nothing."""
     sticky_header: str = ""
+    log_policy: LogPolicy = SILENT
     """Header of predictions whose value decides the target; empty for none."""
     conditions: tuple[Condition, ...] = ()
     """What has to hold before it answers with what was asked for, as the reconciler found it last."""
@@ -212,6 +199,18 @@ class Deployment:
     """Why a rollout was taken back, until somebody asks for something else."""
     shadow_counts: ShadowCounts | None = None
     """What came of comparing its shadow; None while it has none, or nothing was copied yet."""
+    resources: Resources = UNBOUNDED
+    """What each of its replicas may use."""
+    autoscaling: Autoscaling = FIXED
+
+    @property
+    def measured(self) -> bool:
+        """Return whether something is decided by what gateways count about it."""
+        return bool(self.rollout_policy.steps) or self.autoscaling.on
+
+    traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
+    """Whether it answers on the private listener of the gateways alone."""
 
     @property
     def answers(self) -> bool:
@@ -267,6 +266,11 @@ class Settings:
     targets: tuple[PastTarget, ...]
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = AT_ONCE
+    resources: Resources = UNBOUNDED
+    autoscaling: Autoscaling = FIXED
+    traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
+    log_policy: LogPolicy = SILENT
 
 
 @dataclass(frozen=True)
@@ -292,6 +296,7 @@ class GroupKey:
     max_request_bytes: int
     require_signature: bool = False
     shadow: bool = False
+    resources: Resources = UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -312,11 +317,16 @@ class Group:
     require_signature: bool = False
     shadow: bool = False
     """Whether it gets copies of predictions and answers nobody."""
+    resources: Resources = UNBOUNDED
+    scale: Scale | None = None
+    """How many replicas it should have, if that was decided by its predictions in flight."""
 
     @property
     def key(self) -> GroupKey:
         """Return what distinguishes it from other groups of the deployment."""
-        return GroupKey(self.version.id, self.max_request_bytes, self.require_signature, self.shadow)
+        return GroupKey(
+            self.version.id, self.max_request_bytes, self.require_signature, self.shadow, self.resources
+        )
 
 
 @dataclass(frozen=True)
@@ -362,6 +372,8 @@ class RouteTarget:
     addresses: tuple[str, ...]
     shadow_percent: int = 0
     shadow: bool = False
+    held: bool = False
+    """Whether it has no replica, and its address is that of what holds predictions until it has one."""
 
 
 @dataclass(frozen=True)
@@ -375,6 +387,8 @@ class Route:
     sticky_header: str = ""
     measured: bool = False
     """Whether gateways report figures about its groups."""
+    traffic_limits: TrafficLimits = UNLIMITED
+    private: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference.canary import Rejection, Rollout
 from modelyard_inference.models import Deployment, DeploymentState, Target, TargetSpec, Version
+from modelyard_inference.resources import Resources
 from modelyard_inference.tables import deployments, rollout_origins
 
 
@@ -24,6 +25,7 @@ class Origin:
 
     max_request_bytes: int
     require_signature: bool
+    resources: Resources
     targets: tuple[tuple[TargetSpec, Version], ...]
 
 
@@ -32,6 +34,7 @@ async def remember(connection: AsyncConnection, deployment: Deployment) -> None:
     content = {
         "max_request_bytes": deployment.max_request_bytes,
         "require_signature": deployment.require_signature,
+        "resources": asdict(deployment.resources),
         "targets": [{**asdict(t.spec), "wanted": asdict(t.wanted)} for t in deployment.targets],
     }
     statement = upsert(rollout_origins).values(deployment_id=deployment.id, content=content)
@@ -51,7 +54,8 @@ def _origin(content: Mapping[str, Any]) -> Origin:
     for row in content["targets"]:
         spec = TargetSpec(**{name: value for name, value in row.items() if name != "wanted"})
         targets.append((spec, Version(**row["wanted"])))
-    return Origin(content["max_request_bytes"], content["require_signature"], tuple(targets))
+    resources = Resources.from_json(content.get("resources", {}))
+    return Origin(content["max_request_bytes"], content["require_signature"], resources, tuple(targets))
 
 
 async def set_rollout(connection: AsyncConnection, deployment_id: str, rollout: Rollout | None) -> None:
@@ -83,6 +87,7 @@ def taken_back(deployment: Deployment, origin: Origin, rejection: Rejection) -> 
         targets=targets,
         max_request_bytes=origin.max_request_bytes,
         require_signature=origin.require_signature,
+        resources=origin.resources,
         state=DeploymentState.UPDATING,
         state_message="",
         rollout=None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from modelyard.types import FileEntry
 from modelyard_inference.evidence import Evidence
+from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import Version
 from modelyard_inference.notes import Note
 from modelyard_kit.access import Chain
@@ -157,6 +159,70 @@ class Sampler(Protocol):
 
     async def take_samples(self, address: str) -> Taken:
         """Return what the replica at `address` kept since it was asked last; nothing if it does not answer."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What a replica counted since its process began, or several did; see InferenceCounters of the contract."""
+
+    success: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """By why."""
+    inferences: int = 0
+    executions: int = 0
+    request_ns: int = 0
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+    bounds: tuple[float, ...] = ()
+    """Upper bounds of latencies in seconds."""
+    latencies: tuple[int, ...] = ()
+    """Answers up to each of the bounds and above the one before, then above the last."""
+
+    def __add__(self, other: Counters) -> Counters:
+        """Return the sum; of the latencies only those with the same bounds."""
+        if not self.bounds:
+            return other
+        same = self.bounds == other.bounds
+        return Counters(
+            self.success + other.success,
+            dict(Counter(self.failures) + Counter(other.failures)),
+            self.inferences + other.inferences,
+            self.executions + other.executions,
+            self.request_ns + other.request_ns,
+            self.queue_ns + other.queue_ns,
+            self.input_ns + other.input_ns,
+            self.infer_ns + other.infer_ns,
+            self.output_ns + other.output_ns,
+            self.bounds,
+            tuple(map(sum, zip(self.latencies, other.latencies, strict=True))) if same else self.latencies,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one replica counted and is at."""
+
+    counters: Counters
+    in_flight: int
+    pending: int
+    """Of those in flight, predictions that wait for the model."""
+    memory_bytes: int
+
+
+class Meter(Protocol):
+    """Asks replicas what they counted."""
+
+    async def statistics(self, address: str) -> Measured | None:
+        """Return what the replica at `address` counted and is at; None if it does not answer."""
+
+
+class Switch(Protocol):
+    """Tells replicas what to write down."""
+
+    async def set_logging(self, address: str, policy: LogPolicy) -> bool:
+        """Tell the replica at `address` what to write down about predictions; return whether it took it."""
 
 
 class Prober(Protocol):

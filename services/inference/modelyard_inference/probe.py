@@ -8,9 +8,16 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from modelyard.api.inference.v1.replica_service_pb2 import TakeSamplesRequest
+from modelyard.api.inference.v1.log_pb2 import LoggingPolicy
+from modelyard.api.inference.v1.replica_service_pb2 import (
+    GetStatisticsRequest,
+    SetLoggingRequest,
+    TakeSamplesRequest,
+)
 from modelyard.api.inference.v1.replica_service_pb2_grpc import ReplicaServiceStub
-from modelyard_inference.ports import Sample, Taken
+from modelyard_inference.log_policy import LogPolicy
+from modelyard_inference.logging_messages import policy_to_proto
+from modelyard_inference.ports import Counters, Measured, Sample, Taken
 
 TIMEOUT_SECONDS = 1.0
 _OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
@@ -40,6 +47,39 @@ class ReplicaProber:
             return Taken((), 0)
         samples = tuple(Sample(s.id, s.digest, s.error) for s in answer.samples)
         return Taken(samples, answer.forgotten)
+
+    async def statistics(self, address: str) -> Measured | None:
+        """Return what the replica at `address` counted and is at; None if it does not answer."""
+        stub = ReplicaServiceStub(self._channel(address))
+        try:
+            answer = await stub.GetStatistics(GetStatisticsRequest(), timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError:
+            return None
+        found = answer.counters
+        counters = Counters(
+            found.success_count,
+            dict(found.failure_counts),
+            found.inference_count,
+            found.execution_count,
+            found.request_ns,
+            found.queue_ns,
+            found.compute_input_ns,
+            found.compute_infer_ns,
+            found.compute_output_ns,
+            tuple(found.latency_bounds),
+            tuple(found.latency_counts),
+        )
+        return Measured(counters, answer.in_flight, answer.pending, answer.memory_bytes)
+
+    async def set_logging(self, address: str, policy: LogPolicy) -> bool:
+        """Tell the replica at `address` what to write down about predictions; return whether it took it."""
+        stub = ReplicaServiceStub(self._channel(address))
+        message = policy_to_proto(policy) or LoggingPolicy()
+        try:
+            await stub.SetLogging(SetLoggingRequest(policy=message), timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
 
     async def forget(self, address: str) -> None:
         """Close the channel to an address that is no longer asked."""

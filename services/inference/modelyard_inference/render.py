@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import route_pb2 as r
 from modelyard_inference.canary import RolloutPolicy
+from modelyard_inference.logging_messages import policy_to_proto
 from modelyard_inference.models import (
     Condition,
     Deployment,
@@ -16,9 +17,12 @@ from modelyard_inference.models import (
     Replica,
     Revision,
     RouteTable,
-    ShadowCounts,
     Target,
 )
+from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import Autoscaling
+from modelyard_inference.shadow_counts import ShadowCounts
+from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit.protos import chain_to_proto, timestamp
 
 
@@ -52,6 +56,11 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         sticky_header=deployment.sticky_header,
         rollout_policy=_policy(deployment.rollout_policy),
         rollout=_rollout(deployment),
+        resources=_resources(deployment.resources),
+        autoscaling=_autoscaling(deployment.autoscaling),
+        traffic_limits=_limits(deployment.traffic_limits),
+        private=deployment.private,
+        logging=policy_to_proto(deployment.log_policy),
     )
 
 
@@ -84,6 +93,11 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             require_signature=kept.require_signature,
             sticky_header=kept.sticky_header,
             rollout_policy=_policy(kept.rollout_policy),
+            resources=_resources(kept.resources),
+            autoscaling=_autoscaling(kept.autoscaling),
+            traffic_limits=_limits(kept.traffic_limits),
+            private=kept.private,
+            logging=policy_to_proto(kept.log_policy),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -105,6 +119,8 @@ def replica_to_proto(deployment: Deployment, replica: Replica, group: Group) -> 
         signature_state=_signature_state(replica.signature_state),
         signer=replica.signer,
         trust_root=replica.trust_root,
+        failures=replica.failures,
+        next_start_time=timestamp(replica.not_before) if replica.not_before else None,
     )
 
 
@@ -123,6 +139,7 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                         addresses=target.addresses,
                         shadow_percent=target.shadow_percent,
                         shadow=target.shadow,
+                        held=target.held,
                     )
                     for target in route.targets
                 ],
@@ -130,10 +147,32 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                 timeout=_duration(route.timeout_ms),
                 sticky_header=route.sticky_header,
                 measured=route.measured,
+                traffic_limits=_limits(route.traffic_limits),
+                private=route.private,
             )
             for route in table.routes
         ],
     )
+
+
+def _resources(resources: Resources) -> d.Resources | None:
+    return d.Resources(**asdict(resources)) if resources != UNBOUNDED else None
+
+
+def _autoscaling(autoscaling: Autoscaling) -> d.Autoscaling | None:
+    if not autoscaling.on:
+        return None
+    return d.Autoscaling(
+        min_replicas=autoscaling.min_replicas,
+        max_replicas=autoscaling.max_replicas,
+        target_in_flight=autoscaling.target_in_flight,
+        scale_down_delay=_duration(autoscaling.scale_down_delay_ms),
+        scale_to_zero=autoscaling.to_zero,
+    )
+
+
+def _limits(limits: TrafficLimits) -> d.TrafficLimits:
+    return d.TrafficLimits(**asdict(limits))
 
 
 def _policy(policy: RolloutPolicy) -> d.RolloutPolicy | None:

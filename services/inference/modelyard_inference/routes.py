@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
-from modelyard_inference.models import RouteTable
+from modelyard_inference.models import RouteTable, RouteTarget
 from modelyard_inference.planner.observed import Gateway, Gateways
 
 LEASE_SECONDS = 10.0
@@ -76,6 +76,18 @@ class Routes:
         finally:
             known.watches -= 1
             known.heard = self._monotonic()
+
+    async def replicas_of(self, group: str) -> tuple[str, ...]:
+        """Wait until a group has replicas, and return their addresses; none if there is no such group any more."""
+        async with self._published:
+            await self._published.wait_for(lambda: not self._is_held(group))
+        return next((t.addresses for t in self._targets() if t.group == group), ())
+
+    def _is_held(self, group: str) -> bool:
+        return any(target.held for target in self._targets() if target.group == group)
+
+    def _targets(self) -> Iterator[RouteTarget]:
+        return (target for route in self._table.routes for target in route.targets)
 
     def confirm(self, gateway: Gateway) -> None:
         """Note what a gateway serves."""

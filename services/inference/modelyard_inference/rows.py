@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -9,7 +10,9 @@ from typing import Any
 
 from modelyard_inference import tables as t
 from modelyard_inference.canary import Rejection, Rollout, RolloutPolicy
+from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import (
+    ROUTED_STATES,
     Condition,
     Deployment,
     DeploymentState,
@@ -24,6 +27,9 @@ from modelyard_inference.models import (
     TargetSpec,
     Version,
 )
+from modelyard_inference.resources import Resources
+from modelyard_inference.scaling import Autoscaling, Scale
+from modelyard_inference.traffic_limits import TrafficLimits
 
 
 def deployment_row(deployment: Deployment) -> dict[str, Any]:
@@ -34,8 +40,12 @@ def deployment_row(deployment: Deployment) -> dict[str, Any]:
         **values,
         "conditions": plain_conditions(deployment.conditions),
         "rollout_policy": asdict(deployment.rollout_policy),
+        "traffic_limits": asdict(deployment.traffic_limits),
+        "log_policy": asdict(deployment.log_policy),
         "rollout": rollout.to_json() if rollout else None,
         "rejection": rejection.to_json() if rejection else None,
+        "resources": asdict(deployment.resources),
+        "autoscaling": asdict(deployment.autoscaling),
     }
 
 
@@ -46,8 +56,12 @@ def deployment(row: Mapping[Any, Any]) -> Deployment:
         "state": DeploymentState(row["state"]),
         "conditions": tuple(map(_condition, row["conditions"])),
         "rollout_policy": RolloutPolicy.from_json(row["rollout_policy"]),
+        "traffic_limits": TrafficLimits(**row["traffic_limits"]),
+        "log_policy": LogPolicy.from_json(row["log_policy"]),
         "rollout": Rollout.from_json(row["rollout"]) if row["rollout"] else None,
         "rejection": Rejection.from_json(row["rejection"]) if row["rejection"] else None,
+        "resources": Resources.from_json(row["resources"]),
+        "autoscaling": Autoscaling.from_json(row["autoscaling"]),
     }
     return Deployment(**{**values, **read})
 
@@ -80,27 +94,74 @@ def target(row: Mapping[Any, Any]) -> Target:
     )
 
 
+def group_row(group: Group) -> dict[str, Any]:
+    """Return the columns of a group."""
+    written = {
+        "version": asdict(group.version),
+        "resources": asdict(group.resources),
+        "scale": group.scale.to_json() if group.scale else None,
+    }
+    return {**vars(group), **written}
+
+
 def group(row: Mapping[Any, Any]) -> Group:
     """Return the group of a row."""
-    return Group(**{**row, "state": GroupState(row["state"]), "version": Version(**row["version"])})
+    read = {
+        "state": GroupState(row["state"]),
+        "version": Version(**row["version"]),
+        "resources": Resources.from_json(row["resources"]),
+        "scale": Scale.from_json(row["scale"]) if row["scale"] else None,
+    }
+    return Group(**{**row, **read})
 
 
-def route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
-    """Return a deployment as gateways see it."""
+def routes(
+    deployments: Sequence[Deployment], groups: Sequence[Group], replicas: Sequence[Replica], activator: str
+) -> tuple[Route, ...]:
+    """Return what gateways see of deployments; a group that sleeps has the address `activator`."""
+    addresses: dict[str, list[str]] = defaultdict(list)
+    for each in replicas:
+        if each.routed:
+            addresses[each.group_id].append(each.address)
+    targets: dict[str, list[RouteTarget]] = defaultdict(list)
+    for one in groups:
+        if one.state in ROUTED_STATES:
+            found = addresses[one.id]
+            held = not found and not one.shadow and bool(activator)
+            target = _route_target(one, [activator] if held else found, held=held)
+            targets[one.deployment_id].append(target)
+    return tuple(_route(d, targets[d.id]) for d in deployments if d.id in targets)
+
+
+def _route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
     return Route(
         deployment.chain,
         tuple(targets),
         deployment.max_request_bytes,
         deployment.timeout_ms,
         deployment.sticky_header,
-        measured=bool(deployment.rollout_policy.steps),
+        measured=deployment.measured,
+        traffic_limits=deployment.traffic_limits,
+        private=deployment.private,
     )
 
 
-def route_target(group: Group, addresses: Sequence[str]) -> RouteTarget:
-    """Return a group as gateways see it."""
+def of_route(deployment: Deployment) -> tuple[object, ...]:
+    """Return what `route` tells gateways of a deployment beside its groups."""
+    return (
+        deployment.max_request_bytes,
+        deployment.timeout_ms,
+        deployment.sticky_header,
+        deployment.measured,
+        deployment.traffic_limits,
+        deployment.private,
+        deployment.owner_id,
+    )
+
+
+def _route_target(group: Group, addresses: Sequence[str], *, held: bool) -> RouteTarget:
     weight, percent = (0, group.weight) if group.shadow else (group.weight, 0)
-    return RouteTarget(group.name, group.version.name, weight, tuple(addresses), percent, group.shadow)
+    return RouteTarget(group.name, group.version.name, weight, tuple(addresses), percent, group.shadow, held)
 
 
 def replica(row: Mapping[Any, Any]) -> Replica:

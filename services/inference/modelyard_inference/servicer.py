@@ -8,11 +8,13 @@ from typing import Any
 
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard.api.inference.v1.inference_service_pb2_grpc import InferenceServiceServicer
-from modelyard_inference import messages, render
+from modelyard_inference import gateway_messages, log_messages, messages, render, statistics_messages
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.lookups import Lookups
+from modelyard_inference.replica_logs import ReplicaLogs
 from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
+from modelyard_inference.statistics import Statistics
 from modelyard_inference.watching import Watching
 from modelyard_kit.auth import current_call
 from modelyard_kit.protos import chain_to_proto, link_to_proto
@@ -28,12 +30,16 @@ class InferenceServicer(InferenceServiceServicer):
         rollouts: Rollouts,
         watching: Watching,
         routes: Routes,
+        replica_logs: ReplicaLogs,
+        statistics: Statistics,
     ) -> None:
         self._lookups = lookups
         self._deployments = deployments
         self._rollouts = rollouts
         self._watching = watching
         self._routes = routes
+        self._replica_logs = replica_logs
+        self._statistics = statistics
 
     async def CreateDeployment(
         self, request: s.CreateDeploymentRequest, context: Any
@@ -112,6 +118,21 @@ class InferenceServicer(InferenceServiceServicer):
             replicas=[render.replica_to_proto(*one) for one in found], next_page_token=token
         )
 
+    async def ReadReplicaLogs(
+        self, request: s.ReadReplicaLogsRequest, context: Any
+    ) -> AsyncIterator[s.ReadReplicaLogsResponse]:
+        command = log_messages.parse_read_logs(request)
+        async with aclosing(self._replica_logs.read(current_call(), command)) as found:
+            async for lines in found:
+                yield log_messages.lines_to_proto(lines)
+
+    async def GetDeploymentStatistics(
+        self, request: s.GetDeploymentStatisticsRequest, context: Any
+    ) -> s.GetDeploymentStatisticsResponse:
+        name = messages.parse_deployment_name(request.deployment, "deployment")
+        found = await self._statistics.of_deployment(name)
+        return s.GetDeploymentStatisticsResponse(statistics=statistics_messages.statistics_to_proto(found))
+
     async def ResolveResource(
         self, request: s.ResolveResourceRequest, context: Any
     ) -> s.ResolveResourceResponse:
@@ -128,9 +149,9 @@ class InferenceServicer(InferenceServiceServicer):
     async def WatchRoutes(
         self, request: s.WatchRoutesRequest, context: Any
     ) -> AsyncIterator[s.WatchRoutesResponse]:
-        async for table in self._routes.watch(messages.parse_gateway(request.gateway_id)):
+        async for table in self._routes.watch(gateway_messages.parse_gateway(request.gateway_id)):
             yield s.WatchRoutesResponse(table=render.table_to_proto(table))
 
     async def ConfirmRoutes(self, request: s.ConfirmRoutesRequest, context: Any) -> s.ConfirmRoutesResponse:
-        self._routes.confirm(messages.parse_confirm(request))
+        self._routes.confirm(gateway_messages.parse_confirm(request))
         return s.ConfirmRoutesResponse()

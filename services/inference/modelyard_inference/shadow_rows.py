@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference.models import GroupState, ReplicaState, ShadowCounts
+from modelyard_inference.models import GroupState, ReplicaState
+from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_inference.tables import deployments, groups, replicas, shadow_counts
 
 _NAMES = tuple(asdict(ShadowCounts()))

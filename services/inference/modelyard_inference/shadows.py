@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from modelyard_inference import shadow_rows
-from modelyard_inference.models import ShadowCounts
 from modelyard_inference.ports import Sample, Sampler
+from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_inference.shadow_rows import Shadowed
 from modelyard_kit import telemetry
 from modelyard_kit.db import Database
@@ -132,8 +132,12 @@ class Shadows:
         counts = comparison.take(self._monotonic() - shadowed.timeout_seconds - SLACK_SECONDS)
         if counts != ShadowCounts():
             await self._db.in_tx(lambda connection: shadow_rows.count(connection, shadowed.group_id, counts))
-            for outcome, number in asdict(counts).items():
-                self._copies.add(number, {"deployment": shadowed.deployment, "outcome": outcome})
+            self.note(shadowed.deployment, asdict(counts))
+
+    def note(self, deployment: str, counts: Mapping[str, int]) -> None:
+        """Count copies for whoever scrapes, by what came of them."""
+        for outcome, number in counts.items():
+            self._copies.add(number, {"deployment": deployment, "outcome": outcome})
 
     async def _fetch(self, comparison: Comparison, addresses: Sequence[str], *, shadow: bool) -> None:
         for taken in await asyncio.gather(*map(self._sampler.take_samples, addresses)):

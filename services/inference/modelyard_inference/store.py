@@ -53,7 +53,14 @@ class Visible:
 
 
 class InferenceStore:
-    """Reads and writes of the inference service's tables."""
+    """Reads and writes of the inference service's tables.
+
+    Args:
+        activator: address that gateways send the predictions of a group to while it has no replica.
+    """
+
+    def __init__(self, activator: str = "") -> None:
+        self._activator = activator
 
     # ---- deployments
 
@@ -199,8 +206,7 @@ class InferenceStore:
 
     async def insert_group(self, connection: AsyncConnection, group: Group) -> None:
         """Write a new group."""
-        row = {**vars(group), "version": asdict(group.version)}
-        await connection.execute(sa.insert(t.groups).values(**row))
+        await connection.execute(sa.insert(t.groups).values(**r.group_row(group)))
 
     async def set_group(
         self,
@@ -277,9 +283,11 @@ class InferenceStore:
         """Forget how replicas of a deployment ended that are not ready, so that they start at once as if for the first time."""
         c = t.replicas.c
         statement = sa.update(t.replicas).where(
-            c.deployment_id == deployment_id, c.state.in_((ReplicaState.STOPPED, ReplicaState.STARTING))
+            c.deployment_id == deployment_id, c.state.not_in((ReplicaState.READY, ReplicaState.DRAINING))
         )
-        await connection.execute(statement.values(message="", failures=0, not_before=None))
+        looping = c.state == ReplicaState.CRASH_LOOP
+        stopped = sa.case((looping, ReplicaState.STOPPED.value), else_=c.state)
+        await connection.execute(statement.values(message="", failures=0, not_before=None, state=stopped))
 
     async def route_replicas(
         self, connection: AsyncConnection, replica_ids: Collection[str], *, table_version: int
@@ -322,15 +330,7 @@ class InferenceStore:
     async def routes(self, connection: AsyncConnection) -> RouteTable:
         """Return the route table; it follows from the rows alone, so it is the same after a restart."""
         world = await self.world(connection)
-        addresses: dict[str, list[str]] = defaultdict(list)
-        for replica in world.replicas:
-            if replica.routed:
-                addresses[replica.group_id].append(replica.address)
-        targets = defaultdict(list)
-        for group in world.groups:
-            if group.state in ROUTED_STATES:
-                targets[group.deployment_id].append(r.route_target(group, addresses[group.id]))
-        routes = tuple(r.route(d, targets[d.id]) for d in world.deployments if d.id in targets)
+        routes = r.routes(world.deployments, world.groups, world.replicas, self._activator)
         return RouteTable(world.table_version, routes)
 
     # ---- helpers

@@ -46,6 +46,11 @@ deployments = sa.Table(
     sa.Column("rollout_policy", JSONB, nullable=False),
     sa.Column("rollout", JSONB(none_as_null=True)),
     sa.Column("rejection", JSONB(none_as_null=True)),
+    sa.Column("resources", JSONB, nullable=False),
+    sa.Column("autoscaling", JSONB, nullable=False),
+    sa.Column("traffic_limits", JSONB, nullable=False),
+    sa.Column("private", sa.Boolean, nullable=False),
+    sa.Column("log_policy", JSONB, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),
@@ -100,6 +105,8 @@ groups = sa.Table(
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("require_signature", sa.Boolean, nullable=False),
     sa.Column("shadow", sa.Boolean, nullable=False),
+    sa.Column("resources", JSONB, nullable=False),
+    sa.Column("scale", JSONB(none_as_null=True)),
 )
 
 rollout_origins = sa.Table(
@@ -175,4 +182,12 @@ lineage_notes = sa.Table(
     sa.Column("time", _TIME, nullable=False),
     sa.Column("told", sa.Boolean, nullable=False),
     sa.Index("lineage_notes_pending", "time", postgresql_where=sa.text("NOT told")),
+)
+
+log_switches = sa.Table(
+    "log_switches",
+    metadata,
+    sa.Column("replica_id", sa.Text, sa.ForeignKey("replicas.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("process_started", sa.Text, nullable=False),
+    sa.Column("policy", JSONB, nullable=False),
 )

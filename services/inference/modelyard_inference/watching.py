@@ -57,6 +57,7 @@ class Watching:
         db: the database.
         store: its tables.
         grants: what principals may do.
+        watches: how many streams run, of all kinds together.
         options: how watches behave.
         monotonic: a clock that never jumps, in seconds.
     """
@@ -66,6 +67,7 @@ class Watching:
         db: Database,
         store: InferenceStore,
         grants: Grants,
+        watches: Watches | None = None,
         options: WatchOptions | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
@@ -75,7 +77,7 @@ class Watching:
         self._grants = grants
         self._options = options or WatchOptions()
         self._monotonic = monotonic
-        self._running = Watches()
+        self._running = watches or Watches()
         self._readers = asyncio.Semaphore(_READERS)
         self._watched: dict[str, _Watched] = {}
 

@@ -17,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m modelyard_suite", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="folder of the suite")
     parser.add_argument("--listen", default=plan.Options().listen, help="host:port of the gateway")
+    parser.add_argument("--metrics-port", type=int, default=0, help="first port for Prometheus; 0: none")
     parser.add_argument(
         "--daemon", action="store_true", help="print the process id and go on in the background"
     )
@@ -24,7 +25,8 @@ def main() -> None:
     if arguments.daemon:
         _become_daemon()
     try:
-        asyncio.run(suite.serve(Home(arguments.home), plan.Options(listen=arguments.listen)))
+        options = plan.Options(listen=arguments.listen, metrics_port=arguments.metrics_port)
+        asyncio.run(suite.serve(Home(arguments.home), options))
     except (suite.HomeInUseError, suite.PortTakenError, suite.StartFailedError, PermissionError) as error:
         sys.exit(str(error))
 

@@ -35,6 +35,16 @@ _EXPECTED = (
 Listen = Annotated[
     str, typer.Option(help="Address of the gateway, host:port; loopback.", metavar="HOST:PORT")
 ]
+MetricsPort = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=2**16 - len(plan.SERVICES),
+        metavar="PORT",
+        help="Let the services answer Prometheus on loopback: governance on this port, catalog, artifact and inference on the"
+        " next three. 0: none.",
+    ),
+]
 
 
 class Output(StrEnum):
@@ -52,6 +62,7 @@ def suite_home() -> Home:
 @app.command()
 def up(
     listen: Listen = plan.Options().listen,
+    metrics_port: MetricsPort = 0,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when it is ready; `down` stops it.")
     ] = False,
@@ -60,7 +71,7 @@ def up(
 
     Data stays in the home directory (~/.modelyard, or MODELYARD_HOME). This machine's user is logged in as administrator.
     """
-    home, options = suite_home(), plan.Options(listen=listen)
+    home, options = suite_home(), plan.Options(listen=listen, metrics_port=metrics_port)
     begin = time.monotonic()
     try:
         if detach:

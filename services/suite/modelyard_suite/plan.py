@@ -34,11 +34,20 @@ class Options:
 
     Args:
         listen: address of the gateway, `host:port`.
+        metrics_port: the first of the ports on loopback where the services answer Prometheus, in the order of `SERVICES`; 0: none.
         extra: further settings for every process, without the prefix; for tests and for the curious.
     """
 
     listen: str = "127.0.0.1:8080"
+    metrics_port: int = 0
     extra: Mapping[str, str] | None = None
+
+
+def metrics_addresses(options: Options) -> dict[str, str]:
+    """Return where each service answers Prometheus; nothing if none does."""
+    if not options.metrics_port:
+        return {}
+    return {name: f"127.0.0.1:{options.metrics_port + i}" for i, name in enumerate(SERVICES)}
 
 
 def stages(home: Home, options: Options) -> list[list[ProcessSpec]]:
@@ -68,6 +77,7 @@ def _service(home: Home, postgres: EmbeddedPostgres, options: Options, name: str
         **_common(home, name),
         "listen": address,
         "database": postgres.dsn(f"modelyard_{name}"),
+        "metrics_listen": metrics_addresses(options).get(name, ""),
         **_particular(home, name),
         **(options.extra or {}),
     }

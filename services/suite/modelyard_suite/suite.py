@@ -40,16 +40,13 @@ async def running(home: Home, options: plan.Options) -> AsyncIterator[State]:
 
     Raises:
         HomeInUseError: another suite runs on this home.
-        PortTakenError: another program listens on `options.listen`.
+        PortTakenError: another program listens on `options.listen` or on a port for metrics.
         StartFailedError: a process did not start; everything was stopped again.
     """
     home.prepare()
     with home.locked():
         end_leftovers(home)
-        if not await plan.is_port_free(options.listen):
-            raise PortTakenError(
-                f"{options.listen} is taken by another program: stop it, or choose another with --listen 127.0.0.1:PORT"
-            )
+        await _require_free(options)
         secrets.ensure_tokens(home.secrets)
         EmbeddedPostgres(home.postgres, home.database_sockets).prepare()
         me = Running(os.getpid(), psutil.Process().create_time())
@@ -72,6 +69,17 @@ async def running(home: Home, options: plan.Options) -> AsyncIterator[State]:
             await supervisor.stop()
             home.clear_state()
             home.forget_run()
+
+
+async def _require_free(options: plan.Options) -> None:
+    """Raise PortTakenError if another program has one of the ports."""
+    wanted = {options.listen: "--listen 127.0.0.1:PORT"}
+    wanted |= dict.fromkeys(plan.metrics_addresses(options).values(), "--metrics-port PORT")
+    for address, option in wanted.items():
+        if not await plan.is_port_free(address):
+            raise PortTakenError(
+                f"{address} is taken by another program: stop it, or choose another with {option}"
+            )
 
 
 async def serve(home: Home, options: plan.Options, *, when_ready: Callable[[], None] = lambda: None) -> None:
@@ -121,6 +129,8 @@ def _spawn(home: Home, options: plan.Options, log: Path) -> Running:
         str(home.root),
         "--listen",
         options.listen,
+        "--metrics-port",
+        str(options.metrics_port),
         "--daemon",
     ]
     environment = {**os.environ, "MODELYARD_HOME": str(home.root.parent)}

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import CliRunner, Result
 
 from modelyard import contexts
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.governance.v1 import governance_service_pb2
-from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2
+from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2, log_pb2
 from modelyard.cli import _root, app
+from modelyard.cli._output import headings
 from modelyard.contexts import Context
 
 from .fake import Fake, Refusal
@@ -56,6 +59,13 @@ def test_a_list_as_a_table_and_as_json(connected: Fake) -> None:
     assert rows[0]["aliases"] == {"champion": 1}
     assert rows[0]["create_time"] is None
     assert len(json.loads(modelyard("models", "list", "prod.ml", "--limit", "1", "-o", "json").stdout)) == 1
+
+
+def test_columns_that_begin_alike_are_told_apart() -> None:
+    assert headings(("sequence", "event.time", "event.actor_name", "event.resource.name")) == [
+        "sequence", "time", "actor name", "resource",
+    ]  # fmt: skip
+    assert headings(("resource.name", "create_time")) == ["resource", "create time"]
 
 
 def test_an_empty_list_says_so_aside(connected: Fake) -> None:
@@ -252,6 +262,68 @@ def test_log_and_download(connected: Fake, tmp_path: Path) -> None:
     assert (tmp_path / "out/model.skops").read_bytes() == (tmp_path / "model.skops").read_bytes()
 
 
+def test_autoscaling_is_set(connected: Fake) -> None:
+    for given, wanted in (
+        ("min=2 max=8 target=1.5 delay=30", (2, 8, 1.5, 30)),
+        ("max=4", (0, 4, 0, 0)),
+        ("", (0, 0, 0, 0)),
+    ):
+        assert modelyard("deployments", "update", MODEL, "--autoscaling", given, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["autoscaling"]
+        scaling = sent.deployment.autoscaling
+        seconds = scaling.scale_down_delay.seconds
+        assert (scaling.min_replicas, scaling.max_replicas, scaling.target_in_flight, seconds) == wanted
+    assert (
+        modelyard("deployments", "update", MODEL, "--autoscaling", "min=0 max=2", "--no-wait").exit_code == 0
+    )
+    assert connected.requests("UpdateDeployment")[-1].deployment.autoscaling.scale_to_zero
+    for wrong in ("max=many", "8", "least=1", "delay=1e999"):
+        assert (
+            modelyard("deployments", "update", MODEL, "--autoscaling", wrong, "--no-wait").exit_code == 2
+        ), wrong
+
+
+def test_resources_are_written_with_units(connected: Fake) -> None:
+    for given, wanted in (
+        ("cpus=2 memory=1GiB instances=3", (2, 2**30, 3)),
+        ("memory=7000000000", (0, 7 * 10**9, 0)),
+        ("", (0, 0, 0)),
+    ):
+        assert modelyard("deployments", "update", MODEL, "--resources", given, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["resources"]
+        resources = sent.deployment.resources
+        assert (resources.cpus, resources.memory_bytes, resources.instances) == wanted
+    for wrong in ("cpus=half", "memory=1GB", "2", "disk=1GiB"):
+        assert modelyard("deployments", "update", MODEL, "--resources", wrong, "--no-wait").exit_code == 2, (
+            wrong
+        )
+
+
+def test_limits_are_set(connected: Fake) -> None:
+    for given, limits in (
+        ("rps=100 mbps=50 concurrent=16", (100, 50, 16)),
+        ("mbps=7", (0, 7, 0)),
+        ("", (0, 0, 0)),
+    ):
+        assert modelyard("deployments", "update", MODEL, "--limits", given, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["traffic_limits"]
+        found = sent.deployment.traffic_limits
+        assert (found.requests_per_second, found.bandwidth_mbps, found.concurrent_per_replica) == limits
+    for wrong in ("rps", "rps=many", "qps=1"):
+        refused = modelyard("deployments", "update", MODEL, "--limits", wrong, "--no-wait")
+        assert refused.exit_code == 2, wrong
+
+
+def test_the_listener_is_set(connected: Fake) -> None:
+    for option, private in (("--private", True), ("--public", False)):
+        assert modelyard("deployments", "update", MODEL, option, "--no-wait").exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert (sent.update_mask.paths, sent.deployment.private) == (["private"], private)
+
+
 def test_rollouts_are_set_and_steered(connected: Fake) -> None:
     for given, steps, pause in (
         ("5,25,100 pause=1.5 errors=2 latency=0.2 requests=7", [5, 25, 100], 1.5),
@@ -334,6 +406,60 @@ def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:
     assert "is gone" in watched.stderr
     told = modelyard("deployments", "watch", MODEL, "-o", "json").stdout.splitlines()
     assert [json.loads(line)["state"] for line in told] == ["CREATING", "ACTIVE"]
+
+
+def test_what_is_written_down_is_said_in_words(connected: Fake) -> None:
+    for words in ("access predict=5 payload", ""):
+        assert modelyard("deployments", "update", MODEL, "--logging", words, "--no-wait").exit_code == 0
+    first, second = connected.requests("UpdateDeployment")
+    assert [list(r.update_mask.paths) for r in (first, second)] == [["logging"], ["logging"]]
+    assert first.deployment.logging == log_pb2.LoggingPolicy(
+        access_log=True, predict_log_percent=5, include_payload=True
+    )
+    assert second.deployment.logging == log_pb2.LoggingPolicy()
+    for wrong in ("everything", "predict", "predict=101", "access=1"):
+        found = modelyard("deployments", "update", MODEL, "--logging", wrong)
+        assert "is none of access" in found.stderr
+    modelyard("deployments", "logs", MODEL, "--log", "access")
+    assert connected.requests("ReadReplicaLogs")[0].log == log_pb2.REPLICA_LOG_ACCESS
+
+
+def test_logs_are_read_by_people_and_programs(connected: Fake) -> None:
+    replica = "01980000-0000-7000-8000-0123456789ab"
+    lines = [
+        log_pb2.LogLine(
+            replica=replica,
+            time=Timestamp(seconds=1767355200, nanos=7_000_000),
+            level=log_pb2.LOG_LEVEL_INFO,
+            logger="stdout",
+            message="row [1]",
+            request_ids=["a", "b"],
+        ),
+        log_pb2.LogLine(message="failed", attributes={"rows": "2", "exception": "Traceback\n  x"}),
+    ]
+    found = [deployment_pb2.Replica(id=replica), deployment_pb2.Replica(id=f"{replica[:-1]}c")]
+    connected.answers["ReadReplicaLogs"] = lambda _: iter(
+        [inference_service_pb2.ReadReplicaLogsResponse(lines=lines)]
+    )
+    connected.answers["ListReplicas"] = lambda _: inference_service_pb2.ListReplicasResponse(replicas=found)
+    read = modelyard(
+        "deployments", "logs", MODEL, "--replica", "9ab", "-n", "5", "--since", "2026-01-02T13:00:00+01:00"
+    )
+    assert [text.rstrip() for text in read.stdout.splitlines()] == [
+        "2026-01-02 12:00:00.007Z  INFO     0123456789ab  stdout    row [1]  [a b]",
+        f"{'':<24}  {'':<7}    {'':<8}  failed rows=2",
+        "Traceback",
+        "  x",
+    ]
+    (request,) = connected.requests("ReadReplicaLogs")
+    assert (request.replica, request.tail_lines, request.since.seconds) == (replica, 5, 1767355200)
+    told = modelyard("deployments", "logs", MODEL, "--level", "error", "-o", "json").stdout.splitlines()
+    assert [json.loads(line)["message"] for line in told] == ["row [1]", "failed"]
+    assert connected.requests("ReadReplicaLogs")[1].min_level == log_pb2.LOG_LEVEL_ERROR
+    modelyard("deployments", "logs", MODEL, "--since", "2h")
+    ago = time.time() - connected.requests("ReadReplicaLogs")[2].since.seconds
+    assert 7200 <= ago < 7300
+    assert "is no time" in modelyard("deployments", "logs", MODEL, "--since", "soon").stderr
 
 
 def test_history_is_read_by_people_and_programs(connected: Fake) -> None:

@@ -167,6 +167,8 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ActivateDeployment": lambda c: c.deployments.activate(MODEL),
     "DeactivateDeployment": lambda c: c.deployments.deactivate(MODEL),
     "DeleteDeployment": lambda c: c.deployments.delete(MODEL),
+    "GetDeploymentStatistics": lambda c: c.deployments.statistics(MODEL),
+    "ReadReplicaLogs": lambda c: list(c.deployments.logs(MODEL)),
     "ListReplicas": lambda c: c.deployments.replicas(MODEL),
     "ServerLive": lambda c: c.endpoints.server_live(),
     "ServerReady": lambda c: c.endpoints.server_ready(),
@@ -174,6 +176,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ModelReady": lambda c: c.endpoints.ready(MODEL),
     "ModelMetadata": lambda c: c.endpoints.metadata(MODEL),
     "ModelInfer": lambda c: c.predict(MODEL, [[1.0]]),
+    "ModelStreamInfer": lambda c: next(c.endpoints.predict_stream(MODEL, [[[1.0]]]), None),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from modelyard_gateway.figures import Counted, Figures, Ledger
 
 
@@ -37,6 +39,23 @@ def test_a_group_that_envoy_does_not_know_yet_keeps_its_total() -> None:
     ledger.note({"g"}, counted({"a": 10}, {}))
     assert ledger.note({"g"}, {})["g"].answered == 10  # Envoy starts
     assert ledger.note({"g"}, counted({"a": 10}, {}, cluster="2", envoy="2"))["g"].answered == 20
+
+
+def test_what_is_in_flight_is_averaged() -> None:
+    ledger = Ledger()
+
+    def look(in_flight: int) -> float:
+        return ledger.note({"g"}, {"g": Counted(in_flight=in_flight)})["g"].in_flight
+
+    assert look(10) == 10
+    assert look(0) == pytest.approx(8)
+    assert ledger.note({"g"}, {})["g"].in_flight == pytest.approx(8)  # Envoy starts
+    for _ in range(20):
+        last = look(5)
+    assert last == pytest.approx(5, abs=0.1)
+    for _ in range(40):
+        last = look(0)
+    assert last == 0
 
 
 def test_groups_that_nobody_asks_about_are_forgotten() -> None:

@@ -20,7 +20,7 @@ from modelyard_gateway.files import prepare_directory, write_atomic
 from modelyard_gateway.messages import keys_from_proto, table_from_proto
 from modelyard_gateway.permissions import allowed_principals
 from modelyard_gateway.routes import CONTROL_PLANE
-from modelyard_gateway.table import Route, RouteTable, Target
+from modelyard_gateway.table import Limits, Route, RouteTable, Target
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from modelyard_kit.errors import InvalidField
 from modelyard_kit.grants import Grants
@@ -69,10 +69,11 @@ def test_a_table_is_parsed() -> None:
     message = route_pb2.RouteTable(version=4)
     route = message.routes.add(deployment=chain_to_proto(CHAIN), max_request_bytes=9)
     route.timeout.FromMilliseconds(1500)
+    route.traffic_limits.requests_per_second = 5
     route.targets.add(group="g", model_version="prod.ml.iris/2", weight=2, addresses=["unix:/a"])
     parsed = table_from_proto(message)
     target = Target("g", "prod.ml.iris/2", 2, ("unix:/a",))
-    assert parsed == RouteTable(4, (Route(CHAIN, (target,), 9, 1.5),))
+    assert parsed == RouteTable(4, (Route(CHAIN, (target,), 9, 1.5, limits=Limits(5)),))
     assert parsed.routes[0].name == "prod.ml.iris"
 
 
@@ -84,6 +85,10 @@ def test_incomplete_messages_are_refused() -> None:
     message.routes[0].targets[0].group = "g"
     message.routes[0].targets[0].addresses.append("nowhere")
     with pytest.raises(InvalidField, match="nowhere"):
+        table_from_proto(message)
+    del message.routes[0].targets[0].addresses[:]
+    message.routes[0].traffic_limits.bandwidth_mbps = -1
+    with pytest.raises(InvalidField, match="bandwidth_mbps"):
         table_from_proto(message)
     with pytest.raises(InvalidField, match="keys"):
         keys_from_proto(governance_service_pb2.GetJwksResponse(issuer="modelyard"))
@@ -101,6 +106,14 @@ def test_settings_name_what_is_wrong() -> None:
         settings(envoy_directory=Path("/" + "x" * 120))
     with pytest.raises(ValidationError, match="catalog_address"):
         settings(catalog_address="")
+    for origins in ("console.example.com", "https://a.example, https://b.example/page"):
+        with pytest.raises(ValidationError, match="is not an origin"):
+            settings(cors_origins=origins)
+    for address in ("0.0.0.0:8081", "127.0.0.1:8080", "nowhere"):
+        with pytest.raises(ValidationError, match=address):
+            settings(private_listen=address)
+    with pytest.raises(ValidationError, match="tls_client_ca"):
+        settings(tls_client_ca="/ca")
     assert settings(listen="0.0.0.0:8080", tls_certificate="/c", tls_key="/k").listen == "0.0.0.0:8080"
 
 
@@ -116,6 +129,23 @@ def test_every_method_of_the_rest_service_has_a_rule() -> None:
     rule = infer.options.Extensions[annotations_pb2.http]
     assert (rule.post, rule.body, rule.response_body) == ("/v2/models/{model_name}/infer", "body", "body")
     assert rule.additional_bindings[0].post == "/v2/models/{model_name}/versions/{model_version}/infer"
+
+
+def test_every_method_of_the_control_plane_that_streams_no_requests_has_a_rule() -> None:
+    files = descriptor_pb2.FileDescriptorSet.FromString(rest.transcoded_set())
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.AddSerializedFile(file.SerializeToString())  # complete, and in order
+    for name, full_name in CONTROL_PLANE.items():
+        (service,) = (
+            service
+            for file in files.file
+            for service in file.service
+            if f"{file.package}.{service.name}" == full_name
+        )
+        for method in service.method:
+            rule = method.options.Extensions[annotations_pb2.http]
+            assert rule.post == ("" if method.client_streaming else f"/v1/{name}/{method.name}")
 
 
 def test_the_public_protocol_is_ours_under_another_package() -> None:

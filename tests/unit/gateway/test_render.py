@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -17,34 +18,64 @@ from modelyard_gateway.render import (
     bootstrap,
     discovery_file,
     render,
-    shape,
 )
-from modelyard_gateway.routes import CONTROL_PLANE, RBAC
-from modelyard_gateway.table import Desired, Predictions, RouteTable
-from tests.unit.gateway.samples import KEYS, desired, settings, target
+from modelyard_gateway.route_parts import BANDWIDTH_LIMIT, LUA, RATE_LIMIT, RBAC, every_route
+from modelyard_gateway.routes import CONTROL_PLANE, by_deployment
+from modelyard_gateway.table import Desired, Limits, Predictions, Route, RouteTable
+from modelyard_gateway.validation import AT_ONCE, candidates, marks
+from modelyard_kit.access import Link, ResourceType
+from tests.unit.gateway.samples import CHAIN, KEYS, desired, settings, target
 
 
 def routes_of(configuration: Configuration) -> list[dict[str, Any]]:
-    assert configuration.routes is not None
-    found: list[dict[str, Any]] = configuration.routes["virtual_hosts"][0]["routes"]
-    return found
+    return list(every_route(configuration.routes))
+
+
+STREAMED = {"name": ":path", "string_match": {"suffix": "/ModelStreamInfer"}}
 
 
 def prediction_routes(configuration: Configuration) -> list[dict[str, Any]]:
-    return [route for route in routes_of(configuration) if "headers" in route["match"]]
+    routes = [route for route in routes_of(configuration) if LUA in metadata_of(route) and is_resolved(route)]
+    return [route for route in routes if STREAMED not in route["match"]["headers"]]
 
 
-def test_a_deployment_is_matched_by_header_under_each_service_name() -> None:
-    matches = [route["match"] for route in prediction_routes(render(settings(), desired(target())))]
+def stream_routes(configuration: Configuration) -> list[dict[str, Any]]:
+    return [route for route in routes_of(configuration) if STREAMED in route["match"].get("headers", ())]
+
+
+def metadata_of(route: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = route.get("metadata", {}).get("filter_metadata", {})
+    return found
+
+
+def is_resolved(route: dict[str, Any]) -> bool:
+    return "unresolved" not in metadata_of(route)[LUA]
+
+
+def matcher_of(configuration: Configuration) -> dict[str, Any]:
+    assert configuration.routes is not None
+    found: dict[str, Any] = configuration.routes["virtual_hosts"][0]["matcher"]
+    return found
+
+
+def test_a_deployment_is_looked_up_by_its_name_under_each_service_name() -> None:
+    configuration = render(settings(), desired(target()))
+    (predictions,) = matcher_of(configuration)["matcher_list"]["matchers"]
+    paths = re.compile(predictions["predicate"]["single_predicate"]["value_match"]["safe_regex"]["regex"])
+    for path in (
+        "/inference.GRPCInferenceService/ModelInfer",
+        "/modelyard.api.oip.v2.GRPCInferenceService/ModelMetadata",
+        "/modelyard.api.oip.v2.RestInferenceService/Infer",
+    ):
+        assert paths.fullmatch(path)
+    assert not paths.fullmatch("/inference.GRPCInferenceService/ServerLive")
+    tree = predictions["on_match"]["matcher"]["matcher_tree"]
+    assert tree["input"]["typed_config"]["header_name"] == "modelyard-deployment"
+    assert list(tree["exact_match_map"]["map"]) == ["prod.ml.iris"]
     version = {"safe_regex": {"regex": "(?:1)?"}}  # of one version: asked for, or none asked for
-    header = [
-        {"name": "modelyard-deployment", "string_match": {"exact": "prod.ml.iris"}},
-        {"name": "modelyard-version", "string_match": version, "treat_missing_header_as_empty": True},
-    ]
-    assert matches == [
-        {"prefix": "/inference.GRPCInferenceService/", "headers": header},
-        {"prefix": "/modelyard.api.oip.v2.GRPCInferenceService/", "headers": header},
-        {"prefix": "/modelyard.api.oip.v2.RestInferenceService/", "headers": header},
+    header = {"name": "modelyard-version", "string_match": version, "treat_missing_header_as_empty": True}
+    assert [route["match"] for route in prediction_routes(configuration)] == [
+        {"prefix": "/", "headers": [header]}
     ]
 
 
@@ -61,8 +92,8 @@ def test_traffic_is_shared_by_weight_and_groups_without_weight_are_only_warmed()
 def test_calls_that_ask_for_a_version_meet_its_groups_alone() -> None:
     two = replace(target("b", 1), model_version="prod.ml.iris/2")
     warming = replace(target("c", 0), model_version="prod.ml.iris/3")
-    routes = prediction_routes(render(settings(), desired(target("a", 3), two, warming)))[::3]
-    asked = [route["match"]["headers"][1] for route in routes]
+    routes = prediction_routes(render(settings(), desired(target("a", 3), two, warming)))
+    asked = [route["match"]["headers"][0] for route in routes]
     assert asked == [
         {"name": "modelyard-version", "present_match": True, "invert_match": True},
         *(
@@ -77,6 +108,18 @@ def test_calls_that_ask_for_a_version_meet_its_groups_alone() -> None:
     assert [route["route"].get("cluster") for route in routes] == [None, "group-a", "group-b"]
     rights = {json.dumps(route["typed_per_filter_config"], sort_keys=True) for route in routes}
     assert len(rights) == 1  # the same for all of them
+
+
+def test_what_holds_predictions_is_told_their_group() -> None:
+    made = desired(replace(target("a", 3), held=True), target("b", 1))
+    held, awake = prediction_routes(render(settings(), made))[0]["route"]["weighted_clusters"]["clusters"]
+    (told,) = held["request_headers_to_add"]
+    assert told["header"] == {"key": "modelyard-group", "value": "a"}
+    assert "request_headers_to_add" not in awake
+    (alone,) = prediction_routes(render(settings(), desired(replace(target(), held=True))))[0]["route"][
+        "weighted_clusters"
+    ]["clusters"]
+    assert alone["request_headers_to_add"][0]["header"]["value"] == "g1"
 
 
 def test_stickiness_is_a_hash_of_the_header() -> None:
@@ -123,6 +166,30 @@ def test_the_smaller_limit_of_bodies_rules() -> None:
         return int(buffer["max_request_bytes"]) - 5
 
     assert (limit(1000), limit(9000), limit(0)) == (1000, 5000, 5000)
+
+
+def test_limits_are_part_of_the_route_and_of_the_cluster() -> None:
+    limits = Limits(requests_per_second=5, bandwidth_mbps=8, concurrent_per_replica=3)
+    configuration = render(settings(), desired(target("g", 1, "unix:/a", "unix:/b"), limits=limits))
+    (route,) = prediction_routes(configuration)
+    filters = route["typed_per_filter_config"]
+    assert filters[RATE_LIMIT]["token_bucket"]["tokens_per_fill"] == 5
+    assert filters[BANDWIDTH_LIMIT]["limit_kbps"] == 976  # KiB per second
+    cluster = next(found for found in configuration.clusters if found["name"] == "group-g")
+    assert cluster["circuit_breakers"]["thresholds"][0]["max_requests"] == 6
+    (without,) = prediction_routes(render(settings(), desired(target())))
+    assert {RATE_LIMIT, BANDWIDTH_LIMIT}.isdisjoint(without["typed_per_filter_config"])
+
+
+def test_streams_go_where_predictions_go_and_last() -> None:
+    configuration = render(settings(), desired(target("a", 3), target("b", 1), allowed=("p1",)))
+    (streamed,), single = stream_routes(configuration), prediction_routes(configuration)[0]
+    assert streamed["match"]["headers"] == [*single["match"]["headers"], STREAMED]
+    assert streamed["route"]["weighted_clusters"] == single["route"]["weighted_clusters"]
+    assert streamed["route"]["max_stream_duration"] == {"grpc_timeout_header_max": "0s"}
+    rights = [route["typed_per_filter_config"][RBAC] for route in (streamed, single)]
+    assert rights[0] == rights[1]
+    assert streamed["typed_per_filter_config"]["envoy.filters.http.buffer"]["disabled"]
 
 
 def test_refusals_of_a_route_carry_the_reason() -> None:
@@ -201,12 +268,45 @@ def test_the_bootstrap_watches_the_folder() -> None:
 
 
 def test_the_names_of_who_may_are_all_that_envoy_need_not_be_asked_about() -> None:
-    asked = shape(render(settings(), desired(target(), allowed=("p1",))))
-    assert asked == shape(render(settings(), desired(target(), allowed=("p2", "p3"))))
+    accepted = marks(render(settings(), desired(target(), allowed=("p1",))))
+    assert not list(candidates(render(settings(), desired(target(), allowed=("p2", "p3"))), accepted))
     for other in (
         desired(target(), allowed=()),
         desired(target(), target("g2")),
         desired(target("g1", 0)),
         desired(target(), max_request_bytes=2000),
     ):
-        assert shape(render(settings(), other)) != asked
+        assert list(candidates(render(settings(), other), accepted))
+
+
+def many(count: int, changed: int = -1) -> Desired:
+    """Deployments with a group each; that of `changed` is another one."""
+    routes = tuple(
+        Route(
+            (Link(ResourceType.DEPLOYMENT, f"d{number}", f"prod.ml.m{number}"), *CHAIN[1:]),
+            (target(f"g{number}{'-new' if number == changed else ''}"),),
+            1000,
+            60.0,
+        )
+        for number in range(count)
+    )
+    return Desired(KEYS, Predictions(RouteTable(1, routes), {}))
+
+
+def test_envoy_is_asked_about_what_is_new_and_some_at_a_time() -> None:
+    before = render(settings(), many(AT_ONCE + 3))
+    asked = list(candidates(before, frozenset()))
+    assert [len(deployments_in(candidate)) for candidate, _ in asked] == [AT_ONCE, 3]
+    assert frozenset.union(*(held for _, held in asked)) == marks(before)
+    assert not list(candidates(before, marks(before)))
+    (changed,) = candidates(render(settings(), many(AT_ONCE + 3, changed=7)), marks(before))
+    assert deployments_in(changed[0]) == ["prod.ml.m7"]
+    names = [cluster["name"] for cluster in changed[0]["static_resources"]["clusters"]]
+    assert [name for name in names if name.startswith("group-")] == ["group-g7-new"]
+    assert "service-catalog" in names
+
+
+def deployments_in(candidate: dict[str, Any]) -> list[str]:
+    (listener,) = candidate["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return list(by_deployment(manager["route_config"]))

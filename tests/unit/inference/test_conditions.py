@@ -94,6 +94,9 @@ def test_replicas_that_start_or_cannot() -> None:
     broken = (replica(1), replica(1, ReplicaState.STOPPED, ordinal=1, message="no module"))
     failed = conditions(observed(two, STARTING, broken))["ReplicasReady"]
     assert (failed.reason, failed.message.endswith(": no module")) == ("REPLICA_FAILED", True)
+    looping = replica(1, ReplicaState.CRASH_LOOP, ordinal=1, message="no module", failures=3)
+    loop = conditions(observed(two, STARTING, (replica(1), looping)))["ReplicasReady"]
+    assert (loop.reason, "3 ends in a row: no module" in loop.message) == ("CRASH_LOOP", True)
     unknown = EvidenceStatus(ready=False, problem="governance is away")
     held = observed(deployment(), STARTING, (replica(1, ReplicaState.STARTING),), evidence=unknown)
     assert told(held)["ReplicasReady"] == "SIGNATURES_UNKNOWN"

@@ -11,15 +11,22 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard_inference import messages, render
+from modelyard_inference import gateway_messages, messages, render
 from modelyard_inference.canary import Figures, RolloutPolicy
 from modelyard_inference.commands import RolloutVerb
 from modelyard_inference.models import DeploymentState, GroupState, Route, RouteTable, RouteTarget
 from modelyard_inference.planner.observed import Gateway
+from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.scaling import FIXED, Autoscaling
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.limits import LIMITS
 from tests.unit.inference.test_planner import deployment, group, replica, target
+
+
+def scaling(**changes: object) -> d.Autoscaling:
+    return d.Autoscaling(**{"max_replicas": 4, **changes})  # type: ignore[arg-type]
+
 
 ONE = d.TrafficTarget(model_version="a.b.c/1")
 
@@ -79,7 +86,7 @@ def test_a_rollout_is_steered_by_a_known_verb() -> None:
 def test_figures_of_gateways_are_checked() -> None:
     def confirm(**fields: Any) -> Gateway:
         figures = s.GroupFigures(**{"group": "g", **fields})
-        return messages.parse_confirm(s.ConfirmRoutesRequest(gateway_id="gw", figures=[figures]))
+        return gateway_messages.parse_confirm(s.ConfirmRoutesRequest(gateway_id="gw", figures=[figures]))
 
     latencies = [s.LatencyBucket(upper_milliseconds=2.0, count=3)]
     assert confirm(answered=2, failed=1, latencies=latencies).figures == {"g": Figures(2, 1, {2.0: 3})}
@@ -160,6 +167,30 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
             "deployment.rollout_policy.max_latency",
         ),
         ({"timeout": Duration(seconds=3601)}, "deployment.timeout"),
+        ({"resources": d.Resources(cpus=-1)}, "deployment.resources.cpus"),
+        ({"autoscaling": scaling(max_replicas=0, min_replicas=1)}, "deployment.autoscaling.max_replicas"),
+        ({"autoscaling": scaling(max_replicas=-1)}, "deployment.autoscaling.max_replicas"),
+        ({"autoscaling": scaling(min_replicas=5)}, "deployment.autoscaling.min_replicas"),
+        ({"autoscaling": scaling(min_replicas=-1)}, "deployment.autoscaling.min_replicas"),
+        ({"autoscaling": scaling(min_replicas=1, scale_to_zero=True)}, "deployment.autoscaling.min_replicas"),
+        ({"autoscaling": scaling(target_in_flight=-1)}, "deployment.autoscaling.target_in_flight"),
+        ({"autoscaling": scaling(target_in_flight=float("nan"))}, "deployment.autoscaling.target_in_flight"),
+        (
+            {"autoscaling": scaling(scale_down_delay=Duration(seconds=3601))},
+            "deployment.autoscaling.scale_down_delay",
+        ),
+        ({"resources": d.Resources(instances=-1)}, "deployment.resources.instances"),
+        ({"resources": d.Resources(memory_bytes=-1)}, "deployment.resources.memory_bytes"),
+        ({"resources": d.Resources(memory_bytes=64 * 2**20 - 1)}, "deployment.resources.memory_bytes"),
+        *(
+            ({"traffic_limits": d.TrafficLimits(**{name: value})}, f"deployment.traffic_limits.{name}")
+            for name, value in (
+                ("requests_per_second", -1),
+                ("requests_per_second", 1_000_001),
+                ("bandwidth_mbps", 100_001),
+                ("concurrent_per_replica", 10_001),
+            )
+        ),
     ],
 )
 def test_create_refuses(changes: dict[str, object], field: str) -> None:
@@ -172,8 +203,12 @@ def test_create_refuses(changes: dict[str, object], field: str) -> None:
     ("changes", "limit"),
     [
         ({"replicas": 65}, "replicas_per_target"),
+        ({"autoscaling": d.Autoscaling(max_replicas=65)}, "replicas_per_target"),
         ({"description": "x" * 5_001}, "description_length"),
         ({"rollout_policy": d.RolloutPolicy(steps=range(1, 22))}, "rollout_steps"),
+        ({"resources": d.Resources(cpus=1_025)}, "cpus_per_replica"),
+        ({"resources": d.Resources(instances=2_049)}, "instances_per_replica"),
+        ({"resources": d.Resources(memory_bytes=2**50 + 1)}, "memory_bytes_per_replica"),
         (
             {"targets": [d.TrafficTarget(model_version=f"a.b.c/{n + 1}") for n in range(17)]},
             "targets_per_deployment",
@@ -184,6 +219,34 @@ def test_create_refuses_what_is_over_a_limit(changes: dict[str, object], limit: 
     with pytest.raises(LimitExceeded) as refused:
         messages.parse_create(s.CreateDeploymentRequest(deployment=wanted(**changes)))
     assert refused.value.metadata["limit"] == limit
+
+
+def test_resources_up_to_their_limits() -> None:
+    most = d.Resources(cpus=1_024, memory_bytes=2**50, instances=2_048)
+    made = messages.parse_create(s.CreateDeploymentRequest(deployment=wanted(resources=most)))
+    assert made.resources == Resources(1_024, 2**50, 2_048)
+    changed = s.UpdateDeploymentRequest(deployment=wanted(), update_mask=FieldMask(paths=["resources"]))
+    assert messages.parse_update(changed).resources == UNBOUNDED
+
+
+def test_autoscaling_has_defaults_and_can_be_turned_off() -> None:
+    def read(**changes: object) -> Autoscaling:
+        return messages.parse_create(s.CreateDeploymentRequest(deployment=wanted(**changes))).autoscaling
+
+    assert read() == FIXED
+    assert read(autoscaling=scaling()) == Autoscaling(1, 4, 2.0, 60_000)
+    given = scaling(min_replicas=2, max_replicas=64, target_in_flight=0.5, scale_down_delay=Duration())
+    assert read(autoscaling=given) == Autoscaling(2, 64, 0.5, 0)
+    assert read(autoscaling=scaling(scale_to_zero=True)).to_zero
+    request = s.UpdateDeploymentRequest(deployment=wanted(), update_mask=FieldMask(paths=["autoscaling"]))
+    assert messages.parse_update(request).autoscaling == FIXED
+
+
+@pytest.mark.parametrize("in_flight", [-1, float("nan"), float("inf")])
+def test_odd_numbers_in_flight_are_refused(in_flight: float) -> None:
+    figures = [s.GroupFigures(group="g", in_flight=in_flight)]
+    with pytest.raises(InvalidField, match="figures.in_flight"):
+        gateway_messages.parse_confirm(s.ConfirmRoutesRequest(gateway_id="gw", figures=figures))
 
 
 def test_create_names_every_problem() -> None:
@@ -282,7 +345,7 @@ def test_resolve_refuses(request_: s.ResolveResourceRequest, field: str) -> None
 )
 def test_confirm_refuses(request_: s.ConfirmRoutesRequest, field: str) -> None:
     with pytest.raises(InvalidField) as refused:
-        messages.parse_confirm(request_)
+        gateway_messages.parse_confirm(request_)
     assert refused.value.metadata["field"] == field
 
 

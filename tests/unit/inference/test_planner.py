@@ -31,6 +31,7 @@ from modelyard_inference.planner.observed import (
     Observed,
     Process,
 )
+from modelyard_inference.resources import Resources
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Process(running=True)
@@ -229,7 +230,9 @@ def test_a_start_from_before_a_change_says_nothing_when_it_fails() -> None:
     found = observed(changed, (group(1, GroupState.STARTING),), (before,), processes=ended)
     assert steps(found) == [a.RecordEnd("r1.0", "", 0, NOW)]
     after = replace(found, replicas=(replace(before, start_time=NOW),))
-    assert steps(after) == [a.RecordEnd("r1.0", "boom", 4, NOW + timedelta(seconds=4))]
+    assert steps(after) == [
+        a.RecordEnd("r1.0", "boom", 4, NOW + timedelta(seconds=4), ReplicaState.CRASH_LOOP)
+    ]
 
 
 INACTIVE = deployment(state=DeploymentState.UPDATING, active=False)
@@ -390,6 +393,13 @@ def test_other_body_limit_means_another_group() -> None:
     assert steps(observed(changed, SERVED, (replica(1),))) == [a.AddGroup(version(1), 200, 1)]
 
 
+def test_other_resources_mean_another_group() -> None:
+    bounds = Resources(cpus=2, memory_bytes=2**30)
+    changed = replace(ACTIVE, resources=bounds, state=DeploymentState.UPDATING)
+    found = observed(changed, SERVED, (replica(1),))
+    assert steps(found) == [a.AddGroup(version(1), 100, 1, resources=bounds)]
+
+
 # ---- replicas
 
 
@@ -443,6 +453,8 @@ def test_pause_grows_with_every_end_in_a_row(failures: int, pause: float) -> Non
     (end,) = steps(found)
     assert isinstance(end, a.RecordEnd)
     assert (end.failures, end.not_before) == (failures + 1, NOW + timedelta(seconds=pause))
+    looping = failures + 1 >= 3
+    assert end.state is (ReplicaState.CRASH_LOOP if looping else ReplicaState.STOPPED)
 
 
 def test_good_minute_resets_the_pause() -> None:
@@ -461,6 +473,18 @@ def test_replica_that_keeps_ending_fails_the_deployment() -> None:
         DeploymentState.FAILED,
         "every replica of prod.ml.iris/1 keeps ending: out of memory",
     )
+
+
+def test_a_crash_loop_is_told_with_its_next_start() -> None:
+    changes = {"failures": 3, "message": "no module", "not_before": NOW + timedelta(seconds=4)}
+    looping = replica(1, ReplicaState.CRASH_LOOP, **changes)
+    two = replace(ACTIVE, replicas=2)
+    found = observed(two, SERVED, (looping, replica(1, ordinal=1)), processes={"r1.1": READY})
+    assert steps(found) == []
+    told = "crash loop, 3 ends in a row; next start at 00:00:04 UTC: no module"
+    assert report(found) == (DeploymentState.ACTIVE, f"1 of 2 replicas of prod.ml.iris/1 answer: {told}")
+    later = observed(ACTIVE, SERVED, (looping,), processes={}, now=NOW + timedelta(seconds=4))
+    assert steps(later) == [a.Start("r1.0")]
 
 
 def test_replica_that_does_not_get_ready_is_aborted() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from modelyard_inference.models import ShadowCounts
 from modelyard_inference.ports import Sample
+from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_inference.shadows import Comparison
 
 

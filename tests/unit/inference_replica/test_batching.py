@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 
 from modelyard_inference.replica.batching import ALONE, Batcher
 from modelyard_inference.replica.errors import ModelFailed, QueueFull
+from modelyard_inference.replica.statistics import Statistics
 from modelyard_kit.errors import DeadlineExceeded, DomainError
+from tests.framework.waiting import eventually
 
 
 class Model:
@@ -31,6 +34,8 @@ class Model:
         self.runs.append((method, len(inputs["x"])))
         self.running.set()
         assert self.gate.wait(30)
+        if method == "starves":
+            raise MemoryError
         if (inputs["x"] < 0).any():
             raise ArithmeticError("negative")
         if method == "shrinks" and len(inputs["x"]) > 1:
@@ -38,6 +43,8 @@ class Model:
         return {"y": inputs["x"] * 2}
 
     def explain(self, method: str, error: BaseException) -> DomainError:
+        if isinstance(error, MemoryError):
+            raise error
         assert isinstance(error, ArithmeticError | SystemExit)
         return ModelFailed(method)
 
@@ -50,7 +57,7 @@ async def model() -> Model:
 @pytest.fixture
 async def batcher(model: Model) -> AsyncIterator[Batcher]:
     with ThreadPoolExecutor(1) as executor:
-        yield Batcher(model.run, model.explain, executor, max_queue_rows=20, max_batch_rows=8)
+        yield Batcher(model.run, model.explain, [executor], max_queue_rows=20, max_batch_rows=8)
         model.gate.set()
 
 
@@ -70,6 +77,29 @@ async def busy(batcher: Batcher, model: Model) -> Any:
     future = submit(batcher, 0)
     assert await asyncio.to_thread(model.running.wait, 30)
     return future
+
+
+async def test_nobody_waits_for_ever_when_even_explaining_fails(batcher: Batcher) -> None:
+    """As without any memory left; and the queue goes on."""
+    starved = [submit(batcher, 1, method="starves"), submit(batcher, 2, method="starves", key=ALONE)]
+    answers = await asyncio.wait_for(asyncio.gather(*starved, return_exceptions=True), 60)
+    assert [type(answer) for answer in answers] == [MemoryError, MemoryError]
+    assert (await asyncio.wait_for(submit(batcher, 3), 60))["y"].tolist() == [[6]]
+
+
+async def test_copies_run_at_the_same_time(model: Model) -> None:
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
+        batcher = Batcher(model.run, model.explain, [one, two], max_queue_rows=20, max_batch_rows=8)
+        model.gate.clear()
+        futures = [submit(batcher, number, key=ALONE) for number in range(3)]
+        await eventually(lambda: len(model.runs) == 2)
+        assert not any(future.done() for future in futures)
+        model.gate.set()
+        answers = await asyncio.wait_for(asyncio.gather(*futures), 60)
+        assert [answer["y"].item() for answer in answers] == [0, 2, 4]
+        together = [submit(batcher, 1), submit(batcher, 2)]
+        await asyncio.wait_for(asyncio.gather(*together), 60)
+        assert model.runs[3:] == [("m", 2)]  # what arrives in one turn still shares a run
 
 
 async def test_one_turn_of_the_loop_is_one_run(batcher: Batcher, model: Model) -> None:
@@ -167,7 +197,7 @@ async def test_one_request_may_be_larger_than_the_queue(batcher: Batcher, model:
 async def test_a_delay_waits_for_company(model: Model) -> None:
     with ThreadPoolExecutor(1) as executor:
         batcher = Batcher(
-            model.run, model.explain, executor, max_queue_rows=20, max_batch_rows=8, delay_seconds=0.05
+            model.run, model.explain, [executor], max_queue_rows=20, max_batch_rows=8, delay_seconds=0.05
         )
         first = submit(batcher, 1)
         await asyncio.sleep(0)
@@ -186,12 +216,12 @@ Request = st.tuples(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(Request, min_size=1, max_size=25))
-def test_everybody_gets_their_own_rows(requests: list[Any]) -> None:
-    asyncio.run(_everybody(requests))
+@given(st.lists(Request, min_size=1, max_size=25), st.integers(1, 3))
+def test_everybody_gets_their_own_rows(requests: list[Any], copies: int) -> None:
+    asyncio.run(_everybody(requests, copies))
 
 
-async def _everybody(requests: list[Any]) -> None:
+async def _everybody(requests: list[Any], copies: int) -> None:
     model = Model()
 
     async def one(values: list[int], method: str, alone: bool, fate: str, turns: int) -> None:
@@ -213,8 +243,32 @@ async def _everybody(requests: list[Any]) -> None:
             expected = values[:1] if method == "shrinks" else values
             assert (await future)["y"].ravel().tolist() == [2 * value for value in expected]
 
-    with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(model.run, model.explain, executor, max_queue_rows=10_000, max_batch_rows=8)
+    with ExitStack() as stack:
+        executors = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(copies)]
+        batcher = Batcher(model.run, model.explain, executors, max_queue_rows=10_000, max_batch_rows=8)
         async with asyncio.timeout(60):
             await asyncio.gather(*(one(*request) for request in requests))
         assert batcher._rows == sum(work.rows for work in batcher._waiting)
+
+
+async def test_rows_runs_and_their_times_are_counted(model: Model) -> None:
+    statistics = Statistics()
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(
+            model.run, model.explain, executor, max_queue_rows=20, max_batch_rows=8, statistics=statistics
+        )
+        first = await busy(batcher, model)
+        others = [submit(batcher, 1, 2), submit(batcher, 3)]
+        gone = submit(batcher, 4)
+        assert batcher.pending == 3
+        gone.cancel()
+        assert batcher.pending == 2
+        model.gate.set()
+        await asyncio.gather(first, *others)
+        assert (statistics.inferences, statistics.executions, batcher.pending) == (4, 2, 0)
+        before = (statistics.queue_ns, statistics.input_ns, statistics.infer_ns)
+        assert all(value > 0 for value in before)
+        # Both waited for the first run, which took until the gate opened.
+        assert statistics.queue_ns > statistics.input_ns
+        await asyncio.gather(submit(batcher, 1), submit(batcher, -1), return_exceptions=True)
+        assert (statistics.inferences, statistics.executions) == (5, 3)

@@ -59,6 +59,8 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"listen": "unix:/" + "x" * 200}, "listen: the path of a socket has at most 103 bytes"),
         ({"log_level": "loud"}, "log_level: must be one of"),
         ({"drain_seconds": -1}, "drain_seconds: must not be negative"),
+        ({"instances": 0}, "instances: must be at least 1"),
+        ({"memory_bytes": -1}, "memory_bytes: must not be negative"),
         ({"colour": "red"}, "colour: is no setting of a replica"),
         ({"signature": {}}, "signature.methods: must name at least one method"),
         ({"signature": []}, "signature: must be an object"),

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
-from modelyard_inference.replica import messages, rest
+from modelyard_inference.replica import invocations, messages, rest
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.replica.contract import Contract, Prediction
 from modelyard_inference.runtimes.datatypes import DATATYPES
@@ -101,7 +101,11 @@ def test_messages(request: pb.ModelInferRequest) -> None:
 
 @given(st.binary(max_size=60))
 def test_any_bytes(body: bytes) -> None:
-    for parse in (lambda: messages.parse(body, CONTRACT), lambda: rest.parse("d", "", body, CONTRACT)):
+    for parse in (
+        lambda: messages.parse(body, CONTRACT),
+        lambda: rest.parse("d", "", body, CONTRACT),
+        lambda: invocations.parse("d", "", body, CONTRACT),
+    ):
         try:
             check(parse())
         except DomainError as error:
@@ -138,6 +142,23 @@ def test_any_bytes(body: bytes) -> None:
 def test_rest(body: Any) -> None:
     try:
         check(rest.parse("d", "", json.dumps(body).encode("utf-8", "surrogatepass"), CONTRACT))
+    except DomainError as error:
+        assert error.code == "INVALID_ARGUMENT"
+
+
+@given(
+    json_values
+    | st.dictionaries(
+        st.sampled_from(
+            ["dataframe_split", "dataframe_records", "instances", "inputs", "data", "params", "x"]
+        ),
+        json_values | st.fixed_dictionaries({"columns": json_values, "data": json_values}),
+        max_size=2,
+    )
+)
+def test_invocations(body: Any) -> None:
+    try:
+        check(invocations.parse("d", "", json.dumps(body).encode("utf-8", "surrogatepass"), CONTRACT))
     except DomainError as error:
         assert error.code == "INVALID_ARGUMENT"
 

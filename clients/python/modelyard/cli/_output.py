@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -32,7 +33,7 @@ TABLE = Format.TABLE
 _PIPE_WIDTH = 400
 _STYLES = {
     **dict.fromkeys(("READY", "ACTIVE", "APPROVED", "ALLOW", "yes"), "green"),
-    **dict.fromkeys(("FAILED", "REJECTED", "DENY", "STOPPED"), "red"),
+    **dict.fromkeys(("FAILED", "REJECTED", "DENY", "STOPPED", "CRASH_LOOP"), "red"),
     **dict.fromkeys(("PENDING", "CREATING", "UPDATING", "STARTING", "DRAINING", "DELETING"), "yellow"),
 }
 
@@ -45,8 +46,8 @@ def show_rows(rows: Sequence[Any], columns: Sequence[str], output: Format, *, em
         typer.echo(empty, err=True)
     else:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(column.split(".")[0].replace("_", " "), overflow="fold")
+        for heading in headings(columns):
+            table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*(_cell(_field(row, column)) for column in columns))
         _console().print(table)
@@ -71,9 +72,14 @@ def show_one(row: Any, output: Format) -> None:
     _console().print(table)
 
 
-def show_tree(tree: Tree) -> None:
-    """Print a tree."""
-    _console().print(tree)
+def draw(drawn: Tree | Table) -> None:
+    """Print a tree or a table."""
+    _console().print(drawn)
+
+
+def style_of(word: str) -> str:
+    """The colour of a state; empty if it has none."""
+    return _STYLES.get(word, "")
 
 
 def show_json(value: Any) -> None:
@@ -98,6 +104,13 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, StrEnum) else value
 
 
+def headings(columns: Sequence[str]) -> list[str]:
+    """What stands above columns: the field that a path begins with, or what follows where several begin with the same."""
+    paths = [column.replace("_", " ").split(".") for column in columns]
+    often = Counter(path[0] for path in paths)
+    return [path[1] if often[path[0]] > 1 and path[1:] else path[0] for path in paths]
+
+
 def _field(row: Any, path: str) -> Any:
     for name in path.split("."):
         row = getattr(row, name)
@@ -106,7 +119,7 @@ def _field(row: Any, path: str) -> Any:
 
 def _cell(value: Any) -> Text:
     text = _text(value)
-    return Text(text, style=_STYLES.get(text, ""))
+    return Text(text, style=style_of(text))
 
 
 def _text(value: Any) -> str:

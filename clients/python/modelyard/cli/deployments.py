@@ -9,8 +9,12 @@ from typing import Annotated
 
 import typer
 
+from modelyard.cli._autoscaling import Scaling, parse_autoscaling
 from modelyard.cli._life_cycle import Filter, OrderBy
+from modelyard.cli._limits import Limits, parse_limits
+from modelyard.cli._logging import Logging, parse_logging
 from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
+from modelyard.cli._resources import ResourceBounds, parse_resources
 from modelyard.cli._rollout import Rollout, parse_rollout
 from modelyard.cli._session import Description, Etag, Limit, connect
 from modelyard.types import (
@@ -46,6 +50,12 @@ StickyHeader = Annotated[
         "--sticky-header",
         metavar="NAME",
         help="Calls with the same value of this header meet the same target: x-customer; '' for none.",
+    ),
+]
+Private = Annotated[
+    bool | None,
+    typer.Option(
+        "--private/--public", help="Answer on the private listener of the gateways alone, or on all."
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")]
@@ -89,6 +99,11 @@ def create(
     require_signature: RequireSignature = None,
     sticky_header: StickyHeader = None,
     rollout: Rollout = None,
+    resources: ResourceBounds = None,
+    autoscaling: Scaling = None,
+    limits: Limits = None,
+    private: Private = None,
+    logging: Logging = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -106,6 +121,11 @@ def create(
             require_signature=bool(require_signature),
             sticky_header=sticky_header or "",
             rollout_policy=parse_rollout(rollout),
+            resources=parse_resources(resources),
+            autoscaling=parse_autoscaling(autoscaling),
+            traffic_limits=parse_limits(limits),
+            private=bool(private),
+            logging=parse_logging(logging),
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -125,6 +145,11 @@ def update(
     require_signature: RequireSignature = None,
     sticky_header: StickyHeader = None,
     rollout: Rollout = None,
+    resources: ResourceBounds = None,
+    autoscaling: Scaling = None,
+    limits: Limits = None,
+    private: Private = None,
+    logging: Logging = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -146,6 +171,11 @@ def update(
             require_signature=require_signature,
             sticky_header=sticky_header,
             rollout_policy=parse_rollout(rollout),
+            resources=parse_resources(resources),
+            autoscaling=parse_autoscaling(autoscaling),
+            traffic_limits=parse_limits(limits),
+            private=private,
+            logging=parse_logging(logging),
             owner=owner,
             etag=etag,
             reason=reason,
@@ -265,7 +295,8 @@ def delete(
 def replicas(name: Name, filter_: Filter = "", order_by: OrderBy = "", output: Output = TABLE) -> None:
     """List the processes behind a deployment."""
     columns = (
-        "id", "model_version", "state", "process_id", "restarts", "signature_state", "address", "state_message",
+        "id", "model_version", "state", "process_id", "restarts", "next_start_time", "signature_state", "address",
+        "state_message",
     )  # fmt: skip
     with connect() as client:
         found = client.deployments.replicas(name, filter=filter_, order_by=order_by)

@@ -8,7 +8,7 @@ import typer
 
 from modelyard._lineage import MAX_DEPTH
 from modelyard.cli._lineage_tree import label, parse_node, tree
-from modelyard.cli._output import TABLE, Format, Output, show_json, show_one, show_tree
+from modelyard.cli._output import TABLE, Format, Output, draw, show_json, show_one
 from modelyard.cli._session import connect
 from modelyard.cli.catalog import Reference
 from modelyard.types import Dataset, LineageDirection, LineageEdge, LineageKind, LineageNode
@@ -181,7 +181,7 @@ def _walk(start: LineageNode, direction: LineageDirection, *, depth: int, limit:
     if not found.edges:
         typer.echo("nothing is recorded", err=True)
     else:
-        show_tree(tree(found, direction))
+        draw(tree(found, direction))
     if found.truncated:
         typer.echo("there is more; ask with a higher --limit or a smaller --depth", err=True)
 

@@ -32,6 +32,7 @@ class ReplicaState(StrEnum):
     READY = "READY"
     DRAINING = "DRAINING"
     STOPPED = "STOPPED"
+    CRASH_LOOP = "CRASH_LOOP"
 
 
 class SignatureState(StrEnum):
@@ -52,6 +53,22 @@ class TrafficTarget:
     model_version: str
     weight: int = 1
     shadow_percent: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingPolicy:
+    """What replicas write down about predictions: a line for each, and the tensors of a percentage of them, if wanted with values."""
+
+    access_log: bool = False
+    predict_log_percent: int = 0
+    include_payload: bool = False
+
+
+class ReplicaLog(StrEnum):
+    """One of the logs that a replica keeps beside what it and its model write."""
+
+    ACCESS = "ACCESS"
+    PREDICT = "PREDICT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +140,21 @@ class RolloutPolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrafficLimits:
+    """What callers may ask of a deployment through each gateway; 0 for no limit.
+
+    Args:
+        requests_per_second: Predictions per second; what is more is refused (`RateLimited`).
+        bandwidth_mbps: Megabits per second of requests and answers; what is more waits.
+        concurrent_per_replica: Predictions that each replica may have at once; what is more is refused (`Overloaded`).
+    """
+
+    requests_per_second: int = 0
+    bandwidth_mbps: int = 0
+    concurrent_per_replica: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RolloutStatus:
     """Where a rollout in steps stands; `step` counts from 1 and is 0 when none is under way."""
 
@@ -140,6 +172,40 @@ class RolloutVerb(StrEnum):
     RESUME = "RESUME"
     PROMOTE = "PROMOTE"
     ABORT = "ABORT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """How large each replica is.
+
+    Args:
+        cpus: Cores it may use; 0 for any.
+        memory_bytes: Memory it may use; 0 for no bound.
+        instances: Copies of the model in it, which predict at the same time; 0 for two for each of `cpus`, or one.
+    """
+
+    cpus: int = 0
+    memory_bytes: int = 0
+    instances: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoscaling:
+    """How the number of replicas follows the predictions in flight; with `max_replicas` 0 it stays.
+
+    Args:
+        min_replicas: Fewest per target; 0 means 1.
+        max_replicas: Most per target.
+        target_in_flight: Predictions in flight for each replica that are aimed at; 0 means 2.
+        scale_down_delay: How long fewer have to suffice before there are fewer; None means 60 s.
+        scale_to_zero: Whether there may be none at all while nothing is in flight; instead of `min_replicas`.
+    """
+
+    min_replicas: int = 0
+    max_replicas: int = 0
+    target_in_flight: float = 0.0
+    scale_down_delay: timedelta | None = None
+    scale_to_zero: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +231,12 @@ class Deployment:
     revision: int = 0
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = RolloutPolicy()
+    logging: LoggingPolicy = LoggingPolicy()
     rollout: RolloutStatus = RolloutStatus()
+    resources: Resources = Resources()
+    autoscaling: Autoscaling = Autoscaling()
+    traffic_limits: TrafficLimits = TrafficLimits()
+    private: bool = False
 
 
 class DeploymentChange(StrEnum):
@@ -210,6 +281,82 @@ class Replica:
     signature_state: SignatureState | None = None
     signer: str = ""
     trust_root: str = ""
+    failures: int = 0
+    next_start_time: datetime | None = None
+
+
+class LogLevel(StrEnum):
+    """How much a line of a log matters."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine:
+    """One line that a replica, its model, or a library of it wrote.
+
+    `logger` is the name of a Python logger, `replica`, `launcher`, `stdout` or `stderr`, or empty for what was printed past Python;
+    `request_ids` are those of the predictions that the model was computing then.
+    """
+
+    replica: str
+    time: datetime | None = None
+    level: LogLevel | None = None
+    message: str = ""
+    logger: str = ""
+    request_ids: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceCounters:
+    """What a replica counted since its process began, or a sum of several; durations are those of answered predictions, added up.
+
+    `failure_counts` has those that were not answered by why: REJECTED, CANCELED, BACKEND, OTHER. `latency_counts` are answered
+    predictions up to each of `latency_bounds` (seconds) and above the one before, then those above the last.
+    """
+
+    success_count: int = 0
+    failure_counts: Mapping[str, int] = field(default_factory=dict)
+    inference_count: int = 0
+    execution_count: int = 0
+    request_ns: int = 0
+    queue_ns: int = 0
+    compute_input_ns: int = 0
+    compute_infer_ns: int = 0
+    compute_output_ns: int = 0
+    latency_bounds: tuple[float, ...] = ()
+    latency_counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaStatistics:
+    """What one replica is doing; without `measured` it did not say, and the figures are zero."""
+
+    replica: str
+    model_version: str = ""
+    state: ReplicaState | None = None
+    restarts: int = 0
+    measured: bool = False
+    counters: InferenceCounters = InferenceCounters()
+    in_flight: int = 0
+    pending: int = 0
+    memory_bytes: int = 0
+    shadow: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentStatistics:
+    """What the replicas of a deployment are doing; `counters` is the sum without shadows, which falls when one ends."""
+
+    deployment: str
+    state: DeploymentState | None = None
+    time: datetime | None = None
+    replicas: tuple[ReplicaStatistics, ...] = ()
+    counters: InferenceCounters = InferenceCounters()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, Text, any_, bindparam, cast, delete, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    Insert,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    column,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,6 +39,16 @@ _columns = (
 )
 # An array, so that PostgreSQL is not sent another statement for every number of events.
 _KNOWN = select(audit.c.event_id).where(audit.c.event_id == any_(bindparam("ids", type_=ARRAY(Text))))
+
+
+def _append() -> Insert:
+    """Build an insert of any number of entries in one statement: one array for each column."""
+    arrays = (bindparam(each.name, type_=ARRAY(each.type)) for each in _columns)
+    rows = func.unnest(*arrays).table_valued(*(column(each.name, each.type) for each in _columns))
+    return insert(audit).from_select(list(_columns), select(rows.render_derived(name="entry")))
+
+
+_APPEND = _append()
 
 
 async def lock_head(connection: AsyncConnection) -> tuple[int, bytes]:
@@ -61,7 +83,8 @@ async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
     """Append entries that continue the head, which must be locked."""
     if not entries:
         return
-    await connection.execute(insert(audit), [asdict(entry) for entry in entries])
+    rows = {each.name: [getattr(entry, each.name) for entry in entries] for each in _columns}
+    await connection.execute(_APPEND, rows)
     await connection.execute(update(audit_head).values(sequence=entries[-1].sequence, hash=entries[-1].hash))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from modelyard_inference.evidence import Verdict
+from modelyard_inference.log_files import REPLICA, Piece, Position, Wanted
 from modelyard_inference.replica.config import ReplicaConfig
 
 
@@ -67,6 +68,12 @@ class Launcher(Protocol):
 
     async def list(self) -> Collection[Handle]:
         """Return every replica process that runs, whoever started it."""
+
+    async def log_tail(self, replica_id: str, wanted: Wanted, log: str = REPLICA) -> Piece:
+        """Return the last lines of a log of a replica that are wanted; none if it has no such log."""
+
+    async def log_on(self, replica_id: str, position: Position | None, log: str = REPLICA) -> Piece:
+        """Return the next lines of a log after a position, or from the oldest on."""
 
     async def forget(self, replica_id: str) -> None:
         """Remove the files of a replica whose process is gone."""

@@ -2,7 +2,7 @@
 
     <run folder>/s/<name>              socket of a replica; Envoy connects here
     <run folder>/replicas/<id>/pid     its process id
-                               config.json, config.json.status, log, log.1 (the run before)
+                               config.json, config.json.status, log, log.1 … (runs before, and what was full), access, predict
 
 A replica is a session of its own, so it survives this service and its terminal. The process writes its own `pid` file before it
 becomes the replica, so that it is found even if this service dies the moment after it was started.
@@ -17,23 +17,29 @@ import signal
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
-from modelyard_inference.launchers import Found, Handle, LaunchFailed, ReplicaSpec, processes
-from modelyard_inference.replica.config import read_status, read_verdict, status_path
+from modelyard_inference import log_files
+from modelyard_inference.launchers import Found, Handle, LaunchFailed, ReplicaSpec, bounds, processes
+from modelyard_inference.log_files import REPLICA, Piece, Position, Wanted
+from modelyard_inference.replica.config import ReplicaConfig, read_status, read_verdict, status_path
 
 SOCKET_PATH_BYTES = 103
 _SOCKET_NAME_LENGTH = len("/s/") + 12
-TAIL_BYTES = 2_000
+TAIL_CHARACTERS = 2_000
+_TAIL = Wanted(tail=40)
 # What a replica may see of this service's environment: never its tokens and addresses.
 _ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH", "SSL_CERT_FILE",
 )  # fmt: skip
-# The shell notes the process id and becomes the replica; $0 is the pid file.
-_WRAPPER = 'echo $$ > "$0.new" && mv -f "$0.new" "$0" && exec "$@"'
+# The shell bounds its memory, notes the process id and becomes the replica; $0 is the pid file, $1 the bound.
+_WRAPPER = '[ -z "$1" ] || ulimit -d "$1" && shift && echo $$ > "$0.new" && mv -f "$0.new" "$0" && exec "$@"'
+# How a process ends that asked for memory it may not have and does not know what to do without.
+_SHORT_OF_MEMORY = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 
 _log = structlog.get_logger()
 
@@ -114,6 +120,14 @@ class LocalLauncher:
         """Return every replica process that runs in this run folder, whoever started it."""
         return await asyncio.to_thread(lambda: [h for h in map(self._find, self._ids()) if h])
 
+    async def log_tail(self, replica_id: str, wanted: Wanted, log: str = REPLICA) -> Piece:
+        """Return the last lines of a log of a replica that are wanted."""
+        return await asyncio.to_thread(log_files.tail, self._folder(replica_id) / log, wanted)
+
+    async def log_on(self, replica_id: str, position: Position | None, log: str = REPLICA) -> Piece:
+        """Return the next lines of a log after a position, or from the oldest on."""
+        return await asyncio.to_thread(log_files.read_on, self._folder(replica_id) / log, position)
+
     async def forget(self, replica_id: str) -> None:
         """Remove the files of a replica whose process is gone."""
         self._exit_codes.pop(replica_id, None)
@@ -124,8 +138,14 @@ class LocalLauncher:
     def _ids(self) -> Iterable[str]:
         return [path.name for path in (self._run_folder / "replicas").iterdir() if path.is_dir()]
 
+    def _process_ids(self) -> Iterable[int]:
+        return [handle.process_id for handle in map(self._find, self._ids()) if handle]
+
     def _folder(self, replica_id: str) -> Path:
         return self._run_folder / "replicas" / replica_id
+
+    def _log(self, replica_id: str) -> Path:
+        return self._folder(replica_id) / REPLICA
 
     def _config(self, replica_id: str) -> Path:
         return self._folder(replica_id) / "config.json"
@@ -147,22 +167,23 @@ class LocalLauncher:
         for stale in (folder / "pid", status_path(config)):
             stale.unlink(missing_ok=True)
         Path(self.address(spec.id).removeprefix("unix:")).unlink(missing_ok=True)
-        spec.config.dump(config)
-        log = folder / "log"
-        if log.exists():
-            log.replace(folder / "log.1")
+        replace(spec.config, log_file=str(self._log(spec.id))).dump(config)
         command = (spec.python, *self._command[1:]) if spec.python else self._command
         # An environment of its own sees no packages of this service.
         hidden = ("PYTHONPATH", "VIRTUAL_ENV") if spec.python else ()
         environment = {
             name: os.environ[name] for name in _ENVIRONMENT if name in os.environ and name not in hidden
         }
-        with log.open("xb") as output:
-            log.chmod(0o600)
+        environment |= {"PYTHONUNBUFFERED": "1", **bounds.threads_environment(spec.config)}
+        memory = bounds.data_limit(spec.config.memory_bytes)
+        with (
+            log_files.begin(self._log(spec.id)) as output,
+            bounds.on_cores(spec.config.cpus, self._process_ids()),
+        ):
             child = subprocess.Popen(  # noqa: S603 - the command is ours; only the path of the file varies
-                ["/bin/sh", "-c", _WRAPPER, str(folder / "pid"), *command, "--config", str(config)],
+                ["/bin/sh", "-c", _WRAPPER, str(folder / "pid"), memory, *command, "--config", str(config)],
                 cwd=folder,
-                env={**environment, "PYTHONUNBUFFERED": "1"},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -200,10 +221,18 @@ class LocalLauncher:
             what = "its process is gone"
         elif code < 0:
             what = f"its process was ended by {signal.Signals(-code).name}"
+            if -code in _SHORT_OF_MEMORY and (memory := self._memory_bytes(replica_id)):
+                what += f", as happens to one that needs more memory than it may use, {memory} bytes"
         else:
             what = f"its process ended with exit code {code}"
-        tail = _tail(self._folder(replica_id) / "log")
+        tail = _tail(self._log(replica_id))
         return f"{what}\n{tail}" if tail else what
+
+    def _memory_bytes(self, replica_id: str) -> int:
+        try:
+            return ReplicaConfig.load(self._config(replica_id)).memory_bytes
+        except (OSError, ValueError):  # gone, or written by another release
+            return 0
 
     def _signal(self, handle: Handle, number: signal.Signals) -> None:
         """Send a signal to exactly the process of the handle, or to its whole session to kill."""
@@ -219,12 +248,10 @@ class LocalLauncher:
 
 
 def _tail(log: Path) -> str:
-    """Return the last lines of a log, at most `TAIL_BYTES`."""
-    try:
-        with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            data = file.read()
-    except OSError:
-        return ""
-    return data.decode(errors="replace").strip()
+    """Return the last lines of a log, the end of them if they are long.
+
+    Everybody who sees the deployment reads them, so what was written while predictions were computed, and may hold theirs, is left out.
+    """
+    lines = log_files.tail(log, _TAIL).lines
+    told = [line for line in lines if line.logger != log_files.LAUNCHER and not line.request_ids]
+    return "\n".join(map(log_files.text_of, told))[-TAIL_CHARACTERS:].strip()

@@ -7,7 +7,6 @@ remembered between two calls, so a crash between any two steps is harmless: the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 
 from modelyard_inference.actions import (
     Abort,
@@ -19,7 +18,6 @@ from modelyard_inference.actions import (
     AskUse,
     EndGroup,
     Fetch,
-    RecordEnd,
     RecordReady,
     RemoveDeployment,
     RemoveGroup,
@@ -32,14 +30,11 @@ from modelyard_inference.actions import (
 )
 from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
 from modelyard_inference.planner.desired import Plan
+from modelyard_inference.planner.endings import end_of
 from modelyard_inference.planner.observed import ArtifactStatus, EvidenceStatus, Observed, Process
+from modelyard_inference.planner.scale import first_count, scale
 from modelyard_inference.planner.telling import report
 from modelyard_inference.planner.traffic import traffic
-
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 60.0
-GOOD_TIME = timedelta(seconds=60)
-"""A replica that was ready this long begins again with the shortest pause."""
 
 
 def plan(observed: Observed) -> tuple[Action, ...]:
@@ -51,10 +46,14 @@ def plan(observed: Observed) -> tuple[Action, ...]:
             continue
         answer = observed.admitted.get(desired.version.id)
         if answer is not None and answer.allowed:
-            replicas = observed.deployment.replicas
             actions.append(
                 AddGroup(
-                    desired.version, key.max_request_bytes, replicas, key.require_signature, shadow=key.shadow
+                    desired.version,
+                    key.max_request_bytes,
+                    first_count(observed),
+                    key.require_signature,
+                    key.shadow,
+                    key.resources,
                 )
             )
         else:
@@ -82,6 +81,8 @@ def _group_steps(observed: Observed, group: Group, *, wanted: bool) -> Iterator[
             yield from _admit(observed, group)
         case GroupState.WARM | GroupState.SERVING:
             yield from _upkeep(observed, group, wanted=wanted)
+            if wanted:
+                yield from scale(observed, group)
         case GroupState.DRAINING if wanted:
             yield ReviveGroup(group.id)
         case GroupState.DRAINING:
@@ -98,7 +99,7 @@ def _group_steps(observed: Observed, group: Group, *, wanted: bool) -> Iterator[
 
 def _admit(observed: Observed, group: Group) -> Iterator[Action]:
     replicas = [r for r in observed.replicas_of(group) if r.state is not ReplicaState.DRAINING]
-    if len(replicas) >= observed.deployment.replicas and all(r.state is ReplicaState.READY for r in replicas):
+    if len(replicas) >= observed.count(group) and all(r.state is ReplicaState.READY for r in replicas):
         yield AdmitGroup(group.id, tuple(r.id for r in replicas))
 
 
@@ -106,7 +107,7 @@ def _upkeep(observed: Observed, group: Group, *, wanted: bool) -> Iterator[Actio
     """Keep the replicas of a group running, and their number right if the group has a future."""
     replicas = observed.replicas_of(group)
     standing = [r for r in replicas if r.state is not ReplicaState.DRAINING]
-    count = observed.deployment.replicas if wanted else len(standing)
+    count = observed.count(group) if wanted else len(standing)
     kept, surplus = standing[:count], standing[count:]
     for replica in replicas:
         if replica.state is ReplicaState.DRAINING and observed.confirmed(replica.table_version):
@@ -149,21 +150,6 @@ def _keep_running(observed: Observed, group: Group, replicas: Iterable[Replica])
 def _late(observed: Observed, process: Process) -> str:
     text = f"not ready within {observed.start_timeout.total_seconds():g} s"
     return f"{text}: {process.ending}" if process.ending else text
-
-
-def end_of(observed: Observed, replica: Replica, message: str) -> RecordEnd:
-    """Return how to note the end of a replica's process: every end in a row lengthens the pause before the next start."""
-    if replica.state is ReplicaState.STARTING and _outdated(observed, replica):
-        return RecordEnd(replica.id, "", 0, observed.now)
-    was_good = replica.ready_time is not None and observed.now - replica.ready_time >= GOOD_TIME
-    failures = 0 if was_good else replica.failures
-    pause = min(FIRST_PAUSE * 2 ** min(failures, 16), LONGEST_PAUSE)
-    return RecordEnd(replica.id, message, failures + 1, observed.now + timedelta(seconds=pause))
-
-
-def _outdated(observed: Observed, replica: Replica) -> bool:
-    """Whether a start says nothing any more: a caller has changed the deployment since, perhaps what was wrong."""
-    return replica.start_time is not None and replica.start_time < observed.deployment.update_time
 
 
 def _let_go(observed: Observed, replica: Replica) -> Action:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from modelyard_inference.models import Condition, Group, GroupState, ReplicaState, Status
+from modelyard_inference.planner import endings
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.observed import Gateway
+from modelyard_inference.planner.scale import first_count
 
 AS_WANTED = "AS_WANTED"
 
@@ -48,17 +50,19 @@ def _artifacts_present(state: Plan) -> Judgement:
 
 
 def _replicas_ready(state: Plan) -> Judgement:
-    wanted = state.observed.deployment.replicas
     for key, desired in state.desired.items():
         group = state.current.get(key)
         replicas = state.observed.replicas_of(group) if group else []
         ready = sum(r.state is ReplicaState.READY for r in replicas)
+        wanted = state.observed.count(group) if group else first_count(state.observed)
         if ready >= wanted:
             continue
         told = f"{ready} of {wanted} replicas of {desired.version.name} are ready"
-        down = [r.message for r in replicas if r.message and r.state is not ReplicaState.READY]
+        down = [r for r in replicas if r.message and r.state is not ReplicaState.READY]
         if down:
-            return Status.FALSE, "REPLICA_FAILED", f"{told}: {down[0]}"
+            worst = max(down, key=lambda replica: replica.failures)
+            reason = "CRASH_LOOP" if worst.failures >= endings.LOOP_ENDS else "REPLICA_FAILED"
+            return Status.FALSE, reason, f"{told}: {endings.told(worst)}"
         evidence = state.observed.evidence.get(desired.version.id)
         if evidence and evidence.problem:
             return Status.FALSE, "SIGNATURES_UNKNOWN", f"{told}: {evidence.problem}"

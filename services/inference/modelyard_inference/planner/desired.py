@@ -97,5 +97,9 @@ def desired_groups(deployment: Deployment) -> dict[GroupKey, Desired]:
 def key_of(deployment: Deployment, target: Target) -> GroupKey:
     """Return the key of the group that a target of a deployment should be served by."""
     return GroupKey(
-        target.wanted.id, deployment.max_request_bytes, deployment.require_signature, target.spec.shadow
+        target.wanted.id,
+        deployment.max_request_bytes,
+        deployment.require_signature,
+        target.spec.shadow,
+        deployment.resources,
     )

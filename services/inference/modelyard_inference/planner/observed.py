@@ -60,6 +60,8 @@ class Gateway:
     problem: str = ""
     figures: Mapping[str, Figures] = field(default_factory=dict)
     """What it counted about groups, by their name, since it began."""
+    in_flight: Mapping[str, float] = field(default_factory=dict)
+    """Predictions in flight of groups, by their name, averaged over some seconds."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Gateways:
     def lagging(self, version: int) -> tuple[Gateway, ...]:
         """Return those that have not confirmed this version of the route table."""
         return tuple(gateway for gateway in self.live if gateway.version < version)
+
+    def in_flight(self, group: Group) -> float | None:
+        """Return the predictions in flight of a group; None unless every gateway tells."""
+        told = [gateway.in_flight[group.name] for gateway in self.live if group.name in gateway.in_flight]
+        return sum(told) if told and len(told) == len(self.live) else None
 
     def cold(self, group: Group) -> tuple[Gateway, ...]:
         """Return those that do not yet find the group healthy in a table that holds it as it is."""
@@ -113,6 +120,15 @@ class Observed:
     def replicas_of(self, group: Group) -> list[Replica]:
         """Return the replicas of a group, oldest first."""
         return sorted((r for r in self.replicas if r.group_id == group.id), key=lambda r: r.ordinal)
+
+    def count(self, group: Group) -> int:
+        """Return how many replicas a group should have."""
+        decided = group.scale.replicas if group.scale else self.deployment.replicas
+        return (
+            self.deployment.autoscaling.within(decided)
+            if self.deployment.autoscaling.on
+            else self.deployment.replicas
+        )
 
     @property
     def deleting(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from modelyard_inference.actions import Action, Report
 from modelyard_inference.models import DeploymentState, Group, GroupState, ReplicaState
+from modelyard_inference.planner import endings
 from modelyard_inference.planner.conditions import conditions_of, rollout_text
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.observed import Admitted, Observed
@@ -70,9 +71,9 @@ def _failure(state: Plan) -> str:
             r for r in state.observed.replicas_of(group) if r.message and r.state is not ReplicaState.READY
         ]
         if group.state is not GroupState.SERVING and down:
-            return f"{group.version.name} could not be started: {down[0].message}"
+            return f"{group.version.name} could not be started: {endings.told(down[0])}"
         if down and _ready(state.observed, group) == 0 and down[0].failures > 1:
-            return f"every replica of {group.version.name} keeps ending: {down[0].message}"
+            return f"every replica of {group.version.name} keeps ending: {endings.told(down[0])}"
     return ""
 
 
@@ -97,7 +98,7 @@ def _waiting(state: Plan) -> str:
             if unknown and unknown.problem:
                 return unknown.problem
             ready = _ready(observed, group)
-            return f"starting {group.version.name}: {ready} of {observed.deployment.replicas} replicas ready"
+            return f"starting {group.version.name}: {ready} of {observed.count(group)} replicas ready"
     for group in state.wanted_groups:
         if group.state is GroupState.WARM and (observed.gateways.cold(group) or not observed.gateways.live):
             return _waiting_for(observed, f"to find {group.version.name} healthy", group.table_version, group)
@@ -108,8 +109,8 @@ def _waiting(state: Plan) -> str:
     for group in state.wanted_groups:
         routed = sum(r.routed for r in observed.replicas_of(group))
         fresh = observed.deployment.state is not DeploymentState.ACTIVE
-        if fresh and routed != observed.deployment.replicas:
-            return f"scaling {group.version.name}: {routed} of {observed.deployment.replicas} replicas routed"
+        if fresh and routed != observed.count(group):
+            return f"scaling {group.version.name}: {routed} of {observed.count(group)} replicas routed"
     return ""
 
 
@@ -136,8 +137,8 @@ def _weakness(state: Plan) -> str:
             r for r in state.observed.replicas_of(group) if r.message and r.state is not ReplicaState.READY
         ]
         if down:
-            ready, all_of = _ready(state.observed, group), state.observed.deployment.replicas
-            return f"{ready} of {all_of} replicas of {group.version.name} answer: {down[0].message}"
+            ready, all_of = _ready(state.observed, group), state.observed.count(group)
+            return f"{ready} of {all_of} replicas of {group.version.name} answer: {endings.told(down[0])}"
     return ""
 
 

@@ -9,10 +9,8 @@ from modelyard_inference.actions import Action, Shift, TakeBack
 from modelyard_inference.canary import Figures, Rollout, breach, step_weights
 from modelyard_inference.models import Group, GroupState
 from modelyard_inference.planner.desired import Plan
+from modelyard_inference.planner.endings import LOOP_ENDS
 from modelyard_inference.planner.observed import Observed
-
-FAILED_STARTS = 3
-"""Ends in a row of a replica that never answered, after which a stepped rollout is taken back."""
 
 
 def traffic(state: Plan) -> Iterator[Action]:
@@ -105,7 +103,7 @@ def _cannot_start(observed: Observed, fresh: Collection[Group]) -> str:
     for group in fresh:
         if group.state is GroupState.STARTING:
             for replica in observed.replicas_of(group):
-                if replica.failures >= FAILED_STARTS and replica.message:
+                if replica.failures >= LOOP_ENDS and replica.message:
                     return f"{group.version.name} was taken back, it could not be started: {replica.message}"
     return ""
 

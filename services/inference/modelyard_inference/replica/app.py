@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -14,12 +13,13 @@ import structlog
 import uvloop
 
 from modelyard_inference.evidence import Verdict
-from modelyard_inference.replica import tracing
+from modelyard_inference.replica import logs, tracing
 from modelyard_inference.replica.config import ReplicaConfig, write_status
 from modelyard_inference.replica.contract import Contract
 from modelyard_inference.replica.engine import Engine
 from modelyard_inference.replica.front import Front, MakeFront
 from modelyard_inference.replica.grpc_front import GrpcFront
+from modelyard_inference.replica.journal import Journal
 from modelyard_inference.replica.lifecycle import Lifecycle, State
 from modelyard_inference.replica.servicer import Servicer
 from modelyard_inference.replica.verification import verify
@@ -43,8 +43,12 @@ class Replica:
         self.stuck = False
         """Whether the model's thread went on after `stop`."""
         self._engine = Engine(config)
+        self.exhausted = self._engine.exhausted
+        """Set when its memory is used up for good."""
         wrap, self._flush = tracing.start(config)
-        servicer = Servicer(Contract(config), self._engine, self.lifecycle)
+        # Beside its log, where a launcher gave it one.
+        journal = Journal(Path(config.log_file).parent if config.log_file else None, config.log_policy)
+        servicer = Servicer(Contract(config), self._engine, self.lifecycle, journal)
         self._front: Front = make_front(
             servicer.routes(wrap), listen=config.listen, max_message_bytes=config.max_request_bytes * _SLACK
         )
@@ -54,6 +58,7 @@ class Replica:
 
         Raises:
             LoadError: if the model cannot be loaded.
+            MemoryError: if there is too little memory for it.
             OSError: if the address cannot be used.
         """
         await self._front.start()
@@ -82,19 +87,30 @@ def main(config_path: Path) -> int:
     try:
         config = ReplicaConfig.load(config_path)
     except (OSError, ValueError) as error:
-        configure_logging("info", "json")
+        logs.configure_without_config()
         log.error("replica_failed", problem=f"{config_path}: {error}")  # noqa: TRY400  the text says it all
         _try_write_status(config_path, "failed", f"{config_path}: {error}")
         return _BAD_CONFIGURATION
-    configure_logging(config.log_level, config.log_format)
+    log_file = logs.configure(config)
     structlog.contextvars.bind_contextvars(
         deployment=config.deployment, model_version=f"{config.model}/{config.version}"
     )
     _try_write_status(config_path, "loading")
-    return uvloop.run(_serve(config, config_path))
+    try:
+        return uvloop.run(_serve(config, config_path, log_file))
+    finally:
+        logs.finish()
 
 
-async def _serve(config: ReplicaConfig, config_path: Path) -> int:
+async def _serve(config: ReplicaConfig, config_path: Path, log_file: logs.LogFile) -> int:
+    checking = asyncio.ensure_future(_keep_small(log_file))
+    try:
+        return await _load_and_answer(config, config_path)
+    finally:
+        checking.cancel()
+
+
+async def _load_and_answer(config: ReplicaConfig, config_path: Path) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,9 +128,19 @@ async def _serve(config: ReplicaConfig, config_path: Path) -> int:
         verdict = starting.result()
     except (LoadError, OSError) as error:
         return await _fail(replica, config_path, str(error))
+    except MemoryError:
+        return await _fail(replica, config_path, _too_little_memory(config, "to load the model"))
     except Exception as error:  # a runtime may raise anything; the launcher must be told
         log.exception("load_raised")
         return await _fail(replica, config_path, f"{type(error).__name__}: {error}")
+    return await _answer(replica, config_path, verdict, asked_to_stop)
+
+
+async def _answer(
+    replica: Replica, config_path: Path, verdict: Verdict, asked_to_stop: asyncio.Future[Any]
+) -> int:
+    """Answer predictions until the replica is told to stop, or runs out of memory; return the exit status."""
+    config = replica.config
     garbage.settle()
     _try_write_status(config_path, "ready", verdict=verdict)
     log.info(
@@ -124,7 +150,10 @@ async def _serve(config: ReplicaConfig, config_path: Path) -> int:
         signature=verdict.state,
         signer=verdict.signer,
     )
-    await asked_to_stop
+    exhausted = asyncio.ensure_future(replica.exhausted.wait())
+    await asyncio.wait((asked_to_stop, exhausted), return_when=asyncio.FIRST_COMPLETED)
+    if not asked_to_stop.done():
+        return await _fail(replica, config_path, _too_little_memory(config, "for its smallest input"))
     log.info("replica_draining", in_flight=replica.lifecycle.in_flight)
     _try_write_status(config_path, "draining", verdict=verdict)
     await replica.drain()
@@ -132,6 +161,13 @@ async def _serve(config: ReplicaConfig, config_path: Path) -> int:
     if replica.stuck:
         _leave(0)
     return 0
+
+
+async def _keep_small(log_file: logs.LogFile) -> None:
+    """Look after the log for ever: native code fills it unseen."""
+    while log_file.captured:
+        await asyncio.sleep(logs.CHECK_SECONDS)
+        log_file.check()
 
 
 async def _start(replica: Replica, config_path: Path) -> Verdict:
@@ -149,11 +185,23 @@ async def _fail(replica: Replica, config_path: Path, message: str) -> int:
     log.error("replica_failed", problem=message)
     _try_write_status(config_path, "failed", message)
     await replica.stop()
+    if replica.stuck:
+        _leave(_FAILED)
     return _FAILED
+
+
+def _too_little_memory(config: ReplicaConfig, what: str) -> str:
+    bound = (
+        f"more than the {config.memory_bytes} bytes it may use"
+        if config.memory_bytes
+        else "more than there is"
+    )
+    return f"out of memory {what}: it needs {bound}"
 
 
 def _leave(status: int) -> None:
     """End the process though the model's thread is still busy; nothing can stop a thread."""
+    logs.finish()
     sys.stderr.flush()
     os._exit(status)
 
@@ -166,39 +214,3 @@ def _try_write_status(
     except OSError as error:
         # Serving matters more than saying so: the folder may be gone with the service that made it.
         log.warning("status_not_written", problem=str(error))
-
-
-class _Lines:
-    """Standard error that does not mind when nobody reads it any more."""
-
-    def write(self, text: str) -> int:
-        try:
-            return sys.stderr.write(text)
-        except (OSError, ValueError):
-            return 0
-
-    def flush(self) -> None:
-        try:
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            return
-
-
-def configure_logging(level: str, form: str) -> None:
-    """Log to standard error, one line per event."""
-    renderer: Any = structlog.processors.JSONRenderer()
-    if form == "console":
-        renderer = structlog.dev.ConsoleRenderer()
-    processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if form == "json":
-        processors.append(structlog.processors.format_exc_info)
-    structlog.configure(
-        processors=[*processors, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(_Lines()),  # type: ignore[arg-type]  # all it needs of a file
-        cache_logger_on_first_use=True,
-    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelyard_inference.evidence import Evidence, SignatureState, Verdict
+from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.runtimes.signature import Signature
 
 _SOCKET_PATH_BYTES: Final = 103  # sun_path of macOS; Linux allows four more
@@ -53,6 +54,12 @@ class ReplicaConfig:
     """How long an idle replica waits for company for a request; 0 batches what waited while the model ran."""
     threads: int = 1
     """Threads one prediction may use, where the runtime can tell."""
+    instances: int = 1
+    """Copies of the model, which predict at the same time, each in a thread."""
+    cpus: int = 0
+    """Cores it may use; the launcher sees to it. 0 for any."""
+    memory_bytes: int = 0
+    """Memory it may use; the launcher sees to it. 0 for no bound."""
     drain_seconds: float = 30.0
     """Longest time to finish predictions when stopping."""
     server_name: str = "modelyard"
@@ -60,14 +67,19 @@ class ReplicaConfig:
     log_level: str = "info"
     """Least level that is logged."""
     log_format: str = "json"
-    """`json` or `console`."""
+    """`json` or `console`; a log file is always JSON."""
+    log_file: str = ""
+    """File that standard output and error are open as, if it is to be kept small and to hold what is printed as lines."""
+    log_policy: LogPolicy = SILENT
+    """What is written down about predictions, beside the log file; can be changed while it runs."""
     otlp_endpoint: str = ""
     """OTLP/gRPC collector; if set, predictions that carry a `traceparent` become spans."""
 
     def __post_init__(self) -> None:
         problems = [f"{name}: must not be empty" for name in _TEXTS if not getattr(self, name)]
         problems += [f"{name}: must be at least 1" for name in _COUNTS if getattr(self, name) < 1]
-        problems += [f"{name}: must not be negative" for name in _SECONDS if getattr(self, name) < 0]
+        at_least_0 = (*_SECONDS, *_BOUNDS)
+        problems += [f"{name}: must not be negative" for name in at_least_0 if getattr(self, name) < 0]
         if not self.listen.startswith("unix:/"):
             problems.append(f"listen: must be unix:/path, not {self.listen!r}")
         elif len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES:
@@ -94,6 +106,7 @@ class ReplicaConfig:
             "model_directory": str(self.model_directory),
             "signature": self.signature.to_json(),
             "evidence": self.evidence.to_json(),
+            "log_policy": asdict(self.log_policy),
         }
 
     @classmethod
@@ -121,6 +134,7 @@ class ReplicaConfig:
                 "model_directory": Path(value["model_directory"]),
                 "signature": Signature.from_json(value["signature"]),
                 "evidence": Evidence.from_json(value["evidence"]) if "evidence" in value else Evidence(),
+                "log_policy": LogPolicy.from_json(value.get("log_policy", {})),
             }
         )
 
@@ -140,18 +154,19 @@ class ReplicaConfig:
 
 
 _TEXTS: Final = ("deployment", "model", "artifact_digest", "runtime", "server_name")
-_COUNTS: Final = ("version", "max_request_bytes", "max_queue_rows", "max_batch_rows", "threads")
+_COUNTS: Final = ("version", "max_request_bytes", "max_queue_rows", "max_batch_rows", "threads", "instances")
 _SECONDS: Final = ("batch_delay_seconds", "drain_seconds")
+_BOUNDS: Final = ("cpus", "memory_bytes")
 _REQUIRED: Final = (
     "deployment", "model", "version", "artifact_digest", "model_directory", "runtime", "signature", "listen",
 )  # fmt: skip
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(
-        (*_TEXTS, "model_directory", "listen", "log_level", "log_format", "otlp_endpoint"), (str,)
+        (*_TEXTS, "model_directory", "listen", "log_level", "log_format", "log_file", "otlp_endpoint"), (str,)
     ),
-    **dict.fromkeys(_COUNTS, (int,)),
+    **dict.fromkeys((*_COUNTS, *_BOUNDS), (int,)),
     **dict.fromkeys(_SECONDS, (int, float)),
-    **dict.fromkeys(("signature", "evidence"), (dict,)),
+    **dict.fromkeys(("signature", "evidence", "log_policy"), (dict,)),
     **dict.fromkeys(("require_signature", "allow_code"), (bool,)),
 }
 

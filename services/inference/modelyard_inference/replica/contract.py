@@ -57,15 +57,24 @@ class Method:
         self._row_wise = signature.row_wise
         self._row_inputs = tuple(spec.name for spec in signature.inputs if spec.shape and spec.shape[0] == -1)
 
+    def input(self, name: str) -> TensorSpec:
+        """Return the specification of an input by its name.
+
+        Raises:
+            InvalidTensor: if the model has no such input.
+        """
+        spec = self.inputs.get(name)
+        if spec is None:
+            raise InvalidTensor(name, f"unexpected inference input '{name}' for model '{self._model_name}'")
+        return spec
+
     def check_input(self, name: str, datatype: str, shape: Sequence[int]) -> TensorSpec:
         """Return the specification of an input that a request holds.
 
         Raises:
             InvalidTensor: if the model has no such input, or one of another type or shape.
         """
-        spec = self.inputs.get(name)
-        if spec is None:
-            raise InvalidTensor(name, f"unexpected inference input '{name}' for model '{self._model_name}'")
+        spec = self.input(name)
         if datatype != spec.datatype:
             raise InvalidTensor(
                 name,

@@ -5,6 +5,10 @@ from __future__ import annotations
 from modelyard_kit.errors import DomainError, Violation
 
 
+class OutputMismatch(Exception):
+    """The model answers something else than its signature says."""
+
+
 class InvalidTensor(DomainError):
     """An input or requested output does not fit the model."""
 
@@ -25,6 +29,17 @@ class ModelFailed(DomainError):
         super().__init__(
             f"the model failed on this input; the replica's log says why under error id {error_id}",
             metadata={"error_id": error_id},
+        )
+
+
+class OutOfMemory(ModelFailed):
+    """The model needs more memory for this input than the replica may use."""
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__(error_id)
+        self.message = (
+            "the model ran out of memory on this input: send less at once, or let its owner raise the memory of the"
+            f" deployment's replicas; their log has more under error id {error_id}"
         )
 
 

@@ -7,7 +7,7 @@ which path, a front carries bytes, deadlines and cancellation, and turns a `Doma
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,8 +32,10 @@ class Call:
 
 Unary = Callable[[bytes, Call], Awaitable[bytes]]
 """Answers one message with one; cancelled when the caller is gone. Raises `DomainError`."""
-Stream = Callable[[bytes, Call], AsyncIterator[bytes]]
+Stream = Callable[[bytes, Call], AsyncGenerator[bytes, None]]
 """Answers one message with many."""
+Duplex = Callable[[AsyncIterator[bytes], Call], AsyncGenerator[bytes, None]]
+"""Answers many messages with many."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Routes:
 
     unary: Mapping[str, Unary]
     streams: Mapping[str, Stream]
+    duplex: Mapping[str, Duplex]
 
 
 class Front(Protocol):
@@ -68,10 +71,10 @@ class MakeFront(Protocol):
         ...
 
 
-def refusal(error: Exception, path: str) -> DomainError:
+def refusal(error: Exception, path: str, request_id: str) -> DomainError:
     """Return what a caller is told about an exception; one that nobody expected is logged under an id."""
     if isinstance(error, DomainError):
         return error
     error_id = uuid.uuid4().hex
-    log.error("call_failed", error_id=error_id, method=path, exc_info=error)
+    log.error("call_failed", error_id=error_id, method=path, request_ids=[request_id], exc_info=error)
     return Internal(error_id)

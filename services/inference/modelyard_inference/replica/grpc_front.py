@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ import grpc
 import grpc.aio
 
 from modelyard_inference.replica import status
-from modelyard_inference.replica.front import Call, Routes, Stream, Unary, refusal
+from modelyard_inference.replica.front import Call, Duplex, Routes, Stream, Unary, refusal
+from modelyard_inference.replica.serving import request_id_of
 
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_CONCURRENT_CALLS: Final = 16_384
@@ -74,6 +76,10 @@ class _Handlers(grpc.GenericRpcHandler):
                 path: grpc.unary_stream_rpc_method_handler(_stream(path, method))
                 for path, method in routes.streams.items()
             },
+            **{
+                path: grpc.stream_stream_rpc_method_handler(_stream(path, method))
+                for path, method in routes.duplex.items()
+            },
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -93,13 +99,14 @@ def _unary(path: str, method: Unary) -> Any:
     return answer
 
 
-def _stream(path: str, method: Stream) -> Any:
+def _stream(path: str, method: Stream | Duplex) -> Any:
     loop = asyncio.get_running_loop()
 
-    async def answer(body: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def answer(asked: Any, context: Any) -> AsyncGenerator[bytes, None]:
         try:
-            async for message in method(body, _call(context, loop)):
-                yield message
+            async with aclosing(method(asked, _call(context, loop))) as messages:
+                async for message in messages:
+                    yield message
         except Exception as error:  # noqa: BLE001  as above
             await _abort(context, error, path)
 
@@ -112,8 +119,8 @@ def _call(context: Any, loop: asyncio.AbstractEventLoop) -> Call:
 
 
 async def _abort(context: Any, error: Exception, path: str) -> None:
-    told = refusal(error, path)
-    # Nothing was sent before, so this is a trailers-only answer, which Envoy may retry.
+    told = refusal(error, path, request_id_of(context.invocation_metadata() or ()))
+    # If nothing was sent before, this is a trailers-only answer, which Envoy may retry.
     await context.abort(
         _CODES[status.code(told)],
         status.message(told),

@@ -22,6 +22,7 @@ from modelyard_inference.replica.contract import (
 )
 from modelyard_inference.replica.errors import InvalidTensor
 from modelyard_inference.runtimes.datatypes import DATATYPES, Array, object_array
+from modelyard_inference.runtimes.signature import TensorSpec
 from modelyard_kit.errors import InvalidField
 
 _ODD_NUMBERS: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -98,7 +99,7 @@ def _input(item: Mapping[str, Any], field: str, method: Method) -> tuple[str, Ar
     data = item.get("data", _MISSING)
     if data is _MISSING:
         raise InvalidTensor(name, f"unable to find data for input tensor '{name}' in request.")
-    flat = list(_flatten(data, name))
+    flat = list(flatten(data, name))
     count = 1
     for size in shape:
         count *= size
@@ -106,11 +107,15 @@ def _input(item: Mapping[str, Any], field: str, method: Method) -> tuple[str, Ar
         raise InvalidTensor(
             name, f"input '{name}': the shape {shape} takes {count} values, but 'data' has {len(flat)}"
         )
-    return name, _array(name, spec.datatype, flat).reshape(shape)
+    return name, to_array(name, spec.datatype, flat).reshape(shape)
 
 
-def _flatten(data: Any, name: str) -> Iterator[Any]:
-    """Yield the values of nested lists without recursion: depth is the caller's choice."""
+def flatten(data: Any, name: str) -> Iterator[Any]:
+    """Yield the values of nested lists without recursion: depth is the caller's choice.
+
+    Raises:
+        InvalidTensor: it is no list.
+    """
     if not isinstance(data, list):
         raise InvalidTensor(name, f"input '{name}': 'data' must be a list")
     stack = [iter(data)]
@@ -124,7 +129,12 @@ def _flatten(data: Any, name: str) -> Iterator[Any]:
             stack.pop()
 
 
-def _array(name: str, datatype: str, flat: list[Any]) -> Array:
+def to_array(name: str, datatype: str, flat: list[Any]) -> Array:
+    """Return plain values as an array of one dimension.
+
+    Raises:
+        InvalidTensor: they are none of that type.
+    """
     kinds = set(map(type, flat))
     if datatype == "BYTES":
         _only(name, datatype, kinds, {str}, "text")
@@ -147,6 +157,16 @@ def _array(name: str, datatype: str, flat: list[Any]) -> Array:
             return np.array(flat, dtype=dtype)
     except (OverflowError, FloatingPointError) as error:
         raise InvalidTensor(name, f"input '{name}' holds a number that {datatype} cannot: {error}") from error
+
+
+def nested(spec: TensorSpec, array: Array) -> Any:
+    """Return the values of an output in lists, nested as its shape says."""
+    if not array.size:
+        return array.tolist()
+    values: list[Any] = _plain(spec.name, spec.datatype, array)
+    for size in reversed(array.shape[1:]):
+        values = [values[start : start + size] for start in range(0, len(values), size)]
+    return values if array.shape else values[0]
 
 
 def _only(name: str, datatype: str, kinds: set[type], allowed: set[type], words: str) -> None:

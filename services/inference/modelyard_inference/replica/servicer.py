@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
+from time import perf_counter_ns
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 
+from modelyard.api.inference.v1 import replica_service_pb2 as replica_pb
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard.api.oip.v2 import rest_inference_pb2 as rest_pb
-from modelyard_inference.replica import messages, rest
+from modelyard_inference.log_policy import LogPolicy
+from modelyard_inference.replica import invocations, messages, rest
 from modelyard_inference.replica.batching import Outputs
 from modelyard_inference.replica.contract import Contract, Prediction
 from modelyard_inference.replica.engine import Engine
 from modelyard_inference.replica.errors import ReplicaNotReady
 from modelyard_inference.replica.front import Call, Routes, Unary
+from modelyard_inference.replica.journal import Journal
 from modelyard_inference.replica.lifecycle import Lifecycle
 from modelyard_inference.replica.samples import TAKE_SAMPLES, Samples, digest_of, sample_id_of
+from modelyard_inference.replica.statistics import GET_STATISTICS
+from modelyard_inference.replica.streaming import Streaming
 from modelyard_inference.runtimes.signature import TensorSpec
 from modelyard_kit.errors import DeadlineExceeded, DomainError, InvalidField, NotFound, RequestTooLarge
 
 OIP_SERVICES: Final = ("inference.GRPCInferenceService", "modelyard.api.oip.v2.GRPCInferenceService")
 REST_SERVICE: Final = "modelyard.api.oip.v2.RestInferenceService"
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"
+SET_LOGGING: Final = "/modelyard.api.inference.v1.ReplicaService/SetLogging"
 _JSON: Final = "application/json"
 # Up to these sizes a body is read on the event loop, beyond them in a thread: health must not wait for it.
 _LARGE_BODY: Final = 4 * 1024 * 1024
@@ -35,10 +44,20 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class _Times:
+    """When a prediction began, was read, and was computed: of `perf_counter_ns`."""
+
+    begun: int
+    read: int = 0
+    computed: int = 0
+
+
 class Servicer:
     """Answers encoded messages with encoded messages."""
 
-    def __init__(self, contract: Contract, engine: Engine, lifecycle: Lifecycle) -> None:
+    def __init__(self, contract: Contract, engine: Engine, lifecycle: Lifecycle, journal: Journal) -> None:
+        self._journal = journal
         self._contract = contract
         self._engine = engine
         self._lifecycle = lifecycle
@@ -65,50 +84,84 @@ class Servicer:
         }
         unary = {f"/{service}/{name}": method for service in OIP_SERVICES for name, method in oip.items()}
         unary[f"/{REST_SERVICE}/Infer"] = wrap("Infer", self.rest_infer)
+        unary[f"/{REST_SERVICE}/Invoke"] = wrap("Invoke", self.rest_invoke)
         unary[f"/{REST_SERVICE}/Describe"] = self.rest_describe
         unary[f"/{REST_SERVICE}/Ready"] = self.rest_ready
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health_check
         unary[TAKE_SAMPLES] = self.take_samples
-        return Routes(unary, {f"/{HEALTH_SERVICE}/Watch": self.health_watch})
+        unary[GET_STATISTICS] = self.get_statistics
+        unary[SET_LOGGING] = self.set_logging
+        streaming = Streaming(self._contract, self._lifecycle, wrap("ModelStreamInfer", self.model_infer))
+        return Routes(
+            unary,
+            streams={f"/{HEALTH_SERVICE}/Watch": self.health_watch},
+            duplex={f"/{service}/ModelStreamInfer": streaming.answer for service in OIP_SERVICES},
+        )
 
     async def model_infer(self, body: bytes, call: Call) -> bytes:
         """ModelInfer."""
-        self._lifecycle.enter()
-        try:
-            self._check_size(len(body))
-            if len(body) < self._large:
-                prediction = messages.parse(body, self._contract)
-            else:
-                prediction = await asyncio.to_thread(messages.parse, body, self._contract)
-            outputs = await self._predict(prediction, call)
-            return await self._render(outputs, lambda: self._renderer.render(prediction, outputs))
-        except DomainError as error:
-            self._samples.refused(call, error)
-            raise
-        finally:
-            self._lifecycle.leave()
+        return await self._answer(
+            call, body, self._large, lambda: messages.parse(body, self._contract), self._renderer.render
+        )
 
     async def rest_infer(self, body: bytes, call: Call) -> bytes:
         """RestInferenceService.Infer."""
-        self._lifecycle.enter()
-        try:
-            self._check_size(len(body))
-            request = _decode(rest_pb.InferRequest, body)
-            arguments = (request.model_name, request.model_version, request.body.data, self._contract)
-            if len(body) < _LARGE_SLOW_BODY:
-                prediction = rest.parse(*arguments)
-            else:
-                prediction = await asyncio.to_thread(rest.parse, *arguments)
-            outputs = await self._predict(prediction, call)
-            data = await self._render(outputs, lambda: rest.render(prediction, outputs, self._contract))
-        except DomainError as error:
-            self._samples.refused(call, error)
-            raise
-        finally:
-            self._lifecycle.leave()
+        data = await self._answer_json(
+            _decode(rest_pb.InferRequest, body),
+            call,
+            rest.parse,
+            lambda prediction, outputs: rest.render(prediction, outputs, self._contract),
+        )
         response = rest_pb.InferResponse()
         response.body.content_type, response.body.data = _JSON, data
         return response.SerializeToString()
+
+    async def rest_invoke(self, body: bytes, call: Call) -> bytes:
+        """RestInferenceService.Invoke."""
+        request = _decode(rest_pb.InvokeRequest, body)
+        if request.form not in invocations.ANSWERS:
+            raise InvalidField("form", f"{request.form!r} is none of {', '.join(invocations.ANSWERS)}")
+        data = await self._answer_json(
+            request,
+            call,
+            invocations.parse,
+            lambda prediction, outputs: invocations.render(prediction, outputs, request.form),
+        )
+        response = rest_pb.InvokeResponse()
+        response.body.content_type, response.body.data = _JSON, data
+        return response.SerializeToString()
+
+    async def _answer_json(
+        self,
+        request: rest_pb.InferRequest | rest_pb.InvokeRequest,
+        call: Call,
+        parse: Callable[[str, str, bytes, Contract], Prediction],
+        render: Callable[[Prediction, Outputs], bytes],
+    ) -> bytes:
+        name, version, body = request.model_name, request.model_version, request.body.data
+        return await self._answer(
+            call, body, _LARGE_SLOW_BODY, lambda: parse(name, version, body, self._contract), render
+        )
+
+    async def _answer(
+        self,
+        call: Call,
+        body: bytes,
+        large: int,
+        parse: Callable[[], Prediction],
+        render: Callable[[Prediction, Outputs], bytes],
+    ) -> bytes:
+        """Predict what a body asks for; one that is `large`, in bytes, is read in a thread."""
+        with self._counted(call) as times:
+            self._check_size(len(body))
+            prediction = parse() if len(body) < large else await asyncio.to_thread(parse)
+            times.read = perf_counter_ns()
+            outputs = await self._predict(prediction, call)
+            times.computed = perf_counter_ns()
+            answer = await self._render(outputs, lambda: render(prediction, outputs))
+            if self._journal.on:
+                self._journal.answered(call, prediction, outputs, perf_counter_ns() - times.begun)
+            return answer
 
     async def server_live(self, body: bytes, call: Call) -> bytes:
         """ServerLive."""
@@ -168,6 +221,18 @@ class Servicer:
         """ReplicaService.TakeSamples."""
         return self._samples.take()
 
+    async def get_statistics(self, body: bytes, call: Call) -> bytes:
+        """ReplicaService.GetStatistics."""
+        return self._engine.statistics.render(
+            in_flight=self._lifecycle.in_flight, pending=self._engine.pending
+        )
+
+    async def set_logging(self, body: bytes, call: Call) -> bytes:
+        """ReplicaService.SetLogging."""
+        wanted = _decode(replica_pb.SetLoggingRequest, body).policy
+        self._journal.switch(LogPolicy(wanted.access_log, wanted.predict_log_percent, wanted.include_payload))
+        return replica_pb.SetLoggingResponse().SerializeToString()
+
     async def health_check(self, body: bytes, call: Call) -> bytes:
         """Health.Check of this process ("") or its deployment."""
         service = _decode(health_pb2.HealthCheckRequest, body).service
@@ -175,7 +240,7 @@ class Servicer:
             raise NotFound("service", service)
         return self._health()
 
-    async def health_watch(self, body: bytes, call: Call) -> AsyncIterator[bytes]:
+    async def health_watch(self, body: bytes, call: Call) -> AsyncGenerator[bytes, None]:
         """Health.Watch: the state now and after every change."""
         service = _decode(health_pb2.HealthCheckRequest, body).service
         if service not in ("", self._contract.name):
@@ -188,6 +253,31 @@ class Servicer:
             yield self._health()
             await change.wait()
 
+    @contextmanager
+    def _counted(self, call: Call) -> Iterator[_Times]:
+        """Count a prediction in and out, and what came of it."""
+        self._lifecycle.enter()
+        statistics, times = self._engine.statistics, _Times(perf_counter_ns())
+        try:
+            yield times
+        except asyncio.CancelledError:
+            statistics.failed(None)
+            self._journal.refused(call, None, perf_counter_ns() - times.begun)
+            raise
+        except Exception as error:
+            if isinstance(error, DomainError):
+                self._samples.refused(call, error)
+            statistics.failed(error)
+            self._journal.refused(call, error, perf_counter_ns() - times.begun)
+            raise
+        else:
+            end = perf_counter_ns()
+            statistics.answered(
+                end - times.begun, read_ns=times.read - times.begun, write_ns=end - times.computed
+            )
+        finally:
+            self._lifecycle.leave()
+
     async def _predict(self, prediction: Prediction, call: Call) -> Outputs:
         outputs = await self._run(prediction, call)
         if sample_id := sample_id_of(call):
@@ -196,8 +286,7 @@ class Servicer:
         return outputs
 
     async def _run(self, prediction: Prediction, call: Call) -> Outputs:
-        deadline = call.deadline
-        future = self._engine.submit(prediction, deadline)
+        future = self._engine.submit(prediction, call)
         if prediction.timeout is None:
             return await future
         # The front ends calls at their deadline; the protocol's own parameter is this method's business.

@@ -25,6 +25,8 @@ from modelyard_inference.models import (
     ReplicaState,
 )
 from modelyard_inference.planner.observed import Observed
+from modelyard_inference.scale_rows import set_scale
+from modelyard_inference.scaling import Scale
 from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, StepParts, Verb
 from modelyard_inference.steps.traffic import TrafficSteps, append
 from modelyard_kit.faults import failpoint
@@ -51,6 +53,7 @@ class Steps:
             a.AskUse: self._ask_use,
             a.AddGroup: self._add_group,
             a.AddReplicas: self._add_replicas,
+            a.ScaleGroup: self._scale_group,
             a.AdmitGroup: self._admit_group,
             a.ReviveGroup: self._revive_group,
             a.EndGroup: self._end_group,
@@ -103,6 +106,8 @@ class Steps:
             create_time=self._parts.clock(),
             require_signature=action.require_signature,
             shadow=action.shadow,
+            resources=action.resources,
+            scale=Scale(action.replicas) if deployment.autoscaling.on else None,
         )
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]
 
@@ -132,6 +137,15 @@ class Steps:
             await self._parts.store.insert_replicas(connection, replicas)
 
         await self._parts.db.in_tx(work)
+        return True
+
+    async def _scale_group(self, observed: Observed, action: a.ScaleGroup) -> bool:
+        group, wanted = observed.group(action.group_id), action.scale
+        await self._parts.db.in_tx(lambda connection: set_scale(connection, group.id, wanted))
+        if wanted is None or wanted.replicas == observed.count(group):
+            return False
+        in_flight = observed.gateways.in_flight(group)
+        _log.info("group_scaled", group=group.name, replicas=wanted.replicas, in_flight=in_flight)
         return True
 
     async def _admit_group(self, _observed: Observed, action: a.AdmitGroup) -> bool:

@@ -16,10 +16,11 @@ from modelyard_inference.environments import EnvironmentFailed
 from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.launchers import Handle, Launcher, LaunchFailed, ReplicaSpec
 from modelyard_inference.models import Deployment, Group, Replica, ReplicaState
-from modelyard_inference.planner import end_of
+from modelyard_inference.planner.endings import end_of
 from modelyard_inference.planner.observed import Observed
 from modelyard_inference.ports import Prober
 from modelyard_inference.replica.config import ReplicaConfig
+from modelyard_inference.runtimes import RUN_CODE
 from modelyard_inference.runtimes.signature import Signature
 from modelyard_inference.signers import Signers
 from modelyard_inference.store import InferenceStore
@@ -161,7 +162,7 @@ class ReplicaSteps:
     async def _record_end(self, observed: Observed, action: a.RecordEnd) -> bool:
         replica = observed.replica(action.replica_id)
         values = {
-            "state": ReplicaState.STOPPED,
+            "state": action.state,
             "process_id": 0,
             "process_started": "",
             "message": action.message,
@@ -225,10 +226,15 @@ class ReplicaSteps:
             require_signature=group.require_signature or self._defaults.require_signature,
             allow_code=self._defaults.allow_code,
             max_request_bytes=group.max_request_bytes,
+            threads=group.resources.threads(code=version.runtime in RUN_CODE),
+            instances=group.resources.copies(code=version.runtime in RUN_CODE),
+            cpus=group.resources.cpus,
+            memory_bytes=group.resources.memory_bytes,
             drain_seconds=self._defaults.drain_seconds,
             log_level=self._defaults.log_level,
             log_format=self._defaults.log_format,
             otlp_endpoint=self._defaults.otlp_endpoint,
+            log_policy=deployment.log_policy,
         )
 
     async def _python(self, group: Group, config: ReplicaConfig) -> str | None:

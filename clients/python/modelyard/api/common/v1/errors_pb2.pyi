@@ -188,6 +188,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: group, member.
     Example: {"reason":"GROUP_CYCLE","metadata":{"group":"ml","member":"everybody"}}
     """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 50
+    """RESOURCE_EXHAUSTED. The deployment was asked for more predictions per second than it allows; ask more slowly.
+    Metadata: maximum.
+    Example: {"reason":"RATE_LIMITED","metadata":{"maximum":"100"}}
+    """
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 51
+    """RESOURCE_EXHAUSTED. As many predictions as its replicas may have at once are under way; repeat with backoff.
+    Metadata: maximum.
+    Example: {"reason":"OVERLOADED","metadata":{"maximum":"16"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the catalogue of everything a Modelyard service can refuse, by the name that programs match on.
@@ -363,5 +373,15 @@ ERROR_REASON_GROUP_CYCLE: ErrorReason.ValueType  # 40
 """FAILED_PRECONDITION. The group would be in itself, directly or through other groups.
 Metadata: group, member.
 Example: {"reason":"GROUP_CYCLE","metadata":{"group":"ml","member":"everybody"}}
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 50
+"""RESOURCE_EXHAUSTED. The deployment was asked for more predictions per second than it allows; ask more slowly.
+Metadata: maximum.
+Example: {"reason":"RATE_LIMITED","metadata":{"maximum":"100"}}
+"""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 51
+"""RESOURCE_EXHAUSTED. As many predictions as its replicas may have at once are under way; repeat with backoff.
+Metadata: maximum.
+Example: {"reason":"OVERLOADED","metadata":{"maximum":"16"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from modelyard.api.inference.v1 import log_pb2 as _log_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -226,7 +227,7 @@ class DeploymentCondition(_message.Message):
     status: Global___DeploymentCondition.Status.ValueType
     """Whether it holds."""
     reason: _builtins.str
-    """Why, as one word for programs: `DOWNLOADING`, `REPLICA_FAILED`, `STEP`; `AS_WANTED` when it holds."""
+    """Why, as one word for programs: `DOWNLOADING`, `CRASH_LOOP`, `STEP`; `AS_WANTED` when it holds."""
     message: _builtins.str
     """Why, for people; empty when it holds."""
     @_builtins.property
@@ -349,6 +350,122 @@ class RolloutStatus(_message.Message):
 Global___RolloutStatus: _TypeAlias = RolloutStatus  # noqa: Y015
 
 @_typing.final
+class Resources(_message.Message):
+    """Resources says how large each replica is. docs/deployments.md says how a launcher sees to its bounds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    cpus: _builtins.int
+    """Cores that a replica may use, at most 1,024; copies of the model and threads share them. 0 means any core."""
+    memory_bytes: _builtins.int
+    """Memory that a replica may use, from 64 MiB to 1 PiB. 0 means no bound."""
+    instances: _builtins.int
+    """Copies of the model in each replica, at most 2,048: as many predictions run at the same time, each with its share of `cpus` as
+    threads. A model that is a program of its artifact has one copy. Default: two for each of `cpus`; one without.
+    """
+    def __init__(
+        self,
+        *,
+        cpus: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        instances: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "instances", b"instances", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resources: _TypeAlias = Resources  # noqa: Y015
+
+@_typing.final
+class Autoscaling(_message.Message):
+    """Autoscaling lets the number of replicas of each target follow its predictions in flight: as many as keep those of each replica at
+    `target_in_flight`. There are more at once, at most twice as many each time those before answer; there are fewer when fewer would have
+    sufficed for `scale_down_delay`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    TARGET_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    SCALE_DOWN_DELAY_FIELD_NUMBER: _builtins.int
+    SCALE_TO_ZERO_FIELD_NUMBER: _builtins.int
+    min_replicas: _builtins.int
+    """Fewest replicas per target. Default: 1."""
+    max_replicas: _builtins.int
+    """Most replicas per target, 1 to 64. Required."""
+    target_in_flight: _builtins.float
+    """Predictions in flight for each replica that are aimed at, above 0 and at most 100,000. Default: 2, one that runs and one that waits."""
+    scale_to_zero: _builtins.bool
+    """Whether there may be no replica at all while nothing is in flight. The next prediction waits until one is ready, for as long as a
+    replica may take to start and the caller's deadline allows; at most 1,000 predictions, of 256 MiB together, wait at once. A shadow
+    keeps one. Without `min_replicas`.
+    """
+    @_builtins.property
+    def scale_down_delay(self) -> _duration_pb2.Duration:
+        """How long fewer have to suffice before there are fewer, at most an hour. Default: 60 s."""
+
+    def __init__(
+        self,
+        *,
+        min_replicas: _builtins.int = ...,
+        max_replicas: _builtins.int = ...,
+        target_in_flight: _builtins.float = ...,
+        scale_down_delay: _duration_pb2.Duration | None = ...,
+        scale_to_zero: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scale_down_delay", b"scale_down_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "scale_down_delay", b"scale_down_delay", "scale_to_zero", b"scale_to_zero", "target_in_flight", b"target_in_flight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Autoscaling: _TypeAlias = Autoscaling  # noqa: Y015
+
+@_typing.final
+class TrafficLimits(_message.Message):
+    """TrafficLimits bound what callers may ask of a deployment. Each gateway (Envoy) counts by itself, so two let twice as much through.
+    What is over a limit is refused at once and reaches no replica. A change needs no new replicas.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BANDWIDTH_MBPS_FIELD_NUMBER: _builtins.int
+    CONCURRENT_PER_REPLICA_FIELD_NUMBER: _builtins.int
+    requests_per_second: _builtins.int
+    """Predictions per second, at most 1,000,000; as many may come at once after a second without any. Calls that ask for one of
+    several versions are counted by themselves for each version. Over it: RATE_LIMITED. Default: no limit.
+    """
+    bandwidth_mbps: _builtins.int
+    """Megabits per second of requests and answers together, at most 100,000; what is more waits. Counted as `requests_per_second`.
+    Default: no limit.
+    """
+    concurrent_per_replica: _builtins.int
+    """Predictions that each replica may have at once, running or waiting, at most 10,000. Over it: OVERLOADED, so that an overload
+    costs those who are answered nothing. Default: no limit.
+    """
+    def __init__(
+        self,
+        *,
+        requests_per_second: _builtins.int = ...,
+        bandwidth_mbps: _builtins.int = ...,
+        concurrent_per_replica: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandwidth_mbps", b"bandwidth_mbps", "concurrent_per_replica", b"concurrent_per_replica", "requests_per_second", b"requests_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficLimits: _TypeAlias = TrafficLimits  # noqa: Y015
+
+@_typing.final
 class Deployment(_message.Message):
     """Deployment is an endpoint: a name that answers predictions."""
 
@@ -413,6 +530,11 @@ class Deployment(_message.Message):
     STICKY_HEADER_FIELD_NUMBER: _builtins.int
     ROLLOUT_POLICY_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    AUTOSCALING_FIELD_NUMBER: _builtins.int
+    TRAFFIC_LIMITS_FIELD_NUMBER: _builtins.int
+    PRIVATE_FIELD_NUMBER: _builtins.int
+    LOGGING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -420,7 +542,7 @@ class Deployment(_message.Message):
     description: _builtins.str
     """Free text, at most 5,000 characters."""
     replicas: _builtins.int
-    """Replicas per target, 1 to 64. Default: 1."""
+    """Replicas per target, 1 to 64. Default: 1. With `autoscaling`, how many there are at first, within its bounds."""
     max_request_bytes: _builtins.int
     """Largest request body in bytes. Default: 64 MiB."""
     state: Global___Deployment.State.ValueType
@@ -442,6 +564,8 @@ class Deployment(_message.Message):
     same target for as long as targets and weights stay. Calls without it go anywhere by weight. Empty: all do. At most 64
     characters; not one that carries credentials or steers the call, such as `authorization` or `modelyard-version`.
     """
+    private: _builtins.bool
+    """Whether it answers on the private listener of the gateways alone (`MODELYARD_PRIVATE_LISTEN`); by default on all of them."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficTarget]:
         """Required. What answers, at least one."""
@@ -474,6 +598,22 @@ class Deployment(_message.Message):
     def rollout(self) -> Global___RolloutStatus:
         """Output only. The rollout in steps that is under way."""
 
+    @_builtins.property
+    def resources(self) -> Global___Resources:
+        """What each replica may use. Another value makes new replicas, which take over like a new version. Default: no bounds."""
+
+    @_builtins.property
+    def autoscaling(self) -> Global___Autoscaling:
+        """Lets the number of replicas change by itself. Default: it stays."""
+
+    @_builtins.property
+    def traffic_limits(self) -> Global___TrafficLimits:
+        """What callers may ask of it. Default: no limits."""
+
+    @_builtins.property
+    def logging(self) -> _log_pb2.LoggingPolicy:
+        """What replicas write down about predictions. Default: nothing."""
+
     def __init__(
         self,
         *,
@@ -497,10 +637,15 @@ class Deployment(_message.Message):
         sticky_header: _builtins.str = ...,
         rollout_policy: Global___RolloutPolicy | None = ...,
         rollout: Global___RolloutStatus | None = ...,
+        resources: Global___Resources | None = ...,
+        autoscaling: Global___Autoscaling | None = ...,
+        traffic_limits: Global___TrafficLimits | None = ...,
+        private: _builtins.bool = ...,
+        logging: _log_pb2.LoggingPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "create_time", b"create_time", "logging", b"logging", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "replicas", b"replicas", "require_signature", b"require_signature", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "logging", b"logging", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -627,6 +772,8 @@ class Replica(_message.Message):
         """Gets nothing new; finishes what it has."""
         STATE_STOPPED: Replica._State.ValueType  # 4
         """The process is gone; it is started again unless the deployment no longer wants it."""
+        STATE_CRASH_LOOP: Replica._State.ValueType  # 5
+        """As STOPPED, after three ends or more in a row; it is started again at `next_start_time`."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State of a replica."""
@@ -641,6 +788,8 @@ class Replica(_message.Message):
     """Gets nothing new; finishes what it has."""
     STATE_STOPPED: Replica.State.ValueType  # 4
     """The process is gone; it is started again unless the deployment no longer wants it."""
+    STATE_CRASH_LOOP: Replica.State.ValueType  # 5
+    """As STOPPED, after three ends or more in a row; it is started again at `next_start_time`."""
 
     ID_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
@@ -654,6 +803,8 @@ class Replica(_message.Message):
     SIGNATURE_STATE_FIELD_NUMBER: _builtins.int
     SIGNER_FIELD_NUMBER: _builtins.int
     TRUST_ROOT_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    NEXT_START_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Immutable id (UUIDv7)."""
     deployment: _builtins.str
@@ -676,9 +827,17 @@ class Replica(_message.Message):
     """Who signed: fingerprint of the key (`sha256:` and 64 hex digits), or subject of the certificate."""
     trust_root: _builtins.str
     """Name of the trust root that vouches for the signer."""
+    failures: _builtins.int
+    """How often in a row it ended without having been ready for a minute, up to its last end. Each makes the pause before the next start
+    longer: half a second, then twice as long each time, at most a minute.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started first."""
+
+    @_builtins.property
+    def next_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is started again; unset unless it waits for that."""
 
     def __init__(
         self,
@@ -695,10 +854,12 @@ class Replica(_message.Message):
         signature_state: Global___SignatureState.ValueType = ...,
         signer: _builtins.str = ...,
         trust_root: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        next_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_start_time", b"next_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "deployment", b"deployment", "id", b"id", "model_version", b"model_version", "process_id", b"process_id", "restarts", b"restarts", "signature_state", b"signature_state", "signer", b"signer", "state", b"state", "state_message", b"state_message", "trust_root", b"trust_root"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "deployment", b"deployment", "failures", b"failures", "id", b"id", "model_version", b"model_version", "next_start_time", b"next_start_time", "process_id", b"process_id", "restarts", b"restarts", "signature_state", b"signature_state", "signer", b"signer", "state", b"state", "state_message", b"state_message", "trust_root", b"trust_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

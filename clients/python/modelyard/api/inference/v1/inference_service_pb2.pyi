@@ -7,11 +7,14 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from modelyard.api.common.v1 import resource_pb2 as _resource_pb2
 from modelyard.api.inference.v1 import deployment_pb2 as _deployment_pb2
+from modelyard.api.inference.v1 import log_pb2 as _log_pb2
 from modelyard.api.inference.v1 import route_pb2 as _route_pb2
+from modelyard.api.inference.v1 import statistics_pb2 as _statistics_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -209,7 +212,7 @@ class UpdateDeploymentRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Required. Fields to change: `description`, `targets`, `replicas`, `max_request_bytes`, `timeout`,
-        `require_signature`, `sticky_header`, `rollout_policy`, `owner_id`.
+        `require_signature`, `sticky_header`, `rollout_policy`, `logging`, `owner_id`.
         """
 
     def __init__(
@@ -739,6 +742,126 @@ class ListReplicasResponse(_message.Message):
 Global___ListReplicasResponse: _TypeAlias = ListReplicasResponse  # noqa: Y015
 
 @_typing.final
+class ReadReplicaLogsRequest(_message.Message):
+    """ReadReplicaLogsRequest says which lines to read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    TAIL_LINES_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    MIN_LEVEL_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Required. Full name of the deployment."""
+    replica: _builtins.str
+    """Id of one of its replicas; empty means all."""
+    tail_lines: _builtins.int
+    """Lines from before to begin with, of all replicas together; more than 10,000 means 10,000. Default: 100; 0 means none."""
+    follow: _builtins.bool
+    """Whether to go on with what is written from then on."""
+    min_level: _log_pb2.LogLevel.ValueType
+    """No lines below this level."""
+    log: _log_pb2.ReplicaLog.ValueType
+    """Which of their logs."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """No lines older than this."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        replica: _builtins.str = ...,
+        tail_lines: _builtins.int | None = ...,
+        follow: _builtins.bool = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        min_level: _log_pb2.LogLevel.ValueType = ...,
+        log: _log_pb2.ReplicaLog.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "since", b"since", "tail_lines", b"tail_lines"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "deployment", b"deployment", "follow", b"follow", "log", b"log", "min_level", b"min_level", "replica", b"replica", "since", b"since", "tail_lines", b"tail_lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
+    _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tail_lines) -> _WhichOneofReturnType__tail_lines | None: ...
+
+Global___ReadReplicaLogsRequest: _TypeAlias = ReadReplicaLogsRequest  # noqa: Y015
+
+@_typing.final
+class ReadReplicaLogsResponse(_message.Message):
+    """ReadReplicaLogsResponse holds lines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.LogLine]:
+        """By time within an answer; those of one replica in the order they were written."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[_log_pb2.LogLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadReplicaLogsResponse: _TypeAlias = ReadReplicaLogsResponse  # noqa: Y015
+
+@_typing.final
+class GetDeploymentStatisticsRequest(_message.Message):
+    """GetDeploymentStatisticsRequest names a deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Required. Full name."""
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeploymentStatisticsRequest: _TypeAlias = GetDeploymentStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class GetDeploymentStatisticsResponse(_message.Message):
+    """GetDeploymentStatisticsResponse holds the figures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statistics(self) -> _statistics_pb2.DeploymentStatistics:
+        """As they are now."""
+
+    def __init__(
+        self,
+        *,
+        statistics: _statistics_pb2.DeploymentStatistics | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeploymentStatisticsResponse: _TypeAlias = GetDeploymentStatisticsResponse  # noqa: Y015
+
+@_typing.final
 class ResolveResourceRequest(_message.Message):
     """ResolveResourceRequest names a deployment by name or id."""
 
@@ -878,7 +1001,7 @@ Global___ConfirmRoutesRequest: _TypeAlias = ConfirmRoutesRequest  # noqa: Y015
 
 @_typing.final
 class GroupFigures(_message.Message):
-    """GroupFigures is what a gateway has counted about the predictions of a group since its agent began; the numbers only grow."""
+    """GroupFigures is what a gateway has counted about the predictions of a group since its agent began; the numbers only grow, but for `in_flight`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -886,12 +1009,15 @@ class GroupFigures(_message.Message):
     ANSWERED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     LATENCIES_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Name of the group."""
     answered: _builtins.int
     """Those that were answered, or refused for a mistake of the caller."""
     failed: _builtins.int
     """Those that failed: lost, late, or with one of the codes named at RolloutPolicy."""
+    in_flight: _builtins.float
+    """Those that wait for their answer, averaged over about five seconds. Unlike the others it also falls."""
     @_builtins.property
     def latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatencyBucket]:
         """How long they took: at most 100 bounds, each with the number of those above the one before."""
@@ -903,10 +1029,11 @@ class GroupFigures(_message.Message):
         answered: _builtins.int = ...,
         failed: _builtins.int = ...,
         latencies: _abc.Iterable[Global___LatencyBucket] | None = ...,
+        in_flight: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "failed", b"failed", "group", b"group", "latencies", b"latencies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "failed", b"failed", "group", b"group", "in_flight", b"in_flight", "latencies", b"latencies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -103,6 +103,16 @@ class InferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListReplicasRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListReplicasResponse.FromString,
                 _registered_method=True)
+        self.ReadReplicaLogs = channel.unary_stream(
+                '/modelyard.api.inference.v1.InferenceService/ReadReplicaLogs',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsResponse.FromString,
+                _registered_method=True)
+        self.GetDeploymentStatistics = channel.unary_unary(
+                '/modelyard.api.inference.v1.InferenceService/GetDeploymentStatistics',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsResponse.FromString,
+                _registered_method=True)
         self.ResolveResource = channel.unary_unary(
                 '/modelyard.api.inference.v1.InferenceService/ResolveResource',
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ResolveResourceRequest.SerializeToString,
@@ -245,6 +255,27 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadReplicaLogs(self, request, context):
+        """ReadReplicaLogs reads what the replicas of a deployment, or one of them, wrote: the last lines of before, by time, and if asked what
+        follows, also of replicas that start meanwhile. While it follows, an answer without lines comes after 10 seconds without one; it
+        ends with RESOURCE_NOT_FOUND when the deployment or the replica is gone, and without an error after 15 minutes: read again, `since`
+        the last line. The log of a replica is gone with it. Needs DEPLOY on the deployment: what a model prints may be what others sent it,
+        and whoever may choose the model may see that anyway.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeploymentStatistics(self, request, context):
+        """GetDeploymentStatistics asks the replicas of a deployment what they counted and are doing. Those that do not answer within a second
+        are told of without figures. Needs READ_METADATA on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveResource(self, request, context):
         """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -339,6 +370,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.ListReplicas,
                     request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListReplicasRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListReplicasResponse.SerializeToString,
+            ),
+            'ReadReplicaLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadReplicaLogs,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsResponse.SerializeToString,
+            ),
+            'GetDeploymentStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeploymentStatistics,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsResponse.SerializeToString,
             ),
             'ResolveResource': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveResource,
@@ -694,6 +735,60 @@ class InferenceService(object):
             '/modelyard.api.inference.v1.InferenceService/ListReplicas',
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListReplicasRequest.SerializeToString,
             modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ListReplicasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadReplicaLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/ReadReplicaLogs',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.ReadReplicaLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeploymentStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.InferenceService/GetDeploymentStatistics',
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_inference__service__pb2.GetDeploymentStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -102,6 +102,19 @@ class InferenceServiceStub:
     """ListReplicas reads the replicas of a deployment. Needs READ_METADATA on it.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
     """
+    ReadReplicaLogs: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.ReadReplicaLogsRequest, _inference_service_pb2.ReadReplicaLogsResponse]
+    """ReadReplicaLogs reads what the replicas of a deployment, or one of them, wrote: the last lines of before, by time, and if asked what
+    follows, also of replicas that start meanwhile. While it follows, an answer without lines comes after 10 seconds without one; it
+    ends with RESOURCE_NOT_FOUND when the deployment or the replica is gone, and without an error after 15 minutes: read again, `since`
+    the last line. The log of a replica is gone with it. Needs DEPLOY on the deployment: what a model prints may be what others sent it,
+    and whoever may choose the model may see that anyway.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+    """
+    GetDeploymentStatistics: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetDeploymentStatisticsRequest, _inference_service_pb2.GetDeploymentStatisticsResponse]
+    """GetDeploymentStatistics asks the replicas of a deployment what they counted and are doing. Those that do not answer within a second
+    are told of without figures. Needs READ_METADATA on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
+    """
     ResolveResource: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ResolveResourceRequest, _inference_service_pb2.ResolveResourceResponse]
     """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
@@ -191,6 +204,19 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     ListReplicas: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListReplicasRequest, _inference_service_pb2.ListReplicasResponse]  # type: ignore[assignment]
     """ListReplicas reads the replicas of a deployment. Needs READ_METADATA on it.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+    """
+    ReadReplicaLogs: _aio.UnaryStreamMultiCallable[_inference_service_pb2.ReadReplicaLogsRequest, _inference_service_pb2.ReadReplicaLogsResponse]  # type: ignore[assignment]
+    """ReadReplicaLogs reads what the replicas of a deployment, or one of them, wrote: the last lines of before, by time, and if asked what
+    follows, also of replicas that start meanwhile. While it follows, an answer without lines comes after 10 seconds without one; it
+    ends with RESOURCE_NOT_FOUND when the deployment or the replica is gone, and without an error after 15 minutes: read again, `since`
+    the last line. The log of a replica is gone with it. Needs DEPLOY on the deployment: what a model prints may be what others sent it,
+    and whoever may choose the model may see that anyway.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+    """
+    GetDeploymentStatistics: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetDeploymentStatisticsRequest, _inference_service_pb2.GetDeploymentStatisticsResponse]  # type: ignore[assignment]
+    """GetDeploymentStatistics asks the replicas of a deployment what they counted and are doing. Those that do not answer within a second
+    are told of without figures. Needs READ_METADATA on it.
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
     """
     ResolveResource: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ResolveResourceRequest, _inference_service_pb2.ResolveResourceResponse]  # type: ignore[assignment]
     """ResolveResource turns the name or id of a deployment into its chain of containers. For services only.
@@ -350,6 +376,31 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inference_service_pb2.ListReplicasResponse, _abc.Awaitable[_inference_service_pb2.ListReplicasResponse]]:
         """ListReplicas reads the replicas of a deployment. Needs READ_METADATA on it.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadReplicaLogs(
+        self,
+        request: _inference_service_pb2.ReadReplicaLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.ReadReplicaLogsResponse], _abc.AsyncIterator[_inference_service_pb2.ReadReplicaLogsResponse]]:
+        """ReadReplicaLogs reads what the replicas of a deployment, or one of them, wrote: the last lines of before, by time, and if asked what
+        follows, also of replicas that start meanwhile. While it follows, an answer without lines comes after 10 seconds without one; it
+        ends with RESOURCE_NOT_FOUND when the deployment or the replica is gone, and without an error after 15 minutes: read again, `since`
+        the last line. The log of a replica is gone with it. Needs DEPLOY on the deployment: what a model prints may be what others sent it,
+        and whoever may choose the model may see that anyway.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_WATCHES, PEER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDeploymentStatistics(
+        self,
+        request: _inference_service_pb2.GetDeploymentStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.GetDeploymentStatisticsResponse, _abc.Awaitable[_inference_service_pb2.GetDeploymentStatisticsResponse]]:
+        """GetDeploymentStatistics asks the replicas of a deployment what they counted and are doing. Those that do not answer within a second
+        are told of without figures. Needs READ_METADATA on it.
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

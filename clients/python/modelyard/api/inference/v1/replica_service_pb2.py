@@ -22,21 +22,31 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from modelyard.api.inference.v1 import log_pb2 as modelyard_dot_api_dot_inference_dot_v1_dot_log__pb2
+from modelyard.api.inference.v1 import statistics_pb2 as modelyard_dot_api_dot_inference_dot_v1_dot_statistics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0modelyard/api/inference/v1/replica_service.proto\x12\x1amodelyard.api.inference.v1\"\x14\n\x12TakeSamplesRequest\"]\n\x13TakeSamplesResponse\x12\x33\n\x07samples\x18\x01 \x03(\x0b\x32\".modelyard.api.inference.v1.Sample\x12\x11\n\tforgotten\x18\x02 \x01(\x03\"3\n\x06Sample\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\r\n\x05\x65rror\x18\x03 \x01(\t2\x80\x01\n\x0eReplicaService\x12n\n\x0bTakeSamples\x12..modelyard.api.inference.v1.TakeSamplesRequest\x1a/.modelyard.api.inference.v1.TakeSamplesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0modelyard/api/inference/v1/replica_service.proto\x12\x1amodelyard.api.inference.v1\x1a$modelyard/api/inference/v1/log.proto\x1a+modelyard/api/inference/v1/statistics.proto\"\x14\n\x12TakeSamplesRequest\"]\n\x13TakeSamplesResponse\x12\x33\n\x07samples\x18\x01 \x03(\x0b\x32\".modelyard.api.inference.v1.Sample\x12\x11\n\tforgotten\x18\x02 \x01(\x03\"3\n\x06Sample\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x16\n\x14GetStatisticsRequest\"\x92\x01\n\x15GetStatisticsResponse\x12?\n\x08\x63ounters\x18\x01 \x01(\x0b\x32-.modelyard.api.inference.v1.InferenceCounters\x12\x11\n\tin_flight\x18\x02 \x01(\x03\x12\x0f\n\x07pending\x18\x03 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\"N\n\x11SetLoggingRequest\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).modelyard.api.inference.v1.LoggingPolicy\"\x14\n\x12SetLoggingResponse2\xe3\x02\n\x0eReplicaService\x12n\n\x0bTakeSamples\x12..modelyard.api.inference.v1.TakeSamplesRequest\x1a/.modelyard.api.inference.v1.TakeSamplesResponse\x12t\n\rGetStatistics\x12\x30.modelyard.api.inference.v1.GetStatisticsRequest\x1a\x31.modelyard.api.inference.v1.GetStatisticsResponse\x12k\n\nSetLogging\x12-.modelyard.api.inference.v1.SetLoggingRequest\x1a..modelyard.api.inference.v1.SetLoggingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.api.inference.v1.replica_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TAKESAMPLESREQUEST']._serialized_start=80
-  _globals['_TAKESAMPLESREQUEST']._serialized_end=100
-  _globals['_TAKESAMPLESRESPONSE']._serialized_start=102
-  _globals['_TAKESAMPLESRESPONSE']._serialized_end=195
-  _globals['_SAMPLE']._serialized_start=197
-  _globals['_SAMPLE']._serialized_end=248
-  _globals['_REPLICASERVICE']._serialized_start=251
-  _globals['_REPLICASERVICE']._serialized_end=379
+  _globals['_TAKESAMPLESREQUEST']._serialized_start=163
+  _globals['_TAKESAMPLESREQUEST']._serialized_end=183
+  _globals['_TAKESAMPLESRESPONSE']._serialized_start=185
+  _globals['_TAKESAMPLESRESPONSE']._serialized_end=278
+  _globals['_SAMPLE']._serialized_start=280
+  _globals['_SAMPLE']._serialized_end=331
+  _globals['_GETSTATISTICSREQUEST']._serialized_start=333
+  _globals['_GETSTATISTICSREQUEST']._serialized_end=355
+  _globals['_GETSTATISTICSRESPONSE']._serialized_start=358
+  _globals['_GETSTATISTICSRESPONSE']._serialized_end=504
+  _globals['_SETLOGGINGREQUEST']._serialized_start=506
+  _globals['_SETLOGGINGREQUEST']._serialized_end=584
+  _globals['_SETLOGGINGRESPONSE']._serialized_start=586
+  _globals['_SETLOGGINGRESPONSE']._serialized_end=606
+  _globals['_REPLICASERVICE']._serialized_start=609
+  _globals['_REPLICASERVICE']._serialized_end=964
 # @@protoc_insertion_point(module_scope)

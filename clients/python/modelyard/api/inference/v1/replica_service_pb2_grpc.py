@@ -40,6 +40,16 @@ class ReplicaServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.TakeSamplesRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.TakeSamplesResponse.FromString,
                 _registered_method=True)
+        self.GetStatistics = channel.unary_unary(
+                '/modelyard.api.inference.v1.ReplicaService/GetStatistics',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsResponse.FromString,
+                _registered_method=True)
+        self.SetLogging = channel.unary_unary(
+                '/modelyard.api.inference.v1.ReplicaService/SetLogging',
+                request_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServiceServicer(object):
@@ -53,6 +63,20 @@ class ReplicaServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStatistics(self, request, context):
+        """GetStatistics tells what it counted since its process began, and what it is at.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLogging(self, request, context):
+        """SetLogging says what is written down about predictions from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +84,16 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.TakeSamples,
                     request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.TakeSamplesRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.TakeSamplesResponse.SerializeToString,
+            ),
+            'GetStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatistics,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsResponse.SerializeToString,
+            ),
+            'SetLogging': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogging,
+                    request_deserializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +124,60 @@ class ReplicaService(object):
             '/modelyard.api.inference.v1.ReplicaService/TakeSamples',
             modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.TakeSamplesRequest.SerializeToString,
             modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.TakeSamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.ReplicaService/GetStatistics',
+            modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.GetStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogging(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.inference.v1.ReplicaService/SetLogging',
+            modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingRequest.SerializeToString,
+            modelyard_dot_api_dot_inference_dot_v1_dot_replica__service__pb2.SetLoggingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class ReplicaServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ReplicaServiceAsyncStub: ...
     TakeSamples: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.TakeSamplesRequest, _replica_service_pb2.TakeSamplesResponse]
     """TakeSamples hands over what was kept about predictions that are compared with their copies, each sample once."""
+    GetStatistics: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.GetStatisticsRequest, _replica_service_pb2.GetStatisticsResponse]
+    """GetStatistics tells what it counted since its process began, and what it is at."""
+    SetLogging: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.SetLoggingRequest, _replica_service_pb2.SetLoggingResponse]
+    """SetLogging says what is written down about predictions from now on."""
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
@@ -43,6 +47,10 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     TakeSamples: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.TakeSamplesRequest, _replica_service_pb2.TakeSamplesResponse]  # type: ignore[assignment]
     """TakeSamples hands over what was kept about predictions that are compared with their copies, each sample once."""
+    GetStatistics: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.GetStatisticsRequest, _replica_service_pb2.GetStatisticsResponse]  # type: ignore[assignment]
+    """GetStatistics tells what it counted since its process began, and what it is at."""
+    SetLogging: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.SetLoggingRequest, _replica_service_pb2.SetLoggingResponse]  # type: ignore[assignment]
+    """SetLogging says what is written down about predictions from now on."""
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
     """ReplicaService is what a replica tells the inference service, which alone can reach it: no gateway routes to it."""
@@ -54,5 +62,21 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replica_service_pb2.TakeSamplesResponse, _abc.Awaitable[_replica_service_pb2.TakeSamplesResponse]]:
         """TakeSamples hands over what was kept about predictions that are compared with their copies, each sample once."""
+
+    @_abc_1.abstractmethod
+    def GetStatistics(
+        self,
+        request: _replica_service_pb2.GetStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_service_pb2.GetStatisticsResponse, _abc.Awaitable[_replica_service_pb2.GetStatisticsResponse]]:
+        """GetStatistics tells what it counted since its process began, and what it is at."""
+
+    @_abc_1.abstractmethod
+    def SetLogging(
+        self,
+        request: _replica_service_pb2.SetLoggingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_service_pb2.SetLoggingResponse, _abc.Awaitable[_replica_service_pb2.SetLoggingResponse]]:
+        """SetLogging says what is written down about predictions from now on."""
 
 def add_ReplicaServiceServicer_to_server(servicer: ReplicaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

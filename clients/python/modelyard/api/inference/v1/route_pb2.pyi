@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from modelyard.api.common.v1 import resource_pb2 as _resource_pb2
+from modelyard.api.inference.v1 import deployment_pb2 as _deployment_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -60,12 +61,16 @@ class Route(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     STICKY_HEADER_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
+    TRAFFIC_LIMITS_FIELD_NUMBER: _builtins.int
+    PRIVATE_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Largest request body in bytes."""
     sticky_header: _builtins.str
     """Header whose value decides the target, so that equal values meet the same one; empty for none."""
     measured: _builtins.bool
     """Whether the gateway reports figures about the groups of this route."""
+    private: _builtins.bool
+    """Whether the deployment answers on the private listener alone."""
     @_builtins.property
     def deployment(self) -> _resource_pb2.ResourceChain:
         """The deployment and its containers, to decide EXECUTE by."""
@@ -78,6 +83,10 @@ class Route(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """Longest time a prediction may take."""
 
+    @_builtins.property
+    def traffic_limits(self) -> _deployment_pb2.TrafficLimits:
+        """What callers may ask of the deployment."""
+
     def __init__(
         self,
         *,
@@ -87,10 +96,12 @@ class Route(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         sticky_header: _builtins.str = ...,
         measured: _builtins.bool = ...,
+        traffic_limits: _deployment_pb2.TrafficLimits | None = ...,
+        private: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "timeout", b"timeout", "traffic_limits", b"traffic_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "max_request_bytes", b"max_request_bytes", "measured", b"measured", "sticky_header", b"sticky_header", "targets", b"targets", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "max_request_bytes", b"max_request_bytes", "measured", b"measured", "private", b"private", "sticky_header", b"sticky_header", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,6 +119,7 @@ class RouteTarget(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     SHADOW_PERCENT_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Name of the group: unique among all groups of all time, so that a new version is a new group."""
     model_version: _builtins.str
@@ -118,6 +130,10 @@ class RouteTarget(_message.Message):
     """Percentage of the predictions of which the group gets a copy, 0 to 100; its answers reach nobody."""
     shadow: _builtins.bool
     """Whether the group is a shadow, also while it gets no copies because it is being brought up or drained."""
+    held: _builtins.bool
+    """Whether the group has no replica at the moment: its only address is that of what holds predictions until it has one. It has to be told
+    the group of each in the metadata key `modelyard-group`.
+    """
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses of its replicas, `unix:/…` or `host:port`."""
@@ -131,10 +147,11 @@ class RouteTarget(_message.Message):
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         shadow_percent: _builtins.int = ...,
         shadow: _builtins.bool = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "model_version", b"model_version", "shadow", b"shadow", "shadow_percent", b"shadow_percent", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "held", b"held", "model_version", b"model_version", "shadow", b"shadow", "shadow_percent", b"shadow_percent", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,11 @@ class GRPCInferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferResponse.FromString,
                 _registered_method=True)
+        self.ModelStreamInfer = channel.stream_stream(
+                '/modelyard.api.oip.v2.GRPCInferenceService/ModelStreamInfer',
+                request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelStreamInferResponse.FromString,
+                _registered_method=True)
 
 
 class GRPCInferenceServiceServicer(object):
@@ -124,6 +129,18 @@ class GRPCInferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ModelStreamInfer(self, request_iterator, context):
+        """ModelStreamInfer predicts over one stream: one answer for each request, in the order of the requests, several of which are
+        worked on at once. All must name the same deployment. A request that fails is answered with `error_message`, and the stream
+        goes on; with the metadata `triton_grpc_error: true` the stream ends with the status that ModelInfer would have. Before its
+        replica ends, a stream is ended with REPLICA_NOT_READY, when what was begun is answered; the rest is to be sent again.
+        Needs EXECUTE on the deployment.
+        Errors: RESOURCE_NOT_FOUND, REPLICA_NOT_READY; each request those of ModelInfer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GRPCInferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -156,6 +173,11 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
                     servicer.ModelInfer,
                     request_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferResponse.SerializeToString,
+            ),
+            'ModelStreamInfer': grpc.stream_stream_rpc_method_handler(
+                    servicer.ModelStreamInfer,
+                    request_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelStreamInferResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -326,6 +348,33 @@ class GRPCInferenceService(object):
             '/modelyard.api.oip.v2.GRPCInferenceService/ModelInfer',
             modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferRequest.SerializeToString,
             modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelStreamInfer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/modelyard.api.oip.v2.GRPCInferenceService/ModelStreamInfer',
+            modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferRequest.SerializeToString,
+            modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelStreamInferResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,14 @@ class GRPCInferenceServiceStub:
     """ModelInfer predicts. Needs EXECUTE on the deployment.
     Errors: RESOURCE_NOT_FOUND, INVALID_TENSOR, MODEL_FAILED, REPLICA_NOT_READY, QUEUE_FULL, DEADLINE_EXCEEDED.
     """
+    ModelStreamInfer: _grpc.StreamStreamMultiCallable[_grpc_inference_pb2.ModelInferRequest, _grpc_inference_pb2.ModelStreamInferResponse]
+    """ModelStreamInfer predicts over one stream: one answer for each request, in the order of the requests, several of which are
+    worked on at once. All must name the same deployment. A request that fails is answered with `error_message`, and the stream
+    goes on; with the metadata `triton_grpc_error: true` the stream ends with the status that ModelInfer would have. Before its
+    replica ends, a stream is ended with REPLICA_NOT_READY, when what was begun is answered; the rest is to be sent again.
+    Needs EXECUTE on the deployment.
+    Errors: RESOURCE_NOT_FOUND, REPLICA_NOT_READY; each request those of ModelInfer.
+    """
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
@@ -78,6 +86,14 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     ModelInfer: _aio.UnaryUnaryMultiCallable[_grpc_inference_pb2.ModelInferRequest, _grpc_inference_pb2.ModelInferResponse]  # type: ignore[assignment]
     """ModelInfer predicts. Needs EXECUTE on the deployment.
     Errors: RESOURCE_NOT_FOUND, INVALID_TENSOR, MODEL_FAILED, REPLICA_NOT_READY, QUEUE_FULL, DEADLINE_EXCEEDED.
+    """
+    ModelStreamInfer: _aio.StreamStreamMultiCallable[_grpc_inference_pb2.ModelInferRequest, _grpc_inference_pb2.ModelStreamInferResponse]  # type: ignore[assignment]
+    """ModelStreamInfer predicts over one stream: one answer for each request, in the order of the requests, several of which are
+    worked on at once. All must name the same deployment. A request that fails is answered with `error_message`, and the stream
+    goes on; with the metadata `triton_grpc_error: true` the stream ends with the status that ModelInfer would have. Before its
+    replica ends, a stream is ended with REPLICA_NOT_READY, when what was begun is answered; the rest is to be sent again.
+    Needs EXECUTE on the deployment.
+    Errors: RESOURCE_NOT_FOUND, REPLICA_NOT_READY; each request those of ModelInfer.
     """
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,6 +153,20 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_grpc_inference_pb2.ModelInferResponse, _abc.Awaitable[_grpc_inference_pb2.ModelInferResponse]]:
         """ModelInfer predicts. Needs EXECUTE on the deployment.
         Errors: RESOURCE_NOT_FOUND, INVALID_TENSOR, MODEL_FAILED, REPLICA_NOT_READY, QUEUE_FULL, DEADLINE_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def ModelStreamInfer(
+        self,
+        request_iterator: _MaybeAsyncIterator[_grpc_inference_pb2.ModelInferRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_grpc_inference_pb2.ModelStreamInferResponse], _abc.AsyncIterator[_grpc_inference_pb2.ModelStreamInferResponse]]:
+        """ModelStreamInfer predicts over one stream: one answer for each request, in the order of the requests, several of which are
+        worked on at once. All must name the same deployment. A request that fails is answered with `error_message`, and the stream
+        goes on; with the metadata `triton_grpc_error: true` the stream ends with the status that ModelInfer would have. Before its
+        replica ends, a stream is ended with REPLICA_NOT_READY, when what was begun is answered; the rest is to be sent again.
+        Needs EXECUTE on the deployment.
+        Errors: RESOURCE_NOT_FOUND, REPLICA_NOT_READY; each request those of ModelInfer.
         """
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

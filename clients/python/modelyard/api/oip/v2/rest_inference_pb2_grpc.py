@@ -42,6 +42,11 @@ class RestInferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InferRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InferResponse.FromString,
                 _registered_method=True)
+        self.Invoke = channel.unary_unary(
+                '/modelyard.api.oip.v2.RestInferenceService/Invoke',
+                request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InvokeRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InvokeResponse.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/modelyard.api.oip.v2.RestInferenceService/Describe',
                 request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.DescribeRequest.SerializeToString,
@@ -62,6 +67,14 @@ class RestInferenceServiceServicer(object):
 
     def Infer(self, request, context):
         """Infer predicts. Needs EXECUTE on the deployment. Errors: as ModelInfer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Invoke(self, request, context):
+        """Invoke predicts for clients of other servers: `POST /endpoints/{name}/invocations` takes JSON as MLflow's scoring server does,
+        `POST /endpoints/{name}/predict` as OCI's model deployments do. Needs EXECUTE on the deployment. Errors: as ModelInfer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,6 +101,11 @@ def add_RestInferenceServiceServicer_to_server(servicer, server):
                     servicer.Infer,
                     request_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InferRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InferResponse.SerializeToString,
+            ),
+            'Invoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Invoke,
+                    request_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InvokeRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InvokeResponse.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
@@ -130,6 +148,33 @@ class RestInferenceService(object):
             '/modelyard.api.oip.v2.RestInferenceService/Infer',
             modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InferRequest.SerializeToString,
             modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Invoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.oip.v2.RestInferenceService/Invoke',
+            modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InvokeRequest.SerializeToString,
+            modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.InvokeResponse.FromString,
             options,
             channel_credentials,
             insecure,
