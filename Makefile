@@ -5,7 +5,6 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.NOTPARALLEL:
 
 # Else every process that a target or a test starts compiles all it imports again: 6 s instead of 2 for each service.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,7 +27,7 @@ COMPILE_FRAMEWORKS := uv pip compile pyproject.toml --extra torch --extra transf
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -o requirements/frameworks.txt
 
 TESTS := test-unit test-contract test-property test-conformance test-behaviour test-faults test-install
-VERIFIES := verify-protos verify-lint verify-types verify-imports verify-floors verify-lock verify-deploy
+VERIFIES := verify-types verify-protos verify-lint verify-imports verify-floors verify-lock verify-deploy
 FIXES := $(VERIFIES:verify-%=fix-%)
 BENCHES := $(patsubst tests/bench/bench_%.py,bench-%,$(sort $(wildcard tests/bench/bench_*.py)))
 
@@ -61,13 +60,13 @@ up: $(READY) ## Start the whole suite on this machine and stay (Ctrl-C stops it)
 
 # --- Tests ---------------------------------------------------------------------------------------------------------------
 
-# Two processes, each of which keeps what a file of tests starts; three where tests mostly wait for processes to start and end.
-# The wheel is built and installed once, for one process.
+# Two processes, each of which keeps what a file of tests starts; the order of the files is in tests/conftest.py.
 PYTEST = $(BIN)/pytest --no-header --junitxml=$(REPORTS)/$(@:test-%=%).xml $(ARGS)
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test test-frameworks $(TESTS)
-test: $(TESTS) ## Run every kind of test.
+test: $(READY) ## Run every kind of test: at once, so that each process imports everything once, and none waits at the end of each kind.
+	$(PYTEST) $(PARALLEL) $(TESTS:test-%=tests/%)
 test-unit: $(READY) ## Rules, messages, rendering: no I/O.
 	$(PYTEST) $(PARALLEL) tests/unit
 test-contract: $(READY) ## Every RPC and reason is served, permitted, documented and in the client; protos, floors, deploy.
@@ -79,7 +78,7 @@ test-conformance: $(READY) ## Stores and runtimes against their suites, on real 
 test-behaviour: $(READY) ## Users' stories through the public client, on real processes and real Envoy.
 	$(PYTEST) $(PARALLEL) tests/behaviour
 test-faults: $(READY) ## Kill, cut and fail at the durable steps, then check what must hold.
-	$(PYTEST) $(PARALLEL) -n 3 tests/faults
+	$(PYTEST) $(PARALLEL) tests/faults
 test-frameworks: $(FRAMEWORKS)/.ready ## PyTorch and transformers, in an environment of their own of 6 GB; no part of `test`.
 	$(FRAMEWORKS)/bin/pytest --no-header $(ARGS) tests/frameworks
 $(FRAMEWORKS)/.ready: $(READY) requirements/frameworks.txt
@@ -94,7 +93,7 @@ test-install: $(READY) ## The wheel in clean environments.
 # --- Gates: each verify-x changes nothing, and fix-x repairs what it finds or says how --------------------------------
 
 .PHONY: verify fix $(VERIFIES) $(FIXES)
-verify: $(VERIFIES) ## Run every gate.
+verify: $(VERIFIES) ## Run every gate; with `make -j2 -O verify` beside each other.
 fix: fix-protos fix-lint fix-lock ## Repair what can be repaired automatically.
 
 verify-protos: $(READY) ## buf lint, format, breaking against main; committed stubs are fresh.

@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 
-@dataclass(frozen=True)
-class Count:
-    """Outcomes of one or several test runs."""
-
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-
-    def __add__(self, other: Count) -> Count:
-        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
-
-    def __str__(self) -> str:
-        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
-
-
-def read(report: Path) -> Count:
-    """Count the outcomes in one report; an error at set-up or collection is a failure."""
-    suites = ET.parse(report).getroot().iter("testsuite")
-    total = Count()
-    for suite in suites:
-        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-        skipped = int(suite.get("skipped", 0))
-        total += Count(int(suite.get("tests", 0)) - failed - skipped, failed, skipped)
-    return total
+def read(report: Path) -> Counter[tuple[str, str]]:
+    """Count tests by kind, which is a folder of `tests`, and outcome; an error at set-up or collection is a failure."""
+    outcomes = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+    found: Counter[tuple[str, str]] = Counter()
+    for case in ET.parse(report).getroot().iter("testcase"):
+        # A file that cannot be collected has a name alone.
+        _, kind, *_ = (case.get("classname") or case.get("name") or "").split(".")
+        found[kind, next((outcomes[part.tag] for part in case if part.tag in outcomes), "passed")] += 1
+    return found
 
 
 def main() -> None:
     """Read every report in the folder named on the command line."""
-    counts = {report.stem: read(report) for report in sorted(Path(sys.argv[1]).glob("*.xml"))}
-    for kind, count in counts.items():
-        print(f"{kind:12} {count}")
-    print(sum(counts.values(), Count()))
+    reports = Path(sys.argv[1]).glob("*.xml")
+    counts = sum(map(read, reports), Counter())
+    for kind in sorted({kind for kind, _ in counts}):
+        print(f"{kind:12} {told({outcome: n for (one, outcome), n in counts.items() if one == kind})}")
+    print(told(sum((Counter({outcome: n}) for (_, outcome), n in counts.items()), Counter())))
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Return the counts as text."""
+    return ", ".join(f"{counts.get(outcome, 0)} {outcome}" for outcome in ("passed", "failed", "skipped"))
 
 
 if __name__ == "__main__":

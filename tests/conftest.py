@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.framework import folders
-from tests.framework.postgres import TestPostgres, postgres
+
+if TYPE_CHECKING:
+    from tests.framework.postgres import TestPostgres
 
 # Else every process that a test starts compiles all it imports again: 6 s instead of 2 for each service.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -27,7 +31,9 @@ structlog.configure(
     logger_factory=structlog.stdlib.LoggerFactory(),
 )
 
-# Processes share the files of a kind: those that take longest begin, so that none waits at the end for another.
+# Processes share the files: kinds of whose files some take minutes come first, and the shortest last, so that none waits at the
+# end for another. Files of a kind stay together, because they share what it starts.
+_KINDS = ("faults", "behaviour", "conformance", "install", "property", "contract", "unit")
 _LONGEST = (
     "test_catalog_feed",
     "test_blob_stores",
@@ -39,11 +45,17 @@ _LONGEST = (
     "test_suite",
     "test_readme",
 )
+_TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the rest stays in its order."""
-    items.sort(key=lambda item: item.path.stem not in _LONGEST)
+    """Put the longest kinds first, and of each kind the longest files; the rest stays in its order."""
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        kind = item.path.relative_to(_TESTS).parts[0]
+        return _KINDS.index(kind) if kind in _KINDS else len(_KINDS), item.path.stem not in _LONGEST
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,6 +69,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[TestPostgres]:
     """A real PostgreSQL for this test process."""
+    from tests.framework.postgres import postgres
+
     with postgres() as server:
         yield server
 

@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import sys
 
+from modelyard_kit import garbage
+
+if __name__ == "__main__":
+    garbage.hold()
 try:
     from modelyard_gateway.app import main
 except ModuleNotFoundError as error:

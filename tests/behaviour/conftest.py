@@ -12,14 +12,14 @@ from tests.framework.postgres import TestPostgres
 from tests.framework.stack import InProcess, Processes, Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def in_process(postgres_server: TestPostgres) -> Iterator[InProcess]:
     """The services in a thread of this test process."""
     with InProcess.in_thread(postgres_server) as stack:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def processes() -> Iterator[Processes]:
     """Everything that `modelyard up` starts."""
     with Processes.start() as stack:

@@ -73,6 +73,7 @@ def test_an_export_is_proved_without_the_service(admin: Cli, model: str, tmp_pat
     key, noted, export = tmp_path / "key.pem", tmp_path / "noted.json", tmp_path / "audit.jsonl"
     key.write_text(admin.ok("audit", "key").out)
     noted.write_text(admin.ok("audit", "checkpoint", "--output", "json").out)
+    wait_until(lambda: admin.json("audit", "list", "--filter", f"resource LIKE '{model}%'"))
     admin.ok("audit", "export", str(export))
     stranger = Cli(tmp_path / "elsewhere")
     checked = ("audit", "verify", str(export), "--key", str(key), "--checkpoint", str(noted))

@@ -1,4 +1,4 @@
-"""The command line, as people and scripts use it: a process per command, against everything `modelyard up` starts."""
+"""The command line, as people and scripts use it, against everything `modelyard up` starts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from sklearn.linear_model import LogisticRegression
 from modelyard import Client
 from tests.framework.cli import PROGRAM, Cli
 from tests.framework.stack import Processes
+from tests.framework.waiting import wait_until
 
 
-def log_in(processes: Processes, home: Path, token_file: Path) -> Cli:
+def log_in(processes: Processes, home: Path, token_file: Path, *, apart: bool = False) -> Cli:
     """Log somebody in by the file that holds the token."""
-    cli = Cli(home)
+    cli = Cli(home, apart)
     cli.ok("login", processes.target, "--token-file", str(token_file))
     return cli
 
@@ -81,7 +82,7 @@ def lines(text: str) -> list[list[str]]:
 
 
 def test_a_login_is_kept_for_its_owner_alone(processes: Processes, tmp_path: Path) -> None:
-    admin = log_in(processes, tmp_path / "home", processes.home.token_file("admin"))
+    admin = log_in(processes, tmp_path / "home", processes.home.token_file("admin"), apart=True)
     token = processes.admin_token
     shown = lines(admin.ok("whoami").out)
     assert ["name", "admin"] in shown
@@ -211,12 +212,14 @@ def test_a_policy_is_explained_and_an_approval_opens_it(
     assert ada.json("approvals", "review", f"{model}/1", "approve", "-m", "fine")["state"] == "APPROVED"
     assert ["state", "APPROVED"] in lines(admin.ok("approvals", "show", f"{model}/1").out)
     assert admin.json("aliases", "set", model, "champion=1") == {"champion": 1}
-    [entry] = [
-        one
-        for one in admin.json("audit", "list", "--resource-id", admin.json("models", "show", model)["id"])
-        if one["event"]["type"] == "catalog.alias.moved"
-    ]
-    assert entry["event"]["actor_name"] == "admin"
+    of_model = ("audit", "list", "--resource-id", admin.json("models", "show", model)["id"])
+
+    def movers() -> list[str]:
+        events = [entry["event"] for entry in admin.json(*of_model)]
+        return [event["actor_name"] for event in events if event["type"] == "catalog.alias.moved"]
+
+    wait_until(movers)
+    assert movers() == ["admin"]
     assert ["valid", "yes"] in lines(admin.ok("audit", "verify").out)
 
 

@@ -26,6 +26,7 @@ from tests.framework.deployed import (
     Deployed,
     deployed,
     deployed_for_module,
+    estimators,
     load,
     over_one_stream,
     predictor,
@@ -45,8 +46,8 @@ async def admin(processes: Processes) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture(scope="module")
 def endpoint(processes: Processes) -> Iterator[Deployed]:
-    """One deployment for all stories that change nothing about it."""
-    with deployed_for_module(processes) as one:
+    """One deployment of scikit-learn's for all stories that change nothing about it."""
+    with deployed_for_module(processes, models=estimators()) as one:
         yield one
 
 
@@ -276,12 +277,10 @@ async def test_a_deployment_that_cannot_load_fails_and_says_why(
 ) -> None:
     async with deployed(processes) as endpoint:
         good = await admin.versions.get(f"{endpoint.name}/1")
-        (tmp_path / "model.skops").write_bytes(b"this is no model")
+        (tmp_path / "model.onnx").write_bytes(b"this is no model")
         artifact = await admin.artifacts.upload(endpoint.name, tmp_path)
-        await admin.versions.create(
-            endpoint.name, artifact.digest, runtime="sklearn", signature=good.signature
-        )
+        await admin.versions.create(endpoint.name, artifact.digest, runtime="onnx", signature=good.signature)
         await admin.deployments.update(endpoint.name, targets=f"{endpoint.name}/3")
-        with pytest.raises(errors.DeploymentFailed, match=r"skops|zip|load"):
+        with pytest.raises(errors.DeploymentFailed, match=r"model\.onnx cannot be loaded"):
             await admin.deployments.wait(endpoint.name, timeout=120)
         assert (await admin.predict(endpoint.name, ROWS[:1])).model_version == 1  # the old one still answers

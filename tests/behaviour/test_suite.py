@@ -68,6 +68,7 @@ def alive() -> set[int]:
 
 
 def test_up_status_down(cli: Cli, listen: str) -> None:
+    cli = Cli(cli.home, apart=True)
     assert cli.run("status", "--output", "json").json == {"running": False}
     assert "`modelyard up`" in cli.refused("down")
     out = cli.ok("up", "--detach", "--listen", listen).out
@@ -97,7 +98,7 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(cli: Cli, listen: str) -
     host, _, port = listen.rpartition(":")
     with socket.create_server((host, int(port))):
         for detach in (["--detach"], []):
-            error = cli.run("up", *detach, "--listen", listen)
+            error = Cli(cli.home, apart=True).run("up", *detach, "--listen", listen)
             assert error.code == 1
             assert f"{listen} is taken" in error.err
             assert "--listen" in error.err

@@ -30,7 +30,7 @@ from modelyard.aio import AsyncClient
 from modelyard.types import RolloutPolicy
 from tests.bench.goals import Goal, machine
 from tests.framework import folders
-from tests.framework.deployed import LABELS, ROWS, Deployed, deployed, over_one_stream
+from tests.framework.deployed import LABELS, ROWS, Deployed, deployed, estimators, over_one_stream
 from tests.framework.stack import Processes
 
 IN_STEPS = RolloutPolicy(steps=(20, 60, 100), min_requests=20)
@@ -67,7 +67,7 @@ async def main() -> None:
     arguments = _arguments()
     heard = Heard()
     with Processes.start(where=folders.ON_DISK) as stack:
-        async with stack.admin() as admin, deployed(stack) as endpoint:
+        async with stack.admin() as admin, deployed(stack, models=estimators()) as endpoint:
             began = time.monotonic()
             changes = await _under_load(stack, admin, endpoint, heard, arguments)
             seconds = time.monotonic() - began

@@ -47,7 +47,7 @@ from tests.bench.catalog_rows import CATALOG, SCHEMA, Rows
 from tests.bench.catalog_suite import USER, Installation, installation
 from tests.bench.goals import Goal, machine
 from tests.framework import folders
-from tests.framework.deployed import ROWS, deployed
+from tests.framework.deployed import ROWS, deployed, estimators
 from tests.framework.stack import Processes
 
 WORK = Path(".work/bench")
@@ -218,7 +218,11 @@ def _event(number: str) -> event_pb2.Event:
 
 
 async def _propagation(processes: Processes, arguments: argparse.Namespace, results: Results) -> None:
-    async with processes.admin() as admin, deployed(processes) as endpoint, processes.user() as user:
+    async with (
+        processes.admin() as admin,
+        deployed(processes, models=estimators()) as endpoint,
+        processes.user() as user,
+    ):
         print("  changes of permissions, as the catalog and Envoy obey them", flush=True)
         catalog = endpoint.name.partition(".")[0]
         for privilege in ("USE_CATALOG", "USE_SCHEMA"):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import asyncpg
 import pytest
+from alembic import command
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_kit import idempotency, outbox
+from modelyard_kit import idempotency, migrate, outbox
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.auth import Principal
 from modelyard_kit.db import Database, Isolation
@@ -298,3 +300,15 @@ async def test_a_turn_ends_with_a_failing_transaction(database: Database) -> Non
         with pytest.raises(LookupError):
             await database.in_tx(fail, turns=["counter"])
     await asyncio.wait_for(database.in_tx(increment, turns=["counter"]), 60)
+
+
+async def test_a_database_of_the_newest_form_is_left_alone(fresh_database: Callable[[str], str]) -> None:
+    address = fresh_database("modelyard_catalog")
+    with mock.patch.object(command, "upgrade") as upgrade:
+        await migrate.upgrade(address, "modelyard_catalog")
+        assert not upgrade.called
+        connection = await asyncpg.connect(address)
+        await connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        await connection.close()
+        await migrate.upgrade(address, "modelyard_catalog")
+        assert upgrade.called

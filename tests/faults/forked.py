@@ -18,7 +18,12 @@ from modelyard_kit import faults
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["tests.faults.artifact_process", "tests.faults.inspection_process", "modelyard_artifact.blobs.s3"]
+    [
+        "tests.faults.artifact_process",
+        "tests.faults.catalog_process",
+        "tests.faults.inspection_process",
+        "modelyard_artifact.blobs.s3",
+    ]
 )
 
 Work = Callable[..., None]

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from modelyard import LineageNode, errors
 from modelyard.aio import AsyncClient
 from modelyard_suite.supervisor import is_alive
-from tests.framework.deployed import deployed, load, predictor
+from tests.framework.deployed import Deployed, deployed, deployed_for_module, load, predictor
 from tests.framework.stack import Processes
 from tests.framework.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def endpoint(processes: Processes) -> Iterator[Deployed]:
+    """A deployment for all stories after which it is as before."""
+    with deployed_for_module(processes, replicas=2) as one:
+        yield one
 
 
 async def replica_pids(admin: AsyncClient, name: str) -> set[int]:
@@ -23,12 +31,10 @@ async def replica_pids(admin: AsyncClient, name: str) -> set[int]:
     }
 
 
-async def test_a_killed_replica_costs_no_prediction_and_is_started_again(processes: Processes) -> None:
-    async with (
-        processes.admin() as admin,
-        deployed(processes, replicas=2) as endpoint,
-        load(predictor(admin, endpoint)) as seen,
-    ):
+async def test_a_killed_replica_costs_no_prediction_and_is_started_again(
+    processes: Processes, endpoint: Deployed
+) -> None:
+    async with processes.admin() as admin, load(predictor(admin, endpoint)) as seen:
         await seen.more(50)
         before = await replica_pids(admin, endpoint.name)
         assert len(before) == 2
@@ -47,13 +53,9 @@ async def test_a_killed_replica_costs_no_prediction_and_is_started_again(process
 
 @pytest.mark.parametrize("service", ["catalog", "governance", "artifact", "inference", "gateway", "postgres"])
 async def test_predictions_go_on_while_the_control_plane_is_killed(
-    processes: Processes, service: str
+    processes: Processes, endpoint: Deployed, service: str
 ) -> None:
-    async with (
-        processes.admin() as admin,
-        deployed(processes, replicas=2) as endpoint,
-        load(predictor(admin, endpoint)) as seen,
-    ):
+    async with processes.admin() as admin, load(predictor(admin, endpoint)) as seen:
         await seen.more(50)
         before = processes.process(service)
         os.kill(before.pid, signal.SIGKILL)
@@ -98,8 +100,10 @@ async def test_lineage_arrives_though_catalog_and_inference_are_killed(processes
         await eventually(told, seconds=120)
 
 
-async def test_a_killed_envoy_comes_back_and_serves_the_same_routes(processes: Processes) -> None:
-    async with processes.admin() as admin, deployed(processes) as endpoint:
+async def test_a_killed_envoy_comes_back_and_serves_the_same_routes(
+    processes: Processes, endpoint: Deployed
+) -> None:
+    async with processes.admin() as admin:
         predict = predictor(admin, endpoint)
         assert await predict() == 1
         os.kill(processes.process("envoy").pid, signal.SIGKILL)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
@@ -18,7 +16,8 @@ from modelyard_kit.access import ResourceType
 from modelyard_kit.errors import NotFound
 from modelyard_kit.faults import CRASH_EXIT_CODE
 from tests.conformance.catalog_stack import ADA, IRIS, CatalogStack
-from tests.contract.catalogue import ROOT
+from tests.faults.catalog_process import sweep
+from tests.faults.forked import Forked
 
 TABLES = ("schemas", "models", "model_versions", "metrics", "aliases", "alias_history")
 GONE = ("prod", "gone")
@@ -49,18 +48,10 @@ async def counts(stack: CatalogStack) -> dict[str, int]:
     return await stack.db.read(work)
 
 
-async def purge(stack: CatalogStack, failpoints: str = "") -> int:
+async def purge(stack: CatalogStack, failpoints: str = "") -> int | None:
     """Purge in a process of its own, and return how it ended."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.faults.catalog_process",
-        stack.db.dsn,
-        cwd=ROOT,
-        env={**os.environ, "MODELYARD_FAILPOINTS": failpoints},
-    )
     async with asyncio.timeout(120):
-        return await child.wait()
+        return await Forked(sweep, stack.db.dsn, failpoints=failpoints).wait()
 
 
 async def test_a_purge_that_dies_is_finished_by_the_next_one(stack: CatalogStack) -> None:

@@ -1,4 +1,4 @@
-"""The command `modelyard` as a person runs it: a process of its own, with a home of its own."""
+"""The command `modelyard` as a person runs it, with a home of its own: in this process, or as one of its own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from typer.testing import CliRunner
+
+from modelyard.cli import app
 
 PROGRAM = Path(sys.executable).with_name("modelyard")
 SECONDS = 120.0
@@ -31,9 +36,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class Cli:
-    """Runs `modelyard` with `MODELYARD_HOME` set to this folder, and nothing else of the caller's settings."""
+    """Runs `modelyard` with `MODELYARD_HOME` set to this folder, and nothing else of the caller's settings.
+
+    A process for each command costs a second of processor time before the command begins, so only those are given one whose
+    tests are about processes: `apart`.
+    """
 
     home: Path
+    apart: bool = False
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -43,12 +53,24 @@ class Cli:
 
     def run(self, *arguments: str, stdin: str = "", **environment: str) -> Finished:
         """Run it to its end."""
+        run = self._run_apart if self.apart else self._run_here
+        return run(arguments, stdin, {**self.environment, **environment})
+
+    def _run_here(self, arguments: tuple[str, ...], stdin: str, environment: Mapping[str, str]) -> Finished:
+        without = {name: None for name in os.environ if name not in environment}
+        ended = CliRunner(env={**without, **environment}).invoke(app, list(arguments), input=stdin)
+        told = ended.stderr
+        if ended.exception and not isinstance(ended.exception, SystemExit):
+            told += "".join(traceback.format_exception(ended.exception))
+        return Finished(ended.exit_code, ended.stdout, told)
+
+    def _run_apart(self, arguments: tuple[str, ...], stdin: str, environment: Mapping[str, str]) -> Finished:
         ended = subprocess.run(
             [str(PROGRAM), *arguments],
             input=stdin,
             capture_output=True,
             text=True,
-            env={**self.environment, **environment},
+            env=environment,
             check=False,
             timeout=SECONDS,
         )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from modelyard_kit import garbage
+
+if __name__ == "__main__":
+    garbage.hold()
 try:
     from modelyard_artifact.app import main
 except ModuleNotFoundError as error:

@@ -9,8 +9,8 @@ from google.protobuf import json_format, struct_pb2
 
 from modelyard.api.catalog.v1 import catalog_service_pb2, model_pb2
 from modelyard.references import parse_version_reference
+from modelyard_artifact.described import DatasetUse, Described
 from modelyard_artifact.models import ModelRef, VersionRef
-from modelyard_artifact.sbom import DatasetUse, Described
 from modelyard_kit.access import SYSTEM, Chain, ResourceType
 from modelyard_kit.authorization import Missing
 from modelyard_kit.errors import NotFound

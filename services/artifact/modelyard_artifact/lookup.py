@@ -11,8 +11,8 @@ from modelyard_kit.errors import InvalidState, NotFound
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from modelyard_artifact.described import Described
     from modelyard_artifact.models import Artifact, VersionRef
-    from modelyard_artifact.sbom import Described
     from modelyard_kit.access import Chain
     from modelyard_kit.auth import Call
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelyard_artifact import sbom, store
+from modelyard_artifact import store
 from modelyard_artifact.errors import OffsetMismatch
 from modelyard_artifact.lookup import committed, permitted_model, version_digest
 from modelyard_artifact.models import CHUNK_BYTES, FilePage
@@ -161,6 +161,8 @@ class Reading:
 
         files = await self._database.read(work)
         required = await self._requirements(files)
+        from modelyard_artifact import sbom  # writes by a large library, which a service may never need
+
         return await asyncio.to_thread(sbom.document, version, files, required)
 
     async def _requirements(self, files: Sequence[FileEntry]) -> list[str]:

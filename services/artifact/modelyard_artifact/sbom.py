@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
@@ -21,9 +20,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Iterable, Sequence
 
+    from modelyard_artifact.described import Described
     from modelyard_artifact.models import FileEntry
 
 _NAMESPACE = uuid.UUID("6f1f5a46-3f0e-5d5c-9d7c-8a4c1f6f9b1e")
@@ -31,43 +30,6 @@ _TASKS = {
     "binary_classification": "classification",
     "multinomial_classification": "classification",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetUse:
-    """Data that a version was made or tested with."""
-
-    name: str
-    version: str
-    digest: str
-    role: str
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What the catalog knows of a version."""
-
-    id: str
-    name: str
-    number: int
-    label: str
-    digest: str
-    state: str
-    description: str
-    author: str
-    create_time: datetime
-    use_case: str = ""
-    framework: str = ""
-    framework_version: str = ""
-    algorithm: str = ""
-    hyperparameters: str = ""
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    packages: Mapping[str, str] = field(default_factory=dict)
-    datasets: Sequence[DatasetUse] = ()
-    git_repository: str = ""
-    git_commit: str = ""
-    python_version: str = ""
 
 
 def document(version: Described, files: Sequence[FileEntry], requirements: Iterable[str]) -> str:

@@ -6,16 +6,18 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import jwt
 import structlog
 
 from modelyard_governance.identity_models import Issuer
 from modelyard_kit.config import is_local
 from modelyard_kit.errors import PeerUnavailable, TokenExpired, TokenInvalid
+
+if TYPE_CHECKING:
+    import aiohttp
 
 # Signatures with a public key only: with HS256 the public key would be the secret.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -122,6 +124,8 @@ class IssuerKeys:
 
 
 async def _ask(url: str) -> Mapping[str, jwt.PyJWK]:
+    import aiohttp  # takes long, and a service may have no issuer but itself
+
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:

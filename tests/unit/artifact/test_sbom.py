@@ -10,8 +10,9 @@ from typing import Any
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from modelyard_artifact.described import DatasetUse, Described
 from modelyard_artifact.models import FileEntry
-from modelyard_artifact.sbom import DatasetUse, Described, document
+from modelyard_artifact.sbom import document
 
 VERSION = Described(
     id="0198c1a0-0000-7000-8000-000000000001",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gc
+from importlib import resources
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard_kit import api_tokens, config, faults, limits, paging
+from modelyard_kit import api_tokens, config, faults, garbage, limits, migrate, paging
 from modelyard_kit.errors import InvalidField, LimitExceeded
 
 
@@ -125,3 +127,26 @@ async def test_failpoints_fire_as_often_as_asked() -> None:
 def test_unknown_failpoint_actions_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="failpoint"):
         faults.configure(text)
+
+
+@pytest.mark.parametrize("service", ["artifact", "catalog", "governance", "inference"])
+def test_the_name_of_a_migration_begins_with_its_revision(service: str) -> None:
+    package = f"modelyard_{service}"
+    folder = resources.files(package) / "migrations" / "versions"
+    files = sorted(file for file in folder.iterdir() if file.name.endswith(".py"))
+    assert all(f'\nrevision = "{file.name.partition("_")[0]}"\n' in file.read_text() for file in files)
+    assert migrate.newest(package) == files[-1].name.partition("_")[0]
+
+
+def test_garbage_is_collected_again_once_a_process_serves() -> None:
+    before = gc.get_threshold()
+    try:
+        garbage.hold()
+        assert not gc.isenabled()
+        garbage.settle()
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] == garbage.THRESHOLD
+    finally:
+        gc.unfreeze()
+        gc.enable()
+        gc.set_threshold(*before)

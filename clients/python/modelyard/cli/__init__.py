@@ -1,4 +1,4 @@
-"""The command line: `modelyard …`, one module for each noun."""
+"""The command line: `modelyard …`, one module for each noun, all of them named in `_parts`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,6 @@ from typing import Annotated
 
 import typer
 
-from modelyard._channel import version
-from modelyard.cli import (
-    access,
-    approvals,
-    artifacts,
-    audit,
-    cache,
-    cards,
-    catalog,
-    contexts,
-    deployments,
-    events,
-    identities,
-    inspections,
-    labels,
-    limits,
-    lineage,
-    metadata,
-    observing,
-    predict,
-    sharing,
-    storage,
-    top,
-    trust,
-    versions,
-    webhooks,
-)
 from modelyard.cli._root import RootGroup
 from modelyard.cli._session import select_context
 
@@ -47,6 +20,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from modelyard._channel import version
+
         typer.echo(version())
         raise typer.Exit
 
@@ -70,44 +45,6 @@ def root(
     """
     del show_version
     select_context(context)
-
-
-for module in (contexts, predict, top, limits):
-    module.add_to(app)
-app.add_typer(catalog.catalogs, name="catalogs")
-app.add_typer(catalog.schemas, name="schemas")
-app.add_typer(catalog.models, name="models")
-app.add_typer(versions.versions, name="versions")
-app.add_typer(labels.aliases, name="aliases")
-app.add_typer(labels.tags, name="tags")
-app.add_typer(labels.metrics, name="metrics")
-app.add_typer(metadata.metadata, name="metadata")
-app.add_typer(lineage.lineage, name="lineage")
-app.add_typer(artifacts.artifacts, name="artifacts")
-app.add_typer(trust.trust, name="trust")
-app.add_typer(cache.cache, name="cache")
-app.add_typer(deployments.deployments, name="deployments")
-app.add_typer(access.principals, name="principals")
-app.add_typer(identities.groups, name="groups")
-app.add_typer(identities.issuers, name="issuers")
-app.add_typer(access.tokens, name="tokens")
-app.add_typer(access.grants, name="grants")
-app.add_typer(approvals.approvals, name="approvals")
-app.add_typer(approvals.policies, name="policies")
-app.add_typer(audit.audit, name="audit")
-app.add_typer(cards.cards, name="cards")
-app.add_typer(webhooks.webhooks, name="webhooks")
-app.add_typer(sharing.shares, name="shares")
-app.add_typer(sharing.bundles, name="bundles")
-app.add_typer(events.events, name="events")
-identities.add_to(access.tokens)
-app.command("grant", help="Same as `grants create`.")(access.create_grant)
-app.command("revoke", help="Same as `grants delete`.")(access.delete_grant)
-artifacts.add_to(app)
-storage.add_to(artifacts.artifacts)
-trust.add_to(artifacts.artifacts)
-inspections.add_to(artifacts.artifacts)
-observing.add_to(deployments.deployments)
 
 
 def main() -> None:

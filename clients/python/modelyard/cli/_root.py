@@ -10,6 +10,7 @@ import typer
 import typer.core
 
 from modelyard import errors
+from modelyard.cli._parts import Commands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,9 +28,13 @@ SUITE_VERBS = {
 class RootGroup(typer.core.TyperGroup):
     """Group of all verbs. Packages add theirs by an entry point of `modelyard.commands` that is a typer.Typer."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = Commands()  # type: ignore[assignment]  # nobody changes it
+
+    def list_commands(self, _ctx: Any) -> list[str]:
         """The verbs of other packages, which start what ours talk to, then ours."""
-        return [*sorted(set(added_commands()) - set(self.commands)), *super().list_commands(ctx)]
+        return [*sorted(set(added_commands()) - set(self.commands)), *self.commands]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """One verb; other packages are imported only when it is not ours."""

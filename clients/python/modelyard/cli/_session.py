@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelyard.client import Client
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from modelyard.client import Client
 
 _selected: ContextVar[str] = ContextVar("modelyard_context", default="")
 
@@ -37,6 +37,8 @@ def selected_context() -> str:
 @contextmanager
 def connect() -> Iterator[Client]:
     """The client of the chosen context, closed at the end."""
+    from modelyard.client import Client
+
     client = Client.from_context(_selected.get() or None)
     try:
         yield client

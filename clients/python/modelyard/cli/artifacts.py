@@ -224,8 +224,3 @@ def log(
             description=description,
         )
         show_one(version, output)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the verb that stands by itself."""
-    app.command()(log)

@@ -102,13 +102,6 @@ def whoami(output: Output = TABLE) -> None:
         show_one(client.whoami(), output)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add these verbs."""
-    for verb in (login, logout, whoami, token):
-        app.command()(verb)
-    app.add_typer(context, name="context")
-
-
 class _Row:
     """A context as a row, without its token."""
 

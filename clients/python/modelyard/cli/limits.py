@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from modelyard.cli._output import TABLE, Output, show_rows
 from modelyard.cli._session import connect
 
@@ -12,8 +10,3 @@ def limits(output: Output = TABLE) -> None:
     """Show every published limit."""
     with connect() as client:
         show_rows(client.limits(), ("name", "maximum", "unit", "description"), output, empty="no limits")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(limits)

@@ -50,8 +50,3 @@ def predict(
     typer.echo(f"{prediction.model}/{prediction.model_version}  {prediction.artifact_digest}", err=True)
     for line in zip(*([str(tensor), *map(str, values)] for tensor, values in outputs.items()), strict=False):
         typer.echo("\t".join(line))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(predict)

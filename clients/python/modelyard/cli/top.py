@@ -32,11 +32,6 @@ _TEXTS = 3
 """Of the columns, those with text; the others have numbers."""
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(top)
-
-
 def top(
     schema: Annotated[
         str, typer.Argument(help="Full name of a schema, or of one deployment; by default all.")

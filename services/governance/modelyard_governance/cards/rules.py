@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from types import ModuleType
 from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_governance.cards import html, pdf, store
+from modelyard_governance.cards import html, store
 from modelyard_governance.cards.content import Change, completeness, differences, merged
 from modelyard_governance.cards.models import Card, Document, Format, SetCard
 from modelyard_governance.cards.page import lay_out
@@ -162,7 +163,7 @@ class Cards:
             author=card.author,
             time=card.create_time or self._clock(),
         )
-        painter = html if wanted is Format.HTML else pdf
+        painter = _painter(wanted)
         async with self._painting:
             return Document(await asyncio.to_thread(painter.render, page), painter.MEDIA_TYPE)
 
@@ -176,6 +177,14 @@ class Cards:
         if card is None:
             raise NotFound(KIND, f"{version.name} revision {revision}" if revision else version.name)
         return card
+
+
+def _painter(wanted: Format) -> ModuleType:
+    if wanted is Format.HTML:
+        return html
+    from modelyard_governance.cards import pdf  # draws by a large library, which a service may never need
+
+    return pdf
 
 
 def _event(version: Link, newest: Card | None, card: Card, call: Call) -> Event:

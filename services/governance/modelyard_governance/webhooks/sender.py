@@ -8,8 +8,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import aiohttp
-
 from modelyard_governance.webhooks.models import Job, Outcome
 from modelyard_governance.webhooks.secrets import Sealer, signature
 from modelyard_governance.webhooks.targets import check_url, checked_sockets
@@ -88,6 +86,8 @@ class Sender:
             # Receivers take a request that one of the signatures fits.
             "webhook-signature": " ".join(signature(each, message_id, timestamp, body) for each in secrets),
         }
+        import aiohttp  # here, as below: it takes long, and a service may have no webhook
+
         try:
             async with asyncio.timeout(self._timeout):
                 return _outcome(await self._post(job.url, body, headers))
@@ -99,6 +99,8 @@ class Sender:
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """Send and return the status. Each attempt has a connection of its own; of the answer nothing but its head is read."""
+        import aiohttp
+
         check_url(url, allow_private=self._allow_private)  # the setting may be another one since it was made
         sockets = checked_sockets(allow_private=self._allow_private)
         connector = aiohttp.TCPConnector(socket_factory=sockets, use_dns_cache=False, force_close=True)

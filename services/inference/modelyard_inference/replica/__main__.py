@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from modelyard_kit import garbage
+
 # Replicas share a machine and are many; a pool of threads per core in each makes all of them slower. Set by the launcher
 # if a model wants more. numpy reads these when it is imported.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -26,4 +28,5 @@ def run() -> int:
 
 
 if __name__ == "__main__":
+    garbage.hold()
     sys.exit(run())
