@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     pass
 
+from modelyard.types._serving import DeploymentState, ReplicaState
+
 
 class ReplicaLog(StrEnum):
     """One of the logs that a replica keeps beside what it and its model write."""
