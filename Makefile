@@ -43,8 +43,7 @@ install: $(READY) ## Build .venv and install the project into it (every other ta
 $(READY): requirements/lock.txt requirements/uv.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "no '$(PYTHON)' here: install Python 3.11 or later, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Modelyard needs Python 3.11 or later, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1): name a newer one: make PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt; }
 	@echo "installing pinned packages into $(VENV)"
 	@$(UV) pip sync --quiet --require-hashes requirements/lock.txt requirements/uv.txt
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
