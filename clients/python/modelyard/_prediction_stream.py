@@ -44,10 +44,13 @@ class PredictionStream:
         self._open_call = open_call
         self._patience = patience
         self._places = asyncio.Semaphore(_UNANSWERED)
-        self._coming: asyncio.Queue[ModelInferRequest | None] = asyncio.Queue()
+        self._coming: deque[ModelInferRequest] = deque()
         self._unanswered: deque[ModelInferRequest] = deque()
-        self._complete = False
-        """Whether every request was taken out of the queue."""
+        self._last = False
+        """Whether no more requests are coming."""
+        self._news = asyncio.Event()
+        """Whether there is something for the newest call to do."""
+        self._calls = 0
 
     async def answers(self, requests: Requests) -> Answers:
         """Send requests and give their answers in the same order.
@@ -59,7 +62,7 @@ class PredictionStream:
         loop = asyncio.get_running_loop()
         last, pause = loop.time(), _FIRST_PAUSE_SECONDS
         try:
-            while not (self._complete and not self._unanswered):
+            while not self._last or self._coming or self._unanswered:
                 try:
                     async with aclosing(self._open_call(self._pieces)) as answers:
                         async for answer in answers:
@@ -75,26 +78,39 @@ class PredictionStream:
             await feeding
         finally:
             feeding.cancel()
+            self._calls += 1
+            self._news.set()
 
     async def _feed(self, requests: Requests) -> None:
         try:
             async for request in requests:
                 await self._places.acquire()
-                self._coming.put_nowait(request)
+                self._coming.append(request)
+                self._news.set()
         finally:
-            self._coming.put_nowait(None)
+            self._last = True
+            self._news.set()
 
     async def _pieces(self) -> Requests:
-        """What one call sends: first what the call before it left unanswered."""
+        """What one call sends: first what the call before it left unanswered.
+
+        `grpc.aio` goes on asking for the requests of a call that has ended, so what it is given must not be missing in the next one.
+        """
+        self._calls += 1
+        call = self._calls
         for request in tuple(self._unanswered):
             yield request
-        while not self._complete:
-            coming = await self._coming.get()
-            if coming is None:
-                self._complete = True
+        while True:
+            await self._news.wait()
+            if call != self._calls:
+                return
+            if self._coming:
+                self._unanswered.append(self._coming.popleft())
+                yield self._unanswered[-1]
+            elif self._last:
+                return
             else:
-                self._unanswered.append(coming)
-                yield coming
+                self._news.clear()
 
 
 async def each(items: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Any]:

@@ -68,6 +68,42 @@ async def test_what_a_call_left_unanswered_is_sent_on_the_next(then: Exception |
     assert [sent[0] for sent in service.sent] == ["0", "3", "4", "9"]
 
 
+async def test_a_call_that_has_ended_keeps_nothing_from_the_next() -> None:
+    """`grpc.aio` waits for further requests of a call whose answers have ended."""
+    left: list[asyncio.Future[None]] = []
+
+    async def call(pieces: Pieces) -> AsyncGenerator[ModelStreamInferResponse]:
+        sent: asyncio.Queue[str] = asyncio.Queue()
+
+        async def send() -> None:
+            async for request in pieces():
+                sent.put_nowait(request.id)
+            sent.put_nowait("")
+
+        left.append(asyncio.ensure_future(send()))
+        for _ in range(2):
+            if not (asked := await sent.get()):
+                return
+            yield ModelStreamInferResponse(infer_response=ModelInferResponse(id=asked))
+        raise LOST
+
+    heard: list[str] = []
+    more = asyncio.Event()
+
+    async def one_after_the_other() -> AsyncIterator[ModelInferRequest]:
+        for number in range(7):
+            yield ModelInferRequest(id=str(number))
+            await more.wait()
+            more.clear()
+
+    async with asyncio.timeout(30):
+        async for answer in PredictionStream(call, 60.0).answers(one_after_the_other()):
+            heard.append(answer.infer_response.id)
+            more.set()
+        await asyncio.gather(*left)
+    assert heard == ["0", "1", "2", "3", "4", "5", "6"]
+
+
 async def test_a_refusal_ends_it_after_what_was_answered() -> None:
     service = Service(2, then=errors.InvalidTensor("no"))
     stream = PredictionStream(service.call, 60.0).answers(numbers(9))
