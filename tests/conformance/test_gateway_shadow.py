@@ -96,15 +96,17 @@ async def test_a_shadow_that_fails_or_is_gone_is_not_felt(stack: GatewayStack) -
 
 
 async def test_a_stuck_shadow_holds_few_copies_and_those_not_for_ever(stack: GatewayStack) -> None:
-    await serve(stack, 100, timeout=2.0)
+    await serve(
+        stack, 100, timeout=5.0
+    )  # of copies, and of the predictions, which a loaded machine must be able to keep
     _, shadow = replicas(stack)
     shadow.delay = 60
     most = int(SHADOW_THRESHOLDS["max_requests"])
     async with stack.channel() as channel:
-        for _ in range(10):
-            await asyncio.gather(*(stack.infer_on(channel, IRIS, header=IRIS) for _ in range(50)))
+        for _ in range(25):
+            await asyncio.gather(*(stack.infer_on(channel, IRIS, header=IRIS) for _ in range(20)))
     # A copy that was given up may end here after the next one came.
-    assert shadow.most_at_once <= most + 50
+    assert shadow.most_at_once <= most + 20
     copied = len(shadow.asked)
 
     async def copied_again() -> bool:

@@ -810,8 +810,8 @@ class TestRest:
         expected = iris_model().predict(iris_rows()).tolist()
         columns = {"columns": ["a", "b", "c", "d"], "data": iris_rows().tolist()}
         asked = {"dataframe_split": columns, "params": {"method": "predict"}}
-        assert (await invoke(iris, "invocations", asked))["predictions"]["label"] == expected
-        assert (await invoke(iris, "predict", iris_rows().tolist()))["prediction"]["label"] == expected
+        assert (await invoke(iris, "invocations", asked))["predictions"] == expected
+        assert (await invoke(iris, "predict", iris_rows().tolist()))["prediction"] == expected
         for form, body in (("predict", [[1]]), ("other", [[1, 2, 3, 4]])):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await invoke(iris, form, body)

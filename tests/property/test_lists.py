@@ -182,6 +182,7 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "autoscaling": {},
             "traffic_limits": {},
             "private": False,
+            "log_policy": {},
         }
         for row in rows
     ]
