@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_kit.prepared import Prepared
 from tests.conformance.catalog_stack import CatalogStack
 
 
@@ -55,7 +57,13 @@ def recorded(stack: CatalogStack, *verbs: str) -> Iterator[list[tuple[str, Any]]
         if statement.partition(" ")[0] in (verbs or ("SELECT",)):
             statements.append((statement, parameters))
 
+    async def fetch(self: Prepared, driver: Any, values: Sequence[Any]) -> Any:
+        note(None, None, self.text, tuple(values))
+        return await directly(self, driver, values)
+
+    directly = Prepared.fetch
     engine = stack.db.engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
-    yield statements
+    with mock.patch.object(Prepared, "fetch", fetch):
+        yield statements
     event.remove(engine, "before_cursor_execute", note)

@@ -130,6 +130,17 @@ async def test_one_request_at_once_makes_one_version(stack: CatalogStack) -> Non
     assert await numbers(stack, IRIS) == [1, 2]
 
 
+async def test_a_request_that_comes_again_would_fail_but_for_what_it_made(stack: CatalogStack) -> None:
+    once = await stack.create_version(digest="", label="v1", request_id="once")
+    assert (await stack.create_version(digest="", label="v1", request_id="once")).id == once.id
+    renamed = text("UPDATE models SET name = 'lily' WHERE name = 'iris'")
+    await stack.db.in_tx(lambda connection: connection.execute(renamed))
+    again = await stack.create_version(digest="", label="v1", request_id="once")
+    assert (again.id, again.name) == (once.id, "prod.ml.lily/1")
+    with pytest.raises(NotFound):
+        await stack.create_version(digest="", label="v1", request_id="another")
+
+
 async def test_an_artifact_is_for_the_model_that_it_was_acquired_for(
     stack: CatalogStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ from modelyard_kit.outbox import Event, Sequencer
 from modelyard_kit.peers import Peers
 from tests.conformance.catalog_plans import explained, recorded, scanned
 from tests.conformance.catalog_stack import ADA, BOB, IRIS, CatalogStack
+from tests.framework.postgres import transaction
 
 ROOT = Call(Principal("0198c0de-0000-7000-8000-00000000aaaa", "root", "user"), "request-of-root")
 FEED = "0198c0de-0000-7000-8000-0000000feed0"
@@ -237,12 +238,12 @@ async def test_a_transaction_that_commits_late_is_not_skipped(stack: CatalogStac
     """It has a lower position than what was read before: by position it would be lost."""
     await stack.create_model(*IRIS)
     late = Event("test.late", Link(ResourceType.CATALOG, new_id(), "late"), ADA.principal, "r")
-    async with stack.db.engine.connect() as connection, connection.begin() as transaction:
+    async with transaction(stack.db.engine) as (connection, open_):
         await outbox.append(connection, late)
         await stack.create(Catalog, "early")
         seen, position = await collect(feed, BEGINNING, lambda events: len(events) == 4)
         assert seen[-1].resource.name == "early"
-        await transaction.commit()
+        await open_.commit()
     seen, _ = await collect(feed, wanted(position), bool)
     assert [event.type for event in seen] == ["test.late"]
 
@@ -577,7 +578,6 @@ async def test_a_watch_of_many_events_reads_them_by_number(
         (iris.id, Privilege.READ_METADATA),
     )
     async with stack.db.engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("VACUUM ANALYZE outbox"))
     for by in (ROOT, BOB):
         with recorded(stack) as statements:

@@ -334,7 +334,6 @@ async def test_typical_searches_read_indexes_and_few_queries(stack: CatalogStack
     await stack.db.in_tx(lambda connection: fill_models(connection, model.id))
     await stack.set_aliases(AliasChange("champion", 77))
     async with stack.db.engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(
             text("UPDATE model_versions SET approval_state = 'REJECTED' WHERE number % 997 = 0")
         )

@@ -259,7 +259,6 @@ async def test_large_tables_are_not_read_from_end_to_end(fresh_database: Callabl
     database = Database.connect(fresh_database("modelyard_governance"))
     try:
         async with database.engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
             for statement in _FILL.split(";"):
                 await connection.exec_driver_sql(statement)
             await connection.execute(text("VACUUM ANALYZE"))

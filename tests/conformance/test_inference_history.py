@@ -224,7 +224,7 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
     """A deployment of a release without history can be brought back to what it was at the upgrade."""
     await rig.rules.create(call(), creation(description="old"))
     await retarget(rig, "prod.ml.iris/2")
-    async with rig.db.engine.begin() as connection:
+    async with rig.db.engine.connect() as connection:
         for statement in (
             "DROP TABLE log_switches",
             "DROP TABLE deployment_revisions",

@@ -288,7 +288,6 @@ class TestLists:
             " FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.exec_driver_sql(fill)
             await connection.exec_driver_sql("VACUUM ANALYZE")
         searches = [

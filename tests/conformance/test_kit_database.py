@@ -12,14 +12,17 @@ import asyncpg
 import pytest
 from alembic import command
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_kit import idempotency, migrate, outbox
+from modelyard_kit import idempotency, migrate, outbox, outbox_tables
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.auth import Principal
 from modelyard_kit.db import Database, Isolation
-from modelyard_kit.errors import Contention, PeerUnavailable, RequestIdReused
+from modelyard_kit.errors import Contention, LimitExceeded, PeerUnavailable, RequestIdReused
+from modelyard_kit.limits import LIMITS
 from modelyard_kit.outbox import Event, Relay
+from modelyard_kit.prepared import Prepared
 from tests.framework.postgres import TestPostgres
 
 ADA = Principal("1", "ada", "user")
@@ -32,7 +35,7 @@ async def database(postgres_server: TestPostgres) -> AsyncIterator[Database]:
     async def create(connection: AsyncConnection) -> None:
         def tables(sync: object) -> None:
             operations = SimpleNamespace(get_bind=lambda: sync)
-            outbox.create(operations)
+            outbox_tables.create(operations)
             idempotency.create(operations)
 
         await connection.run_sync(tables)
@@ -184,17 +187,23 @@ async def test_the_same_request_at_once_makes_one_resource(database: Database, i
 async def test_several_are_claimed_together_or_not_at_all(database: Database) -> None:
     one, two = (idempotency.Claim("1", "CreateThing", request, "same", "1") for request in ("r", "s"))
     nothing = replace(one, request_id="")
+    claiming = Prepared(idempotency.claiming("claims"))
 
     async def claim(*claims: idempotency.Claim) -> None:
-        await database.in_tx(lambda connection: idempotency.claim_all(connection, claims))
+        records = {"claims": idempotency.records_of(claims)}
+        await database.in_tx(lambda connection: claiming.execute(connection, records))
 
     await claim(one, two, nothing)
     await claim(nothing, nothing)
     another = replace(one, request_id="t")
     for repeated in ([two, another], [another, another]):
-        with pytest.raises(idempotency.Repeated):
+        with pytest.raises(IntegrityError) as caught:
             await claim(*repeated)
+        assert isinstance(caught.value.orig, asyncpg.UniqueViolationError)
+        assert caught.value.orig.constraint_name == idempotency.CLAIMED
     await claim(another)  # nothing was left of it
+    with pytest.raises(LimitExceeded):
+        await claim(replace(one, request_id="x" * (LIMITS["request_id_length"].maximum + 1)))
 
 
 async def test_a_claim_ends_with_its_transaction(database: Database) -> None:
@@ -249,6 +258,20 @@ async def _end_others(database: Database) -> None:
         )
     finally:
         await own.close()
+
+
+async def test_a_transaction_that_is_cancelled_anywhere_leaves_nothing_in_its_connection(
+    database: Database,
+) -> None:
+    for steps in range(1, 60):
+        task = asyncio.create_task(database.in_tx(increment, isolation="READ COMMITTED"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        before = await database.read(count)
+        await database.in_tx(increment)  # another level: refused inside what is left of the other
+        assert await database.query(count) == before + 1
 
 
 async def test_nobody_is_notified_of_what_was_rolled_back(database: Database) -> None:

@@ -9,19 +9,35 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from modelyard_kit import migrate
+from modelyard_kit.driver import driver_of
 from modelyard_suite.postgres import EmbeddedPostgres
 
 T = TypeVar("T")
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[tuple[AsyncConnection, Any]]:
+    """Yield a connection in a transaction, and what commits it; otherwise it is rolled back."""
+    async with engine.connect() as connection:
+        driver = driver_of(connection)
+        opened = driver.transaction()
+        await opened.start()
+        try:
+            yield connection, opened
+        finally:
+            if driver.is_in_transaction():
+                await opened.rollback()
 
 
 class TestPostgres:

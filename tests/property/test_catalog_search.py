@@ -24,7 +24,7 @@ from modelyard_kit.filters.nodes import Reference
 from tests.conformance.catalog_stack import IRIS, CatalogStack
 from tests.framework.filters_questions import Question, Questions, names, reals, texts, times
 from tests.framework.filters_reference import Row, value_of
-from tests.framework.postgres import TestPostgres
+from tests.framework.postgres import TestPostgres, transaction
 
 FIELDS = list_fields(ModelVersion, lambda _: metrics.c.number)
 tag_keys = st.sampled_from(("team", "git.commit", "two words"))
@@ -95,11 +95,9 @@ class Lists:
         return self.runner.run(self._numbers(rows, asked))
 
     async def _numbers(self, rows: Sequence[Row], asked: Sequence[Browse]) -> list[list[int]]:
-        async with self.stack.db.engine.connect() as connection, connection.begin() as transaction:
+        async with transaction(self.stack.db.engine) as (connection, _):
             await self._fill(connection, rows)
-            found = [await self._browse(connection, one) for one in asked]
-            await transaction.rollback()
-            return found
+            return [await self._browse(connection, one) for one in asked]
 
     async def _browse(self, connection: AsyncConnection, asked: Browse) -> list[int]:
         found: list[int] = []

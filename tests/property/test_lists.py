@@ -27,7 +27,7 @@ from modelyard_kit.filters import Asked, ListFields
 from modelyard_kit.filters.nodes import Reference
 from tests.framework.filters_questions import START, Question, Questions, texts, times
 from tests.framework.filters_reference import Row
-from tests.framework.postgres import TestPostgres
+from tests.framework.postgres import TestPostgres, transaction
 
 ALL = Scope("", frozenset(), frozenset(), everything=True)
 PEOPLE = ("ada", "bob", "eve")
@@ -250,12 +250,9 @@ class Bench:
         return self.runner.run(self._keys(listed, question))
 
     async def _keys(self, listed: Listed, question: Question) -> list[list[Any]]:
-        engine = self.databases[listed.package].engine
-        async with engine.connect() as connection, connection.begin() as transaction:
+        async with transaction(self.databases[listed.package].engine) as (connection, _):
             await listed.fill(connection, question.rows)
-            found = [await self._walk(connection, listed, asked) for asked in question.asked]
-            await transaction.rollback()
-            return found
+            return [await self._walk(connection, listed, asked) for asked in question.asked]
 
     async def _walk(self, connection: AsyncConnection, listed: Listed, asked: Asked) -> list[Any]:
         found: list[Any] = []

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from modelyard_kit.idempotency import requests_table
-from modelyard_kit.outbox import outbox_table
+from modelyard_kit.outbox_tables import outbox_table
 
 metadata = MetaData()
 

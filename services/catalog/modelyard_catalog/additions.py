@@ -1,4 +1,8 @@
-"""One statement that adds versions with their metrics and counts them on their models, however many: one round trip."""
+"""One statement that adds versions, however many.
+
+With their metrics, their events and the claims of the requests that make them; and it counts them on their models. That is one round
+trip: each costs more than what PostgreSQL does meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     DateTime,
-    Insert,
     Update,
     Uuid,
     bindparam,
@@ -19,22 +22,46 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 from modelyard_catalog.models import Json, ModelVersion
 from modelyard_catalog.rows import metadata_to_json, signature_to_json
 from modelyard_catalog.tables import metrics, model_versions, models
+from modelyard_kit import idempotency, outbox
+from modelyard_kit.prepared import Prepared
 from modelyard_kit.records import insert_records
 
 Row = dict[str, Any]
 
 
-async def add(connection: AsyncConnection, versions: Sequence[ModelVersion]) -> None:
+Told = Sequence[tuple[outbox.Event, Sequence[str]]]
+"""Events, each with its scope."""
+
+
+class Repeated(Exception):
+    """A request that was to make a version has made one before."""
+
+
+async def add(
+    connection: AsyncConnection,
+    versions: Sequence[ModelVersion],
+    told: Told,
+    claims: Sequence[idempotency.Claim] = (),
+) -> None:
     """Insert versions of models that this transaction has locked.
 
+    Args:
+        connection: the transaction.
+        versions: what is added.
+        told: the events that tell of it.
+        claims: those of the requests that make them.
+
     Raises:
-        IntegrityError: one has a number or a label of another version.
+        Repeated: a request came before, or comes twice; the transaction is of no use any more.
+        IntegrityError: a version has a number or a label of another version.
+        LimitExceeded: a request id is too long.
     """
     measured = [
         metric_row(version, name, value) for version in versions for name, value in version.metrics.items()
@@ -43,8 +70,16 @@ async def add(connection: AsyncConnection, versions: Sequence[ModelVersion]) -> 
         **_counts(versions),
         "versions": [_version_row(version) for version in versions],
         "metrics": measured,
+        "events": outbox.records_of(told),
+        "claims": idempotency.records_of(claims),
     }
-    await connection.execute(_ADD, rows)
+    try:
+        await _ADD.execute(connection, rows)
+    except IntegrityError as error:
+        if getattr(error.orig, "constraint_name", None) == idempotency.CLAIMED:
+            raise Repeated from error
+        raise
+    outbox.announce(connection)
 
 
 def metric_row(version: ModelVersion, name: str, value: Json) -> Row:
@@ -126,7 +161,11 @@ _VERSION_COLUMNS = (
     "copied_from_id",
 )  # fmt: skip
 _METRIC_COLUMNS = ("version_id", "model_id", "name", "value", "number")
-_ADD: Insert = insert_records(metrics, _METRIC_COLUMNS, parameter="metrics").add_cte(
-    _count().cte("counting"),
-    insert_records(model_versions, _VERSION_COLUMNS, parameter="versions").cte("adding"),
+_ADD = Prepared(
+    insert_records(metrics, _METRIC_COLUMNS, parameter="metrics").add_cte(
+        idempotency.claiming("claims").cte("claiming"),
+        _count().cte("counting"),
+        insert_records(model_versions, _VERSION_COLUMNS, parameter="versions").cte("adding"),
+        outbox.appending("events").cte("telling"),
+    )
 )

@@ -8,10 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.authority import Authority
 from modelyard_catalog.commands import CopyVersion, VersionRef
+from modelyard_catalog.events import scope_of_chain
 from modelyard_catalog.labels import add_versions
 from modelyard_catalog.models import ApprovalState, Model, ModelVersion, VersionState
 from modelyard_catalog.origins import record_copy
-from modelyard_catalog.recording import COUNTING, create_once, model_turn, record
+from modelyard_catalog.recording import COUNTING, create_once, event_of, model_turn
 from modelyard_catalog.store import CatalogStore
 from modelyard_catalog.versions import Artifacts
 from modelyard_kit.access import Privilege, ResourceType
@@ -120,9 +121,6 @@ class Copies:
             copied_from_id=source.id,
             approval_state=ApprovalState.NONE,
         )
-        await add_versions(connection, self._store, [version])
-        datasets = () if source.provenance is None else source.provenance.datasets
-        await record_copy(connection, call, source.link, version.link, datasets, now)
         data = {
             "after": {
                 "model_id": version.model.id,
@@ -134,6 +132,9 @@ class Copies:
                 "copied_from_id": source.id,
             }
         }
-        event = "catalog.model_version.created"
-        await record(connection, call, event, version.link, time=now, data=data, chain=version.chain)
+        event = event_of(call, "catalog.model_version.created", version.link, time=now, data=data)
+        told = [(event, scope_of_chain(version.chain))]
+        await add_versions(connection, self._store, [version], told)
+        datasets = () if source.provenance is None else source.provenance.datasets
+        await record_copy(connection, call, source.link, version.link, datasets, now)
         return version

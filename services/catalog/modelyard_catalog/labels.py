@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_catalog.additions import Told
 from modelyard_catalog.models import Model, ModelVersion
 from modelyard_catalog.store import CatalogStore
 from modelyard_kit.access import Link, ResourceType
 from modelyard_kit.errors import AlreadyExists, InvalidField, NotFound
+from modelyard_kit.idempotency import Claim
 
 
 async def require_free_label(
@@ -34,17 +36,22 @@ async def require_free_label(
 
 
 async def add_versions(
-    connection: AsyncConnection, store: CatalogStore, versions: Sequence[ModelVersion]
+    connection: AsyncConnection,
+    store: CatalogStore,
+    versions: Sequence[ModelVersion],
+    told: Told,
+    claims: Sequence[Claim] = (),
 ) -> None:
-    """Insert versions of models that this transaction has locked.
+    """Insert versions of models that this transaction has locked, the events that tell of them, and the claims of their requests.
 
     Raises:
+        Repeated: a request came before.
         AlreadyExists: another version of the model has the label.
         InvalidField: an alias of the model is called so.
     """
     for version in versions:
         await require_free_label(connection, store, version.model, version.label)
-    if not await store.insert_versions(connection, versions):
+    if not await store.insert_versions(connection, versions, told, claims):
         # Given meanwhile to a version that exists, which does not wait for the row of the model; or to another of these. Whose label
         # it was does not matter if they are several: then they are added one by one.
         labelled = next(version for version in versions if version.label)

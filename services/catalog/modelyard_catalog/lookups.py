@@ -1,6 +1,6 @@
 """Queries of resources by id, name or reference, any number at once.
 
-Calls make them again and again, and to build one takes longer than PostgreSQL takes to answer it. So they are built once. What is
+Calls make them again and again, and to build one takes longer than PostgreSQL takes to answer it. So they are prepared once. What is
 asked comes as arrays, one for each part of a name; every row of an answer says by its `place` (from 1) what it answers.
 """
 
@@ -22,9 +22,11 @@ from sqlalchemy import (
     column,
     func,
     literal_column,
+    or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog.commands import VersionRef
 from modelyard_catalog.models import (
@@ -38,6 +40,7 @@ from modelyard_catalog.models import (
 )
 from modelyard_catalog.rows import levels, model_columns, select_live
 from modelyard_catalog.tables import aliases, catalogs, model_versions, models, schemas
+from modelyard_kit.prepared import Prepared
 
 Arrays = Mapping[str, Sequence[Any]]
 
@@ -64,14 +67,14 @@ class Lookup:
     machine, in two runs a few minutes apart.
     """
 
-    many: Select[Any]
-    one: Select[Any]
+    many: Prepared
+    one: Prepared
 
-    def of(self, asked: Arrays) -> tuple[Select[Any], Mapping[str, Any]]:
-        """Return the query, and its parameters."""
+    async def rows(self, connection: AsyncConnection, asked: Arrays) -> Sequence[Any]:
+        """Return the rows of what is there of all that is asked."""
         if any(len(values) != 1 for values in asked.values()):
-            return self.many, asked
-        return self.one, {name: values[0] for name, values in asked.items()}
+            return await self.many.execute(connection, asked)
+        return await self.one.execute(connection, {name: values[0] for name, values in asked.items()})
 
 
 def _lookup(build: Callable[[FromClause], Select[Any]], parts: int, **others: Any) -> Lookup:
@@ -82,7 +85,7 @@ def _lookup(build: Callable[[FromClause], Select[Any]], parts: int, **others: An
     many = func.unnest(*arrays).table_valued(*columns, with_ordinality="place", name="asked")
     values = (bindparam(name, type_=type_).label(name) for name, type_ in types.items())
     one = select(*values, literal_column("1").label("place")).subquery("asked")
-    return Lookup(build(many.render_derived()), build(one))
+    return Lookup(Prepared(build(many.render_derived())), Prepared(build(one)))
 
 
 def _called(kind: type[Resource], asked: FromClause) -> Iterator[ColumnElement[bool]]:
@@ -121,7 +124,7 @@ def _number(asked: FromClause) -> ColumnElement[int]:
         (asked.c.number.is_not(None), asked.c.number),
         (asked.c.alias == ComputedAlias.FIRST, one(ready.order_by(of_model.c.number))),
         (
-            asked.c.alias.in_((ComputedAlias.LAST, ComputedAlias.DEFAULT)),
+            or_(asked.c.alias == ComputedAlias.LAST, asked.c.alias == ComputedAlias.DEFAULT),
             one(ready.order_by(of_model.c.number.desc())),
         ),
         else_=func.coalesce(one(aliased), one(labelled)),
@@ -144,8 +147,8 @@ VERSIONS = _lookup(_versions, len(levels(Model)), number=BigInteger(), alias=Tex
 LOCKED = _lookup(_locked_models, len(levels(Model)))
 """With `names`: what a new version needs of its model, whose row stays locked to the end of the transaction."""
 
-BY_ID: Mapping[type[Resource], Select[Any]] = {
-    kind: select_live(kind).where(levels(kind)[0].c.id == bindparam("id"))
+BY_ID: Mapping[type[Resource], Prepared] = {
+    kind: Prepared(select_live(kind).where(levels(kind)[0].c.id == bindparam("id")))
     for kind in (*CONTAINERS, ModelVersion)
 }
 """With `id`: anything."""

@@ -49,6 +49,7 @@ from modelyard_catalog.tables import (
 )
 from modelyard_kit.access import Chain
 from modelyard_kit.auth import Call
+from modelyard_kit.idempotency import Claim
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
@@ -68,13 +69,13 @@ class CatalogStore:
         self, connection: AsyncConnection, kind: type[R], paths: Sequence[Path]
     ) -> list[R | None]:
         """Return the catalogs, schemas or models with these names."""
-        rows = await connection.execute(*lookups.BY_NAME[kind].of(lookups.names(paths)))
+        rows = await lookups.BY_NAME[kind].rows(connection, lookups.names(paths))
         return _placed(rows, len(paths), lambda row: read_row(kind, row))
 
     async def get(self, connection: AsyncConnection, kind: type[R], id: str) -> R | None:  # noqa: A002 - what it is
         """Return the resource with this id."""
-        row = (await connection.execute(lookups.BY_ID[kind], {"id": id})).one_or_none()
-        return None if row is None else read_row(kind, row)
+        rows = await lookups.BY_ID[kind].execute(connection, {"id": id})
+        return read_row(kind, rows[0]) if rows else None
 
     async def contained(self, connection: AsyncConnection, kind: type[R], container: Container) -> R | None:
         """Return what a list is of: by its name, if it is not deleted; by its id, whatever became of it."""
@@ -93,7 +94,7 @@ class CatalogStore:
         self, connection: AsyncConnection, refs: Sequence[VersionRef]
     ) -> list[ModelVersion | None]:
         """Return the versions that references name at this moment."""
-        rows = await connection.execute(*lookups.VERSIONS.of(lookups.versions(refs)))
+        rows = await lookups.VERSIONS.rows(connection, lookups.versions(refs))
         return _placed(rows, len(refs), lambda row: read_row(ModelVersion, row))
 
     async def versions_by_number(
@@ -168,17 +169,26 @@ class CatalogStore:
 
         Until the transaction ends no one else counts, deletes or renames them: they wait for their rows.
         """
-        rows = await connection.execute(*lookups.LOCKED.of(lookups.names(paths)))
+        rows = await lookups.LOCKED.rows(connection, lookups.names(paths))
         return _placed(rows, len(paths), lambda row: (row.latest_version, read_model_chain(row)))
 
-    async def insert_versions(self, connection: AsyncConnection, versions: Sequence[ModelVersion]) -> bool:
-        """Insert versions with their metrics, and count them on their models, which this transaction has locked.
+    async def insert_versions(
+        self,
+        connection: AsyncConnection,
+        versions: Sequence[ModelVersion],
+        told: additions.Told,
+        claims: Sequence[Claim],
+    ) -> bool:
+        """Insert versions with all that belongs to them, and count them on their models, which this transaction has locked.
 
         Returns:
             False if one has the label of another version of its model; then the transaction is of no use any more.
+
+        Raises:
+            Repeated: one of the claims was made before; as then.
         """
         try:
-            await additions.add(connection, versions)
+            await additions.add(connection, versions, told, claims)
         except IntegrityError as error:
             if _LIVE_LABEL in str(error.orig):
                 return False

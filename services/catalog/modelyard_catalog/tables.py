@@ -28,10 +28,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-from modelyard_kit import idempotency, outbox
+from modelyard_kit import idempotency, outbox_tables
 
 metadata = MetaData()
-events = outbox.outbox_table(metadata, sequenced=True)
+events = outbox_tables.outbox_table(metadata, sequenced=True)
 idempotency.requests_table(metadata)
 
 _TIME = TIMESTAMP(timezone=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import events, search
+from modelyard_catalog.additions import Repeated
 from modelyard_catalog.commands import (
     Browse,
     ById,
@@ -37,7 +38,6 @@ from modelyard_catalog.recording import (
     changes,
     claim_of,
     compact,
-    create_once,
     event_of,
     model_turn,
     record,
@@ -49,7 +49,7 @@ from modelyard_kit.auth import Call
 from modelyard_kit.batching import Batches
 from modelyard_kit.clock import Clock
 from modelyard_kit.db import Database
-from modelyard_kit.errors import Contention, InvalidState, NotFound
+from modelyard_kit.errors import Contention, DomainError, InvalidState, NotFound
 from modelyard_kit.ids import new_id
 
 _CREATE = "create_model_version"
@@ -112,30 +112,41 @@ class Versions:
         """Add versions in one transaction; of several, either all or none."""
 
         async def work(connection: AsyncConnection) -> Sequence[ModelVersion]:
-            if len(creates) == 1:
-                return [await self._create_or_find(connection, creates[0])]
-            claims = [claim_of(each.call, _CREATE, each.command.once, each.made) for each in creates]
-            await idempotency.claim_all(connection, claims)
             return await self._insert(connection, creates)
 
         turns = {model_turn(each.command.model) for each in creates}
-        return await self._db.in_tx(work, isolation=COUNTING, turns=turns)
+        try:
+            return await self._db.in_tx(work, isolation=COUNTING, turns=turns)
+        except (Repeated, DomainError):
+            # What comes again may also fail otherwise, as by the label that it got the first time.
+            before = await self._made_before(creates[0]) if len(creates) == 1 else None
+            if before is None:
+                raise
+            return [before]
 
-    async def _create_or_find(self, connection: AsyncConnection, asked: _Create) -> ModelVersion:
-        async def create(made: str) -> ModelVersion:
-            [version] = await self._insert(connection, [replace(asked, made=made)])
-            return version
+    async def _made_before(self, asked: _Create) -> ModelVersion | None:
+        """Return what the same request made when it came before, if it did."""
+        claim = _claim(asked)
 
-        async def made_before(made: str) -> ModelVersion:
+        async def work(connection: AsyncConnection) -> ModelVersion | None:
+            made = await idempotency.replay(
+                connection,
+                principal_id=claim.principal_id,
+                method=claim.method,
+                request_id=claim.request_id,
+                fingerprint=claim.fingerprint,
+            )
+            if made is None:
+                return None
             found = await self._store.get(connection, ModelVersion, made)
             if found is None:
                 raise NotFound(ResourceType.MODEL_VERSION, made)
-            asked.call.confirm(found.parents)
             return found
 
-        return await create_once(
-            connection, asked.call, _CREATE, asked.command.once, create, made_before, made=asked.made
-        )
+        found = await self._db.read(work)
+        if found is not None:
+            asked.call.confirm(found.parents)
+        return found
 
     async def finalize(self, call: Call, command: Finalize) -> ModelVersion:
         """Give a PENDING version its artifact; the same again changes nothing.
@@ -257,12 +268,12 @@ class Versions:
             each.call.confirm(parents)
             number = latest[parents[0].id] = latest.get(parents[0].id, last) + 1
             versions.append(_new_version(each, number=number, parents=parents, time=now))
-        await add_versions(connection, self._store, versions)
+        told = list(map(_created, creates, versions))
+        await add_versions(connection, self._store, versions, told, list(map(_claim, creates)))
         for each, version in zip(creates, versions, strict=True):
             if each.command.provenance is not None:
                 datasets = each.command.provenance.datasets
                 await record_datasets(connection, each.call, version.link, datasets, now, is_new=True)
-        await outbox.append_each(connection, list(map(_created, creates, versions)))
         return versions
 
     async def _change_state(
@@ -339,6 +350,10 @@ def _new_version(asked: _Create, *, number: int, parents: Chain, time: datetime)
         author_name=asked.call.principal.name,
         label=command.label,
     )
+
+
+def _claim(asked: _Create) -> idempotency.Claim:
+    return claim_of(asked.call, _CREATE, asked.command.once, asked.made)
 
 
 def _created(asked: _Create, version: ModelVersion) -> tuple[outbox.Event, Sequence[str]]:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from modelyard_kit import idempotency
-from modelyard_kit.outbox import outbox_table
+from modelyard_kit.outbox_tables import outbox_table
 
 metadata = MetaData()
 

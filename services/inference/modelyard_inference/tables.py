@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-from modelyard_kit import idempotency, outbox
+from modelyard_kit import idempotency, outbox_tables
 
 metadata = sa.MetaData()
 
@@ -17,7 +17,7 @@ def _ordered(name: str, *columns: str) -> sa.Index:
     return sa.Index(name, *columns, postgresql_ops={columns[-1]: 'COLLATE "C"'})
 
 
-outbox.outbox_table(metadata)
+outbox_tables.outbox_table(metadata)
 idempotency.requests_table(metadata)
 
 deployments = sa.Table(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, Literal, TypeVar
 
 import asyncpg
@@ -22,10 +20,12 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from modelyard_kit.driver import driver_of, from_json, translated
 from modelyard_kit.errors import Contention
+from modelyard_kit.prepared import Prepared
 
 T = TypeVar("T")
-Isolation = Literal["SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED"]
+Isolation = Literal["SERIALIZABLE", "READ COMMITTED"]
 
 ATTEMPTS = 10
 # Notifications of one channel are at least so far apart: each wakes listeners that then read everything there is.
@@ -36,7 +36,9 @@ _RETRYABLE = frozenset(("40001", "40P01"))
 # Services ask for a page or less: starting other processes, or a compiler, for such a query takes longer than running it.
 _SHORT_QUERIES = {"max_parallel_workers_per_gather": "0", "jit": "off"}
 _TO_NOTIFY = "modelyard_notify"  # key in what SQLAlchemy keeps beside a connection
-_NOTIFY = select(func.pg_notify(bindparam("channel"), ""))
+_NOTIFY = Prepared(select(func.pg_notify(bindparam("channel"), "")))
+
+_AS_ASYNCPG_SAYS = {"SERIALIZABLE": "serializable", "READ COMMITTED": "read_committed"}
 
 _log = structlog.get_logger()
 
@@ -47,7 +49,6 @@ class Database:
     def __init__(self, engine: AsyncEngine, dsn: str) -> None:
         self.engine = engine
         self.dsn = dsn
-        self._plain = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turns = _Turns()
         self._to_notify: set[str] = set()
         self._notifier: asyncio.Task[None] | None = None
@@ -65,7 +66,8 @@ class Database:
             url,
             pool_size=pool_size,
             max_overflow=0,
-            json_deserializer=_from_json,
+            json_deserializer=from_json,
+            isolation_level="AUTOCOMMIT",
             connect_args={"server_settings": _SHORT_QUERIES},
         )
         event.listen(engine.sync_engine, "checkout", _require_open)
@@ -94,18 +96,21 @@ class Database:
         Raises:
             Contention: other transactions kept winning.
         """
+        ordered = sorted(set(turns))
+        try:
+            return await self._attempt(work, isolation, ordered)
+        except DBAPIError as error:  # almost never, so only now what knows how to try again is made
+            if not _is_retryable(error):
+                raise
         attempts = AsyncRetrying(
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=stop_after_attempt(ATTEMPTS - 1),
             wait=wait_random_exponential(multiplier=0.005, max=0.5),
             retry=retry_if_exception(_is_retryable),
         )
         try:
-            async for attempt in attempts:
-                with attempt:
-                    return await self._attempt(work, isolation, sorted(set(turns)))
+            return await attempts(self._attempt, work, isolation, ordered)
         except RetryError as error:
             raise Contention(ATTEMPTS) from error.last_attempt.exception()
-        raise AssertionError("unreachable: the loop above returns or raises")
 
     async def _attempt(
         self, work: Callable[[AsyncConnection], Awaitable[T]], isolation: Isolation, turns: Sequence[str]
@@ -117,10 +122,8 @@ class Database:
             connection = await held.enter_async_context(self.engine.connect())
             for name in locked:
                 await held.enter_async_context(_turn(connection, name))
-            await connection.execution_options(isolation_level=isolation)
             connection.info.pop(_TO_NOTIFY, None)
-            async with connection.begin():
-                result = await work(connection)
+            result = await _transact(connection, work, isolation=_AS_ASYNCPG_SAYS[isolation])
             self._notify(connection.info.pop(_TO_NOTIFY, ()))
             return result
 
@@ -129,11 +132,7 @@ class Database:
 
         async def view() -> T:
             async with self.engine.connect() as connection:
-                await connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-                async with connection.begin():
-                    return await work(connection)
+                return await _transact(connection, work, isolation="repeatable_read", readonly=True)
 
         return await _again_if_lost(view)
 
@@ -141,7 +140,7 @@ class Database:
         """Run `work` that makes one SELECT, which is a consistent view by itself: without the round trips of a transaction."""
 
         async def once() -> T:
-            async with self._plain.connect() as connection:
+            async with self.engine.connect() as connection:
                 return await work(connection)
 
         return await _again_if_lost(once)
@@ -156,9 +155,9 @@ class Database:
         while self._to_notify:
             channels, self._to_notify = self._to_notify, set()
             try:
-                async with self._plain.connect() as connection:
+                async with self.engine.connect() as connection:
                     for channel in sorted(channels):
-                        await connection.execute(_NOTIFY, {"channel": channel})
+                        await _NOTIFY.execute(connection, {"channel": channel})
             except (
                 OSError,
                 SQLAlchemyError,
@@ -194,7 +193,7 @@ class Database:
             await connection.add_listener(channel, lambda *_arguments: wake.set())
             await closed.wait()
         finally:
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await connection.close(timeout=1.0)
 
 
@@ -211,18 +210,43 @@ def notify_after_commit(connection: AsyncConnection, channel: str) -> None:
     connection.info.setdefault(_TO_NOTIFY, set()).add(channel)
 
 
-_JSON = json.JSONDecoder()
-
-
-def _from_json(text: str) -> Any:
-    """Return what `json.loads` would, faster: PostgreSQL writes nothing before a value, and nothing after it."""
-    return _JSON.raw_decode(text)[0]
-
-
 def _require_open(connection: Any, _record: Any, _proxy: Any) -> None:
     """Have the pool replace a connection that the server has closed; asyncpg knows without asking it."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError
+
+
+async def _transact(
+    connection: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[T]], **kind: Any
+) -> T:
+    """Run `work` in a transaction of asyncpg's, in which SQLAlchemy, that thinks of autocommit, takes no part.
+
+    Its own costs more than a statement: it sets a level at every turn, and back.
+    """
+    driver = driver_of(connection)
+    transaction = driver.transaction(**kind)
+    with translated("BEGIN"), _ended_if_it_fails(driver):
+        await transaction.start()
+    try:
+        result = await work(connection)
+    except BaseException:
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError), _ended_if_it_fails(driver):
+            await transaction.rollback()
+        raise
+    with translated("COMMIT"), _ended_if_it_fails(driver, unless=asyncpg.PostgresError):
+        await transaction.commit()
+    return result
+
+
+@contextmanager
+def _ended_if_it_fails(driver: Any, unless: type[BaseException] | tuple[()] = ()) -> Iterator[None]:
+    """End a connection on which a step of a transaction failed or was cancelled: else the next would get what is left of it."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, unless):
+            driver.terminate()
+        raise
 
 
 async def _again_if_lost(work: Callable[[], Awaitable[T]]) -> T:
@@ -239,16 +263,12 @@ async def _again_if_lost(work: Callable[[], Awaitable[T]]) -> T:
 async def _turn(connection: AsyncConnection, name: str) -> AsyncIterator[None]:
     """Hold a lock of the session, taken before the transaction begins: one taken inside would come after its snapshot."""
     key = func.hashtextextended(name, 0)
-    await connection.execution_options(isolation_level="AUTOCOMMIT")
     await connection.execute(select(func.pg_advisory_lock(key)))
-    await connection.commit()
     try:
         yield
     finally:
         if not connection.closed and not connection.invalidated:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(select(func.pg_advisory_unlock(key)))
-            await connection.commit()
 
 
 class _Turns:

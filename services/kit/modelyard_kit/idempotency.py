@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Column, DateTime, MetaData, Table, Text, func, insert, select
+from sqlalchemy import Column, DateTime, Insert, MetaData, Table, Text, bindparam, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit import limits
 from modelyard_kit.errors import RequestIdReused
+from modelyard_kit.prepared import Prepared
 from modelyard_kit.records import insert_records
 
 
@@ -36,8 +36,16 @@ def requests_table(metadata: MetaData) -> Table:
 
 
 _requests = requests_table(MetaData())
-_CLAIM_ALL = insert_records(_requests, ("principal_id", "method", "request_id", "fingerprint", "resource_id"))
-_CLAIM = upsert(_requests).on_conflict_do_nothing().returning(_requests.c.resource_id)
+CLAIMED = "requests_pkey"
+"""The constraint that lets a request make one resource."""
+
+_COLUMNS = ("principal_id", "method", "request_id", "fingerprint", "resource_id")
+_CLAIM = Prepared(
+    upsert(_requests)
+    .values({name: bindparam(name) for name in _COLUMNS})
+    .on_conflict_do_nothing()
+    .returning(_requests.c.resource_id)
+)
 
 
 def create(operations: Any) -> None:
@@ -48,10 +56,6 @@ def create(operations: Any) -> None:
 def fingerprint(content: bytes) -> str:
     """Return what identifies the content of a request: give it everything but the `request_id`."""
     return hashlib.sha256(content).hexdigest()
-
-
-class Repeated(Exception):
-    """One of several requests has an answer already, so they cannot be answered together."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ async def claim(connection: AsyncConnection, claim: Claim) -> str | None:
     if not claim.request_id:
         return None
     limits.check("request_id_length", len(claim.request_id))
-    if (await connection.execute(_CLAIM, asdict(claim))).one_or_none() is not None:
+    if await _CLAIM.execute(connection, asdict(claim)):
         return None
     return await replay(
         connection,
@@ -89,22 +93,28 @@ async def claim(connection: AsyncConnection, claim: Claim) -> str | None:
     )
 
 
-async def claim_all(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
-    """Note that these requests make resources.
+def claiming(parameter: str) -> Insert:
+    """Build the insert of several claims, as a part of a statement that makes all the resources.
+
+    It violates the constraint `CLAIMED` if one of the requests came before, or comes twice among them; at the same time elsewhere, it
+    waits until that one has ended.
+
+    Args:
+        parameter: name of the parameter with the claims, as `records_of` returns them.
+    """
+    return insert_records(_requests, _COLUMNS, parameter=parameter)
+
+
+def records_of(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """Return claims as `claiming` takes them; those of no request make none.
 
     Raises:
-        Repeated: one of them came before, or comes twice among them; the transaction is of no use any more.
         LimitExceeded: a request id is longer than the limit `request_id_length`.
     """
-    rows = [asdict(claim) for claim in claims if claim.request_id]
-    for row in rows:
-        limits.check("request_id_length", len(row["request_id"]))
-    if not rows:
-        return
-    try:
-        await connection.execute(_CLAIM_ALL, {"records": rows})
-    except IntegrityError as error:
-        raise Repeated from error
+    records = [asdict(claim) for claim in claims if claim.request_id]
+    for record in records:
+        limits.check("request_id_length", len(record["request_id"]))
+    return records
 
 
 async def replay(

@@ -29,18 +29,9 @@ from typing import Any
 import structlog
 from sqlalchemy import (
     BigInteger,
-    Boolean,
-    CheckConstraint,
-    Column,
     ColumnElement,
-    DateTime,
-    Identity,
-    Index,
-    MetaData,
-    Table,
-    Text,
-    UniqueConstraint,
-    Uuid,
+    Insert,
+    Update,
     and_,
     any_,
     bindparam,
@@ -49,10 +40,9 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    text,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -62,6 +52,8 @@ from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database, notify_after_commit
 from modelyard_kit.errors import DomainError
 from modelyard_kit.ids import new_id
+from modelyard_kit.outbox_tables import HEAD, OUTBOX, SEQUENCED
+from modelyard_kit.prepared import Prepared
 from modelyard_kit.records import insert_records
 
 CHANNEL = "modelyard_outbox"
@@ -105,102 +97,21 @@ class Extent:
     last: int
 
 
-def outbox_table(metadata: MetaData, *, sequenced: bool = False) -> Table:
-    """Define the outbox in a service's metadata; with `sequenced` as it is after `add_sequence`."""
-    table = Table(
-        "outbox",
-        metadata,
-        Column("position", BigInteger, Identity(always=True), primary_key=True),
-        Column("id", Text, nullable=False, unique=True),
-        Column("type", Text, nullable=False),
-        Column("resource_type", Text, nullable=False),
-        Column("resource_id", Text, nullable=False),
-        Column("resource_name", Text, nullable=False),
-        Column("owner_id", Text, nullable=False),
-        Column("actor_id", Text, nullable=False),
-        Column("actor_name", Text, nullable=False),
-        Column("actor_kind", Text, nullable=False),
-        Column("request_id", Text, nullable=False),
-        Column("time", DateTime(timezone=True), nullable=False),
-        Column("data", JSONB, nullable=False),
-        Column("deliver_time", DateTime(timezone=True)),
-        Index("outbox_undelivered", "position", postgresql_where=text("deliver_time IS NULL")),
-    )
-    if sequenced:
-        for part in _sequence_columns():
-            table.append_column(part)
-        table.append_constraint(UniqueConstraint("sequence", name="outbox_sequence_key"))
-        Index("outbox_unsequenced", table.c.position, postgresql_where=text("sequence IS NULL"))
-        Table("outbox_head", metadata, *_head_parts(), _feed_id())
-    return table
-
-
-def _sequence_columns() -> list[Column[Any]]:
-    return [
-        Column("sequence", BigInteger),
-        # Ids of what the event is about and of its containers, innermost first; see `append`.
-        Column("scope", ARRAY(Uuid(as_uuid=False))),
-    ]
-
-
-def _head_parts() -> list[Any]:
-    return [
-        Column("single", Boolean, primary_key=True, server_default=text("true")),
-        # Last number given, and last one removed. Kept apart from the rows, so that both outlive these.
-        Column("sequence", BigInteger, nullable=False, server_default=text("0")),
-        Column("pruned", BigInteger, nullable=False, server_default=text("0")),
-        CheckConstraint("single", name="outbox_head_single"),
-    ]
-
-
-def _feed_id() -> Column[Any]:
-    # Made once, by the database itself, so that the numbers of another one can be told apart.
-    return Column("feed_id", Uuid(as_uuid=False), nullable=False, server_default=text("gen_random_uuid()"))
-
-
-_outbox = outbox_table(MetaData())
-_sequenced = outbox_table(MetaData(), sequenced=True)
-_head = _sequenced.metadata.tables["outbox_head"]
-_APPEND = insert(_outbox)
-_APPEND_SEQUENCED = insert(_sequenced)
-_APPEND_EACH = insert_records(
-    _sequenced,
-    (
-        "id", "type", "resource_type", "resource_id", "resource_name", "owner_id", "actor_id", "actor_name", "actor_kind",
-        "request_id", "time", "data", "scope",
-    ),
+_APPEND = insert(OUTBOX)
+_APPEND_SEQUENCED = insert(SEQUENCED)
+_COLUMNS = (
+    "id", "type", "resource_type", "resource_id", "resource_name", "owner_id", "actor_id", "actor_name", "actor_kind",
+    "request_id", "time", "data", "scope",
 )  # fmt: skip
-_UNDELIVERED = (
-    select(_outbox).where(_outbox.c.deliver_time.is_(None)).order_by(_outbox.c.position).limit(BATCH)
+_UNDELIVERED = Prepared(
+    select(OUTBOX).where(OUTBOX.c.deliver_time.is_(None)).order_by(OUTBOX.c.position).limit(BATCH)
 )
 # An array, so that PostgreSQL is not sent another statement for every number of events.
-_MARK_DELIVERED = (
-    update(_outbox)
-    .where(_outbox.c.position == any_(bindparam("positions", type_=ARRAY(BigInteger))))
+_MARK_DELIVERED = Prepared(
+    update(OUTBOX)
+    .where(OUTBOX.c.position == any_(bindparam("positions", type_=ARRAY(BigInteger))))
     .values(deliver_time=func.now())
 )
-
-
-def create(operations: Any) -> None:
-    """Create the outbox in a service's first migration; `operations` is `alembic.op`."""
-    _outbox.create(operations.get_bind())
-
-
-def add_sequence(operations: Any) -> None:
-    """Make an outbox one that watchers can read, in a later migration; `operations` is `alembic.op`."""
-    for column in _sequence_columns():
-        operations.add_column("outbox", column)
-    operations.create_unique_constraint("outbox_sequence_key", "outbox", ["sequence"])
-    operations.create_index(
-        "outbox_unsequenced", "outbox", ["position"], postgresql_where=text("sequence IS NULL")
-    )
-    operations.create_table("outbox_head", *_head_parts())
-    operations.execute("INSERT INTO outbox_head DEFAULT VALUES")
-
-
-def add_feed_id(operations: Any) -> None:
-    """Give a sequenced outbox an id of its own, in a later migration; `operations` is `alembic.op`."""
-    operations.add_column("outbox_head", _feed_id())
 
 
 async def append(
@@ -217,16 +128,30 @@ async def append(
     if scope is None:
         await connection.execute(_APPEND, _row(event))
     elif isinstance(scope, ColumnElement):
-        await connection.execute(insert(_sequenced).values(_row(event) | {"scope": scope}))
+        await connection.execute(insert(SEQUENCED).values(_row(event) | {"scope": scope}))
     else:
         await connection.execute(_APPEND_SEQUENCED, _row(event) | {"scope": scope})
-    notify_after_commit(connection, CHANNEL)
+    announce(connection)
 
 
-async def append_each(connection: AsyncConnection, events: Sequence[tuple[Event, Sequence[str]]]) -> None:
-    """Write events, each with its scope, in the transaction of their changes; their positions rise in this order."""
-    rows = [_row(event) | {"scope": list(scope), "time": event.time.isoformat()} for event, scope in events]
-    await connection.execute(_APPEND_EACH, {"records": rows})
+def appending(parameter: str) -> Insert:
+    """Build the insert of events into a sequenced outbox, as a part of the statement that makes the changes.
+
+    Who executes it also calls `announce`.
+
+    Args:
+        parameter: name of the parameter with the events, as `records_of` returns them; their positions rise in that order.
+    """
+    return insert_records(SEQUENCED, _COLUMNS, parameter=parameter)
+
+
+def records_of(events: Sequence[tuple[Event, Sequence[str]]]) -> list[dict[str, Any]]:
+    """Return events, each with its scope, as `appending` takes them."""
+    return [_row(event) | {"scope": list(scope), "time": event.time.isoformat()} for event, scope in events]
+
+
+def announce(connection: AsyncConnection) -> None:
+    """Have everybody look for new events once the transaction has committed."""
     notify_after_commit(connection, CHANNEL)
 
 
@@ -249,7 +174,7 @@ def _row(event: Event) -> dict[str, Any]:
 
 async def extent(connection: AsyncConnection) -> Extent:
     """Return which numbers a sequenced outbox holds at the moment."""
-    row = (await connection.execute(select(_head.c.feed_id, _head.c.pruned, _head.c.sequence))).one()
+    row = (await connection.execute(select(HEAD.c.feed_id, HEAD.c.pruned, HEAD.c.sequence))).one()
     return Extent(row.feed_id, row.pruned, row.sequence)
 
 
@@ -261,7 +186,7 @@ class Sequencer:
 
     async def advance(self) -> int:
         """Number every event that was committed before this call, and return the last number given."""
-        pending, last = await self._database.in_tx(_look, isolation="READ COMMITTED")
+        pending, last = await self._database.query(_look)
         while pending:
             # READ COMMITTED: each statement has a snapshot of its own, so that the one after the lock is as fresh as it.
             pending, last = await self._database.in_tx(_number, isolation="READ COMMITTED")
@@ -275,18 +200,18 @@ class Sequencer:
         """
 
         async def work(connection: AsyncConnection) -> int:
-            old = and_(_sequenced.c.deliver_time.is_not(None), _sequenced.c.time < before)
+            old = and_(SEQUENCED.c.deliver_time.is_not(None), SEQUENCED.c.time < before)
             oldest = (
-                select(_sequenced.c.sequence, old.label("removable"))
-                .where(_sequenced.c.sequence.is_not(None))
-                .order_by(_sequenced.c.sequence)
+                select(SEQUENCED.c.sequence, old.label("removable"))
+                .where(SEQUENCED.c.sequence.is_not(None))
+                .order_by(SEQUENCED.c.sequence)
                 .limit(BATCH)
             )
             rows = list(takewhile(lambda row: row.removable, await connection.execute(oldest)))
             if rows:
                 last = rows[-1].sequence
-                await connection.execute(delete(_sequenced).where(_sequenced.c.sequence <= last))
-                await connection.execute(update(_head).values(pruned=func.greatest(_head.c.pruned, last)))
+                await connection.execute(delete(SEQUENCED).where(SEQUENCED.c.sequence <= last))
+                await connection.execute(update(HEAD).values(pruned=func.greatest(HEAD.c.pruned, last)))
             return len(rows)
 
         removed = total = await self._database.in_tx(work, isolation="READ COMMITTED")
@@ -297,29 +222,44 @@ class Sequencer:
 
 
 async def _look(connection: AsyncConnection) -> tuple[bool, int]:
-    unnumbered = exists().where(_sequenced.c.sequence.is_(None)).select().scalar_subquery()
-    row = (await connection.execute(select(unnumbered.label("pending"), _head.c.sequence))).one()
+    [row] = await _LOOK.execute(connection, {})
     return row.pending, row.sequence
 
 
 async def _number(connection: AsyncConnection) -> tuple[bool, int]:
-    last: int = (await connection.execute(select(_head.c.sequence).with_for_update())).scalar_one()
-    rank = func.row_number().over(order_by=_sequenced.c.position)
+    [before] = await _LOCK.execute(connection, {})
+    [after] = await _NUMBER.execute(connection, {"last": before.sequence})
+    return after.sequence - before.sequence == BATCH, after.sequence
+
+
+def _numbering() -> Update:
+    """Build the statement that numbers what has no number, and notes the last number given."""
     fresh = (
-        select(_sequenced.c.position, rank.label("rank"))
-        .where(_sequenced.c.sequence.is_(None))
-        .order_by(_sequenced.c.position)
+        select(SEQUENCED.c.position, func.row_number().over(order_by=SEQUENCED.c.position).label("rank"))
+        .where(SEQUENCED.c.sequence.is_(None))
+        .order_by(SEQUENCED.c.position)
         .limit(BATCH)
         .subquery()
     )
-    numbered = await connection.execute(
-        update(_sequenced)
-        .where(_sequenced.c.position == fresh.c.position)
-        .values(sequence=last + fresh.c.rank)
+    numbered = (
+        update(SEQUENCED)
+        .where(SEQUENCED.c.position == fresh.c.position)
+        .values(sequence=bindparam("last", type_=BigInteger) + fresh.c.rank)
+        .returning(SEQUENCED.c.position)
+        .cte("numbered")
     )
-    if numbered.rowcount:
-        await connection.execute(update(_head).values(sequence=last + numbered.rowcount))
-    return numbered.rowcount == BATCH, last + numbered.rowcount
+    count = select(func.count()).select_from(numbered).scalar_subquery()
+    return update(HEAD).values(sequence=HEAD.c.sequence + count).returning(HEAD.c.sequence)
+
+
+_LOOK = Prepared(
+    select(
+        exists().where(SEQUENCED.c.sequence.is_(None)).select().scalar_subquery().label("pending"),
+        HEAD.c.sequence,
+    )
+)
+_LOCK = Prepared(select(HEAD.c.sequence).with_for_update())
+_NUMBER = Prepared(_numbering())
 
 
 class Relay:
@@ -369,7 +309,7 @@ class Relay:
         positions = [position for position, _ in rows]
 
         async def mark(connection: AsyncConnection) -> None:
-            await connection.execute(_MARK_DELIVERED, {"positions": positions})
+            await _MARK_DELIVERED.execute(connection, {"positions": positions})
 
         await self._database.in_tx(mark, isolation="READ COMMITTED")
         return len(rows)
@@ -381,7 +321,7 @@ def _rest_after(seconds: float) -> float:
 
 
 async def _undelivered(connection: AsyncConnection) -> list[tuple[int, Event]]:
-    return [(row.position, event_of(row)) for row in await connection.execute(_UNDELIVERED)]
+    return [(row.position, event_of(row)) for row in await _UNDELIVERED.execute(connection, {})]
 
 
 def event_of(row: Any) -> Event:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from modelyard_kit import idempotency, outbox
+from modelyard_kit import idempotency, outbox_tables
 
 revision = "0001"
 down_revision = None
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    outbox.create(op)
+    outbox_tables.create(op)
     idempotency.create(op)
     op.create_table(
         "blobs",

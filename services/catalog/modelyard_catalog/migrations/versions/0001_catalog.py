@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-from modelyard_kit import idempotency, outbox
+from modelyard_kit import idempotency, outbox_tables
 
 revision = "0001"
 down_revision = None
@@ -19,7 +19,7 @@ LIVE = sa.text("delete_time IS NULL")
 
 
 def upgrade() -> None:
-    outbox.create(op)
+    outbox_tables.create(op)
     idempotency.create(op)
     _namespaces()
     _versions()

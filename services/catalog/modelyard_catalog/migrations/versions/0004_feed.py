@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from modelyard_kit import outbox
+from modelyard_kit import outbox_tables
 
 revision = "0004"
 down_revision = "0003"
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    outbox.add_sequence(op)
+    outbox_tables.add_sequence(op)
     _scope_of_earlier_events()
 
 

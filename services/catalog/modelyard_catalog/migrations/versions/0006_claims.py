@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from modelyard_kit import outbox
+from modelyard_kit import outbox_tables
 
 revision = "0006"
 down_revision = "0005"
@@ -22,4 +22,4 @@ def upgrade() -> None:
         sa.Column("until", sa.TIMESTAMP(timezone=True), nullable=False),
     )
     op.create_index("deletion_claims_resource", "deletion_claims", ["resource_id"])
-    outbox.add_feed_id(op)
+    outbox_tables.add_feed_id(op)

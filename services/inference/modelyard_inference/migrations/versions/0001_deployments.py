@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-from modelyard_kit import idempotency, outbox
+from modelyard_kit import idempotency, outbox_tables
 
 revision = "0001"
 down_revision = None
@@ -17,7 +17,7 @@ TIME = TIMESTAMP(timezone=True)
 
 
 def upgrade() -> None:
-    outbox.create(op)
+    outbox_tables.create(op)
     idempotency.create(op)
     _deployments()
     _groups()

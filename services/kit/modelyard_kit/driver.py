@@ -1,0 +1,49 @@
+"""asyncpg as it is under SQLAlchemy, for what has to be quick, with SQLAlchemy's errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_JSON = json.JSONDecoder()
+
+
+def from_json(text: str) -> Any:
+    """Return what `json.loads` would, faster: PostgreSQL writes nothing before a value, and nothing after it."""
+    return _JSON.raw_decode(text)[0]
+
+
+def driver_of(connection: AsyncConnection) -> Any:
+    """Return the `asyncpg.Connection` of a connection that is open."""
+    sync: Any = connection.sync_connection
+    return sync.connection.driver_connection
+
+
+@contextmanager
+def translated(statement: str) -> Iterator[None]:
+    """Raise asyncpg's errors as SQLAlchemy does its own, without the parameters, among which may be secrets.
+
+    Raises:
+        IntegrityError: a constraint is violated.
+        OperationalError: the connection is lost.
+        DatabaseError: anything else that PostgreSQL refuses.
+    """
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise IntegrityError(statement, None, error) from error
+    except (
+        asyncpg.InterfaceError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.AdminShutdownError,
+        OSError,
+    ) as error:
+        raise OperationalError(statement, None, error, connection_invalidated=True) from error
+    except asyncpg.PostgresError as error:
+        raise DatabaseError(statement, None, error) from error
