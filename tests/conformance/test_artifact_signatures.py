@@ -55,8 +55,8 @@ def trust(service: ArtifactService, key: Key) -> None:
     service.governance.trust_roots = [TrustRoot(name="team", kind=kind, pem=key.pem)]
 
 
-async def listed(service: ArtifactService, digest: str) -> list[Any]:
-    request = pb.CheckSignaturesRequest(digest=digest, model=MODEL)
+async def listed(service: ArtifactService, digest: str, model: str = MODEL) -> list[Any]:
+    request = pb.CheckSignaturesRequest(digest=digest, model=model)
     return list((await service.client().call("CheckSignatures", request)).signatures)
 
 
@@ -116,6 +116,25 @@ async def test_trust_comes_and_goes(service: ArtifactService, key: Key) -> None:
     service.governance.trust_roots = []
     trusts = [each.trust for each in await listed(service, digest)]
     assert trusts == [Signature.TRUST_UNKNOWN_KEY, Signature.TRUST_NO_LONGER]
+
+
+async def test_trust_that_one_model_lost_is_not_missing_in_another(
+    service: ArtifactService, key: Key
+) -> None:
+    digest = await service.client().upload(FILES)
+    await service.client().upload(FILES, model=OTHER_MODEL)
+    trust(service, key)
+    bundle = signed(key)
+    await add(service, digest, bundle)
+    service.governance.trust_roots = []  # those of the other model's catalog, if it asked
+    (elsewhere,) = await listed(service, digest, OTHER_MODEL)
+    assert (elsewhere.trust, elsewhere.trust_root) == (Signature.TRUST_UNKNOWN_KEY, "")
+    (here,) = await listed(service, digest)
+    assert (here.trust, here.trust_root) == (Signature.TRUST_NO_LONGER, "team")
+    trust(service, key)
+    assert (await add(service, digest, bundle, OTHER_MODEL)).trust == Signature.TRUST_TRUSTED
+    service.governance.trust_roots = []
+    assert [each.trust for each in await listed(service, digest, OTHER_MODEL)] == [Signature.TRUST_NO_LONGER]
 
 
 async def test_the_same_bundle_twice_is_one_signature(service: ArtifactService, key: Key) -> None:

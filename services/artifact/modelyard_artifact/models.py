@@ -172,7 +172,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A signature of an artifact; `trust_root` vouches for it, or did when it came."""
+    """A signature of an artifact, as a model sees it: `trust_root` vouches for it there, or did when it came."""
 
     id: str
     digest: str

@@ -1,7 +1,8 @@
 """The rules of signatures: one that does not sign exactly the files of an artifact is refused; who vouches for its key is told.
 
 Trust roots are governance's. A signature is checked against them when it comes and whenever it is shown, because trust roots
-come and go; what it said first is kept, so that lost trust can be told from trust that never was.
+come and go; what they said first is kept, so that lost trust can be told from trust that never was. Which trust roots count
+depends on the model: those that share an artifact share its signatures, and each has its own trust in them.
 """
 
 from __future__ import annotations
@@ -92,11 +93,11 @@ class Signatures:
             LimitExceeded: the artifact has too many.
             PeerUnavailable: catalog or governance does not answer.
         """
-        files = await self._files_of(command.digest, command.model)
+        model_id, files = await self._files_of(command.digest, command.model)
         signature = await self._examined(command.digest, command.model, command.bundle, files)
 
         async def work(connection: AsyncConnection) -> Signature:
-            return await add_signature(connection, call, signature)
+            return await add_signature(connection, call, signature, model_id)
 
         return await self._database.in_tx(work)
 
@@ -117,11 +118,12 @@ class Signatures:
             others = await store.models_of(connection, command.digest) - allowed
             if others:
                 return others
-            gone = await signature_store.remove(connection, command.digest, command.signature_id)
-            if gone is None:
-                return False
-            await outbox.append(connection, _event("unsigned", call, gone, self._clock()))
-            return True
+            for each in await signature_store.of_artifact(connection, command.digest, model_id):
+                if each.id == command.signature_id:
+                    await signature_store.remove(connection, each.id)
+                    await outbox.append(connection, _event("unsigned", call, each, self._clock()))
+                    return True
+            return False
 
         # Asking is no business of a transaction; who else shares the artifact is asked again in the one that removes.
         while isinstance(found := await self._database.in_tx(work), set):
@@ -148,10 +150,10 @@ class Signatures:
             NotFound: no such model, or nothing with that digest was committed for it.
             PeerUnavailable: catalog or governance does not answer.
         """
-        files = await self._files_of(digest, model)
+        model_id, files = await self._files_of(digest, model)
 
         async def work(connection: AsyncConnection) -> list[Signature]:
-            return await signature_store.of_artifact(connection, digest)
+            return await signature_store.of_artifact(connection, digest, model_id)
 
         stored = await self._database.read(work)
         roots = await self._roots.of_model(model) if stored else ()
@@ -193,13 +195,14 @@ class Signatures:
         except UnicodeDecodeError as error:
             raise SignatureInvalid(f"in {SIGNATURE_FILE} is not UTF-8 text") from error
 
-    async def _files_of(self, digest: str, model_name: str) -> Mapping[str, str]:
+    async def _files_of(self, digest: str, model_name: str) -> tuple[str, Mapping[str, str]]:
+        """The id of a model, and the digests of the files of one of its artifacts."""
         model = await self._catalog.model(model_name)
 
-        async def work(connection: AsyncConnection) -> Mapping[str, str]:
+        async def work(connection: AsyncConnection) -> tuple[str, Mapping[str, str]]:
             if await store.get_artifact(connection, digest, model_id=model.id) is None:
                 raise NotFound("artifact", digest)
-            return await signature_store.digests_of(connection, digest)
+            return model.id, await signature_store.digests_of(connection, digest)
 
         return await self._database.read(work)
 
@@ -213,20 +216,27 @@ class Signatures:
         return Signature(new_id(), digest, found.signer, standing, found.root, bundle, self._clock())
 
 
-async def add_signature(connection: AsyncConnection, call: Call, signature: Signature) -> Signature:
-    """Writes an examined signature and its event in the caller's transaction; returns the one that was there before.
+async def add_signature(
+    connection: AsyncConnection, call: Call, signature: Signature, model_id: str
+) -> Signature:
+    """Writes a signature that was examined for a model, and its event, in the caller's transaction.
+
+    Returns:
+        It, or the one with the same bundle that was there before.
 
     Raises:
         LimitExceeded: the artifact has too many.
     """
-    known = await signature_store.of_artifact(connection, signature.digest)
-    for each in known:
-        if each.bundle == signature.bundle:
-            return each
-    check("signatures_per_artifact", len(known) + 1)
-    await signature_store.add(connection, signature)
-    await outbox.append(connection, _event("signed", call, signature, signature.create_time))
-    return signature
+    known = await signature_store.of_artifact(connection, signature.digest, model_id)
+    same = next((each for each in known if each.bundle == signature.bundle), None)
+    if same is None:
+        check("signatures_per_artifact", len(known) + 1)
+        await signature_store.add(connection, signature)
+        await outbox.append(connection, _event("signed", call, signature, signature.create_time))
+    kept = same or signature
+    if signature.trust_root:
+        await signature_store.trust(connection, kept.id, model_id, signature.trust_root)
+    return replace(kept, standing=signature.standing, trust_root=signature.trust_root)
 
 
 def _event(verb: str, call: Call, signature: Signature, now: datetime) -> outbox.Event:

@@ -87,12 +87,20 @@ signatures = Table(
     Column("id", Text, primary_key=True),
     Column("digest", Text, ForeignKey("artifacts.digest", ondelete="CASCADE"), nullable=False),
     Column("signer", Text, nullable=False),
-    # Name of the trust root that vouched for it when it came; empty if none did.
-    Column("trust_root", Text, nullable=False),
     Column("bundle", Text, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
     Index("signatures_digest", "digest"),
     comment="OpenSSF model signatures of artifacts.",
+)
+
+# Models that share an artifact share its signatures, but not the trust roots that count for them.
+signature_trust = Table(
+    "signature_trust",
+    metadata,
+    Column("signature_id", Text, ForeignKey("signatures.id", ondelete="CASCADE"), primary_key=True),
+    Column("model_id", Text, primary_key=True),
+    Column("trust_root", Text, nullable=False),
+    comment="Which trust root vouched for a signature when it came for a model.",
 )
 
 condemned_blobs = Table(

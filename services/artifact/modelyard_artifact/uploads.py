@@ -167,7 +167,7 @@ class Uploads:
                     raise UploadIncomplete(upload_id, missing=len(missing))
                 await _make(connection, call, upload, now)
             for signature in signatures:
-                await add_signature(connection, call, signature)
+                await add_signature(connection, call, signature, upload.model_id)
             return await committed(connection, upload.digest)
 
         await failpoint("artifact.commit.before_transaction")
