@@ -234,6 +234,28 @@ def test_rows_that_cannot_be_read_are_wrong_use(connected: Fake, text: str) -> N
     assert modelyard("predict", MODEL, "-i", "-", stdin=text).exit_code == 2
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_an_example_with_column_names_fits_models_that_know_them_and_others(
+    connected: Fake, tmp_path: Path, named: bool
+) -> None:
+    import pandas as pd
+    import skops.io
+    from sklearn.linear_model import LinearRegression
+
+    Store(connected)
+    connected.answers["CreateModelVersion"] = lambda _: catalog_service_pb2.CreateModelVersionResponse(
+        model_version={"name": VERSION, "number": 1}
+    )
+    table = pd.DataFrame({"a": [1.0, 0.0], "b": [0.0, 1.0]})
+    model = LinearRegression().fit(table if named else table.to_numpy(), [1.0, 2.0])
+    skops.io.dump(model, tmp_path / "model.skops")
+    (tmp_path / "rows.csv").write_text("a,b\n1.5,2\n0.5,3\n")
+    result = modelyard("log", str(tmp_path / "model.skops"), MODEL, "--example", str(tmp_path / "rows.csv"))
+    assert result.exit_code == 0, result.stderr
+    [method] = connected.requests("CreateModelVersion")[0].signature.methods
+    assert [(tensor.name, list(tensor.shape)) for tensor in method.inputs] == [("a", [-1]), ("b", [-1])]
+
+
 def test_log_and_download(connected: Fake, tmp_path: Path) -> None:
     import numpy as np
     import skops.io

@@ -27,6 +27,14 @@ class CsvTable:
         """All values, one row a line."""
         return _array(self._rows)
 
+    def to_pandas(self) -> Any:
+        """A DataFrame, which models fitted with column names want; itself where pandas is not installed."""
+        try:
+            import pandas as pd
+        except ImportError:
+            return self
+        return pd.DataFrame(self._rows, columns=self.columns)
+
 
 class _Column:
     def __init__(self, values: list[Any]) -> None:
@@ -54,6 +62,12 @@ def read_rows(path: str, option: str) -> Any:
     if isinstance(data, dict) and set(data) == {"inputs"}:
         data = data["inputs"]
     return data
+
+
+def read_example(path: str, option: str) -> Any:
+    """The rows in a file as a model itself takes them, or None if there is no path."""
+    rows = read_rows(path, option) if path else None
+    return rows.to_pandas() if isinstance(rows, CsvTable) else rows
 
 
 def _from_csv(text: str, path: str, option: str) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelyard.cli._input import read_rows
+from modelyard.cli._input import read_example
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._root import AddedToGroup
@@ -208,7 +208,7 @@ def log(
     output: Output = TABLE,
 ) -> None:
     """Upload a saved model and register it as a new version; registers the model if it is new."""
-    rows = read_rows(example, "--example") if example else None
+    rows = read_example(example, "--example")
     with connect() as client, resumable("upload"):
         version = client.log_model(
             path,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelyard import oci
-from modelyard.cli._input import read_rows
+from modelyard.cli._input import read_example
 from modelyard.cli._output import TABLE, Format, Output, plain, show_json, show_one, show_rows
 from modelyard.cli._session import connect
 from modelyard.references import parse_version_reference
@@ -74,7 +74,7 @@ def prepare(
     made = oci.prepare(
         model,
         folder,
-        example=read_rows(example, "--example") if example else None,
+        example=read_example(example, "--example"),
         environment_path=environment_path,
         environment_slug=environment_slug,
         environment_type=environment_type,

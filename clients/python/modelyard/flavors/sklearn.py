@@ -61,8 +61,10 @@ def _methods(estimator: Any) -> list[tuple[str, str]]:
 def _method(estimator: Any, method: str, output: str, example: Any) -> MethodSignature:
     from modelyard import signature as signatures
 
+    # As a replica does: a table only for who was fitted with one.
+    given = example if hasattr(estimator, "feature_names_in_") else signatures.as_array(example)
     try:
-        result = getattr(estimator, method)(example)
+        result = getattr(estimator, method)(given)
     except Exception as error:
         raise InvalidArgument(f"example: the model's {method} fails on it: {error}") from error
     if isinstance(result, (list, tuple)):  # several targets, one array each
