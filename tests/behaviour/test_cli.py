@@ -206,7 +206,7 @@ def test_a_policy_is_explained_and_an_approval_opens_it(
     ):
         error = admin.refused(*arguments)
         assert "needs 1 approval by somebody other than the author; has 0" in error
-        assert "hint: see `modelyard approvals show VERSION`" in error
+        assert "hint: see `modelyard policies explain VERSION`, with `--alias` for an alias" in error
     assert "by somebody else" in admin.refused("approvals", "review", f"{model}/1", "approve")
     assert "comment" in ada.refused("approvals", "review", f"{model}/1", "reject")
     assert ada.json("approvals", "review", f"{model}/1", "approve", "-m", "fine")["state"] == "APPROVED"

@@ -138,7 +138,13 @@ ENUMS: dict[str, type[StrEnum]] = {
 def from_proto(kind: type[T], message: Message) -> T:
     """The dataclass `kind` with the values of `message`."""
     known = message.DESCRIPTOR.fields_by_name
-    return kind(**{f.name: _get(message, known[f.name]) for f in fields(cast("Any", kind))})
+    return kind(
+        **{
+            f.name: _get(message, known[f.name])
+            for f in fields(cast("Any", kind))
+            if f.default is not None or _is_given(message, known[f.name])
+        }
+    )
 
 
 def to_proto(kind: type[M], value: object) -> M:
@@ -153,6 +159,11 @@ def rows(kind: type[T], messages: Iterable[Message]) -> list[T]:
     return [from_proto(kind, message) for message in messages]
 
 
+def _is_given(message: Message, field: Any) -> bool:
+    """Whether there is a value of a field that may have none: the dataclass then has its default, None."""
+    return not field.has_presence or message.HasField(field.name)
+
+
 def _get(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
@@ -160,12 +171,6 @@ def _get(message: Message, field: Any) -> Any:
         return {key: _one(value[key], entry) for key in sorted(value)}
     if field.is_repeated:
         return tuple(_one(item, field) for item in value)
-    if (
-        field.message_type is not None
-        and field.message_type.full_name in _TIMES
-        and not message.HasField(field.name)
-    ):
-        return None
     return _one(value, field)
 
 

@@ -121,7 +121,7 @@ def test_refusals_come_with_a_hint(connected: Fake) -> None:
     assert modelyard("aliases", "set", MODEL, "a=1").stderr.splitlines() == [
         "error: held back",
         "  unmet: 1 approval is missing",
-        "hint: see `modelyard approvals show VERSION`",
+        "hint: see `modelyard policies explain VERSION`, with `--alias` for an alias",
     ]
 
 

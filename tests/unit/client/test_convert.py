@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pool
 from modelyard import types
 from modelyard._convert import ENUMS, MESSAGES, from_proto, json_values, parse_enum, to_proto
 from modelyard.api.catalog.v1 import model_pb2, signature_pb2
+from modelyard.api.governance.v1 import approval_pb2
 from modelyard.api.inference.v1 import deployment_pb2
 from modelyard.errors import InvalidArgument
 
@@ -89,3 +90,12 @@ def test_enums_are_given_in_any_case() -> None:
     assert parse_enum(types.PrincipalKind, "service-account", "kind") is types.PrincipalKind.SERVICE_ACCOUNT
     with pytest.raises(InvalidArgument, match="kind: 'robot' is none of USER"):
         parse_enum(types.PrincipalKind, "robot", "kind")
+
+
+def test_what_a_message_does_not_hold_is_none() -> None:
+    """Where a dataclass says that there may be nothing; elsewhere it is empty."""
+    found = from_proto(types.GateExplanation, approval_pb2.GateExplanation(allowed=True))
+    assert (found.override, found.policy) == (None, None)
+    given = approval_pb2.GateExplanation(override=approval_pb2.GateOverride(reason="outage"))
+    assert from_proto(types.GateExplanation, given).override == types.GateOverride(reason="outage")
+    assert from_proto(types.ApprovalPolicy, approval_pb2.ApprovalPolicy()).resource == types.Resource()

@@ -109,7 +109,7 @@ def _hint(error: Exception) -> str:
     if isinstance(error, errors.ResourceInUse):
         return "--force deletes what belongs to it too; a deployment has to go first in any case"
     if isinstance(error, errors.PolicyUnmet):
-        return "see `modelyard approvals show VERSION`"
+        return "see `modelyard policies explain VERSION`, with `--alias` for an alias"
     return ""
 
 
