@@ -188,7 +188,8 @@ class AsyncClient:
 
         Args:
             model: A fitted estimator of scikit-learn, XGBoost or LightGBM (also their boosters), an ONNX model (object or bytes),
-                a PyTorch module or exported program, a pipeline of transformers, or the path of a saved model.
+                a PyTorch module or exported program, a pipeline of transformers, a `RemoteModel` that another server runs, or
+                the path of a saved model.
             name: Full name of the model, `prod.ml_team.iris`.
             example: Rows as the model takes them; the signature is told from what it answers to them.
             runtime: Runtime that loads it, by default told from the model: `sklearn`, `onnx`, `xgboost` …

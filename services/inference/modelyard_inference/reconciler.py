@@ -157,7 +157,11 @@ class Reconciler:
             # After the question whether it answers, because what it says about signatures it says before it does.
             found = await self._parts.launcher.status(handle_of(replica))
             return Process(
-                found.running, ready=found.running and ready, ending=found.report, verdict=found.verdict
+                found.running,
+                ready=found.running and ready,
+                ending=found.report,
+                verdict=found.verdict,
+                problem=found.problem,
             )
 
     async def _end_strangers(self) -> None:

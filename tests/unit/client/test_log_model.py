@@ -12,7 +12,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 
-from modelyard import Client, Dataset, ModelMetadata, TensorSpec, errors, infer_signature
+from modelyard import Client, Dataset, ModelMetadata, RemoteModel, TensorSpec, errors, infer_signature
 from modelyard._provenance import capture, without_credentials
 from modelyard.api.catalog.v1 import catalog_service_pb2
 
@@ -326,3 +326,20 @@ def test_requirements_that_cannot_be_stored(
         with pytest.raises(errors.InvalidArgument, match="requirements: give a list of lines"):
             client.log_model(estimator, MODEL, example=X[:3], requirements=wrong)  # type: ignore[arg-type]
     assert not fake.requests("CreateModelVersion")
+
+
+def test_a_model_on_another_server_is_where_it_is(
+    fake: Fake, client: Client, store: Store, tmp_path: Path
+) -> None:
+    model = RemoteModel("unix:/nowhere.sock", "there")
+    client.log_model(model, MODEL, signature=infer_signature(X, y))
+    (tmp_path / "remote.json").write_text(model.to_json())
+    client.log_model(tmp_path, MODEL, signature=infer_signature(X, y))
+    for sent in fake.requests("CreateModelVersion"):
+        assert (sent.runtime, sent.signature.methods[0].name) == ("remote", "predict")
+    assert [f.path for f in store.files] == ["remote.json"]
+    with pytest.raises(errors.InvalidArgument, match="does not say what 'there' takes and gives"):
+        client.log_model(model, MODEL)
+    (tmp_path / "remote.json").write_text("{}")
+    with pytest.raises(errors.InvalidArgument, match="remote.json: url: is missing"):
+        client.log_model(tmp_path, MODEL)

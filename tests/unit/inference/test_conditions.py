@@ -15,6 +15,7 @@ from modelyard_inference.planner.observed import Admitted, EvidenceStatus, Gatew
 from tests.unit.inference.test_planner import (
     ACTIVE,
     NOW,
+    READY,
     SERVED,
     deployment,
     gateway,
@@ -100,6 +101,19 @@ def test_replicas_that_start_or_cannot() -> None:
     unknown = EvidenceStatus(ready=False, problem="governance is away")
     held = observed(deployment(), STARTING, (replica(1, ReplicaState.STARTING),), evidence=unknown)
     assert told(held)["ReplicasReady"] == "SIGNATURES_UNKNOWN"
+
+
+def test_a_replica_whose_backend_is_away() -> None:
+    two = replace(ACTIVE, replicas=2)
+    replicas = (replica(1), replica(1, ordinal=1))
+    processes = {replicas[0].id: READY, replicas[1].id: replace(READY, problem="the model is not ready")}
+    found = observed(two, SERVED, replicas, processes=processes)
+    condition = conditions(found)["ReplicasReady"]
+    assert (condition.status, condition.reason) == (Status.FALSE, "BACKEND_NOT_READY")
+    assert condition.message == "1 of 2 replicas of prod.ml.iris/1 are ready: the model is not ready"
+    (report,) = [action for action in plan(found) if isinstance(action, a.Report)]
+    assert report.state is DeploymentState.ACTIVE  # what answers answers; the other one comes back by itself
+    assert report.message == "1 of 2 replicas of prod.ml.iris/1 answer: the model is not ready"
 
 
 def test_routes_wait_for_every_gateway_that_is_heard_of() -> None:

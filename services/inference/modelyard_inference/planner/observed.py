@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from modelyard_inference.canary import Figures
 from modelyard_inference.evidence import Verdict
-from modelyard_inference.models import Deployment, DeploymentState, Group, Replica
+from modelyard_inference.models import Deployment, DeploymentState, Group, Replica, ReplicaState
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Process:
     """How it ended, with the end of its log."""
     verdict: Verdict | None = None
     """What it found about the signatures of its artifact."""
+    problem: str = ""
+    """Why it does not answer for now, though it runs and was ready."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,13 @@ class Observed:
     def replicas_of(self, group: Group) -> list[Replica]:
         """Return the replicas of a group, oldest first."""
         return sorted((r for r in self.replicas if r.group_id == group.id), key=lambda r: r.ordinal)
+
+    def waiting(self, group: Group) -> list[str]:
+        """Return why replicas of a group that were ready do not answer for now."""
+        processes = [
+            self.processes.get(r.id) for r in self.replicas_of(group) if r.state is ReplicaState.READY
+        ]
+        return [process.problem for process in processes if process and process.problem]
 
     def count(self, group: Group) -> int:
         """Return how many replicas a group should have."""

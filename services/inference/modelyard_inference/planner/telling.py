@@ -133,12 +133,12 @@ def _leaving(observed: Observed) -> str:
 
 def _weakness(state: Plan) -> str:
     for group in state.wanted_groups:
-        down = [
-            r for r in state.observed.replicas_of(group) if r.message and r.state is not ReplicaState.READY
-        ]
-        if down:
-            ready, all_of = _ready(state.observed, group), state.observed.count(group)
-            return f"{ready} of {all_of} replicas of {group.version.name} answer: {endings.told(down[0])}"
+        waiting = state.observed.waiting(group)
+        replicas = state.observed.replicas_of(group)
+        down = [endings.told(r) for r in replicas if r.message and r.state is not ReplicaState.READY]
+        if problems := [*down, *waiting]:
+            ready, all_of = _ready(state.observed, group) - len(waiting), state.observed.count(group)
+            return f"{ready} of {all_of} replicas of {group.version.name} answer: {problems[0]}"
     return ""
 
 
