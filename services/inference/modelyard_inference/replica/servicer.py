@@ -124,7 +124,7 @@ class Servicer:
         data = await self._answer_json(
             request,
             call,
-            invocations.parse,
+            invocations.parser(request.body.content_type),
             lambda prediction, outputs: invocations.render(prediction, outputs, request.form),
         )
         response = rest_pb.InvokeResponse()
