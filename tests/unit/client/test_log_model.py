@@ -55,7 +55,7 @@ def test_an_estimator_becomes_a_version(fake: Fake, client: Client, store: Store
     assert version.name == f"{MODEL}/1"
     (sent,) = fake.requests("CreateModelVersion")
     assert sent.artifact_digest == store.digest
-    assert [f.path for f in store.files] == ["model.skops"]
+    assert [f.path for f in store.files] == ["model.skops", "warmup.jsonl"]
     assert sent.runtime == "sklearn"
     predict, proba = sent.signature.methods
     assert (predict.name, predict.outputs[0].name, proba.name, proba.outputs[0].name) == (
@@ -72,6 +72,11 @@ def test_an_estimator_becomes_a_version(fake: Fake, client: Client, store: Store
     assert sent.provenance.python_version
     assert fake.requests("SetAliases")[0].changes[0].version == 1
     assert not fake.requests("CreateModel")
+
+
+def test_an_example_that_is_not_to_be_kept_is_not(client: Client, store: Store, estimator: Any) -> None:
+    client.log_model(estimator, MODEL, example=X[:3], keep_example=False)
+    assert [f.path for f in store.files] == ["model.skops"]
 
 
 def test_a_new_model_is_registered_unless_told_not_to(
@@ -306,7 +311,7 @@ def test_requirements_are_stored_with_the_model(
     fake: Fake, client: Client, store: Store, estimator: Any, requirements: Any
 ) -> None:
     client.log_model(estimator, MODEL, example=X[:3], requirements=requirements)
-    assert [f.path for f in store.files] == ["model.skops", "requirements.txt"]
+    assert [f.path for f in store.files] == ["model.skops", "requirements.txt", "warmup.jsonl"]
     (text,) = [content for content in store.blobs.values() if content.startswith(b"numpy")]
     if requirements == "installed":
         assert f"scikit-learn=={sklearn.__version__}" in text.decode().splitlines()
