@@ -114,6 +114,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         allow_code=settings.allow_model_code,
         traced=bool(settings.otlp_endpoint),
         build_seconds=settings.build_timeout_seconds,
+        clock=chassis.clock,
     )
     environments.prepare()
     admission = Admission(upstream, wake.set)

@@ -142,6 +142,9 @@ class Reconciler:
             now=self._parts.clock(),
             start_timeout=self._start_timeout,
             admitted=self._parts.admission.answers(deployment),
+            builds={
+                digest: found for digest in digests if (found := self._parts.environments.building(digest))
+            },
         )
 
     async def _processes(self, replicas: Sequence[Replica]) -> dict[str, Process]:

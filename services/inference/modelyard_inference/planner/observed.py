@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from modelyard_inference.canary import Figures
 from modelyard_inference.evidence import Verdict
@@ -32,6 +32,19 @@ class ArtifactStatus:
     present: bool
     problem: str = ""
     """Why the last download failed."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """An environment that is being built, or waits for the one before."""
+
+    wish: str
+    """What is asked for, in a word: equal for versions that share it."""
+    began: datetime
+
+    def __str__(self) -> str:
+        """Return which, and since when, for people."""
+        return f"environment {self.wish[:12]} is being built since {self.began.astimezone(UTC):%H:%M:%S} UTC"
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,8 @@ class Observed:
     start_timeout: timedelta
     admitted: Mapping[str, Admitted] = field(default_factory=dict)
     """By id of version; only those that the catalog has just answered about."""
+    builds: Mapping[str, Build] = field(default_factory=dict)
+    """Environments that are being built, by digest of the artifact that asks for one."""
 
     def group(self, group_id: str) -> Group:
         """Return the group with this id."""
