@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xgboost
 
-from modelyard import errors, infer_signature
-from tests.framework.deployed import LABELS, ROWS
+from modelyard import RemoteModel, TrafficTarget, errors, infer_signature
+from modelyard.types import DeploymentState
+from tests.framework.deployed import LABELS, ROWS, deployed
 from tests.framework.stack import Processes
+from tests.framework.waiting import eventually
 
 
 async def test_a_model_of_xgboost_and_a_program(processes: Processes, tmp_path: Path) -> None:
@@ -34,3 +37,38 @@ async def test_a_model_of_xgboost_and_a_program(processes: Processes, tmp_path: 
         for name in ("runtimes.ml.trees", "runtimes.ml.program"):
             await admin.deployments.delete(name)
             await admin.deployments.wait_deleted(name)
+
+
+async def test_a_model_on_another_server_answers_beside_ours(processes: Processes) -> None:
+    """The other server is a replica of another deployment, called as any server of the Open Inference Protocol is."""
+    async with deployed(processes) as there, processes.admin() as admin:
+        (replica,) = await admin.deployments.replicas(there.name)
+        model = RemoteModel(replica.address, there.name)
+        name = f"{there.name.removesuffix('.iris')}.shared"
+        await admin.log_model(there.models[0].in_onnx(name), name, progress=False)
+        await admin.log_model(model, name, progress=False)
+        targets = [TrafficTarget(f"{name}/1"), TrafficTarget(f"{name}/2")]
+        await admin.deployments.create(name, targets)
+        with pytest.raises(errors.ModelyardError, match="no server that predictions may be passed on to"):
+            await admin.deployments.wait(name, timeout=120)
+        allowed = processes.home.secrets / "backends.json"
+        allowed.touch(0o600)
+        allowed.write_text(json.dumps({model.url: {}}))
+
+        async def answers() -> bool:
+            return (await admin.deployments.get(name)).state is DeploymentState.ACTIVE
+
+        await eventually(answers)  # its replica is started again by itself
+        for version in (1, 2):
+            answer = await admin.predict(name, ROWS, version=version)
+            assert answer.model_version == version
+            assert answer.output.tolist() == there.expected(1, ROWS)
+        await admin.deployments.deactivate(there.name)
+
+        async def told() -> bool:
+            deployment = await admin.deployments.get(name)
+            return any(condition.reason == "BACKEND_NOT_READY" for condition in deployment.conditions)
+
+        await eventually(told)
+        await admin.deployments.delete(name)
+        await admin.deployments.wait_deleted(name)

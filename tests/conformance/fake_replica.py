@@ -124,8 +124,9 @@ class FakeReplica:
 
         async def invoke(request: rest.InvokeRequest, context: Any) -> rest.InvokeResponse:
             await self._enter(request.model_name, context)
-            sent = json.loads(request.body.data)
-            return rest.InvokeResponse(body=self._body(request, form=request.form, sent=sent))
+            kind, data = request.body.content_type, request.body.data
+            sent = json.loads(data) if kind == "application/json" else data.decode()
+            return rest.InvokeResponse(body=self._body(request, form=request.form, sent=sent, kind=kind))
 
         async def describe(request: rest.DescribeRequest, context: Any) -> rest.DescribeResponse:
             await self._enter(request.model_name, context)

@@ -114,6 +114,15 @@ class LauncherSuite(ABC):
         found = await _ended(launcher, handle)
         assert found.report.startswith("the model cannot be loaded: it is broken")
 
+    async def test_what_it_waits_for_is_told(self, launcher: Launcher) -> None:
+        handle = await launcher.start(_spec(launcher, "waiting"))
+
+        async def told() -> bool:
+            found = await launcher.status(handle)
+            return found.running and found.problem == "the other server is away"
+
+        await _until(told)
+
     async def test_other_process_with_the_same_id_is_not_mistaken_for_it(self, launcher: Launcher) -> None:
         handle = await launcher.start(_spec(launcher))
         await _until_loaded(launcher, handle)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,23 @@ async def test_nothing_asked_for_or_not_enabled(tmp_path: Path, index: Path, mak
     assert await python_of(make(), tmp_path / "plain") == ""
     assert await python_of(make(enabled=False), artifact(tmp_path / "a", "nonsense ===\n")) == ""
     assert not environments(tmp_path / "environments")
+
+
+async def test_what_is_being_built_and_since_when(tmp_path: Path, index: Path, make: Make) -> None:
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    cache, ended = make(clock=lambda: noon), asyncio.Event()
+    folder = artifact(tmp_path / "a", "apple<2\n")
+    async with cache._slot:  # as long as another one is built
+        for digest in ("sha256:aa", "sha256:bb"):
+            assert await cache.python(digest, folder, "python", signed=False, done=ended.set) is None
+        build = cache.building("sha256:aa")
+        assert build is not None
+        assert (build.began, build) == (noon, cache.building("sha256:bb"))
+        assert str(build) == f"environment {build.wish[:12]} is being built since 12:00:00 UTC"
+        assert cache.building("sha256:cc") is None
+    await asyncio.wait_for(ended.wait(), 60)
+    assert cache.building("sha256:aa") is None
+    assert await python_of(cache, folder, "sha256:bb")
 
 
 async def test_artifacts_that_ask_for_the_same_share(tmp_path: Path, index: Path, make: Make) -> None:
@@ -295,6 +314,22 @@ async def test_an_environment_that_the_artifact_brings(tmp_path: Path, packed: P
     # It is found again, also by others and after a restart.
     assert await python_of(make(allow_code=True), packed) == python
     assert len(environments(tmp_path / "environments")) == 1
+
+
+def venv_pack(made: Path, archive: Path) -> None:
+    arguments = ["--quiet", "--force", "--prefix", made, "--output", archive]
+    subprocess.run([sys.executable, "-m", "venv_pack", *arguments], check=True, cwd=made.parent)
+
+
+async def test_what_venv_pack_writes(tmp_path: Path, packed: Path, make: Make) -> None:
+    """The archive is made by the program that people pack with, of an environment that is gone when it is unpacked."""
+    made = tmp_path / "packed"
+    venv_pack(made, packed / "env.tar.gz")
+    shutil.rmtree(made)
+    python = await python_of(make(allow_code=True), packed)
+    versions = "import apple, pear, replica_needs; print(apple.VERSION, pear.VERSION)"
+    assert told(python, versions) == "1.0 2.5"
+    assert told(python, "import sys; print(sys.prefix)") == str(Path(python).parents[1])
 
 
 async def test_two_that_unpack_at_once(tmp_path: Path, packed: Path, make: Make) -> None:

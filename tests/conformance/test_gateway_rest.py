@@ -89,6 +89,18 @@ async def test_the_forms_of_mlflow_and_oci(serving: GatewayStack, path: str, for
     assert await ask(serving, "POST", path, body=body) == (400, {"error": 'said "no", 50% sure'})
 
 
+async def test_csv_passes_with_what_it_is(serving: GatewayStack) -> None:
+    headers = dict([serving.authorization()]) | {"content-type": "text/csv; charset=utf-8"}
+    url = f"http://127.0.0.1:{serving.port}/endpoints/{IRIS}/invocations"
+    async with (
+        asyncio.timeout(60),
+        aiohttp.ClientSession() as session,
+        session.post(url, data="a,b\n1,2\n", headers=headers) as response,
+    ):
+        answer = json.loads(await response.text())
+    assert (answer["sent"], answer["kind"]) == ("a,b\n1,2\n", "text/csv; charset=utf-8")
+
+
 async def test_the_server_answers_without_a_token(serving: GatewayStack) -> None:
     assert await ask(serving, "GET", "/v2/health/live", token=False) == (200, {"live": True})
     assert await ask(serving, "GET", "/v2/health/ready", token=False) == (200, {"ready": True})

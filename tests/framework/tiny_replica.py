@@ -2,6 +2,7 @@
 
 ready: serves; ends on SIGTERM          broken: reports that it cannot load, and exits
 stuck: listens, never gets ready        stubborn: as ready, but ignores SIGTERM
+waiting: serves, and says that it does not for now
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from modelyard_inference.evidence import Evidence
-from modelyard_inference.replica.config import write_status
+from modelyard_inference.replica.config import WAITING, write_status
 from modelyard_inference.replica.verification import verify
 from modelyard_inference.runtimes import LoadError
 
@@ -53,7 +54,8 @@ def main(path: Path) -> int:
     )
     state.set("", answer)
     server.start()
-    write_status(path, "loading" if runtime == "stuck" else "ready", verdict=verdict)
+    states = {"stuck": ("loading",), "waiting": (WAITING, "the other server is away")}
+    write_status(path, *states.get(runtime, ("ready",)), verdict=verdict)
     stop.wait()
     write_status(path, "draining")
     server.stop(1).wait()

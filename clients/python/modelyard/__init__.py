@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modelyard.client import Client, Pager
     from modelyard.errors import MissingExtra, ModelyardError
     from modelyard.references import InvalidReference, VersionReference, parse_version_reference
+    from modelyard.remote import RemoteModel
     from modelyard.signature import infer_signature
     from modelyard.types import (
         CustomMetadata,
@@ -56,6 +57,7 @@ __all__ = [
     "Prediction",
     "PrincipalKind",
     "Privilege",
+    "RemoteModel",
     "ResourceType",
     "Signature",
     "TensorSpec",
@@ -77,6 +79,7 @@ _HOMES = {
     "MissingExtra": "errors",
     "ModelyardError": "errors",
     "Pager": "client",
+    "RemoteModel": "remote",
     "VersionReference": "references",
     "infer_signature": "signature",
     "parse_version_reference": "references",

@@ -171,6 +171,7 @@ class AsyncClient:
         name: str,
         *,
         example: Any = None,
+        keep_example: bool = True,
         runtime: str | None = None,
         signature: Signature | None = None,
         requirements: Sequence[str] | Literal["installed"] = (),
@@ -188,9 +189,12 @@ class AsyncClient:
 
         Args:
             model: A fitted estimator of scikit-learn, XGBoost or LightGBM (also their boosters), an ONNX model (object or bytes),
-                a PyTorch module or exported program, a pipeline of transformers, or the path of a saved model.
+                a PyTorch module or exported program, a pipeline of transformers, a `RemoteModel` that another server runs, or
+                the path of a saved model.
             name: Full name of the model, `prod.ml_team.iris`.
             example: Rows as the model takes them; the signature is told from what it answers to them.
+            keep_example: Store the first eight rows of the example with a model that is saved here (`warmup.jsonl`), so that
+                replicas predict them before they answer anybody. False for rows that not everybody who reads the model may see.
             runtime: Runtime that loads it, by default told from the model: `sklearn`, `onnx`, `xgboost` …
             signature: The signature, instead of an example.
             requirements: Lines of a requirements.txt that is stored with the model, which replicas may get an environment of
@@ -216,6 +220,7 @@ class AsyncClient:
             name,
             runtime=runtime,
             example=example,
+            keep_example=keep_example,
             signature=signature,
             requirements=requirements,
             label=label,

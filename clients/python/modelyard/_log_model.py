@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from modelyard import _upload, flavors
+from modelyard import _upload, _warm_up, flavors
 from modelyard._catalog import AsyncModels
 from modelyard._convert import json_values
 from modelyard._labels import AsyncAliases
@@ -40,6 +40,7 @@ async def log_model(
     *,
     runtime: str | None,
     example: Any,
+    keep_example: bool,
     signature: Signature | None,
     requirements: Sequence[str] | Literal["installed"],
     label: str,
@@ -65,6 +66,8 @@ async def log_model(
         provenance = await asyncio.to_thread(capture, prepared.packages)
         lines = _installed(provenance) if requirements == "installed" else requirements
         path = _with_requirements(prepared.path, Path(folder), lines) if lines else prepared.path
+        if keep_example and example is not None:
+            path = await asyncio.to_thread(_warm_up.record, path, Path(folder), prepared.signature, example)
         files = await scan(path, progress)
         artifact = await _store(connection, artifacts, name, files, create=create, progress=progress)
     version = await AsyncVersions(connection).create(

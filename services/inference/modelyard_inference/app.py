@@ -74,6 +74,10 @@ class InferenceSettings(Settings):
         default=False,
         description="Serve models whose artifact is a program: score.py, MLflow, Python, PyTorch. It runs as this user.",
     )
+    backends_file: Path | None = Field(
+        None,
+        description="JSON file, mode 0600, of the servers that models of the runtime `remote` may run on.",
+    )
     build_environments: bool = Field(
         default=False,
         description="Run replicas in environments built by uv from requirements.txt and runtime.yaml of their artifacts.",
@@ -110,6 +114,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         allow_code=settings.allow_model_code,
         traced=bool(settings.otlp_endpoint),
         build_seconds=settings.build_timeout_seconds,
+        clock=chassis.clock,
     )
     environments.prepare()
     admission = Admission(upstream, wake.set)
@@ -137,6 +142,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             settings.otlp_endpoint,
             settings.require_signature,
             settings.allow_model_code,
+            str(settings.backends_file.absolute()) if settings.backends_file else "",
         ),
         wake.set,
     )

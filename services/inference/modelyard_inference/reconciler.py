@@ -142,6 +142,9 @@ class Reconciler:
             now=self._parts.clock(),
             start_timeout=self._start_timeout,
             admitted=self._parts.admission.answers(deployment),
+            builds={
+                digest: found for digest in digests if (found := self._parts.environments.building(digest))
+            },
         )
 
     async def _processes(self, replicas: Sequence[Replica]) -> dict[str, Process]:
@@ -157,7 +160,11 @@ class Reconciler:
             # After the question whether it answers, because what it says about signatures it says before it does.
             found = await self._parts.launcher.status(handle_of(replica))
             return Process(
-                found.running, ready=found.running and ready, ending=found.report, verdict=found.verdict
+                found.running,
+                ready=found.running and ready,
+                ending=found.report,
+                verdict=found.verdict,
+                problem=found.problem,
             )
 
     async def _end_strangers(self) -> None:

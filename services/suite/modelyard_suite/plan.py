@@ -102,6 +102,7 @@ def _particular(home: Home, name: str) -> Mapping[str, str]:
             "run_directory": str(home.run / "r"),
             "cache_directory": str(home.cache),
             "blob_cache_directory": str(cache_folder()),
+            "backends_file": str(home.secrets / "backends.json"),
             "stop_replicas_on_exit": "true",
         },
     }[name]

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import CliRunner, Result
@@ -14,6 +16,7 @@ from modelyard import contexts
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.governance.v1 import governance_service_pb2
 from modelyard.api.inference.v1 import deployment_pb2, inference_service_pb2, log_pb2
+from modelyard.api.oip.v2 import grpc_inference_pb2 as oip
 from modelyard.cli import _root, app
 from modelyard.cli._output import headings
 from modelyard.contexts import Context
@@ -254,6 +257,44 @@ def test_an_example_with_column_names_fits_models_that_know_them_and_others(
     assert result.exit_code == 0, result.stderr
     [method] = connected.requests("CreateModelVersion")[0].signature.methods
     assert [(tensor.name, list(tensor.shape)) for tensor in method.inputs] == [("a", [-1]), ("b", [-1])]
+
+
+def test_log_a_model_on_another_server(connected: Fake) -> None:
+    answer = oip.ModelMetadataResponse(name="there")
+    answer.inputs.add(name="x", datatype="FP32", shape=[-1, 4])
+    answer.outputs.add(name="y", datatype="INT64", shape=[-1])
+    asked: list[oip.ModelMetadataRequest] = []
+
+    def metadata(request: oip.ModelMetadataRequest, _: Any) -> oip.ModelMetadataResponse:
+        asked.append(request)
+        return answer
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        metadata,
+        request_deserializer=oip.ModelMetadataRequest.FromString,
+        response_serializer=oip.ModelMetadataResponse.SerializeToString,
+    )
+    service = grpc.method_handlers_generic_handler(
+        "inference.GRPCInferenceService", {"ModelMetadata": handler}
+    )
+    server = grpc.server(ThreadPoolExecutor(1), handlers=(service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    Store(connected)
+    connected.answers["CreateModelVersion"] = lambda _: catalog_service_pb2.CreateModelVersionResponse(
+        model_version={"name": VERSION, "number": 1}
+    )
+    result = modelyard("log", f"grpc://127.0.0.1:{port}", MODEL, "--remote", "there/7")
+    server.stop(None)
+    assert result.exit_code == 0, result.stderr
+    [sent] = connected.requests("CreateModelVersion")
+    assert sent.runtime == "remote"
+    assert [(t.name, t.datatype, list(t.shape)) for t in sent.signature.methods[0].inputs] == [
+        ("x", "FP32", [-1, 4])
+    ]
+    assert [(request.name, request.version) for request in asked] == [("there", "7")]
+    wrong = modelyard("log", "triton:8001", MODEL, "--remote", "there")
+    assert (wrong.exit_code != 0, "is not grpc://host:port" in wrong.stderr) == (True, True)
 
 
 def test_log_and_download(connected: Fake, tmp_path: Path) -> None:

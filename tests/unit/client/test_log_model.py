@@ -12,7 +12,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 
-from modelyard import Client, Dataset, ModelMetadata, TensorSpec, errors, infer_signature
+from modelyard import Client, Dataset, ModelMetadata, RemoteModel, TensorSpec, errors, infer_signature
 from modelyard._provenance import capture, without_credentials
 from modelyard.api.catalog.v1 import catalog_service_pb2
 
@@ -55,7 +55,7 @@ def test_an_estimator_becomes_a_version(fake: Fake, client: Client, store: Store
     assert version.name == f"{MODEL}/1"
     (sent,) = fake.requests("CreateModelVersion")
     assert sent.artifact_digest == store.digest
-    assert [f.path for f in store.files] == ["model.skops"]
+    assert [f.path for f in store.files] == ["model.skops", "warmup.jsonl"]
     assert sent.runtime == "sklearn"
     predict, proba = sent.signature.methods
     assert (predict.name, predict.outputs[0].name, proba.name, proba.outputs[0].name) == (
@@ -72,6 +72,11 @@ def test_an_estimator_becomes_a_version(fake: Fake, client: Client, store: Store
     assert sent.provenance.python_version
     assert fake.requests("SetAliases")[0].changes[0].version == 1
     assert not fake.requests("CreateModel")
+
+
+def test_an_example_that_is_not_to_be_kept_is_not(client: Client, store: Store, estimator: Any) -> None:
+    client.log_model(estimator, MODEL, example=X[:3], keep_example=False)
+    assert [f.path for f in store.files] == ["model.skops"]
 
 
 def test_a_new_model_is_registered_unless_told_not_to(
@@ -306,7 +311,7 @@ def test_requirements_are_stored_with_the_model(
     fake: Fake, client: Client, store: Store, estimator: Any, requirements: Any
 ) -> None:
     client.log_model(estimator, MODEL, example=X[:3], requirements=requirements)
-    assert [f.path for f in store.files] == ["model.skops", "requirements.txt"]
+    assert [f.path for f in store.files] == ["model.skops", "requirements.txt", "warmup.jsonl"]
     (text,) = [content for content in store.blobs.values() if content.startswith(b"numpy")]
     if requirements == "installed":
         assert f"scikit-learn=={sklearn.__version__}" in text.decode().splitlines()
@@ -326,3 +331,20 @@ def test_requirements_that_cannot_be_stored(
         with pytest.raises(errors.InvalidArgument, match="requirements: give a list of lines"):
             client.log_model(estimator, MODEL, example=X[:3], requirements=wrong)  # type: ignore[arg-type]
     assert not fake.requests("CreateModelVersion")
+
+
+def test_a_model_on_another_server_is_where_it_is(
+    fake: Fake, client: Client, store: Store, tmp_path: Path
+) -> None:
+    model = RemoteModel("unix:/nowhere.sock", "there")
+    client.log_model(model, MODEL, signature=infer_signature(X, y))
+    (tmp_path / "remote.json").write_text(model.to_json())
+    client.log_model(tmp_path, MODEL, signature=infer_signature(X, y))
+    for sent in fake.requests("CreateModelVersion"):
+        assert (sent.runtime, sent.signature.methods[0].name) == ("remote", "predict")
+    assert [f.path for f in store.files] == ["remote.json"]
+    with pytest.raises(errors.InvalidArgument, match="does not say what 'there' takes and gives"):
+        client.log_model(model, MODEL)
+    (tmp_path / "remote.json").write_text("{}")
+    with pytest.raises(errors.InvalidArgument, match="remote.json: url: is missing"):
+        client.log_model(tmp_path, MODEL)

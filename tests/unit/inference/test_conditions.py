@@ -11,10 +11,11 @@ from modelyard_inference.models import Condition, DeploymentState, GroupState, R
 from modelyard_inference.planner import plan
 from modelyard_inference.planner.conditions import AS_WANTED, conditions_of
 from modelyard_inference.planner.desired import Plan
-from modelyard_inference.planner.observed import Admitted, EvidenceStatus, Gateway, Observed
+from modelyard_inference.planner.observed import Admitted, Build, EvidenceStatus, Gateway, Observed
 from tests.unit.inference.test_planner import (
     ACTIVE,
     NOW,
+    READY,
     SERVED,
     deployment,
     gateway,
@@ -100,6 +101,33 @@ def test_replicas_that_start_or_cannot() -> None:
     unknown = EvidenceStatus(ready=False, problem="governance is away")
     held = observed(deployment(), STARTING, (replica(1, ReplicaState.STARTING),), evidence=unknown)
     assert told(held)["ReplicasReady"] == "SIGNATURES_UNKNOWN"
+
+
+def test_an_environment_that_is_being_built() -> None:
+    found = observed(deployment(), STARTING, (replica(1, ReplicaState.STOPPED),))
+    digest = found.groups[0].version.artifact_digest
+    building = replace(found, builds={digest: Build("3fa2b1c4d5e6f7", NOW)})
+    condition = conditions(building)["ReplicasReady"]
+    text = f"environment 3fa2b1c4d5e6 is being built since {NOW:%H:%M:%S} UTC"
+    assert (condition.reason, condition.message) == (
+        "BUILDING_ENVIRONMENT",
+        f"0 of 1 replicas of prod.ml.iris/1 are ready: {text}",
+    )
+    (report,) = [action for action in plan(building) if isinstance(action, a.Report)]
+    assert report.message == f"starting prod.ml.iris/1: {text}"
+
+
+def test_a_replica_whose_backend_is_away() -> None:
+    two = replace(ACTIVE, replicas=2)
+    replicas = (replica(1), replica(1, ordinal=1))
+    processes = {replicas[0].id: READY, replicas[1].id: replace(READY, problem="the model is not ready")}
+    found = observed(two, SERVED, replicas, processes=processes)
+    condition = conditions(found)["ReplicasReady"]
+    assert (condition.status, condition.reason) == (Status.FALSE, "BACKEND_NOT_READY")
+    assert condition.message == "1 of 2 replicas of prod.ml.iris/1 are ready: the model is not ready"
+    (report,) = [action for action in plan(found) if isinstance(action, a.Report)]
+    assert report.state is DeploymentState.ACTIVE  # what answers answers; the other one comes back by itself
+    assert report.message == "1 of 2 replicas of prod.ml.iris/1 answer: the model is not ready"
 
 
 def test_routes_wait_for_every_gateway_that_is_heard_of() -> None:

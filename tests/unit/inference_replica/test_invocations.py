@@ -122,6 +122,79 @@ def test_what_is_no_json_is_refused() -> None:
             invocations.parse("d", "", body, contract(MATRIX))
 
 
+def parse_csv(text: str | bytes, *methods: MethodSignature, content_type: str = "text/csv") -> Any:
+    body = text if isinstance(text, bytes) else text.encode()
+    return invocations.parser(content_type)("d", "", body, contract(*methods))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\n1,2\n3,4.0\n",
+        "a,b\r\n1, 2\r\n\r\n3,4",
+        '"a","b"\n"1","2"\n3,4\n',
+        ",a,b\n0,1,2\n1,3,4\n",  # with the index, as pandas writes it unless told not to
+        "\ufeffa,b\n1,2\n3,4\n",
+    ],
+)
+def test_csv_of_a_matrix(text: str) -> None:
+    prediction = parse_csv(text, MATRIX, content_type="Text/CSV; charset=UTF-8")
+    assert prediction.inputs["x"].tolist() == [[1, 2], [3, 4]]
+    assert (prediction.inputs["x"].dtype, prediction.rows) == (np.float32, 2)
+
+
+def test_csv_of_a_table() -> None:
+    prediction = parse_csv('city,age\n"Rome, old",3\nÜlm,4\n"two\nlines",5\n', TABLE)
+    assert prediction.inputs["age"].tolist() == [3, 4, 5]
+    assert prediction.inputs["city"].tolist() == [[b"Rome, old"], ["Ülm".encode()], [b"two\nlines"]]
+    flags = MethodSignature("predict", (TensorSpec("f", "BOOL", (-1,)),), MATRIX.outputs)
+    assert parse_csv("f\nTrue\nfalse\n", flags).inputs["f"].tolist() == [True, False]
+    missing = parse_csv("a,b\n1,\nnan,inf\n", MATRIX).inputs["x"]
+    np.testing.assert_array_equal(missing, [[1, np.nan], [np.nan, np.inf]])
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_csv_as_pandas_writes_it(index: bool) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"city": ["a, b", 'say "c"', "d\ne"], "age": [1, -2, 3]})
+    prediction = parse_csv(frame.to_csv(index=index), TABLE)
+    assert prediction.inputs["age"].tolist() == [1, -2, 3]
+    assert [text.decode() for text in prediction.inputs["city"].ravel()] == frame["city"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "field", "words"),
+    [
+        ("", MATRIX, "body", "names of columns"),
+        ("\n1,2\n", MATRIX, "body", "line 2 has 2 values for 0 columns"),
+        ("a,a\n1,2\n", MATRIX, "body", "each another one"),
+        ("a,b\n1,2\n3\n", MATRIX, "body", "line 3 has 1 values for 2 columns"),
+        ("a,b\n1,2,3\n", MATRIX, "body", "line 2 has 3 values"),
+        ('a,b\n"1,2\n', MATRIX, "body", "is not CSV"),
+        (b"a,b\n\xff,2\n", MATRIX, "body", "is not UTF-8"),
+        ("a,b\n", MATRIX, "x", "batch-size"),
+        ("a,b\n1_0,2\n", MATRIX, "x", "'1_0' is not a number"),
+        ("a,b\n1,two\n", MATRIX, "x", "'two' is not a number"),
+        ("a,b,c\n1,2,3\n", MATRIX, "x", "shape"),
+        ("age,city\n3.5,Ulm\n", TABLE, "age", "'3.5' is not a whole number"),
+        ("age,town\n3,Ulm\n", TABLE, "town", "unexpected"),
+        ("age\n3\n", TABLE, "city", "missing"),
+    ],
+)  # fmt: skip
+def test_csv_that_does_not_fit_is_named(text: Any, method: MethodSignature, field: str, words: str) -> None:
+    with pytest.raises(DomainError, match=words) as refused:
+        parse_csv(text, method)
+    assert refused.value.code == "INVALID_ARGUMENT"
+    assert [violation.field for violation in refused.value.violations] == [field]
+
+
+def test_the_content_type_says_what_a_body_is() -> None:
+    with pytest.raises(DomainError, match="send UTF-8"):
+        parse_csv("a,b\n1,2\n", MATRIX, content_type="text/csv; charset=latin-1")
+    for content_type in ("", "application/json", "application/x-www-form-urlencoded", "text/plain"):
+        assert parse_csv("[[1, 2]]", MATRIX, content_type=content_type).rows == 1
+
+
 def test_answers() -> None:
     one = parse([[1, 2]], PROBABILITIES)
     outputs: dict[str, Any] = {"p": np.array([[0.5, np.nan]])}

@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from modelyard import MethodSignature as ClientMethod
+from modelyard import Signature as ClientSignature
+from modelyard import TensorSpec as ClientSpec
+from modelyard._warm_up import record
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.replica.errors import OutputMismatch
 from modelyard_inference.replica.warm_up import RECORDED, warm_up
@@ -125,3 +130,85 @@ def test_a_record_is_bounded(tmp_path: Path) -> None:
     (tmp_path / RECORDED).write_bytes(b" " * (size + 1))
     with pytest.raises(LoadError, match=f"{size + 1} bytes, more than {size}"):
         warm_up(given, Model().run)
+
+
+def client_method(name: str, *specs: tuple[str, str, tuple[int, ...]]) -> ClientMethod:
+    tensors = tuple(ClientSpec(*spec) for spec in specs)
+    return ClientMethod(name, tensors, tensors)
+
+
+PAIR = ("x", "FP64", (-1, 2))
+
+
+def recorded(folder: Path, example: Any, *methods: ClientMethod) -> list[dict[str, Any]]:
+    path = folder / "model.skops"
+    path.touch()
+    found = record(path, folder, ClientSignature(methods), example)
+    assert found in (path, folder)
+    assert (folder / RECORDED).exists() is (found == folder)
+    return (
+        [json.loads(line) for line in (folder / RECORDED).read_text().splitlines()] if found == folder else []
+    )
+
+
+def test_the_example_of_a_model_is_a_record(tmp_path: Path) -> None:
+    """What the client writes is what a replica reads."""
+    example, model = np.arange(20).reshape(10, 2), Model()
+    assert recorded(
+        tmp_path, example, client_method("rows", PAIR), client_method("fixed", ("t", "BYTES", (3,)))
+    )
+    warm_up(config(tmp_path), model.run)
+    assert model.asked == [("rows", example[:8].tolist()), FIXED]
+
+
+@pytest.mark.parametrize(
+    ("spec", "example", "values"),
+    [
+        (PAIR, [[1.5, float("nan")], [float("inf"), 2]], [1.5, "NaN", "Infinity", 2.0]),
+        (PAIR, {"input": [[1, 2]]}, [1.0, 2.0]),
+        (("x", "FP32", (-1,)), np.array([0.1]), [float(np.float32(0.1))]),
+        (("flag", "BOOL", (-1,)), [True, False], [True, False]),
+        (("text", "BYTES", (-1,)), "a text", ["a text"]),
+        (("text", "BYTES", (-1,)), np.array([b"a", "\u00fc".encode()], object), ["a", "\u00fc"]),
+        (("all", "INT64", (3,)), [1, 2, 3], [1, 2, 3]),
+    ],
+)
+def test_values_of_an_example(
+    tmp_path: Path, spec: tuple[str, str, tuple[int, ...]], example: Any, values: list[Any]
+) -> None:
+    (request,) = recorded(tmp_path, example, client_method("m", spec))
+    assert (request["parameters"], request["inputs"][0]["data"]) == ({"method": "m"}, values)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        [[1, 2, 3]],
+        [[1, 2], [3]],
+        [["a", "b"]],
+        {"x": [[1, 2]], "y": [1]},
+        np.zeros((0, 2)),
+        np.zeros((1, 2), complex),
+    ],
+)
+def test_what_is_no_request_is_not_recorded(tmp_path: Path, example: Any) -> None:
+    assert recorded(tmp_path, example, client_method("rows", PAIR)) == []
+
+
+def test_an_example_that_is_large_is_cut_and_one_that_is_too_large_is_left_out(tmp_path: Path) -> None:
+    wide = client_method("m", ("x", "INT64", (-1, 200_000)))
+    (request,) = recorded(tmp_path, np.ones((9, 200_000), int), wide)
+    assert request["inputs"][0]["shape"] == [2, 200_000]
+    (tmp_path / RECORDED).unlink()
+    assert recorded(tmp_path, np.full((1, 200_000), 10**9), wide) == []
+    text = client_method("m", ("t", "BYTES", (-1,)))
+    assert recorded(tmp_path, np.array(["a", None], object), text) == []
+
+
+def test_a_model_that_is_logged_as_it_is_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    path.mkdir()
+    other = tmp_path / "ours"
+    other.mkdir()
+    assert record(path, other, ClientSignature((client_method("rows", PAIR),)), [[1, 2]]) == path
+    assert not list(path.iterdir())

@@ -16,7 +16,8 @@ from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._root import AddedToGroup
 from modelyard.cli._session import Description, Limit, Tags, connect, pairs, values
 from modelyard.cli.catalog import ModelName, Reference
-from modelyard.errors import DigestMismatch
+from modelyard.errors import DigestMismatch, InvalidArgument
+from modelyard.remote import InvalidRemote, RemoteModel
 from modelyard.types import Dataset, ModelMetadata
 
 if TYPE_CHECKING:
@@ -173,8 +174,19 @@ def sbom(
 
 
 def log(
-    path: Annotated[Path, typer.Argument(help="Saved model: a file or a folder.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Saved model: a file or a folder; with --remote the address of a server: grpc://host:8001."
+        ),
+    ],
     model: ModelName,
+    remote: Annotated[
+        str,
+        typer.Option(
+            "--remote", metavar="NAME[/VERSION]", help="What the model is called on the server that runs it."
+        ),
+    ] = "",
     runtime: Annotated[
         str,
         typer.Option(
@@ -211,7 +223,7 @@ def log(
     rows = read_example(example, "--example")
     with connect() as client, resumable("upload"):
         version = client.log_model(
-            path,
+            _remote(path, remote) if remote else path,
             model,
             runtime=runtime or None,
             example=rows,
@@ -224,3 +236,11 @@ def log(
             description=description,
         )
         show_one(version, output)
+
+
+def _remote(url: str, text: str) -> RemoteModel:
+    name, _, version = text.partition("/")
+    try:
+        return RemoteModel(url, name, version)
+    except InvalidRemote as error:
+        raise InvalidArgument(str(error)) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.errors import InvalidArgument
+from modelyard.remote import RemoteModel
 from modelyard.types import ModelMetadata
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def prepare(
 
     Args:
         model: A fitted estimator of scikit-learn, XGBoost or LightGBM (also their boosters), an ONNX model (object or bytes),
-            a PyTorch module or exported program, a pipeline of transformers, or the path of a file or folder.
+            a PyTorch module or exported program, a pipeline of transformers, a `RemoteModel`, or the path of a file or folder.
         folder: Empty folder to save into.
         runtime: Runtime that shall load it; by default told from the model.
         example: Rows as the model takes them, to tell the signature from.
@@ -46,6 +47,10 @@ def prepare(
         from modelyard.flavors import files
 
         return files.prepare(Path(model).expanduser(), runtime=runtime, example=example, signature=signature)
+    if isinstance(model, RemoteModel):
+        from modelyard.flavors import remote
+
+        return remote.prepare(model, folder, signature=signature)
     if isinstance(model, bytes) or hasattr(model, "SerializeToString"):
         from modelyard.flavors import onnx
 
@@ -64,6 +69,6 @@ def prepare(
         return prepared
     raise InvalidArgument(
         f"model: a {type(model).__module__}.{type(model).__qualname__} cannot be logged as it is; give an estimator of "
-        "scikit-learn, XGBoost or LightGBM, an ONNX model, a PyTorch module, a pipeline of transformers, or the path of a "
-        "saved model with its runtime and signature"
+        "scikit-learn, XGBoost or LightGBM, an ONNX model, a PyTorch module, a pipeline of transformers, a RemoteModel, or the "
+        "path of a saved model with its runtime and signature"
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard import _metadata
 from modelyard.errors import InvalidArgument
-from modelyard.flavors import Prepared, lightgbm, mlflow, onnx, sklearn, torch, transformers, xgboost
+from modelyard.flavors import Prepared, lightgbm, mlflow, onnx, remote, sklearn, torch, transformers, xgboost
+from modelyard.remote import FILE_NAME as REMOTE_FILE
 from modelyard.types import ModelMetadata
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _RUNTIMES = {
     torch.FILE_NAME: torch.RUNTIME,
     transformers.FILE_NAME: transformers.RUNTIME,
     mlflow.FILE_NAME: mlflow.RUNTIME,
+    REMOTE_FILE: remote.RUNTIME,
     "score.py": "score",
     "model.py": "python",
 }
@@ -34,7 +36,7 @@ _PACKAGES = {flavor.RUNTIME: flavor.PACKAGES for flavor in _FLAVORS}
 
 
 def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signature | None) -> Prepared:
-    """Take a saved model where it is; ONNX and MLflow tell the signature themselves, a skops file needs an example."""
+    """Take a saved model where it is; ONNX and MLflow tell the signature themselves, a remote server does, a skops file needs an example."""
     if not path.exists():
         raise InvalidArgument(f"model: {path} does not exist")
     main = _main_file(path)
@@ -47,6 +49,8 @@ def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signatu
     metadata = ModelMetadata(framework=_FRAMEWORKS.get(told, ""))
     if signature is None and main and told == onnx.RUNTIME:
         signature, metadata = onnx.infer(main)
+    elif signature is None and main and told == remote.RUNTIME:
+        signature = remote.infer(remote.read(main))
     elif signature is None and path.is_dir() and runtime == mlflow.RUNTIME:
         signature = mlflow.infer(path)
     elif signature is None and main and told == sklearn.RUNTIME and example is not None:

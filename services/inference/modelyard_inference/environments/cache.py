@@ -18,6 +18,8 @@ from modelyard_inference.environments.archives import Archive, unpack
 from modelyard_inference.environments.building import PARTIAL, build
 from modelyard_inference.environments.links import PACKAGES
 from modelyard_inference.environments.wishes import Wish
+from modelyard_inference.planner.observed import Build
+from modelyard_kit.clock import Clock, utc_now
 
 SPARE: Final = 4
 """Environments kept although nothing uses them, so that going back to a version builds nothing."""
@@ -35,6 +37,13 @@ class _Problem:
     failures: int
 
 
+@dataclass
+class _Running:
+    build: Build
+    task: asyncio.Task[None]
+    digests: set[str]
+
+
 class EnvironmentCache:
     """Environments in a local folder.
 
@@ -47,6 +56,7 @@ class EnvironmentCache:
         packages: import packages of this installation to show in each.
         needs: requirements of a replica instead of its real ones, for tests.
         monotonic: a clock that never jumps, in seconds.
+        clock: the time.
     """
 
     def __init__(
@@ -60,6 +70,7 @@ class EnvironmentCache:
         packages: Sequence[str] = PACKAGES,
         needs: Sequence[str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        clock: Clock = utc_now,
     ) -> None:
         self._folder = folder
         self._enabled = enabled
@@ -69,7 +80,8 @@ class EnvironmentCache:
         self._packages = packages
         self._needs = needs
         self._monotonic = monotonic
-        self._building: dict[str, asyncio.Task[None]] = {}
+        self._clock = clock
+        self._building: dict[str, _Running] = {}
         self._problems: dict[str, _Problem] = {}
         self._slot = asyncio.Semaphore(1)
 
@@ -111,12 +123,16 @@ class EnvironmentCache:
         key = await asyncio.to_thread(self._use, wish, digest)
         if key:
             return str(self._folder / key / "bin" / "python")
-        self._build(wish, done)
+        self._build(wish, digest, done)
         return None
+
+    def building(self, digest: str) -> Build | None:
+        """Return the environment that is being built for an artifact."""
+        return next((running.build for running in self._building.values() if digest in running.digests), None)
 
     async def close(self) -> None:
         """Stop every build."""
-        tasks = list(self._building.values())
+        tasks = [running.task for running in self._building.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -156,8 +172,9 @@ class EnvironmentCache:
         os.utime(self._folder / key)
         return key
 
-    def _build(self, wish: Wish | Archive, done: Callable[[], None]) -> None:
-        if wish.id in self._building:
+    def _build(self, wish: Wish | Archive, digest: str, done: Callable[[], None]) -> None:
+        if running := self._building.get(wish.id):
+            running.digests.add(digest)
             return
         problem = self._problems.get(wish.id)
         if problem and self._monotonic() < problem.until:
@@ -167,7 +184,8 @@ class EnvironmentCache:
             del self._building[wish.id]
             done()
 
-        task = self._building[wish.id] = asyncio.create_task(self._try(wish))
+        task = asyncio.create_task(self._try(wish))
+        self._building[wish.id] = _Running(Build(wish.id, self._clock()), task, {digest})
         task.add_done_callback(ended)
 
     async def _try(self, wish: Wish | Archive) -> None:

@@ -41,6 +41,8 @@ class Found:
     """While it runs: what it says about itself. After: how it ended and the end of its log."""
     verdict: Verdict | None = None
     """What it found about the signatures of its artifact."""
+    problem: str = ""
+    """Why it does not answer for now though it runs and was ready: the server that runs its model is not."""
 
 
 class LaunchFailed(Exception):

@@ -25,7 +25,7 @@ import structlog
 from modelyard_inference import log_files
 from modelyard_inference.launchers import Found, Handle, LaunchFailed, ReplicaSpec, bounds, processes
 from modelyard_inference.log_files import REPLICA, Piece, Position, Wanted
-from modelyard_inference.replica.config import ReplicaConfig, read_status, read_verdict, status_path
+from modelyard_inference.replica.config import WAITING, ReplicaConfig, read_status, read_verdict, status_path
 
 SOCKET_PATH_BYTES = 103
 _SOCKET_NAME_LENGTH = len("/s/") + 12
@@ -200,7 +200,10 @@ class LocalLauncher:
         started = processes.start_time(handle.process_id)
         if started and started == handle.started:
             verdict = read_verdict(self._config(handle.replica_id))
-            return Found(running=True, report=self._said(handle.replica_id), verdict=verdict)
+            state, message = self._said(handle.replica_id)
+            report = ": ".join(filter(None, (state, message)))
+            problem = message if state == WAITING else ""
+            return Found(running=True, report=report, verdict=verdict, problem=problem)
         if not started:
             ending, code = processes.collect(handle.process_id)
             if ending:
@@ -209,9 +212,10 @@ class LocalLauncher:
                 self._exit_codes[handle.replica_id] = code
         return Found(running=False, report=self._ending(handle.replica_id))
 
-    def _said(self, replica_id: str) -> str:
+    def _said(self, replica_id: str) -> tuple[str, str]:
+        """Return the state that a replica wrote down, and the message with it."""
         status = read_status(self._config(replica_id))
-        return ": ".join(str(status[key]) for key in ("state", "message") if status.get(key))
+        return str(status.get("state") or ""), str(status.get("message") or "")
 
     def _ending(self, replica_id: str) -> str:
         status, code = read_status(self._config(replica_id)), self._exit_codes.get(replica_id)

@@ -53,7 +53,8 @@ def _replicas_ready(state: Plan) -> Judgement:
     for key, desired in state.desired.items():
         group = state.current.get(key)
         replicas = state.observed.replicas_of(group) if group else []
-        ready = sum(r.state is ReplicaState.READY for r in replicas)
+        waiting = state.observed.waiting(group) if group else []
+        ready = sum(r.state is ReplicaState.READY for r in replicas) - len(waiting)
         wanted = state.observed.count(group) if group else first_count(state.observed)
         if ready >= wanted:
             continue
@@ -63,9 +64,13 @@ def _replicas_ready(state: Plan) -> Judgement:
             worst = max(down, key=lambda replica: replica.failures)
             reason = "CRASH_LOOP" if worst.failures >= endings.LOOP_ENDS else "REPLICA_FAILED"
             return Status.FALSE, reason, f"{told}: {endings.told(worst)}"
+        if waiting:
+            return Status.FALSE, "BACKEND_NOT_READY", f"{told}: {waiting[0]}"
         evidence = state.observed.evidence.get(desired.version.id)
         if evidence and evidence.problem:
             return Status.FALSE, "SIGNATURES_UNKNOWN", f"{told}: {evidence.problem}"
+        if build := state.observed.builds.get(desired.version.artifact_digest):
+            return Status.FALSE, "BUILDING_ENVIRONMENT", f"{told}: {build}"
         return Status.FALSE, "STARTING", told
     return _HOLDS
 

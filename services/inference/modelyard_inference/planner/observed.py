@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from modelyard_inference.canary import Figures
 from modelyard_inference.evidence import Verdict
-from modelyard_inference.models import Deployment, DeploymentState, Group, Replica
+from modelyard_inference.models import Deployment, DeploymentState, Group, Replica, ReplicaState
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Process:
     """How it ended, with the end of its log."""
     verdict: Verdict | None = None
     """What it found about the signatures of its artifact."""
+    problem: str = ""
+    """Why it does not answer for now, though it runs and was ready."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,19 @@ class ArtifactStatus:
     present: bool
     problem: str = ""
     """Why the last download failed."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """An environment that is being built, or waits for the one before."""
+
+    wish: str
+    """What is asked for, in a word: equal for versions that share it."""
+    began: datetime
+
+    def __str__(self) -> str:
+        """Return which, and since when, for people."""
+        return f"environment {self.wish[:12]} is being built since {self.began.astimezone(UTC):%H:%M:%S} UTC"
 
 
 @dataclass(frozen=True)
@@ -108,6 +123,8 @@ class Observed:
     start_timeout: timedelta
     admitted: Mapping[str, Admitted] = field(default_factory=dict)
     """By id of version; only those that the catalog has just answered about."""
+    builds: Mapping[str, Build] = field(default_factory=dict)
+    """Environments that are being built, by digest of the artifact that asks for one."""
 
     def group(self, group_id: str) -> Group:
         """Return the group with this id."""
@@ -120,6 +137,13 @@ class Observed:
     def replicas_of(self, group: Group) -> list[Replica]:
         """Return the replicas of a group, oldest first."""
         return sorted((r for r in self.replicas if r.group_id == group.id), key=lambda r: r.ordinal)
+
+    def waiting(self, group: Group) -> list[str]:
+        """Return why replicas of a group that were ready do not answer for now."""
+        processes = [
+            self.processes.get(r.id) for r in self.replicas_of(group) if r.state is ReplicaState.READY
+        ]
+        return [process.problem for process in processes if process and process.problem]
 
     def count(self, group: Group) -> int:
         """Return how many replicas a group should have."""

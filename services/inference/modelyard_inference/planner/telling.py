@@ -91,14 +91,7 @@ def _waiting(state: Plan) -> str:
         return next((answer.problem for answer in _refusals(state)), "starting")
     for group in state.wanted_groups:
         if group.state is GroupState.STARTING:
-            status = observed.artifacts.get(group.version.artifact_digest)
-            if not (status and status.present):
-                return f"downloading {group.version.name}"
-            unknown = observed.evidence.get(group.version.id)
-            if unknown and unknown.problem:
-                return unknown.problem
-            ready = _ready(observed, group)
-            return f"starting {group.version.name}: {ready} of {observed.count(group)} replicas ready"
+            return _starting(observed, group)
     for group in state.wanted_groups:
         if group.state is GroupState.WARM and (observed.gateways.cold(group) or not observed.gateways.live):
             return _waiting_for(observed, f"to find {group.version.name} healthy", group.table_version, group)
@@ -112,6 +105,20 @@ def _waiting(state: Plan) -> str:
         if fresh and routed != observed.count(group):
             return f"scaling {group.version.name}: {routed} of {observed.count(group)} replicas routed"
     return ""
+
+
+def _starting(observed: Observed, group: Group) -> str:
+    status = observed.artifacts.get(group.version.artifact_digest)
+    if not (status and status.present):
+        return f"downloading {group.version.name}"
+    unknown = observed.evidence.get(group.version.id)
+    if unknown and unknown.problem:
+        return unknown.problem
+    if build := observed.builds.get(group.version.artifact_digest):
+        return f"starting {group.version.name}: {build}"
+    return (
+        f"starting {group.version.name}: {_ready(observed, group)} of {observed.count(group)} replicas ready"
+    )
 
 
 def _waiting_for(observed: Observed, what: str, version: int, group: Group | None = None) -> str:
@@ -133,12 +140,12 @@ def _leaving(observed: Observed) -> str:
 
 def _weakness(state: Plan) -> str:
     for group in state.wanted_groups:
-        down = [
-            r for r in state.observed.replicas_of(group) if r.message and r.state is not ReplicaState.READY
-        ]
-        if down:
-            ready, all_of = _ready(state.observed, group), state.observed.count(group)
-            return f"{ready} of {all_of} replicas of {group.version.name} answer: {endings.told(down[0])}"
+        waiting = state.observed.waiting(group)
+        replicas = state.observed.replicas_of(group)
+        down = [endings.told(r) for r in replicas if r.message and r.state is not ReplicaState.READY]
+        if problems := [*down, *waiting]:
+            ready, all_of = _ready(state.observed, group) - len(waiting), state.observed.count(group)
+            return f"{ready} of {all_of} replicas of {group.version.name} answer: {problems[0]}"
     return ""
 
 

@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,16 +16,17 @@ import uvloop
 
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.replica import logs, tracing
-from modelyard_inference.replica.config import ReplicaConfig, write_status
+from modelyard_inference.replica.config import WAITING, ReplicaConfig, write_status
 from modelyard_inference.replica.contract import Contract
-from modelyard_inference.replica.engine import Engine
+from modelyard_inference.replica.engine import Engine, Predictor
 from modelyard_inference.replica.front import Front, MakeFront
 from modelyard_inference.replica.grpc_front import GrpcFront
 from modelyard_inference.replica.journal import Journal
 from modelyard_inference.replica.lifecycle import Lifecycle, State
+from modelyard_inference.replica.remote import Remote
 from modelyard_inference.replica.servicer import Servicer
 from modelyard_inference.replica.verification import verify
-from modelyard_inference.runtimes import LoadError
+from modelyard_inference.runtimes import REMOTE, LoadError
 from modelyard_kit import garbage
 
 log: Any = structlog.get_logger()
@@ -42,7 +45,8 @@ class Replica:
         self.lifecycle = Lifecycle()
         self.stuck = False
         """Whether the model's thread went on after `stop`."""
-        self._engine = Engine(config)
+        self._remote = Remote(config) if config.runtime == REMOTE else None
+        self._engine: Predictor = self._remote or Engine(config)
         self.exhausted = self._engine.exhausted
         """Set when its memory is used up for good."""
         wrap, self._flush = tracing.start(config)
@@ -64,6 +68,15 @@ class Replica:
         await self._front.start()
         await self._engine.load()
         self.lifecycle.move(State.READY)
+
+    async def follow(self, tell: Callable[[str], None]) -> None:
+        """Be ready only while the server that runs the model is, for ever; `tell` is told why not, or "" when it is again."""
+        if self._remote is None:
+            return
+        async with aclosing(self._remote.troubles()) as troubles:
+            async for problem in troubles:
+                self.lifecycle.move(State.WAITING if problem else State.READY)
+                tell(problem)
 
     async def drain(self) -> None:
         """Refuse what is new, finish what is in flight within `drain_seconds`, stop listening."""
@@ -150,8 +163,15 @@ async def _answer(
         signature=verdict.state,
         signer=verdict.signer,
     )
+
+    def tell(problem: str) -> None:
+        log.warning("backend_not_ready", problem=problem) if problem else log.info("backend_ready")
+        _try_write_status(config_path, WAITING if problem else "ready", problem, verdict=verdict)
+
+    following = asyncio.ensure_future(replica.follow(tell))
     exhausted = asyncio.ensure_future(replica.exhausted.wait())
     await asyncio.wait((asked_to_stop, exhausted), return_when=asyncio.FIRST_COMPLETED)
+    following.cancel()
     if not asked_to_stop.done():
         return await _fail(replica, config_path, _too_little_memory(config, "for its smallest input"))
     log.info("replica_draining", in_flight=replica.lifecycle.in_flight)

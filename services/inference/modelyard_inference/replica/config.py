@@ -13,6 +13,8 @@ from modelyard_inference.evidence import Evidence, SignatureState, Verdict
 from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.runtimes.signature import Signature
 
+WAITING: Final = "waiting"
+"""State in the status file of a replica that does not answer because the server which runs its model does not."""
 _SOCKET_PATH_BYTES: Final = 103  # sun_path of macOS; Linux allows four more
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _LOG_FORMATS: Final = ("json", "console")
@@ -44,6 +46,8 @@ class ReplicaConfig:
     """Whether only an artifact with a trusted signature is loaded."""
     allow_code: bool = False
     """Whether code that the artifact brings may run; see `runtimes.RUN_CODE`."""
+    backends_file: str = ""
+    """File of the servers that predictions may be passed on to; see `replica.backends`."""
     max_request_bytes: int = 64 * 1024 * 1024
     """Largest request body."""
     max_queue_rows: int = 10_000
@@ -162,7 +166,17 @@ _REQUIRED: Final = (
 )  # fmt: skip
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(
-        (*_TEXTS, "model_directory", "listen", "log_level", "log_format", "log_file", "otlp_endpoint"), (str,)
+        (
+            *_TEXTS,
+            "model_directory",
+            "listen",
+            "log_level",
+            "log_format",
+            "log_file",
+            "otlp_endpoint",
+            "backends_file",
+        ),
+        (str,),
     ),
     **dict.fromkeys((*_COUNTS, *_BOUNDS), (int,)),
     **dict.fromkeys(_SECONDS, (int, float)),
@@ -177,7 +191,7 @@ def status_path(config_path: Path) -> Path:
 
 
 def write_status(config_path: Path, state: str, message: str = "", *, verdict: Verdict | None = None) -> None:
-    """Write `{"state", "message", "process_id", "verdict"}`; the state is loading, ready, draining or failed."""
+    """Write `{"state", "message", "process_id", "verdict"}`; the state is loading, ready, waiting, draining or failed."""
     content = {
         "state": state,
         "message": message,

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -21,6 +21,7 @@ from modelyard_inference.replica.statistics import Statistics
 from modelyard_inference.replica.warm_up import example, warm_up
 from modelyard_inference.runtimes import RejectedInput
 from modelyard_inference.runtimes.datatypes import Array, cast
+from modelyard_inference.runtimes.signature import MethodSignature
 from modelyard_kit.errors import DomainError
 
 log: Any = structlog.get_logger()
@@ -31,6 +32,31 @@ _SHORT_OF_MEMORY: Final = (
     "can't allocate memory",
     "Failed to allocate memory",
 )
+
+
+class Predictor(Protocol):
+    """What answers checked predictions: a model in this process, or one that another server runs."""
+
+    statistics: Statistics
+    exhausted: asyncio.Event
+
+    @property
+    def pending(self) -> int:
+        """Return how many predictions wait for the model."""
+
+    async def load(self) -> None:
+        """Get ready to answer.
+
+        Raises:
+            LoadError: that cannot be done.
+            MemoryError: there is too little memory for it.
+        """
+
+    def submit(self, prediction: Prediction, call: Call) -> asyncio.Future[Outputs]:
+        """Begin to answer a prediction; see `Batcher.submit`."""
+
+    async def close(self, *, within_seconds: float) -> bool:
+        """Let go of the model; return whether that was done in time."""
 
 
 class _Copies(threading.local):
@@ -118,21 +144,7 @@ class Engine:
     def _run(self, name: str, inputs: Mapping[str, Array]) -> Outputs:
         own = self._copies.own
         assert own is not None  # noqa: S101  load() comes first
-        method = self._methods[name]
-        given = own.predict(name, inputs)
-        outputs: dict[str, Array] = {}
-        for spec in method.outputs:
-            try:
-                array = cast(spec.datatype, given[spec.name])
-            except (KeyError, TypeError, ValueError) as error:
-                raise OutputMismatch(f"output {spec.name!r} of method {name!r}: {error}") from error
-            if not spec.fits(array.shape):
-                raise OutputMismatch(
-                    f"output {spec.name!r} of method {name!r}: the model gives the shape {list(array.shape)}, "
-                    f"the signature says {list(spec.shape)}"
-                )
-            outputs[spec.name] = array
-        return outputs
+        return keeping_to(self._methods[name], own.predict(name, inputs))
 
     def _explain(self, method: str, error: BaseException) -> DomainError:
         if isinstance(error, RejectedInput):
@@ -155,6 +167,27 @@ class Engine:
         except Exception as error:  # noqa: BLE001  a model may raise anything, and refuse zeros: only memory counts
             if _is_short_of_memory(error):
                 self._loop.call_soon_threadsafe(self.exhausted.set)
+
+
+def keeping_to(method: MethodSignature, given: Mapping[str, object]) -> Outputs:
+    """Return what a model gives as arrays of the types that its signature names.
+
+    Raises:
+        OutputMismatch: an output is missing, or of another type or shape.
+    """
+    outputs: dict[str, Array] = {}
+    for spec in method.outputs:
+        try:
+            array = cast(spec.datatype, given[spec.name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise OutputMismatch(f"output {spec.name!r} of method {method.name!r}: {error}") from error
+        if not spec.fits(array.shape):
+            raise OutputMismatch(
+                f"output {spec.name!r} of method {method.name!r}: the model gives the shape {list(array.shape)}, "
+                f"the signature says {list(spec.shape)}"
+            )
+        outputs[spec.name] = array
+    return outputs
 
 
 def _is_short_of_memory(error: BaseException) -> bool:

@@ -66,6 +66,21 @@ class QueueFull(DomainError):
         )
 
 
+class BackendNotReady(ReplicaNotReady):
+    """The server that runs the model is away, or has no such model at the moment."""
+
+    def __init__(self) -> None:
+        super().__init__("waiting for the server that runs its model")
+
+
+class BackendBusy(QueueFull):
+    """The server that runs the model takes no more at the moment."""
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(maximum)
+        self.message = "the server that runs the model takes no more at the moment; repeat later"
+
+
 class UnknownModel(DomainError):
     """The request names another model or version than the one that runs here."""
 

@@ -1,6 +1,6 @@
-"""Predictions as MLflow's scoring server (`/invocations`) and OCI's model deployments (`/predict`) take them: JSON by rows or columns.
+"""Predictions as MLflow's scoring server (`/invocations`) and OCI's model deployments (`/predict`) take them: rows or columns.
 
-MLflow: one of `dataframe_split`, `dataframe_records`, `instances` and `inputs`, and `params`, of which `method` names the method.
+In JSON, or as CSV if the content type says so. MLflow: one of `dataframe_split`, `dataframe_records`, `instances` and `inputs`, and `params`, of which `method` names the method.
 OCI, and everything else: the rows or columns themselves, or these under `data`. The answer is `{"predictions": ...}` for the first,
 `{"prediction": ...}` for the second: the only output, nested as its shape says, or an object of outputs by name.
 """
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from modelyard_inference.replica import rest
+from modelyard_inference.replica import csv_form, rest
 from modelyard_inference.replica.contract import Contract, Method, Prediction, read_parameters
 from modelyard_inference.replica.errors import InvalidTensor
 from modelyard_inference.runtimes.datatypes import Array
@@ -26,10 +26,36 @@ ANSWERS: Final[Mapping[str, str]] = {INVOCATIONS: "predictions", PREDICT: "predi
 _FORMS: Final = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 Columns = Mapping[str, Sequence[Any]]
+Parse = Callable[[str, str, bytes, Contract], Prediction]
+"""Reads a body for a deployment and version."""
+
+
+def parser(content_type: str) -> Parse:
+    """Return what reads a body of this content type: CSV if that is said, else JSON.
+
+    Raises:
+        InvalidField: the charset of the CSV is not UTF-8.
+    """
+    return parse_csv if csv_form.is_csv(content_type) else parse
+
+
+def parse_csv(name: str, version: str, body: bytes, contract: Contract) -> Prediction:
+    """Read the body of a request in CSV, which has no room for parameters: the first method answers.
+
+    Raises:
+        DomainError: a subclass that says what does not fit.
+    """
+    contract.check_model(name, version)
+    method = contract.method("")
+    inputs = {
+        spec.name: _tensor(spec, csv_form.valued(spec, given), method)
+        for spec, given in _inputs("body", csv_form.columns(body), method)
+    }
+    return method.predict(inputs, wanted=method.select([]), request_id="", timeout=None)
 
 
 def parse(name: str, version: str, body: bytes, contract: Contract) -> Prediction:
-    """Read the body of a request.
+    """Read the body of a request in JSON.
 
     Raises:
         DomainError: a subclass that says what does not fit.

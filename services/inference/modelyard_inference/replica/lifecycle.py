@@ -13,6 +13,7 @@ class State(StrEnum):
 
     LOADING = "loading"
     READY = "ready"
+    WAITING = "waiting for the server that runs its model"
     DRAINING = "draining"
 
 
@@ -46,7 +47,7 @@ class Lifecycle:
         """Count a prediction in.
 
         Raises:
-            ReplicaNotReady: while loading or draining.
+            ReplicaNotReady: while loading, waiting or draining.
         """
         if self.state is not State.READY:
             raise ReplicaNotReady(self.state.value)

@@ -20,7 +20,7 @@ from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.replica import invocations, messages, rest
 from modelyard_inference.replica.batching import Outputs
 from modelyard_inference.replica.contract import Contract, Prediction
-from modelyard_inference.replica.engine import Engine
+from modelyard_inference.replica.engine import Predictor
 from modelyard_inference.replica.errors import ReplicaNotReady
 from modelyard_inference.replica.front import Call, Routes, Unary
 from modelyard_inference.replica.journal import Journal
@@ -56,7 +56,7 @@ class _Times:
 class Servicer:
     """Answers encoded messages with encoded messages."""
 
-    def __init__(self, contract: Contract, engine: Engine, lifecycle: Lifecycle, journal: Journal) -> None:
+    def __init__(self, contract: Contract, engine: Predictor, lifecycle: Lifecycle, journal: Journal) -> None:
         self._journal = journal
         self._contract = contract
         self._engine = engine
@@ -124,7 +124,7 @@ class Servicer:
         data = await self._answer_json(
             request,
             call,
-            invocations.parse,
+            invocations.parser(request.body.content_type),
             lambda prediction, outputs: invocations.render(prediction, outputs, request.form),
         )
         response = rest_pb.InvokeResponse()

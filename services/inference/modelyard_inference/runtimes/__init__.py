@@ -84,6 +84,9 @@ RUNTIMES: Final[Mapping[str, str]] = {
 }
 """Module of each runtime by its name, which is also the name of the extra that installs what it needs, if it needs anything."""
 
+REMOTE: Final = "remote"
+"""Runtime of versions whose model another server runs, so that nothing is loaded here; see `replica.remote`."""
+
 RUN_CODE: Final = frozenset({"torch", "mlflow", "score", "python"})
 """Runtimes for which an artifact is a program: whoever can upload one runs anything with the rights of a replica."""
 
@@ -99,7 +102,7 @@ def find(name: str, *, allow_code: bool = False) -> Load:
         LoadError: if there is no such runtime, it may not be used, or its packages are not installed.
     """
     if name not in RUNTIMES:
-        raise LoadError(f"runtime {name!r} is none of {', '.join(sorted(RUNTIMES))}")
+        raise LoadError(f"runtime {name!r} is none of {', '.join(sorted([*RUNTIMES, REMOTE]))}")
     if name in RUN_CODE and not allow_code:
         raise LoadError(
             f"runtime {name!r} runs code that the artifact brings, which this installation does not allow: set "

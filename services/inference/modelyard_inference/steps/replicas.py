@@ -49,6 +49,7 @@ class ReplicaDefaults:
     otlp_endpoint: str = ""
     require_signature: bool = False
     allow_code: bool = False
+    backends_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,7 @@ class ReplicaSteps:
             evidence=self._parts.signers.evidence(version.id),
             require_signature=group.require_signature or self._defaults.require_signature,
             allow_code=self._defaults.allow_code,
+            backends_file=self._defaults.backends_file,
             max_request_bytes=group.max_request_bytes,
             threads=group.resources.threads(code=version.runtime in RUN_CODE),
             instances=group.resources.copies(code=version.runtime in RUN_CODE),

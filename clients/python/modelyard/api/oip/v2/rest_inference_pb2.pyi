@@ -67,7 +67,7 @@ class InvokeRequest(_message.Message):
     """Last part of the path, which says whose form it is: `invocations` (MLflow) or `predict` (OCI)."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The body: JSON of rows or columns."""
+        """The body: JSON of rows or columns, or CSV with the names of columns first."""
 
     def __init__(
         self,

@@ -73,8 +73,8 @@ class RestInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Invoke(self, request, context):
-        """Invoke predicts for clients of other servers: `POST /endpoints/{name}/invocations` takes JSON as MLflow's scoring server does,
-        `POST /endpoints/{name}/predict` as OCI's model deployments do. Needs EXECUTE on the deployment. Errors: as ModelInfer.
+        """Invoke predicts for clients of other servers: `POST /endpoints/{name}/invocations` takes JSON and CSV (content type
+        `text/csv`) as MLflow's scoring server does, `POST /endpoints/{name}/predict` as OCI's model deployments do. Needs EXECUTE on the deployment. Errors: as ModelInfer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

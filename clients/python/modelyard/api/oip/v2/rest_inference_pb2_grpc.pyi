@@ -39,8 +39,8 @@ class RestInferenceServiceStub:
     Infer: _grpc.UnaryUnaryMultiCallable[_rest_inference_pb2.InferRequest, _rest_inference_pb2.InferResponse]
     """Infer predicts. Needs EXECUTE on the deployment. Errors: as ModelInfer."""
     Invoke: _grpc.UnaryUnaryMultiCallable[_rest_inference_pb2.InvokeRequest, _rest_inference_pb2.InvokeResponse]
-    """Invoke predicts for clients of other servers: `POST /endpoints/{name}/invocations` takes JSON as MLflow's scoring server does,
-    `POST /endpoints/{name}/predict` as OCI's model deployments do. Needs EXECUTE on the deployment. Errors: as ModelInfer.
+    """Invoke predicts for clients of other servers: `POST /endpoints/{name}/invocations` takes JSON and CSV (content type
+    `text/csv`) as MLflow's scoring server does, `POST /endpoints/{name}/predict` as OCI's model deployments do. Needs EXECUTE on the deployment. Errors: as ModelInfer.
     """
     Describe: _grpc.UnaryUnaryMultiCallable[_rest_inference_pb2.DescribeRequest, _rest_inference_pb2.DescribeResponse]
     """Describe answers the metadata of a deployment. Needs EXECUTE on it."""
@@ -58,8 +58,8 @@ class RestInferenceServiceAsyncStub(RestInferenceServiceStub):
     Infer: _aio.UnaryUnaryMultiCallable[_rest_inference_pb2.InferRequest, _rest_inference_pb2.InferResponse]  # type: ignore[assignment]
     """Infer predicts. Needs EXECUTE on the deployment. Errors: as ModelInfer."""
     Invoke: _aio.UnaryUnaryMultiCallable[_rest_inference_pb2.InvokeRequest, _rest_inference_pb2.InvokeResponse]  # type: ignore[assignment]
-    """Invoke predicts for clients of other servers: `POST /endpoints/{name}/invocations` takes JSON as MLflow's scoring server does,
-    `POST /endpoints/{name}/predict` as OCI's model deployments do. Needs EXECUTE on the deployment. Errors: as ModelInfer.
+    """Invoke predicts for clients of other servers: `POST /endpoints/{name}/invocations` takes JSON and CSV (content type
+    `text/csv`) as MLflow's scoring server does, `POST /endpoints/{name}/predict` as OCI's model deployments do. Needs EXECUTE on the deployment. Errors: as ModelInfer.
     """
     Describe: _aio.UnaryUnaryMultiCallable[_rest_inference_pb2.DescribeRequest, _rest_inference_pb2.DescribeResponse]  # type: ignore[assignment]
     """Describe answers the metadata of a deployment. Needs EXECUTE on it."""
@@ -86,8 +86,8 @@ class RestInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rest_inference_pb2.InvokeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rest_inference_pb2.InvokeResponse, _abc.Awaitable[_rest_inference_pb2.InvokeResponse]]:
-        """Invoke predicts for clients of other servers: `POST /endpoints/{name}/invocations` takes JSON as MLflow's scoring server does,
-        `POST /endpoints/{name}/predict` as OCI's model deployments do. Needs EXECUTE on the deployment. Errors: as ModelInfer.
+        """Invoke predicts for clients of other servers: `POST /endpoints/{name}/invocations` takes JSON and CSV (content type
+        `text/csv`) as MLflow's scoring server does, `POST /endpoints/{name}/predict` as OCI's model deployments do. Needs EXECUTE on the deployment. Errors: as ModelInfer.
         """
 
     @_abc_1.abstractmethod
