@@ -432,7 +432,7 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
             sa.text(
                 "ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions, DROP COLUMN sticky_header,"
                 " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling,"
-                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy"
+                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy, DROP COLUMN batching, DROP COLUMN environment_variables"
             )
         )
         await connection.execute(sa.text("DROP TABLE log_switches"))
@@ -441,7 +441,10 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         await connection.execute(sa.text("DROP TABLE rollout_origins"))
         await connection.execute(sa.text("ALTER TABLE targets DROP COLUMN shadow_percent"))
         await connection.execute(
-            sa.text("ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale")
+            sa.text(
+                "ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale,"
+                " DROP COLUMN batching, DROP COLUMN environment_variables"
+            )
         )
         for column in ("signature_state", "signer", "trust_root"):
             await connection.execute(sa.text(f"ALTER TABLE replicas DROP COLUMN {column}"))

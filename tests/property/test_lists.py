@@ -183,6 +183,8 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "traffic_limits": {},
             "private": False,
             "log_policy": {},
+            "batching": {},
+            "environment_variables": {},
         }
         for row in rows
     ]

@@ -84,7 +84,7 @@ MESSAGES: dict[str, type[Any]] = {
         for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus, types.TrafficLimits)
     },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
-    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Resources, types.Autoscaling)},
+    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Resources, types.Autoscaling, types.Batching)},
     **{
         f"{_API}.inference.v1.{c.__name__}": c
         for c in (types.Deployment, types.Replica, types.LogLine, types.LoggingPolicy)

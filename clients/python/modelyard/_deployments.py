@@ -16,6 +16,7 @@ from modelyard.api.inference.v1 import inference_service_pb2 as pb
 from modelyard.errors import AlreadyExists
 from modelyard.types import (
     Autoscaling,
+    Batching,
     Deployment,
     DeploymentRevision,
     LoggingPolicy,
@@ -57,6 +58,8 @@ class AsyncDeployments(Observing):
         traffic_limits: TrafficLimits | None = None,
         private: bool = False,
         logging: LoggingPolicy | None = None,
+        batching: Batching | None = None,
+        environment_variables: Mapping[str, str] | None = None,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -77,6 +80,8 @@ class AsyncDeployments(Observing):
             traffic_limits: What callers may ask of it; by default there are no limits.
             private: Answer on the private listener of the gateways alone.
             logging: What replicas write down about predictions; by default nothing.
+            batching: How each replica gathers predictions into runs of its model; by default what waited while it ran.
+            environment_variables: What each replica finds in its environment beside what all have; no place for secrets.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -95,6 +100,8 @@ class AsyncDeployments(Observing):
             traffic_limits=traffic_limits or TrafficLimits(),
             private=private,
             logging=logging or LoggingPolicy(),
+            batching=batching or Batching(),
+            environment_variables=environment_variables or {},
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -153,6 +160,8 @@ class AsyncDeployments(Observing):
         traffic_limits: TrafficLimits | None = None,
         private: bool | None = None,
         logging: LoggingPolicy | None = None,
+        batching: Batching | None = None,
+        environment_variables: Mapping[str, str] | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -178,6 +187,8 @@ class AsyncDeployments(Observing):
             traffic_limits=traffic_limits or TrafficLimits(),
             private=bool(private),
             logging=logging or LoggingPolicy(),
+            batching=batching or Batching(),
+            environment_variables=environment_variables or {},
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -195,6 +206,8 @@ class AsyncDeployments(Observing):
             "traffic_limits": traffic_limits,
             "private": private,
             "logging": logging,
+            "batching": batching,
+            "environment_variables": environment_variables,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(

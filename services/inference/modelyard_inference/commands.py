@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from modelyard_inference import log_files
+from modelyard_inference.batching_policy import USUAL, Batching
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
 from modelyard_inference.log_files import Wanted
 from modelyard_inference.log_policy import SILENT, LogPolicy
@@ -13,6 +14,7 @@ from modelyard_inference.models import TargetSpec
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling
 from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
+from modelyard_inference.variables import Variables
 from modelyard_kit.filters import Asked
 
 
@@ -37,6 +39,8 @@ class CreateDeployment:
     traffic_limits: TrafficLimits = UNLIMITED
     private: bool = False
     log_policy: LogPolicy = SILENT
+    batching: Batching = USUAL
+    environment_variables: Variables = ()
 
     @property
     def schema(self) -> str:
@@ -63,6 +67,8 @@ class UpdateDeployment:
     traffic_limits: TrafficLimits | None = None
     private: bool | None = None
     log_policy: LogPolicy | None = None
+    batching: Batching | None = None
+    environment_variables: Variables | None = None
     owner_id: str | None = None
     reason: str = ""
 

@@ -41,6 +41,8 @@ _CHANGEABLE = (
     "traffic_limits",
     "private",
     "log_policy",
+    "batching",
+    "environment_variables",
     "owner_id",
 )
 
@@ -343,6 +345,8 @@ class Deployments:
             traffic_limits=command.traffic_limits,
             private=command.private,
             log_policy=command.log_policy,
+            batching=command.batching,
+            environment_variables=command.environment_variables,
             targets=tuple(targets),
         )
 

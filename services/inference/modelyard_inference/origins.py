@@ -13,10 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_inference.batching_policy import Batching
 from modelyard_inference.canary import Rejection, Rollout
 from modelyard_inference.models import Deployment, DeploymentState, Target, TargetSpec, Version
 from modelyard_inference.resources import Resources
 from modelyard_inference.tables import deployments, rollout_origins
+from modelyard_inference.variables import Variables, sorted_variables
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Origin:
     max_request_bytes: int
     require_signature: bool
     resources: Resources
+    batching: Batching
+    environment_variables: Variables
     targets: tuple[tuple[TargetSpec, Version], ...]
 
 
@@ -35,6 +39,8 @@ async def remember(connection: AsyncConnection, deployment: Deployment) -> None:
         "max_request_bytes": deployment.max_request_bytes,
         "require_signature": deployment.require_signature,
         "resources": asdict(deployment.resources),
+        "batching": asdict(deployment.batching),
+        "environment_variables": dict(deployment.environment_variables),
         "targets": [{**asdict(t.spec), "wanted": asdict(t.wanted)} for t in deployment.targets],
     }
     statement = upsert(rollout_origins).values(deployment_id=deployment.id, content=content)
@@ -54,8 +60,14 @@ def _origin(content: Mapping[str, Any]) -> Origin:
     for row in content["targets"]:
         spec = TargetSpec(**{name: value for name, value in row.items() if name != "wanted"})
         targets.append((spec, Version(**row["wanted"])))
-    resources = Resources.from_json(content.get("resources", {}))
-    return Origin(content["max_request_bytes"], content["require_signature"], resources, tuple(targets))
+    return Origin(
+        content["max_request_bytes"],
+        content["require_signature"],
+        Resources.from_json(content.get("resources", {})),
+        Batching.from_json(content.get("batching", {})),
+        sorted_variables(content.get("environment_variables", {})),
+        tuple(targets),
+    )
 
 
 async def set_rollout(connection: AsyncConnection, deployment_id: str, rollout: Rollout | None) -> None:
@@ -88,6 +100,8 @@ def taken_back(deployment: Deployment, origin: Origin, rejection: Rejection) -> 
         max_request_bytes=origin.max_request_bytes,
         require_signature=origin.require_signature,
         resources=origin.resources,
+        batching=origin.batching,
+        environment_variables=origin.environment_variables,
         state=DeploymentState.UPDATING,
         state_message="",
         rollout=None,

@@ -21,6 +21,7 @@ from modelyard_inference.models import (
 )
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import Autoscaling
+from modelyard_inference.setup_messages import batching_to_proto
 from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit.protos import chain_to_proto, timestamp
@@ -61,6 +62,8 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         traffic_limits=_limits(deployment.traffic_limits),
         private=deployment.private,
         logging=policy_to_proto(deployment.log_policy),
+        batching=batching_to_proto(deployment.batching),
+        environment_variables=dict(deployment.environment_variables),
     )
 
 
@@ -98,6 +101,8 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             traffic_limits=_limits(kept.traffic_limits),
             private=kept.private,
             logging=policy_to_proto(kept.log_policy),
+            batching=batching_to_proto(kept.batching),
+            environment_variables=dict(kept.environment_variables),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],

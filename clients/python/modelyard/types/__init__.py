@@ -98,6 +98,7 @@ from modelyard.types._observing import (
 )
 from modelyard.types._serving import (
     Autoscaling,
+    Batching,
     ConditionStatus,
     Deployment,
     DeploymentChange,
@@ -145,6 +146,7 @@ __all__ = [
     "AuditEntry",
     "AuditVerification",
     "Autoscaling",
+    "Batching",
     "BlobUrls",
     "BundleSummary",
     "CardChange",

@@ -54,6 +54,8 @@ def plan(observed: Observed) -> tuple[Action, ...]:
                     key.require_signature,
                     key.shadow,
                     key.resources,
+                    key.batching,
+                    key.environment_variables,
                 )
             )
         else:

@@ -102,4 +102,6 @@ def key_of(deployment: Deployment, target: Target) -> GroupKey:
         deployment.require_signature,
         target.spec.shadow,
         deployment.resources,
+        deployment.batching,
+        deployment.environment_variables,
     )

@@ -107,6 +107,8 @@ class Steps:
             require_signature=action.require_signature,
             shadow=action.shadow,
             resources=action.resources,
+            batching=action.batching,
+            environment_variables=action.environment_variables,
             scale=Scale(action.replicas) if deployment.autoscaling.on else None,
         )
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]

@@ -382,6 +382,43 @@ class Resources(_message.Message):
 Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
+class Batching(_message.Message):
+    """Batching says how each replica gathers predictions into runs of its model. Rows are counted, not predictions; those that wait while the
+    model runs share the next run if they ask for the same method with tensors of the same types and shapes beside their rows. Another
+    value makes new replicas, which take over like a new version.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_BATCH_ROWS_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_ROWS_FIELD_NUMBER: _builtins.int
+    max_batch_rows: _builtins.int
+    """Rows of one run at most, up to 65,536; a prediction with more runs alone. 1: no prediction shares a run. Default: 1,024."""
+    max_queue_rows: _builtins.int
+    """Rows that may wait in a replica, at least `max_batch_rows` and up to 1,000,000. Over it: QUEUE_FULL. Default: 10,000."""
+    @_builtins.property
+    def max_delay(self) -> _duration_pb2.Duration:
+        """Longest time that an idle replica waits for company for a prediction, at most 1 second; it waits no longer once a run is full. It
+        is part of the prediction's time. Default: 0, an idle model runs at once what has arrived.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_batch_rows: _builtins.int = ...,
+        max_delay: _duration_pb2.Duration | None = ...,
+        max_queue_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch_rows", b"max_batch_rows", "max_delay", b"max_delay", "max_queue_rows", b"max_queue_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Batching: _TypeAlias = Batching  # noqa: Y015
+
+@_typing.final
 class Autoscaling(_message.Message):
     """Autoscaling lets the number of replicas of each target follow its predictions in flight: as many as keep those of each replica at
     `target_in_flight`. There are more at once, at most twice as many each time those before answer; there are fewer when fewer would have
@@ -510,6 +547,26 @@ class Deployment(_message.Message):
     STATE_INACTIVE: Deployment.State.ValueType  # 6
     """Runs nothing and answers nothing until it is activated; its settings are kept and can be changed."""
 
+    @_typing.final
+    class EnvironmentVariablesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
@@ -535,6 +592,8 @@ class Deployment(_message.Message):
     TRAFFIC_LIMITS_FIELD_NUMBER: _builtins.int
     PRIVATE_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
+    BATCHING_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_VARIABLES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -614,6 +673,17 @@ class Deployment(_message.Message):
     def logging(self) -> _log_pb2.LoggingPolicy:
         """What replicas write down about predictions. Default: nothing."""
 
+    @_builtins.property
+    def batching(self) -> Global___Batching:
+        """How each replica gathers predictions into runs of its model. Default: what waited while the model ran shares the next run."""
+
+    @_builtins.property
+    def environment_variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables of the environment that each replica starts with, at most 100 of 32 KiB together; other ones make new replicas. Names are
+        letters, digits and `_`; those by which code and files are found (`PATH`, `PYTHON*`, `LD_*`, `MODELYARD_*` ...) are reserved.
+        Whoever may see the deployment sees their values, so they are no place for secrets; events and logs tell names alone.
+        """
+
     def __init__(
         self,
         *,
@@ -642,10 +712,12 @@ class Deployment(_message.Message):
         traffic_limits: Global___TrafficLimits | None = ...,
         private: _builtins.bool = ...,
         logging: _log_pb2.LoggingPolicy | None = ...,
+        batching: Global___Batching | None = ...,
+        environment_variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "create_time", b"create_time", "logging", b"logging", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "logging", b"logging", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "logging", b"logging", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "environment_variables", b"environment_variables", "etag", b"etag", "id", b"id", "logging", b"logging", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
