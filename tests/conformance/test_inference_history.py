@@ -11,9 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import history, notes, tables
 from modelyard_inference.batching_policy import Batching
+from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.commands import ListRevisions, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.models import Change, DeploymentState, Revision
 from modelyard_inference.planner.desired import key_of
+from modelyard_inference.scaling import Autoscaling
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit import migrate
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege
@@ -126,6 +129,24 @@ async def test_batching_and_variables_make_other_replicas_and_come_back(rig: Rig
         (("LEVEL", "3"),),
         (("LEVEL", "4"),),
     )
+
+
+async def test_settings_that_exclude_each_other_are_refused(rig: Rig) -> None:
+    sparing = UpdateStrategy.RESOURCE_PRESERVING
+    scaled, stepped = Autoscaling(1, 2, 2.0, 0), RolloutPolicy((5, 100))
+    for changes in ({"autoscaling": scaled}, {"rollout_policy": stepped}):
+        with pytest.raises(InvalidField, match="RESOURCE_PRESERVING"):
+            await rig.rules.create(call(), creation(update_strategy=sparing, **changes))
+    made = await rig.rules.create(call(), creation(update_strategy=sparing))
+    assert (await rig.lookups.get(NAME)).update_strategy is sparing
+    with pytest.raises(InvalidField, match="take autoscaling away"):
+        await rig.rules.update(call(), UpdateDeployment(NAME, "", autoscaling=scaled))
+    usual = UpdateStrategy.AVAILABILITY_PRESERVING
+    both = UpdateDeployment(NAME, "", autoscaling=scaled, update_strategy=usual)
+    changed = await rig.rules.update(call(), both)
+    assert (changed.autoscaling, changed.update_strategy) == (scaled, usual)
+    back = await rig.rules.rollback(call(), RollbackDeployment(NAME))
+    assert (back.autoscaling, back.update_strategy) == (made.autoscaling, sparing)
 
 
 async def test_events_name_variables_without_their_values(rig: Rig) -> None:
@@ -267,7 +288,7 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
             (
                 "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"
                 " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling,"
-                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy, DROP COLUMN batching, DROP COLUMN environment_variables"
+                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy, DROP COLUMN batching, DROP COLUMN environment_variables, DROP COLUMN update_strategy"
             ),
             "DROP TABLE rollout_origins",
             "ALTER TABLE targets DROP COLUMN shadow_percent",

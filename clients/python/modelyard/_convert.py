@@ -128,6 +128,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.inference.v1.DeploymentCondition.Status": types.ConditionStatus,
     f"{_API}.inference.v1.DeploymentRevision.Change": types.DeploymentChange,
     f"{_API}.inference.v1.ControlRolloutRequest.Verb": types.RolloutVerb,
+    f"{_API}.inference.v1.UpdateStrategy": types.UpdateStrategy,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
     f"{_API}.inference.v1.SignatureState": types.SignatureState,
     f"{_API}.inference.v1.LogLevel": types.LogLevel,

@@ -26,6 +26,7 @@ from modelyard.types import (
     RolloutVerb,
     TrafficLimits,
     TrafficTarget,
+    UpdateStrategy,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class AsyncDeployments(Observing):
         logging: LoggingPolicy | None = None,
         batching: Batching | None = None,
         environment_variables: Mapping[str, str] | None = None,
+        update_strategy: UpdateStrategy | str | None = None,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -82,6 +84,8 @@ class AsyncDeployments(Observing):
             logging: What replicas write down about predictions; by default nothing.
             batching: How each replica gathers predictions into runs of its model; by default what waited while it ran.
             environment_variables: What each replica finds in its environment beside what all have; no place for secrets.
+            update_strategy: What later changes may cost while they last: by default twice as many processes, with
+                `"RESOURCE_PRESERVING"` one replica that does not answer.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -102,6 +106,7 @@ class AsyncDeployments(Observing):
             logging=logging or LoggingPolicy(),
             batching=batching or Batching(),
             environment_variables=environment_variables or {},
+            update_strategy=_strategy(update_strategy),
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -162,6 +167,7 @@ class AsyncDeployments(Observing):
         logging: LoggingPolicy | None = None,
         batching: Batching | None = None,
         environment_variables: Mapping[str, str] | None = None,
+        update_strategy: UpdateStrategy | str | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -189,6 +195,7 @@ class AsyncDeployments(Observing):
             logging=logging or LoggingPolicy(),
             batching=batching or Batching(),
             environment_variables=environment_variables or {},
+            update_strategy=_strategy(update_strategy),
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -208,6 +215,7 @@ class AsyncDeployments(Observing):
             "logging": logging,
             "batching": batching,
             "environment_variables": environment_variables,
+            "update_strategy": update_strategy,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(
@@ -325,6 +333,10 @@ class AsyncDeployments(Observing):
             return await self.create(name, targets, replicas=replicas or 1, description=description or "")
         except AlreadyExists:
             return await self.update(name, targets=targets, replicas=replicas, description=description)
+
+
+def _strategy(given: UpdateStrategy | str | None) -> UpdateStrategy | None:
+    return None if given is None else parse_enum(UpdateStrategy, given, "update_strategy")
 
 
 def _targets(given: Targets) -> tuple[TrafficTarget, ...]:

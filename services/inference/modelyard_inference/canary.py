@@ -112,6 +112,13 @@ class Rollout:
     """Whether a caller wants it to stay at this step."""
     promoted: bool = False
     """Whether a caller wants the rest at once, without further judgement."""
+    exchange: bool = False
+    """Whether the new take the places of the old one by one, instead of standing beside them; `step` counts those that have theirs."""
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Return the ids of the groups that stay until it ends, without traffic if need be, to go back to."""
+        return frozenset() if self.exchange else frozenset(self.old)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -129,6 +136,7 @@ class Rollout:
             "baseline": baseline,
             "paused": self.paused,
             "promoted": self.promoted,
+            "exchange": self.exchange,
         }
 
     @classmethod

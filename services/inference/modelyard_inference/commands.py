@@ -13,6 +13,7 @@ from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.models import TargetSpec
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
 from modelyard_inference.variables import Variables
 from modelyard_kit.filters import Asked
@@ -41,6 +42,7 @@ class CreateDeployment:
     log_policy: LogPolicy = SILENT
     batching: Batching = USUAL
     environment_variables: Variables = ()
+    update_strategy: UpdateStrategy = UpdateStrategy.AVAILABILITY_PRESERVING
 
     @property
     def schema(self) -> str:
@@ -69,6 +71,7 @@ class UpdateDeployment:
     log_policy: LogPolicy | None = None
     batching: Batching | None = None
     environment_variables: Variables | None = None
+    update_strategy: UpdateStrategy | None = None
     owner_id: str | None = None
     reason: str = ""
 

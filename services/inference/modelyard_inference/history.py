@@ -21,6 +21,7 @@ from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
 from modelyard_inference.resources import Resources
 from modelyard_inference.scaling import Autoscaling
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.tables import revisions
 from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_inference.variables import sorted_variables
@@ -58,6 +59,7 @@ def settings_of(deployment: Deployment) -> Settings:
         log_policy=deployment.log_policy,
         batching=deployment.batching,
         environment_variables=deployment.environment_variables,
+        update_strategy=deployment.update_strategy,
     )
 
 
@@ -131,6 +133,9 @@ def _revision(row: Mapping[Any, Any]) -> Revision:
         "log_policy": LogPolicy.from_json(settings.get("log_policy", {})),
         "batching": Batching.from_json(settings.get("batching", {})),
         "environment_variables": sorted_variables(settings.get("environment_variables", {})),
+        "update_strategy": UpdateStrategy(
+            settings.get("update_strategy", UpdateStrategy.AVAILABILITY_PRESERVING)
+        ),
     }
     return Revision(
         **{

@@ -50,6 +50,7 @@ UPDATABLE = (
     "logging",
     "batching",
     "environment_variables",
+    "update_strategy",
     "owner_id",
 )
 
@@ -89,6 +90,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     log_policy = logging_messages.parse_policy(wanted.logging, problems)
     batching = setup_messages.parse_batching(wanted.batching, problems)
     variables = setup_messages.parse_variables(wanted.environment_variables, problems)
+    strategy = rollout_messages.parse_strategy(wanted.update_strategy, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -111,6 +113,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         log_policy=log_policy,
         batching=batching,
         environment_variables=variables,
+        update_strategy=strategy,
     )
 
 
@@ -154,6 +157,9 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     variables = None
     if "environment_variables" in mask:
         variables = setup_messages.parse_variables(wanted.environment_variables, problems)
+    strategy = None
+    if "update_strategy" in mask:
+        strategy = rollout_messages.parse_strategy(wanted.update_strategy, problems)
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -176,6 +182,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         log_policy=log_policy,
         batching=batching,
         environment_variables=variables,
+        update_strategy=strategy,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )

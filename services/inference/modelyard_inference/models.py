@@ -21,6 +21,7 @@ from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling, Scale
 from modelyard_inference.shadow_counts import ShadowCounts
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
 from modelyard_inference.variables import Variables
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
@@ -205,7 +206,13 @@ class Deployment:
     """What each of its replicas may use."""
     batching: Batching = USUAL
     environment_variables: Variables = ()
+    update_strategy: UpdateStrategy = UpdateStrategy.AVAILABILITY_PRESERVING
     autoscaling: Autoscaling = FIXED
+
+    @property
+    def preserves_resources(self) -> bool:
+        """Return whether a change makes no more replicas than there may be without it."""
+        return self.update_strategy is UpdateStrategy.RESOURCE_PRESERVING
 
     @property
     def measured(self) -> bool:
@@ -277,6 +284,7 @@ class Settings:
     log_policy: LogPolicy = SILENT
     batching: Batching = USUAL
     environment_variables: Variables = ()
+    update_strategy: UpdateStrategy = UpdateStrategy.AVAILABILITY_PRESERVING
 
 
 @dataclass(frozen=True)

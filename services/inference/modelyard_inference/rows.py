@@ -30,6 +30,7 @@ from modelyard_inference.models import (
 )
 from modelyard_inference.resources import Resources
 from modelyard_inference.scaling import Autoscaling, Scale
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_inference.variables import sorted_variables
 
@@ -68,6 +69,7 @@ def deployment(row: Mapping[Any, Any]) -> Deployment:
         "autoscaling": Autoscaling.from_json(row["autoscaling"]),
         "batching": Batching.from_json(row["batching"]),
         "environment_variables": sorted_variables(row["environment_variables"]),
+        "update_strategy": UpdateStrategy(row["update_strategy"]),
     }
     return Deployment(**{**values, **read})
 

@@ -322,7 +322,12 @@ def test_batching_and_variables_are_set(connected: Fake) -> None:
         sent = connected.requests("UpdateDeployment")[-1]
         assert sent.update_mask.paths == ["environment_variables"]
         assert dict(sent.deployment.environment_variables) == kept
+    assert modelyard(*update, "--update-strategy", "resource_preserving").exit_code == 0
+    sent = connected.requests("UpdateDeployment")[-1]
+    assert sent.update_mask.paths == ["update_strategy"]
+    assert sent.deployment.update_strategy == deployment_pb2.UPDATE_STRATEGY_RESOURCE_PRESERVING
     for wrong in (
+        ("--update-strategy", "cheap"),
         ("--batching", "rows"),
         ("--batching", "batch=1"),
         ("--env", "LEVEL"),

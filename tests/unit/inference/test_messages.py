@@ -13,16 +13,17 @@ from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard_inference import gateway_messages, messages, render
 from modelyard_inference.batching_policy import USUAL, Batching
-from modelyard_inference.canary import Figures, RolloutPolicy
+from modelyard_inference.canary import Figures, Rollout, RolloutPolicy
 from modelyard_inference.commands import RolloutVerb
 from modelyard_inference.models import DeploymentState, GroupState, Route, RouteTable, RouteTarget
 from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.limits import LIMITS
-from tests.unit.inference.test_planner import deployment, group, replica, target
+from tests.unit.inference.test_planner import NOW, deployment, group, replica, target
 
 
 def scaling(**changes: object) -> d.Autoscaling:
@@ -188,6 +189,7 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
         ({"batching": d.Batching(max_queue_rows=1_023)}, "deployment.batching.max_queue_rows"),
         ({"batching": d.Batching(max_batch_rows=10_001)}, "deployment.batching.max_queue_rows"),
         ({"batching": d.Batching(max_delay=Duration(nanos=-1_000))}, "deployment.batching.max_delay"),
+        ({"update_strategy": 7}, "deployment.update_strategy"),
         *(
             ({"environment_variables": {name: value}}, "deployment.environment_variables")
             for name, value in (
@@ -269,6 +271,23 @@ def test_batching_and_variables_up_to_their_limits_and_back_to_nothing() -> None
     changed = messages.parse_update(s.UpdateDeploymentRequest(deployment=wanted(), update_mask=mask))
     assert (changed.batching, changed.environment_variables) == (USUAL, ())
     assert not render.deployment_to_proto(deployment()).HasField("batching")
+
+
+def test_a_strategy_is_read_and_told() -> None:
+    given = wanted(update_strategy=d.UPDATE_STRATEGY_RESOURCE_PRESERVING)
+    made = messages.parse_create(s.CreateDeploymentRequest(deployment=given))
+    assert made.update_strategy is UpdateStrategy.RESOURCE_PRESERVING
+    told = render.deployment_to_proto(deployment(update_strategy=made.update_strategy))
+    assert told.update_strategy == given.update_strategy
+    usual = messages.parse_create(s.CreateDeploymentRequest(deployment=wanted()))
+    assert usual.update_strategy is UpdateStrategy.AVAILABILITY_PRESERVING
+
+
+def test_an_exchange_tells_its_places() -> None:
+    rollout = Rollout(frozenset(("g2",)), {"g1": 1}, 1, NOW, {}, exchange=True)
+    assert Rollout.from_json(rollout.to_json()) == rollout
+    told = render.deployment_to_proto(deployment(replicas=4, rollout=rollout)).rollout
+    assert (told.step, told.steps, told.percent) == (2, 4, 25)
 
 
 def test_a_refused_variable_is_named_without_its_value() -> None:

@@ -1,4 +1,4 @@
-"""How the set-up of replicas is written on the command line: `rows=256 delay=0.002 queue=5000`, and `NAME=VALUE`."""
+"""How the set-up of replicas is written on the command line: `rows=256 delay=0.002 queue=5000`, `NAME=VALUE`, and how they take over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard.types import Batching
+from modelyard.types import Batching, UpdateStrategy
 
 _READ: dict[str, tuple[str, Any]] = {
     "rows": ("max_batch_rows", int),
@@ -30,6 +30,14 @@ Variables = Annotated[
         "--env",
         metavar="NAME=VALUE",
         help="A variable of the environment of each replica, no secret. May be repeated; together they are all of them, '' is none.",
+    ),
+]
+Strategy = Annotated[
+    UpdateStrategy | None,
+    typer.Option(
+        "--update-strategy",
+        case_sensitive=False,
+        help="What a change may cost while it lasts: twice as many processes, or one replica that does not answer.",
     ),
 ]
 

@@ -17,7 +17,7 @@ from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_r
 from modelyard.cli._resources import ResourceBounds, parse_resources
 from modelyard.cli._rollout import Rollout, parse_rollout
 from modelyard.cli._session import Description, Etag, Limit, connect
-from modelyard.cli._setup import BatchingBounds, Variables, parse_batching, parse_variables
+from modelyard.cli._setup import BatchingBounds, Strategy, Variables, parse_batching, parse_variables
 from modelyard.types import (
     ConditionStatus,
     Deployment,
@@ -107,6 +107,7 @@ def create(
     logging: Logging = None,
     batching: BatchingBounds = None,
     env: Variables = None,
+    update_strategy: Strategy = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -131,6 +132,7 @@ def create(
             logging=parse_logging(logging),
             batching=parse_batching(batching),
             environment_variables=parse_variables(env),
+            update_strategy=update_strategy,
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -157,6 +159,7 @@ def update(
     logging: Logging = None,
     batching: BatchingBounds = None,
     env: Variables = None,
+    update_strategy: Strategy = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -185,6 +188,7 @@ def update(
             logging=parse_logging(logging),
             batching=parse_batching(batching),
             environment_variables=parse_variables(env),
+            update_strategy=update_strategy,
             owner=owner,
             etag=etag,
             reason=reason,

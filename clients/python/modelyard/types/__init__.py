@@ -120,6 +120,7 @@ from modelyard.types._serving import (
     TargetStatus,
     TrafficLimits,
     TrafficTarget,
+    UpdateStrategy,
 )
 from modelyard.types._sharing import BundleSummary, ImportedVersion, Share
 from modelyard.types._storage import Collected, DamagedBlob, StorageStatistics, VerifyProgress
@@ -244,6 +245,7 @@ __all__ = [
     "TrafficTarget",
     "TrustRoot",
     "TrustRootKind",
+    "UpdateStrategy",
     "Upload",
     "UploadState",
     "VerifyProgress",

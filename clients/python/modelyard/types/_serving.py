@@ -182,6 +182,13 @@ class Resources:
     instances: int = 0
 
 
+class UpdateStrategy(StrEnum):
+    """What a change that makes new replicas may cost while it lasts: more processes, or one replica that does not answer."""
+
+    AVAILABILITY_PRESERVING = "AVAILABILITY_PRESERVING"
+    RESOURCE_PRESERVING = "RESOURCE_PRESERVING"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batching:
     """How each replica gathers predictions into runs of its model.
@@ -247,6 +254,7 @@ class Deployment:
     private: bool = False
     batching: Batching = Batching()
     environment_variables: Mapping[str, str] = field(default_factory=dict)
+    update_strategy: UpdateStrategy | None = None
 
 
 class DeploymentChange(StrEnum):

@@ -71,7 +71,7 @@ class Plan:
     def kept(self) -> frozenset[str]:
         """Return the ids of the groups that stay, though they are not wanted, until a rollout has ended."""
         leaving, rollout = self.observed.deployment.leaving, self.observed.deployment.rollout
-        return frozenset() if leaving or rollout is None else frozenset(rollout.old)
+        return frozenset() if leaving or rollout is None else rollout.kept
 
     @property
     def fresh(self) -> list[Group]:

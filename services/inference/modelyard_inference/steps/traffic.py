@@ -66,7 +66,7 @@ class TrafficSteps:
 
     async def _set_weights(self, connection: AsyncConnection, groups: list[Group], action: a.Shift) -> None:
         table = await self._parts.store.next_table(connection)
-        kept = action.rollout.old if action.rollout else {}
+        kept = action.rollout.kept if action.rollout else ()
         for group in groups:
             weight = action.weights.get(group.id, 0)
             if not weight and group.state is not GroupState.SERVING:

@@ -1,4 +1,4 @@
-"""How replicas gather predictions, and variables of their environment."""
+"""How replicas gather predictions, variables of their environment, and how they take over."""
 
 from __future__ import annotations
 
@@ -17,3 +17,6 @@ def upgrade() -> None:
         for column in ("batching", "environment_variables"):
             op.add_column(table, sa.Column(column, JSONB, nullable=False, server_default="{}"))
             op.alter_column(table, column, server_default=None)
+    strategy = sa.Column("update_strategy", sa.Text, nullable=False, server_default="AVAILABILITY_PRESERVING")
+    op.add_column("deployments", strategy)
+    op.alter_column("deployments", "update_strategy", server_default=None)

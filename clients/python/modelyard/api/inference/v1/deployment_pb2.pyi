@@ -52,6 +52,38 @@ SIGNATURE_STATE_TRUSTED: SignatureState.ValueType  # 3
 """A trust root of the model vouches for a signature of exactly these files."""
 Global___SignatureState: _TypeAlias = SignatureState  # noqa: Y015
 
+class _UpdateStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpdateStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpdateStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPDATE_STRATEGY_UNSPECIFIED: _UpdateStrategy.ValueType  # 0
+    """AVAILABILITY_PRESERVING."""
+    UPDATE_STRATEGY_AVAILABILITY_PRESERVING: _UpdateStrategy.ValueType  # 1
+    """All new replicas are ready before an old one goes: as many answer as ever, and for a while there are twice as many processes."""
+    UPDATE_STRATEGY_RESOURCE_PRESERVING: _UpdateStrategy.ValueType  # 2
+    """Never more processes than the deployment has replicas: one old one drains and ends, one new one starts in its place and gets its
+    share of the traffic, then the next. All but one answer at any time. Where there is only one, predictions are held from the
+    moment it drains until the new one is ready, as those of a deployment that sleeps (see Autoscaling.scale_to_zero, whose
+    bounds hold); other replicas of the deployment, if it has any, take them instead.
+    """
+
+class UpdateStrategy(_UpdateStrategy, metaclass=_UpdateStrategyEnumTypeWrapper):
+    """UpdateStrategy is what a change that makes new replicas may cost while it lasts."""
+
+UPDATE_STRATEGY_UNSPECIFIED: UpdateStrategy.ValueType  # 0
+"""AVAILABILITY_PRESERVING."""
+UPDATE_STRATEGY_AVAILABILITY_PRESERVING: UpdateStrategy.ValueType  # 1
+"""All new replicas are ready before an old one goes: as many answer as ever, and for a while there are twice as many processes."""
+UPDATE_STRATEGY_RESOURCE_PRESERVING: UpdateStrategy.ValueType  # 2
+"""Never more processes than the deployment has replicas: one old one drains and ends, one new one starts in its place and gets its
+share of the traffic, then the next. All but one answer at any time. Where there is only one, predictions are held from the
+moment it drains until the new one is ready, as those of a deployment that sleeps (see Autoscaling.scale_to_zero, whose
+bounds hold); other replicas of the deployment, if it has any, take them instead.
+"""
+Global___UpdateStrategy: _TypeAlias = UpdateStrategy  # noqa: Y015
+
 @_typing.final
 class TrafficTarget(_message.Message):
     """TrafficTarget sends a share of the predictions to a version."""
@@ -311,7 +343,7 @@ Global___RolloutPolicy: _TypeAlias = RolloutPolicy  # noqa: Y015
 
 @_typing.final
 class RolloutStatus(_message.Message):
-    """RolloutStatus is where a rollout in steps stands."""
+    """RolloutStatus is where a rollout in steps stands. With RESOURCE_PRESERVING each replica that is exchanged is a step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -594,6 +626,7 @@ class Deployment(_message.Message):
     LOGGING_FIELD_NUMBER: _builtins.int
     BATCHING_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_VARIABLES_FIELD_NUMBER: _builtins.int
+    UPDATE_STRATEGY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -625,6 +658,10 @@ class Deployment(_message.Message):
     """
     private: _builtins.bool
     """Whether it answers on the private listener of the gateways alone (`MODELYARD_PRIVATE_LISTEN`); by default on all of them."""
+    update_strategy: Global___UpdateStrategy.ValueType
+    """What a change that makes new replicas may cost while it lasts. RESOURCE_PRESERVING excludes `autoscaling` and `rollout_policy`.
+    Default: AVAILABILITY_PRESERVING.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficTarget]:
         """Required. What answers, at least one."""
@@ -714,10 +751,11 @@ class Deployment(_message.Message):
         logging: _log_pb2.LoggingPolicy | None = ...,
         batching: Global___Batching | None = ...,
         environment_variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        update_strategy: Global___UpdateStrategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "logging", b"logging", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "environment_variables", b"environment_variables", "etag", b"etag", "id", b"id", "logging", b"logging", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "environment_variables", b"environment_variables", "etag", b"etag", "id", b"id", "logging", b"logging", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_strategy", b"update_strategy", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
