@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from modelyard_inference.commands import UpdateDeployment
-from modelyard_inference.models import DeploymentState, RouteTable
+from modelyard_inference.models import Deployment, DeploymentState, RouteTable
 from modelyard_inference.strategies import UpdateStrategy
 from modelyard_kit import faults
 from tests.faults.test_inference_faults import Counted
@@ -51,6 +51,11 @@ async def counting_processes(inference: Inference) -> AsyncIterator[list[int]]:
             await looking
 
 
+def over(found: Deployment) -> bool:
+    """Whether no exchange is under way any more."""
+    return found.rollout is None or not found.rollout.exchange
+
+
 def answering(table: RouteTable) -> int:
     """Return how many replicas get predictions in a table."""
     targets = (target for route in table.routes for target in route.targets if target.weight)
@@ -74,7 +79,7 @@ async def test_one_after_the_other_though_steps_fail_and_the_service_dies_betwee
         assert max(processes) == 2
     async with place.life() as inference, counting_processes(inference) as processes:
         with counting:
-            done = await inference.until(lambda d: d.ready == {TWO: 2} and d.rollout is None)
+            done = await inference.until(lambda d: d.ready == {TWO: 2} and over(d))
             await inference.until_quiet()
         assert max(processes) == 2
         assert done.targets[0].serving == TWO
@@ -94,7 +99,7 @@ async def test_predictions_are_held_while_the_only_one_is_exchanged(place: Site)
                 update = UpdateDeployment(NAME, "", targets=(spec(wanted),))
                 await inference.deployments.update(call(), update)
                 await inference.until(lambda _, since=first: len(place.gateway.tables) > since)  # type: ignore[misc]
-                done = await inference.until(lambda d: d.ready == {answers: 1} and d.rollout is None)  # noqa: B023
+                done = await inference.until(lambda d: d.ready == {answers: 1} and over(d))  # noqa: B023
                 await inference.until_quiet()
             assert max(processes) == 1
             held = [

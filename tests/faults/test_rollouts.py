@@ -153,6 +153,39 @@ async def test_a_version_that_cannot_be_loaded_is_taken_back_with_the_end_of_its
         assert place.gateway.weights() == {ONE: 1}
 
 
+async def test_what_took_over_at_once_goes_back_if_most_of_it_fails(place: Site) -> None:
+    """What it goes back to has ended by then, and starts again; what came after it in the meantime counts as proven."""
+    counting = Counted()
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation(NAME, spec(ONE)))
+        for wanted in (TWO, THREE):
+            await inference.until_state(DeploymentState.ACTIVE)
+            await inference.deployments.update(call(), UpdateDeployment(NAME, "", targets=(spec(wanted),)))
+            await inference.until(lambda d: d.targets[0].serving == wanted)  # noqa: B023 - asked at once
+        await inference.until_quiet()
+        await inference.until(lambda _: place.gateway.table.routes[0].measured)
+        assert (await inference.until_state(DeploymentState.ACTIVE)).state_message == ""
+        with pytest.raises(InvalidState):  # it is no rollout in steps
+            await inference.rollouts.control(call(), ControlRollout(NAME, RolloutVerb.PAUSE))
+        place.gateway.count(inference.routes, THREE, 9, failed=9)
+    async with place.life() as inference:
+        await inference.until(lambda _: bool(place.gateway.tables))
+        faults.configure("inference.before_take_back=error*1;inference.after_take_back=error*1")
+        with counting:
+            place.gateway.count(inference.routes, THREE, 0, failed=2)
+            failed = await inference.until_state(DeploymentState.FAILED)
+        assert counting.reached >= {"inference.before_take_back", "inference.after_take_back"}
+        assert failed.state_message == (
+            f"{THREE} was taken back after it had taken over: more than 50 % failed"
+            " (55.0 % of 20 predictions failed, 95 % took at most 1.9 ms); its logs say why"
+        )
+        await inference.until_quiet()
+        assert [(t.spec.reference, t.serving) for t in (await inference.get()).targets] == [(TWO, TWO)]
+        assert place.gateway.weights() == {TWO: 1}
+        assert not place.gateway.table.routes[0].measured
+    assert place.gateway.gaps() == []
+
+
 async def test_callers_steer_it(place: Site) -> None:
     async with place.life() as inference:
         await begin(inference)

@@ -175,6 +175,8 @@ class TakeBack:
     reason: str
     versions: frozenset[str]
     """Ids of the versions that have to go."""
+    watched: bool = False
+    """Whether they have taken over already, so that what answered before them is meant."""
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,8 @@ class Deployment:
     @property
     def measured(self) -> bool:
         """Return whether something is decided by what gateways count about it."""
-        return bool(self.rollout_policy.steps) or self.autoscaling.on
+        watched = self.rollout is not None and self.rollout.watching
+        return bool(self.rollout_policy.steps) or self.autoscaling.on or watched
 
     traffic_limits: TrafficLimits = UNLIMITED
     private: bool = False

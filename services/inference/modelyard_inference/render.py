@@ -205,7 +205,7 @@ def _strategy(strategy: UpdateStrategy) -> d.UpdateStrategy.ValueType:
 
 def _rollout(deployment: Deployment) -> d.RolloutStatus | None:
     rollout = deployment.rollout
-    if rollout is None:
+    if rollout is None or rollout.watching:
         return None
     if rollout.exchange:
         steps = deployment.replicas * sum(not target.spec.shadow for target in deployment.targets)

@@ -55,8 +55,11 @@ class Place:
         """Take steps until there is none, or something is so."""
         for _ in range(MANY):
             self.now += timedelta(seconds=61)
-            healthy = frozenset(g.name for g in self.groups.values())
-            gateways = (Gateway("gw", self.served, healthy),)
+            gateways = (
+                Gateway(
+                    "gw", self.served, frozenset(g.name for g in self.groups.values() if self.healthy(g.id))
+                ),
+            )
             self.served = self.table
             found = observed(
                 self.deployment,
@@ -75,6 +78,11 @@ class Place:
             if not taken and gateways[0].version == self.table:
                 return
         raise AssertionError(f"no end: {self.groups} {self.replicas}")
+
+    def healthy(self, group_id: str) -> bool:
+        """Whether gateways find a group healthy: what holds its predictions is, while it has no replica."""
+        routed = [r for r in self.replicas.values() if r.group_id == group_id and r.routed]
+        return not routed or any(r.state is ReplicaState.READY for r in routed)
 
     def check(self) -> None:
         self.most = max(self.most, len(self.processes), len(self.replicas))
@@ -151,7 +159,7 @@ class Place:
             if weight or found.state is GroupState.SERVING:
                 state = GroupState.SERVING if weight else GroupState.DRAINING
                 self._group(found.id, state=state, weight=weight, table_version=self.table)
-        if action.rollout is None:
+        if action.rollout is None or action.rollout.watching:
             self.origin = self.deployment.targets
         self.deployment = replace(self.deployment, rollout=action.rollout)
 
@@ -309,6 +317,18 @@ def test_whatever_is_asked_for_in_the_middle_comes_true_within_the_places(seed: 
         t.wanted.name for t in found.deployment.targets for _ in range(found.deployment.replicas)
     )
     assert (found.deployment.state, found.deployment.rollout) == (DeploymentState.ACTIVE, None)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_ill_can_be_replaced(count: int) -> None:
+    found = place(count)
+    found.broken = {"prod.ml.iris/1"}
+    found.processes = dict.fromkeys(found.processes, ENDED)
+    found.run(until=lambda: {r.state for r in found.replicas.values()} == {ReplicaState.CRASH_LOOP})
+    found.want(target(2))
+    found.run()
+    assert versions(found) == ["prod.ml.iris/2"] * count
+    assert found.most == count
 
 
 def test_a_pause_holds_it() -> None:

@@ -106,7 +106,7 @@ def _cold(state: Plan) -> tuple[Gateway, ...]:
 
 def _traffic_shifted(state: Plan) -> Judgement:
     rollout = state.observed.deployment.rollout
-    if rollout is not None:
+    if rollout is not None and not rollout.watching:
         return Status.FALSE, "PAUSED" if rollout.paused else "STEP", rollout_text(state)
     if state.served == state.weights:
         return _HOLDS
@@ -118,7 +118,7 @@ def _traffic_shifted(state: Plan) -> Judgement:
 def rollout_text(state: Plan) -> str:
     """Return which step a rollout is in; empty when none is under way."""
     deployment = state.observed.deployment
-    if deployment.rollout is None:
+    if deployment.rollout is None or deployment.rollout.watching:
         return ""
     if deployment.rollout.exchange:
         return _exchange_text(state, deployment.rollout)

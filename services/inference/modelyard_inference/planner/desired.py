@@ -61,7 +61,7 @@ class Plan:
     def old(self) -> Mapping[str, int]:
         """Return the weights of the groups that answered before a rollout that is under way, or answer now, by id."""
         rollout = self.observed.deployment.rollout
-        if rollout is not None:
+        if rollout is not None and not rollout.watching:
             there = {group.id for group in self.observed.groups if group.state is not GroupState.STOPPING}
             return {group_id: weight for group_id, weight in rollout.old.items() if group_id in there}
         serving = (g for g in self.observed.groups if g.state is GroupState.SERVING)

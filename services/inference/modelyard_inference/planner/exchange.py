@@ -16,13 +16,14 @@ from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.places import free, standing
 from modelyard_inference.planner.shifts import cannot_start, versions, when_ready
+from modelyard_inference.planner.watch import watched
 
 
 def exchange(state: Plan) -> Iterator[Action]:
     """Go one step on, if the one before has come true."""
     deployment, old = state.observed.deployment, leaving(state)
     if _complete(state):
-        yield from when_ready(state, Shift(state.final))
+        yield from when_ready(state, Shift(state.final, watched(state)))
         return
     rollout = _rollout(state)
     fresh = [group for group in _answering(state) if group.id not in rollout.old]
@@ -100,9 +101,8 @@ def _make_room(
         return
     others = {each.id for each in old if each is not group} | {each.id for each in _answering(state)}
     rest = {group_id: share for group_id, share in shares.items() if group_id != group.id}
-    if (
-        not rest.keys() & others
-    ):  # nothing else answers: what takes over gets it all, and holds it until a replica is ready
+    if not rest.keys() & others:
+        # Nothing else answers: what takes over gets it all, and holds it until a replica is ready.
         rest |= {each.id: state.final[each.id] for each in _answering(state)}
     entering = [each for each in _answering(state) if each.state is GroupState.STARTING and each.id in rest]
     if entering:
@@ -119,7 +119,7 @@ def _settled(state: Plan) -> bool:
     return (
         all(_rests(replica, wanted=replica.group_id in wanted) for replica in observed.replicas)
         and not any(g.state in (GroupState.DRAINING, GroupState.STOPPING) for g in observed.groups)
-        and not any(observed.gateways.cold(g) for g in observed.groups if g.state is GroupState.SERVING)
+        and not any(observed.gateways.cold(g) for g in state.wanted_groups if g.state is GroupState.SERVING)
         and observed.confirmed(max(tables, default=0))
     )
 

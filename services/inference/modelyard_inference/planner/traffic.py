@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from modelyard_inference.actions import Action, Shift, TakeBack
-from modelyard_inference.canary import Figures, Rollout, breach, step_weights
+from modelyard_inference.canary import Rollout, breach, step_weights
 from modelyard_inference.models import GroupState
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.exchange import exchange, leaving
-from modelyard_inference.planner.observed import Observed
-from modelyard_inference.planner.shifts import cannot_start, versions, when_ready
+from modelyard_inference.planner.shifts import cannot_start, counted, since_step, versions, when_ready
+from modelyard_inference.planner.watch import watch, watched
 
 
 def traffic(state: Plan) -> Iterator[Action]:
@@ -23,24 +23,28 @@ def traffic(state: Plan) -> Iterator[Action]:
         return
     if len(state.wanted_groups) < len(state.desired):
         return
-    if deployment.preserves_resources and (deployment.rollout is not None or leaving(state)):
+    rollout = deployment.rollout
+    moving = rollout is not None and not rollout.watching
+    if deployment.preserves_resources and (moving or leaving(state)):
         yield from exchange(state)
         return
     fresh = state.fresh
     starting = [group for group in fresh if group.state is GroupState.STARTING]
     if reason := cannot_start(state.observed, starting):
         yield TakeBack(reason, versions(fresh))
-    elif fresh and not (deployment.rollout and deployment.rollout.promoted):
+    elif fresh and not (rollout and rollout.promoted):
         yield from _step(state, {group.id for group in fresh})
-    elif state.shares != state.final or deployment.rollout is not None:
-        yield from when_ready(state, Shift(state.final))
+    elif state.shares != state.final or rollout != watched(state):
+        yield from when_ready(state, Shift(state.final, watched(state)))
+    elif rollout is not None:
+        yield from watch(state, rollout)
 
 
 def _step(state: Plan, fresh: Collection[str]) -> Iterator[Action]:
     observed = state.observed
     rollout = observed.deployment.rollout
     if rollout is None or rollout.fresh != fresh:
-        first = Rollout(frozenset(fresh), state.old, 0, observed.now, _counted(observed))
+        first = Rollout(frozenset(fresh), state.old, 0, observed.now, counted(observed))
         yield from when_ready(state, _shift_to(state, first))
         return
     policy = observed.deployment.rollout_policy
@@ -59,31 +63,12 @@ def _step(state: Plan, fresh: Collection[str]) -> Iterator[Action]:
             yield from when_ready(state, Shift(state.final))
         else:
             following = replace(
-                rollout, step=rollout.step + 1, since=observed.now, baseline=_counted(observed)
+                rollout, step=rollout.step + 1, since=observed.now, baseline=counted(observed)
             )
             yield from when_ready(state, _shift_to(state, following))
     elif (again := _shift_to(state, rollout)).weights != state.shares:
-        begun_anew = replace(rollout, since=observed.now, baseline=_counted(observed))
+        begun_anew = replace(rollout, since=observed.now, baseline=counted(observed))
         yield from when_ready(state, replace(again, rollout=begun_anew))
-
-
-def since_step(observed: Observed, rollout: Rollout, group_ids: Collection[str]) -> Figures:
-    """Return what all gateways counted about some groups since the step began."""
-    names = [group.name for group in observed.groups if group.id in group_ids]
-    total = Figures()
-    for gateway in observed.gateways.live:
-        before: Mapping[str, Figures] = rollout.baseline.get(gateway.id, {})
-        for name in names:
-            total += gateway.figures.get(name, Figures()).since(before.get(name, Figures()))
-    return total
-
-
-def _counted(observed: Observed) -> dict[str, Mapping[str, Figures]]:
-    names = {group.name for group in observed.groups}
-    return {
-        gateway.id: {name: found for name, found in gateway.figures.items() if name in names}
-        for gateway in observed.gateways.live
-    }
 
 
 def _shift_to(state: Plan, rollout: Rollout) -> Shift:

@@ -46,11 +46,13 @@ class TrafficSteps:
                 return False
             groups = await self._parts.store.groups(connection, deployment.id)
             await self._set_weights(connection, groups, action)
-            if action.rollout is None:
+            watch = action.rollout if action.rollout and action.rollout.watching else None
+            if action.rollout is watch:
                 serving = _now_serving if action.weights else _nothing_serving
                 await self._parts.store.replace_targets(connection, now.id, map(serving, now.targets))
                 if action.weights:
-                    await origins.remember(connection, now)
+                    begins = watch is not None and watch != now.rollout
+                    await origins.remember(connection, now, replaces=begins)
             if action.rollout != now.rollout:
                 await origins.set_rollout(connection, now.id, action.rollout)
             answering = {g.version.id for g in groups if g.id in action.weights and not g.shadow}
@@ -60,7 +62,7 @@ class TrafficSteps:
 
         shifted = await self._parts.db.in_tx(work)
         if shifted:
-            step = action.rollout.step + 1 if action.rollout else 0
+            step = _step(action)
             _log.info("traffic_shifted", deployment=deployment.name, groups=len(action.weights), step=step)
         return shifted
 
@@ -85,7 +87,7 @@ class TrafficSteps:
 
         async def work(connection: AsyncConnection) -> bool:
             now = await self._unchanged(connection, deployment)
-            origin = await origins.find(connection, deployment.id)
+            origin = await origins.find(connection, deployment.id, before=action.watched)
             if now is None or origin is None:
                 return False
             rejection = Rejection(action.reason, action.versions)
@@ -133,8 +135,12 @@ def _told(groups: list[Group], action: a.Shift) -> dict[str, object]:
             before[group.version.name] += group.weight
         if weight := action.weights.get(group.id, 0):
             after[group.version.name] += weight
-    step = {"step": action.rollout.step + 1} if action.rollout else {}
+    step = {"step": _step(action)} if _step(action) else {}
     return {"before": dict(before), "after": dict(after), **step}
+
+
+def _step(action: a.Shift) -> int:
+    return action.rollout.step + 1 if action.rollout and not action.rollout.watching else 0
 
 
 def _wanted(deployment: Deployment) -> list[tuple[GroupKey, int]]:

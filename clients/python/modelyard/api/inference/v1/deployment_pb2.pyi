@@ -285,7 +285,8 @@ Global___DeploymentCondition: _TypeAlias = DeploymentCondition  # noqa: Y015
 
 @_typing.final
 class RolloutPolicy(_message.Message):
-    """RolloutPolicy says how a new version takes the traffic over from what answers. Without steps it does so all at once. With steps, a
+    """RolloutPolicy says how a new version takes the traffic over from what answers. Without steps it does so all at once, and goes back if
+    it takes 20 predictions or more in the first minute and more than half of them fail. With steps, a
     change that makes new replicas (another version, size or requirement) goes through them one after the other. Each step is judged by
     what the gateways count about old and new while it lasts; after the last one the old ends. If the new breaks a bound, or a replica
     of it fails to start three times in a row, the deployment wants again what answered before, by itself, and is FAILED with the reason.
