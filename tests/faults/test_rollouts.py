@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -24,6 +25,14 @@ from tests.framework.inference import SERVICE, Inference, Site, call, creation, 
 NAME = "prod.ml.iris"
 ONE, TWO, THREE = (f"{NAME}/{number}" for number in (1, 2, 3))
 POLICY = RolloutPolicy((20, 100), min_requests=10, max_error_percent=5.0, max_error_rise=100.0)
+FAILURE = {
+    "event": "model_failed",
+    "level": "error",
+    "timestamp": "2026-01-01T00:00:00Z",
+    "request_ids": ["r-1"],
+    "exception": 'Traceback:\n  File "/models/model.py", line 12, in predict\nValueError: what was asked',
+}
+"""A line that a replica writes about a prediction."""
 SHARED = {ONE: 800_000, TWO: 200_000}
 
 
@@ -168,6 +177,9 @@ async def test_what_took_over_at_once_goes_back_if_most_of_it_fails(place: Site)
         with pytest.raises(InvalidState):  # it is no rollout in steps
             await inference.rollouts.control(call(), ControlRollout(NAME, RolloutVerb.PAUSE))
         place.gateway.count(inference.routes, THREE, 9, failed=9)
+        (handle,) = await inference.launcher.list()
+        with (place.folder / "r" / "replicas" / handle.replica_id / "log").open("a") as log:
+            log.write(json.dumps(FAILURE) + "\n")
     async with place.life() as inference:
         await inference.until(lambda _: bool(place.gateway.tables))
         faults.configure("inference.before_take_back=error*1;inference.after_take_back=error*1")
@@ -177,7 +189,8 @@ async def test_what_took_over_at_once_goes_back_if_most_of_it_fails(place: Site)
         assert counting.reached >= {"inference.before_take_back", "inference.after_take_back"}
         assert failed.state_message == (
             f"{THREE} was taken back after it had taken over: more than 50 % failed"
-            " (55.0 % of 20 predictions failed, 95 % took at most 1.9 ms); its logs say why"
+            " (55.0 % of 20 predictions failed, 95 % took at most 1.9 ms);"
+            " the model failed last with ValueError in model.py, line 12, in predict"
         )
         await inference.until_quiet()
         assert [(t.spec.reference, t.serving) for t in (await inference.get()).targets] == [(TWO, TWO)]

@@ -53,7 +53,7 @@ def test_what_mostly_fails_goes_back_with_the_figures_and_how_a_replica_ended() 
     assert (step.versions, step.watched) == ({"v2"}, True)
     assert step.reason == (
         "prod.ml.iris/2 was taken back after it had taken over: more than 50 % failed"
-        " (55.0 % of 20 predictions failed, 95 % took at most 0.9 ms); its logs say why"
+        " (55.0 % of 20 predictions failed, 95 % took at most 0.9 ms)"
     )
     down = replica(2, ReplicaState.STOPPED, message="killed\nits last line", failures=1, routed=True)
     ended = replace(found(BAD), replicas=(down,))

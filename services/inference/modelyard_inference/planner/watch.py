@@ -23,7 +23,7 @@ def watch(state: Plan, rollout: Rollout) -> Iterator[Action]:
         told = ", ".join(sorted({group.version.name for group in fresh}))
         replicas = [replica for group in fresh for replica in observed.replicas_of(group)]
         ends = [r.message for r in replicas if r.message and r.state is not ReplicaState.READY]
-        why = f"; a replica ended: {ends[0]}" if ends else "; its logs say why"
+        why = f"; a replica ended: {ends[0]}" if ends else ""
         reason = f"{told} was taken back after it had taken over: {problem} ({new}){why}"
         yield TakeBack(reason, versions(fresh), watched=True)
     elif (observed.now - rollout.since).total_seconds() * 1000 >= WATCH.pause_ms:

@@ -13,6 +13,7 @@ from modelyard_inference import actions as a
 from modelyard_inference import notes, origins
 from modelyard_inference.canary import Rejection
 from modelyard_inference.deeds import Deed, content, remember
+from modelyard_inference.failures import LAST_FAILURES, last_failure
 from modelyard_inference.models import Change, Deployment, Group, GroupKey, GroupState, Target
 from modelyard_inference.planner.desired import key_of
 from modelyard_inference.planner.observed import Observed
@@ -84,27 +85,38 @@ class TrafficSteps:
 
     async def _take_back(self, observed: Observed, action: a.TakeBack) -> bool:
         deployment = observed.deployment
+        reason = action.reason + await self._last_failure(observed, action.versions)
 
         async def work(connection: AsyncConnection) -> bool:
             now = await self._unchanged(connection, deployment)
             origin = await origins.find(connection, deployment.id, before=action.watched)
             if now is None or origin is None:
                 return False
-            rejection = Rejection(action.reason, action.versions)
+            rejection = Rejection(reason, action.versions)
             back = origins.taken_back(now, origin, rejection)
             after = replace(back, update_time=self._parts.clock())
             await self._parts.store.update_deployment(connection, after)
             await self._parts.store.replace_targets(connection, after.id, after.targets)
             await self._parts.store.route_changed(connection, after.id)  # the size limit may be another again
-            deed = Deed(Change.ROLLED_BACK, action.reason[-MAX_REASON:])
+            deed = Deed(Change.ROLLED_BACK, reason[-MAX_REASON:])
             call = Call(self._parts.actor(), "")
             await remember(connection, call, deed, after, {"before": content(now), "after": content(after)})
             return True
 
         taken = await self._parts.db.in_tx(work)
         if taken:
-            _log.warning("rollout_taken_back", deployment=deployment.name, reason=action.reason)
+            _log.warning("rollout_taken_back", deployment=deployment.name, reason=reason)
         return taken
+
+    async def _last_failure(self, observed: Observed, version_ids: frozenset[str]) -> str:
+        """Tell how the models that have to go failed last, before their logs go with them."""
+        going = {group.id for group in observed.groups if group.version.id in version_ids}
+        for replica in observed.replicas:
+            if replica.group_id in going:
+                piece = await self._parts.launcher.log_tail(replica.id, LAST_FAILURES)
+                if told := last_failure(piece.lines):
+                    return f"; the model failed last with {told}"
+        return ""
 
     async def _unchanged(self, connection: AsyncConnection, deployment: Deployment) -> Deployment | None:
         """Return a deployment as it is now, if it wants what the decision was made from."""
