@@ -49,6 +49,12 @@ def stands_at(step: int) -> Callable[[Deployment], bool]:
     return lambda found: found.rollout is not None and found.rollout.step + 1 == step
 
 
+def shifted(found: Deployment) -> tuple[str, str]:
+    """Return reason and message of the condition that tells of the traffic; it may come a moment after what it tells."""
+    (condition,) = (c for c in found.conditions if c.type == "TrafficShifted")
+    return condition.reason, condition.message
+
+
 async def begin(inference: Inference, target: str = TWO, first: str = ONE) -> None:
     await inference.deployments.create(call(), creation(NAME, spec(first), rollout_policy=POLICY))
     await inference.until_state(DeploymentState.ACTIVE)
@@ -69,10 +75,9 @@ async def test_steps_are_taken_though_each_may_fail_and_the_service_dies_between
         found = await inference.until(lambda d: bool(place.gateway.tables) and stands_at(1)(d))
         assert found.state is DeploymentState.UPDATING
         place.gateway.count(inference.routes, TWO, 1)  # the tenth, the others were counted in the life before
-        second = await inference.until(stands_at(2))
-        assert [(c.reason, c.message) for c in second.conditions if c.type == "TrafficShifted"] in (
-            [("STEP", f"step {n} of 2: {percent} % of the traffic to {TWO}")]
-            for n, percent in ((1, 20), (2, 100))
+        second = await inference.until(lambda d: stands_at(2)(d) and shifted(d)[0] == "STEP")
+        assert shifted(second)[1] in (
+            f"step {n} of 2: {percent} % of the traffic to {TWO}" for n, percent in ((1, 20), (2, 100))
         )
     async with place.life() as inference:
         await inference.until(lambda d: bool(place.gateway.tables) and stands_at(2)(d))
