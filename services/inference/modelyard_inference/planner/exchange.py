@@ -115,7 +115,8 @@ def _settled(state: Plan) -> bool:
     """Return whether what was done before has come true: nothing drains or starts, and every gateway serves it."""
     observed = state.observed
     wanted = {group.id for group in state.wanted_groups}
-    tables = [each.table_version for each in (*observed.groups, *observed.replicas)]
+    tables = [group.table_version for group in observed.groups]
+    tables += [replica.table_version for replica in observed.replicas]
     return (
         all(_rests(replica, wanted=replica.group_id in wanted) for replica in observed.replicas)
         and not any(g.state in (GroupState.DRAINING, GroupState.STOPPING) for g in observed.groups)
