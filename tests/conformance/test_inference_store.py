@@ -284,7 +284,8 @@ class TestLists:
         columns = ", ".join(column.name for column in tables.deployments.c)
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
-            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL, '{}', '{}', '{}', false, '{}'"
+            "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL, '{}', '{}', '{}', false, '{}',"
+            " '{}', '{}', 'AVAILABILITY_PRESERVING'"
             " FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
