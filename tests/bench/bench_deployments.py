@@ -3,9 +3,10 @@
     python -m tests.bench.bench_deployments [--changes 100] [--callers 8] [--rate 300] [--quick]
 
 Starts the whole suite (real PostgreSQL, Envoy, replicas), deploys a model with two versions, and changes the deployment again and again:
-its version, the number of replicas, the largest request, the timeout, a followed alias, and a version in steps. All the while callers predict
-one after the other, by our client with calls of their own and over one stream, and over REST, each on a connection of its own. Every
-answer is compared with that of its version's own model. A change is over when the deployment is ACTIVE.
+its version, at once, in steps, and one replica in the place of another; the number of replicas, the largest request, the timeout, a followed
+alias, batching, variables of the environment, limits, logging. All the while callers predict one after the other, by our client with calls of
+their own and over one stream, and over REST, each on a connection of its own. Every answer is compared with that of its version's own
+model. A change is over when the deployment is ACTIVE.
 
 While a version takes over at once, no caller may meet the old one again after it met the new: that is what "order" counts.
 """
@@ -16,9 +17,10 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import aiohttp
@@ -27,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modelyard.aio import AsyncClient
-from modelyard.types import RolloutPolicy
+from modelyard.types import Batching, Deployment, LoggingPolicy, RolloutPolicy, TrafficLimits, UpdateStrategy
 from tests.bench.goals import Goal, machine
 from tests.framework import folders
 from tests.framework.deployed import LABELS, ROWS, Deployed, deployed, estimators, over_one_stream
@@ -35,6 +37,10 @@ from tests.framework.stack import Processes
 
 IN_STEPS = RolloutPolicy(steps=(20, 60, 100), min_requests=20)
 AT_ONCE = RolloutPolicy()
+KINDS = (
+    "version", "replicas", "limit", "batching", "version", "timeout", "environment", "alias", "logging", "replicas", "steps", "limits",
+    "exchange",
+)  # fmt: skip
 # A row on which the two versions differ, so that a wrong answer cannot pass for a right one.
 ROW = ROWS[[int(np.flatnonzero(LABELS == 2)[0])]]
 
@@ -81,10 +87,12 @@ def _arguments() -> argparse.Namespace:
         "--callers", type=int, default=8, help="callers: by single calls, over REST, over a stream"
     )
     parser.add_argument("--rate", type=float, default=300.0, help="predictions per second, of all callers")
-    parser.add_argument("--quick", action="store_true", help="only show that everything runs: 10 changes")
+    parser.add_argument(
+        "--quick", action="store_true", help="only show that everything runs: a change of each kind"
+    )
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.changes = 10
+        arguments.changes = len(KINDS)
     return arguments
 
 
@@ -100,7 +108,7 @@ async def _under_load(
         try:
             return [
                 await _change(admin, endpoint.name, heard, kind, number)
-                for number, kind in zip(range(arguments.changes), _kinds(), strict=False)
+                for number, kind in zip(range(arguments.changes), cycle(KINDS), strict=False)
             ]
         finally:
             stop.set()
@@ -131,34 +139,37 @@ async def _call(
         await asyncio.sleep(max(0.0, rested - asyncio.get_running_loop().time()))
 
 
-def _kinds() -> Iterator[str]:
-    while True:
-        yield from ("version", "replicas", "limit", "version", "timeout", "alias", "replicas", "steps")
-
-
 async def _change(admin: AsyncClient, name: str, heard: Heard, kind: str, number: int) -> Change:
     now = await admin.deployments.get(name)
-    current = int(now.target_statuses[0].model_version.rpartition("/")[2])
-    other = 3 - current
+    other = 3 - int(now.target_statuses[0].model_version.rpartition("/")[2])
     began = time.monotonic()
     if kind in ("version", "alias"):
         heard.taking_over = other
-    if kind == "version":
-        await admin.deployments.update(name, targets=f"{name}/{other}", rollout_policy=AT_ONCE)
-    elif kind == "steps":
-        await admin.deployments.update(name, targets=f"{name}/{other}", rollout_policy=IN_STEPS)
-    elif kind == "alias":
+    if kind == "alias":
         await admin.aliases.set(name, {"champion": other})
-        await admin.deployments.update(name, targets=f"{name}@champion", rollout_policy=AT_ONCE)
-    elif kind == "replicas":
-        await admin.deployments.update(name, replicas=3 - now.replicas, rollout_policy=AT_ONCE)
-    elif kind == "limit":
-        await admin.deployments.update(name, max_request_bytes=2**20 + number, rollout_policy=AT_ONCE)
-    else:
-        await admin.deployments.update(name, timeout=30.0 + number % 20)
+    await admin.deployments.update(name, **_settings(kind, now, other, number))
     await admin.deployments.wait(name, timeout=300)
     heard.taking_over = 0
     return Change(kind, time.monotonic() - began)
+
+
+def _settings(kind: str, now: Deployment, other: int, number: int) -> dict[str, Any]:
+    version = f"{now.name}/{other}"
+    usual = {"rollout_policy": AT_ONCE, "update_strategy": UpdateStrategy.AVAILABILITY_PRESERVING}
+    changes: dict[str, dict[str, Any]] = {
+        "version": {"targets": version},
+        "steps": {"targets": version, "rollout_policy": IN_STEPS},
+        "exchange": {"targets": version, "update_strategy": UpdateStrategy.RESOURCE_PRESERVING},
+        "alias": {"targets": f"{now.name}@champion"},
+        "replicas": {"replicas": 3 - now.replicas},
+        "limit": {"max_request_bytes": 2**20 + number},
+        "timeout": {"timeout": 120.0 + number % 20},
+        "batching": {"batching": Batching(max_batch_rows=64 + number)},
+        "environment": {"environment_variables": {"CHANGE": str(number)}},
+        "limits": {"traffic_limits": TrafficLimits(requests_per_second=10_000 + number)},
+        "logging": {"logging": LoggingPolicy(access_log=not now.logging.access_log)},
+    }
+    return {**usual, **changes[kind]}
 
 
 async def _over_grpc(stack: Processes, token: str, name: str, clients: AsyncExitStack) -> Predict:

@@ -10,9 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import history, notes, tables
+from modelyard_inference.batching_policy import Batching
+from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.commands import ListRevisions, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.models import Change, DeploymentState, Revision
 from modelyard_inference.planner.desired import key_of
+from modelyard_inference.scaling import Autoscaling
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit import migrate
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege
@@ -104,6 +108,59 @@ async def test_limits_and_listener_reach_the_routes_and_no_replica_and_come_back
     assert key_of(changed, changed.targets[0]) == key_of(made, made.targets[0])
     back = await rig.rules.rollback(call(), RollbackDeployment(NAME))
     assert (back.traffic_limits, back.private) == (limits, False)
+
+
+async def test_batching_and_variables_make_other_replicas_and_come_back(rig: Rig) -> None:
+    first = Batching(max_batch_rows=8, max_delay_us=500)
+    made = await rig.rules.create(call(), creation(batching=first, environment_variables=(("LEVEL", "3"),)))
+    assert await rig.lookups.get(NAME) == made
+    for change in (
+        UpdateDeployment(NAME, "", batching=Batching()),
+        UpdateDeployment(NAME, "", environment_variables=(("LEVEL", "4"),)),
+    ):
+        before = await rig.lookups.get(NAME)
+        changed = await rig.rules.update(call(), change)
+        assert key_of(changed, changed.targets[0]) != key_of(before, before.targets[0])
+    back = await rig.rules.rollback(call(), RollbackDeployment(NAME, revision=1))
+    assert (back.batching, back.environment_variables) == (first, (("LEVEL", "3"),))
+    assert key_of(back, back.targets[0]) == key_of(made, made.targets[0])
+    newest, before, *_ = await revisions(rig)
+    assert (newest.settings.environment_variables, before.settings.environment_variables) == (
+        (("LEVEL", "3"),),
+        (("LEVEL", "4"),),
+    )
+
+
+async def test_settings_that_exclude_each_other_are_refused(rig: Rig) -> None:
+    sparing = UpdateStrategy.RESOURCE_PRESERVING
+    scaled, stepped = Autoscaling(1, 2, 2.0, 0), RolloutPolicy((5, 100))
+    for changes in ({"autoscaling": scaled}, {"rollout_policy": stepped}):
+        with pytest.raises(InvalidField, match="RESOURCE_PRESERVING"):
+            await rig.rules.create(call(), creation(update_strategy=sparing, **changes))
+    made = await rig.rules.create(call(), creation(update_strategy=sparing))
+    assert (await rig.lookups.get(NAME)).update_strategy is sparing
+    with pytest.raises(InvalidField, match="take autoscaling away"):
+        await rig.rules.update(call(), UpdateDeployment(NAME, "", autoscaling=scaled))
+    usual = UpdateStrategy.AVAILABILITY_PRESERVING
+    both = UpdateDeployment(NAME, "", autoscaling=scaled, update_strategy=usual)
+    changed = await rig.rules.update(call(), both)
+    assert (changed.autoscaling, changed.update_strategy) == (scaled, usual)
+    back = await rig.rules.rollback(call(), RollbackDeployment(NAME))
+    assert (back.autoscaling, back.update_strategy) == (made.autoscaling, sparing)
+
+
+async def test_events_name_variables_without_their_values(rig: Rig) -> None:
+    made = creation(environment_variables=(("LEVEL", "a-secret"),))
+    await rig.rules.create(call(), made)
+    outbox = tables.metadata.tables["outbox"].c
+
+    async def told(connection: AsyncConnection) -> dict[str, object]:
+        data: dict[str, object] = (await connection.execute(sa.select(outbox.data))).scalar_one()
+        return data
+
+    data = await rig.db.read(told)
+    assert data["after"]["environment_variables"] == ["LEVEL"]  # type: ignore[index]
+    assert "a-secret" not in str(data)
 
 
 async def test_a_shadow_comes_back_unless_it_means_what_answers(rig: Rig) -> None:
@@ -231,11 +288,14 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
             (
                 "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"
                 " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling,"
-                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy"
+                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy, DROP COLUMN batching, DROP COLUMN environment_variables, DROP COLUMN update_strategy"
             ),
             "DROP TABLE rollout_origins",
             "ALTER TABLE targets DROP COLUMN shadow_percent",
-            "ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale",
+            (
+                "ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale,"
+                " DROP COLUMN batching, DROP COLUMN environment_variables"
+            ),
             "DROP TABLE shadow_counts",
             "UPDATE alembic_version SET version_num = '0005'",
         ):

@@ -61,15 +61,19 @@ class TestLocalLauncher(LauncherSuite):
             path = folder / "replicas" / handle.replica_id / name
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    async def test_replica_gets_nothing_secret_from_the_environment(
+    async def test_replica_gets_its_variables_and_nothing_secret_from_the_environment(
         self, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MODELYARD_TOKEN_FILE", "/secret")
-        handle = await launcher.start(_spec(launcher))
+        spec = replace(_spec(launcher), variables=(("LANG", "C.UTF-8"), ("LEVEL", "a b=c")))
+        monkeypatch.setenv("LANG", "C")
+        handle = await launcher.start(spec)
         await _until_loaded(launcher, handle)
         environment = Path(f"/proc/{handle.process_id}/environ")
         if environment.exists():
-            assert b"MODELYARD" not in environment.read_bytes()
+            found = environment.read_bytes().split(b"\0")
+            assert not [each for each in found if each.startswith(b"MODELYARD")]
+            assert {b"LEVEL=a b=c", b"LANG=C.UTF-8"} <= set(found)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="other systems bind no process to cores")
     async def test_bounds_hold_from_the_start(self, launcher: Launcher) -> None:

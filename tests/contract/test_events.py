@@ -118,7 +118,7 @@ ALONE = {
     "catalog": {f"catalog.{kind}.purged" for kind in ("catalog", "schema", "model", "model_version")},
     "artifact": {"artifact.upload.expired"},
     "governance": {"governance.audit.dropped"},
-    "inference": {f"inference.deployment.{verb}" for verb in ("shifted", "failed", "removed")},
+    "inference": {f"inference.deployment.{verb}" for verb in ("shifted", "scaled", "failed", "removed")},
 }
 """Events of what a service does by itself."""
 

@@ -8,12 +8,15 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from modelyard_inference import actions, artifacts, notes, rollouts, signers, steps
+from modelyard_inference.batching_policy import Batching
 from modelyard_inference.commands import ListReplicas, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.models import DeploymentState, ReplicaState
+from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.steps import replicas as replica_steps
 from modelyard_kit import faults
 from modelyard_kit.errors import NotFound
@@ -36,9 +39,18 @@ async def test_deploy_change_delete(place: Site) -> None:
     place.upstream.add(1)
     place.upstream.add(2)
     async with place.life() as inference:
-        await inference.deployments.create(call(), creation(replicas=2))
+        batching = Batching(max_batch_rows=8, max_delay_us=500, max_queue_rows=90)
+        made = creation(replicas=2, batching=batching, environment_variables=(("LEVEL", "3"),))
+        await inference.deployments.create(call(), made)
         active = await inference.until_state(DeploymentState.ACTIVE)
         assert active.targets[0].serving == "prod.ml.iris/1"
+        for handle in await inference.launcher.list():
+            config = ReplicaConfig.load(place.folder / "r" / "replicas" / handle.replica_id / "config.json")
+            told = (config.max_batch_rows, config.batch_delay_seconds, config.max_queue_rows)
+            assert told == (8, 0.0005, 90)
+            environment = Path(f"/proc/{handle.process_id}/environ")
+            if environment.exists():
+                assert b"LEVEL=3" in environment.read_bytes().split(b"\0")
         assert active.ready == {"prod.ml.iris/1": 2}
         assert place.gateway.weights() == {"prod.ml.iris/1": 1}
 

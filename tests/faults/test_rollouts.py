@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -24,6 +25,14 @@ from tests.framework.inference import SERVICE, Inference, Site, call, creation, 
 NAME = "prod.ml.iris"
 ONE, TWO, THREE = (f"{NAME}/{number}" for number in (1, 2, 3))
 POLICY = RolloutPolicy((20, 100), min_requests=10, max_error_percent=5.0, max_error_rise=100.0)
+FAILURE = {
+    "event": "model_failed",
+    "level": "error",
+    "timestamp": "2026-01-01T00:00:00Z",
+    "request_ids": ["r-1"],
+    "exception": 'Traceback:\n  File "/models/model.py", line 12, in predict\nValueError: what was asked',
+}
+"""A line that a replica writes about a prediction."""
 SHARED = {ONE: 800_000, TWO: 200_000}
 
 
@@ -38,6 +47,12 @@ async def place(fresh_database: Callable[[str], str]) -> AsyncIterator[Site]:
 
 def stands_at(step: int) -> Callable[[Deployment], bool]:
     return lambda found: found.rollout is not None and found.rollout.step + 1 == step
+
+
+def shifted(found: Deployment) -> tuple[str, str]:
+    """Return reason and message of the condition that tells of the traffic; it may come a moment after what it tells."""
+    (condition,) = (c for c in found.conditions if c.type == "TrafficShifted")
+    return condition.reason, condition.message
 
 
 async def begin(inference: Inference, target: str = TWO, first: str = ONE) -> None:
@@ -60,10 +75,9 @@ async def test_steps_are_taken_though_each_may_fail_and_the_service_dies_between
         found = await inference.until(lambda d: bool(place.gateway.tables) and stands_at(1)(d))
         assert found.state is DeploymentState.UPDATING
         place.gateway.count(inference.routes, TWO, 1)  # the tenth, the others were counted in the life before
-        second = await inference.until(stands_at(2))
-        assert [(c.reason, c.message) for c in second.conditions if c.type == "TrafficShifted"] in (
-            [("STEP", f"step {n} of 2: {percent} % of the traffic to {TWO}")]
-            for n, percent in ((1, 20), (2, 100))
+        second = await inference.until(lambda d: stands_at(2)(d) and shifted(d)[0] == "STEP")
+        assert shifted(second)[1] in (
+            f"step {n} of 2: {percent} % of the traffic to {TWO}" for n, percent in ((1, 20), (2, 100))
         )
     async with place.life() as inference:
         await inference.until(lambda d: bool(place.gateway.tables) and stands_at(2)(d))
@@ -151,6 +165,43 @@ async def test_a_version_that_cannot_be_loaded_is_taken_back_with_the_end_of_its
         await inference.until_quiet()
         await inference.until(lambda _: place.gateway.table.routes[0].max_request_bytes == 2**20)
         assert place.gateway.weights() == {ONE: 1}
+
+
+async def test_what_took_over_at_once_goes_back_if_most_of_it_fails(place: Site) -> None:
+    """What it goes back to has ended by then, and starts again; what came after it in the meantime counts as proven."""
+    counting = Counted()
+    async with place.life() as inference:
+        await inference.deployments.create(call(), creation(NAME, spec(ONE)))
+        for wanted in (TWO, THREE):
+            await inference.until_state(DeploymentState.ACTIVE)
+            await inference.deployments.update(call(), UpdateDeployment(NAME, "", targets=(spec(wanted),)))
+            await inference.until(lambda d: d.targets[0].serving == wanted)  # noqa: B023 - asked at once
+        await inference.until_quiet()
+        await inference.until(lambda _: place.gateway.table.routes[0].measured)
+        assert (await inference.until_state(DeploymentState.ACTIVE)).state_message == ""
+        with pytest.raises(InvalidState):  # it is no rollout in steps
+            await inference.rollouts.control(call(), ControlRollout(NAME, RolloutVerb.PAUSE))
+        place.gateway.count(inference.routes, THREE, 9, failed=9)
+        (handle,) = await inference.launcher.list()
+        with (place.folder / "r" / "replicas" / handle.replica_id / "log").open("a") as log:
+            log.write(json.dumps(FAILURE) + "\n")
+    async with place.life() as inference:
+        await inference.until(lambda _: bool(place.gateway.tables))
+        faults.configure("inference.before_take_back=error*1;inference.after_take_back=error*1")
+        with counting:
+            place.gateway.count(inference.routes, THREE, 0, failed=2)
+            failed = await inference.until_state(DeploymentState.FAILED)
+        assert counting.reached >= {"inference.before_take_back", "inference.after_take_back"}
+        assert failed.state_message == (
+            f"{THREE} was taken back after it had taken over: more than 50 % failed"
+            " (55.0 % of 20 predictions failed, 95 % took at most 1.9 ms);"
+            " the model failed last with ValueError in model.py, line 12, in predict"
+        )
+        await inference.until_quiet()
+        assert [(t.spec.reference, t.serving) for t in (await inference.get()).targets] == [(TWO, TWO)]
+        assert place.gateway.weights() == {TWO: 1}
+        assert not place.gateway.table.routes[0].measured
+    assert place.gateway.gaps() == []
 
 
 async def test_callers_steer_it(place: Site) -> None:

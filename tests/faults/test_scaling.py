@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_inference import tables
+from modelyard_inference.canary import WATCH
 from modelyard_inference.commands import UpdateDeployment
 from modelyard_inference.models import DeploymentState
 from modelyard_inference.scaling import FIXED, Autoscaling
 from modelyard_kit import faults
 from tests.faults.test_inference_faults import Counted
-from tests.framework.inference import ACTIVATOR, Site, call, creation, site, spec
+from tests.framework.inference import ACTIVATOR, SERVICE, Inference, Site, call, creation, site, spec
 
 NAME = "prod.ml.iris"
 ONE, TWO = (f"{NAME}/{number}" for number in (1, 2))
@@ -27,8 +32,26 @@ async def place(fresh_database: Callable[[str], str]) -> AsyncIterator[Site]:
     faults.configure("")
 
 
-async def test_replicas_follow_what_is_in_flight(place: Site) -> None:
+async def scaled(inference: Inference) -> list[tuple[str, int, int, str]]:
+    """Return the version, the replicas before and after, and the reason of each event that tells of another number."""
+    outbox = tables.metadata.tables["outbox"].c
+    query = sa.select(outbox.data, outbox.actor_name).where(outbox.type == "inference.deployment.scaled")
+
+    async def work(connection: AsyncConnection) -> list[tuple[str, int, int, str]]:
+        rows = (await connection.execute(query.order_by(outbox.position))).all()
+        assert {name for _, name in rows} <= {SERVICE.name}
+        return [
+            (d["model_version"], d["before"]["replicas"], d["after"]["replicas"], d["reason"])
+            for d, _ in rows
+        ]
+
+    return await inference.db.read(work)
+
+
+async def test_replicas_follow_what_is_in_flight(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """More, in another life a new version with as many, fewer, and as the deployment says when that is turned off."""
+    # The new version is not watched any longer, for which gateways would have to count too.
+    monkeypatch.setattr("modelyard_inference.planner.watch.WATCH", replace(WATCH, pause_ms=0))
     counting, policy = Counted(), Autoscaling(1, 3, 2.0, scale_down_delay_ms=0)
     async with place.life() as inference:
         faults.configure(";".join(f"{point}=error*1" for point in STEP))
@@ -51,6 +74,11 @@ async def test_replicas_follow_what_is_in_flight(place: Site) -> None:
         await inference.deployments.update(call(), off)
         await inference.until(lambda d: d.ready == {TWO: 2} and d.state is DeploymentState.ACTIVE)
         assert not place.gateway.table.routes[0].measured
+        assert await scaled(inference) == [  # though each decision failed once, before and after it was kept
+            (ONE, 1, 2, "IN_FLIGHT"),
+            (ONE, 2, 3, "IN_FLIGHT"),
+            (TWO, 3, 1, "IN_FLIGHT"),
+        ]
     assert place.gateway.gaps() == []
 
 
@@ -71,4 +99,5 @@ async def test_what_nobody_asks_sleeps_and_is_woken(place: Site) -> None:
         await inference.until(lambda d: d.ready == {ONE: 1})
         (address,) = await inference.routes.replicas_of(target.group)
         assert address != ACTIVATOR
+        assert await scaled(inference) == [(ONE, 1, 0, "IDLE"), (ONE, 0, 1, "FIRST_REQUEST")]
     assert place.gateway.gaps() == []

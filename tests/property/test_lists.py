@@ -183,6 +183,9 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "traffic_limits": {},
             "private": False,
             "log_policy": {},
+            "batching": {},
+            "environment_variables": {},
+            "update_strategy": "AVAILABILITY_PRESERVING",
         }
         for row in rows
     ]

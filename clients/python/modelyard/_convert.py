@@ -84,7 +84,7 @@ MESSAGES: dict[str, type[Any]] = {
         for c in (types.ShadowCounts, types.RolloutPolicy, types.RolloutStatus, types.TrafficLimits)
     },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
-    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Resources, types.Autoscaling)},
+    **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Resources, types.Autoscaling, types.Batching)},
     **{
         f"{_API}.inference.v1.{c.__name__}": c
         for c in (types.Deployment, types.Replica, types.LogLine, types.LoggingPolicy)
@@ -128,6 +128,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.inference.v1.DeploymentCondition.Status": types.ConditionStatus,
     f"{_API}.inference.v1.DeploymentRevision.Change": types.DeploymentChange,
     f"{_API}.inference.v1.ControlRolloutRequest.Verb": types.RolloutVerb,
+    f"{_API}.inference.v1.UpdateStrategy": types.UpdateStrategy,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
     f"{_API}.inference.v1.SignatureState": types.SignatureState,
     f"{_API}.inference.v1.LogLevel": types.LogLevel,

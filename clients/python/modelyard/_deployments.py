@@ -16,6 +16,7 @@ from modelyard.api.inference.v1 import inference_service_pb2 as pb
 from modelyard.errors import AlreadyExists
 from modelyard.types import (
     Autoscaling,
+    Batching,
     Deployment,
     DeploymentRevision,
     LoggingPolicy,
@@ -25,6 +26,7 @@ from modelyard.types import (
     RolloutVerb,
     TrafficLimits,
     TrafficTarget,
+    UpdateStrategy,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ class AsyncDeployments(Observing):
         traffic_limits: TrafficLimits | None = None,
         private: bool = False,
         logging: LoggingPolicy | None = None,
+        batching: Batching | None = None,
+        environment_variables: Mapping[str, str] | None = None,
+        update_strategy: UpdateStrategy | str | None = None,
         reason: str = "",
         request_id: str = "",
     ) -> Deployment:
@@ -77,6 +82,10 @@ class AsyncDeployments(Observing):
             traffic_limits: What callers may ask of it; by default there are no limits.
             private: Answer on the private listener of the gateways alone.
             logging: What replicas write down about predictions; by default nothing.
+            batching: How each replica gathers predictions into runs of its model; by default what waited while it ran.
+            environment_variables: What each replica finds in its environment beside what all have; no place for secrets.
+            update_strategy: What later changes may cost while they last: by default twice as many processes, with
+                `"RESOURCE_PRESERVING"` one replica that does not answer.
             reason: Why, for the history.
             request_id: Makes a repetition safe.
         """
@@ -95,6 +104,9 @@ class AsyncDeployments(Observing):
             traffic_limits=traffic_limits or TrafficLimits(),
             private=private,
             logging=logging or LoggingPolicy(),
+            batching=batching or Batching(),
+            environment_variables=environment_variables or {},
+            update_strategy=_strategy(update_strategy),
         )
         request = pb.CreateDeploymentRequest(
             deployment=to_proto(deployment_pb2.Deployment, wanted),
@@ -153,6 +165,9 @@ class AsyncDeployments(Observing):
         traffic_limits: TrafficLimits | None = None,
         private: bool | None = None,
         logging: LoggingPolicy | None = None,
+        batching: Batching | None = None,
+        environment_variables: Mapping[str, str] | None = None,
+        update_strategy: UpdateStrategy | str | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
         etag: str = "",
@@ -178,6 +193,9 @@ class AsyncDeployments(Observing):
             traffic_limits=traffic_limits or TrafficLimits(),
             private=bool(private),
             logging=logging or LoggingPolicy(),
+            batching=batching or Batching(),
+            environment_variables=environment_variables or {},
+            update_strategy=_strategy(update_strategy),
             owner_id=owner_id or "",
             etag=etag,
         )
@@ -195,6 +213,9 @@ class AsyncDeployments(Observing):
             "traffic_limits": traffic_limits,
             "private": private,
             "logging": logging,
+            "batching": batching,
+            "environment_variables": environment_variables,
+            "update_strategy": update_strategy,
             "owner_id": owner_id,
         }
         request = pb.UpdateDeploymentRequest(
@@ -312,6 +333,10 @@ class AsyncDeployments(Observing):
             return await self.create(name, targets, replicas=replicas or 1, description=description or "")
         except AlreadyExists:
             return await self.update(name, targets=targets, replicas=replicas, description=description)
+
+
+def _strategy(given: UpdateStrategy | str | None) -> UpdateStrategy | None:
+    return None if given is None else parse_enum(UpdateStrategy, given, "update_strategy")
 
 
 def _targets(given: Targets) -> tuple[TrafficTarget, ...]:

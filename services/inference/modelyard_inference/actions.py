@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from modelyard_inference.batching_policy import USUAL, Batching
 from modelyard_inference.canary import Rollout
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.models import Condition, DeploymentState, ReplicaState, Version
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import Scale
+from modelyard_inference.variables import Variables
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class AddGroup:
     require_signature: bool = False
     shadow: bool = False
     resources: Resources = UNBOUNDED
+    batching: Batching = USUAL
+    environment_variables: Variables = ()
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,8 @@ class TakeBack:
     reason: str
     versions: frozenset[str]
     """Ids of the versions that have to go."""
+    watched: bool = False
+    """Whether they have taken over already, so that what answered before them is meant."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class RolloutPolicy:
 
 
 AT_ONCE = RolloutPolicy()
+WATCH = RolloutPolicy((100,), pause_ms=60_000, min_requests=20, max_error_percent=50.0, max_error_rise=100.0)
+"""How a version is judged, and for how long, that took over at once: it goes back only if it is plainly broken."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,15 @@ class Rollout:
     """Whether a caller wants it to stay at this step."""
     promoted: bool = False
     """Whether a caller wants the rest at once, without further judgement."""
+    watching: bool = False
+    """Whether the new have everything already, and are only judged; nothing is kept for it."""
+    exchange: bool = False
+    """Whether the new take the places of the old one by one, instead of standing beside them; `step` counts those that have theirs."""
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Return the ids of the groups that stay until it ends, without traffic if need be, to go back to."""
+        return frozenset() if self.exchange or self.watching else frozenset(self.old)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -129,6 +140,8 @@ class Rollout:
             "baseline": baseline,
             "paused": self.paused,
             "promoted": self.promoted,
+            "watching": self.watching,
+            "exchange": self.exchange,
         }
 
     @classmethod

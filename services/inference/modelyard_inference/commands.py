@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from modelyard_inference import log_files
+from modelyard_inference.batching_policy import USUAL, Batching
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
 from modelyard_inference.log_files import Wanted
 from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.models import TargetSpec
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
+from modelyard_inference.variables import Variables
 from modelyard_kit.filters import Asked
 
 
@@ -37,6 +40,9 @@ class CreateDeployment:
     traffic_limits: TrafficLimits = UNLIMITED
     private: bool = False
     log_policy: LogPolicy = SILENT
+    batching: Batching = USUAL
+    environment_variables: Variables = ()
+    update_strategy: UpdateStrategy = UpdateStrategy.AVAILABILITY_PRESERVING
 
     @property
     def schema(self) -> str:
@@ -63,6 +69,9 @@ class UpdateDeployment:
     traffic_limits: TrafficLimits | None = None
     private: bool | None = None
     log_policy: LogPolicy | None = None
+    batching: Batching | None = None
+    environment_variables: Variables | None = None
+    update_strategy: UpdateStrategy | None = None
     owner_id: str | None = None
     reason: str = ""
 

@@ -46,6 +46,9 @@ def content(deployment: Deployment) -> dict[str, object]:
         "traffic_limits": asdict(deployment.traffic_limits),
         "private": deployment.private,
         "logging": asdict(deployment.log_policy),
+        "batching": asdict(deployment.batching),
+        "environment_variables": [name for name, _ in deployment.environment_variables],
+        "update_strategy": deployment.update_strategy,
         "owner_id": deployment.owner_id,
     }
 

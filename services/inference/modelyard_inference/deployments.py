@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference import errors, history, notes, rows
+from modelyard_inference import combinations, errors, history, notes, rows
 from modelyard_inference.commands import CreateDeployment, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.deeds import Deed, content, event, remember
 from modelyard_inference.lookups import Lookups
@@ -27,7 +27,7 @@ from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
 _CREATE = "CreateDeployment"
-_NOT_ROLLED_OUT = frozenset(("description", "owner_id", "rollout_policy", "log_policy"))
+_NOT_ROLLED_OUT = frozenset(("description", "owner_id", "rollout_policy", "log_policy", "update_strategy"))
 _CHANGEABLE = (
     "description",
     "replicas",
@@ -41,6 +41,9 @@ _CHANGEABLE = (
     "traffic_limits",
     "private",
     "log_policy",
+    "batching",
+    "environment_variables",
+    "update_strategy",
     "owner_id",
 )
 
@@ -87,6 +90,7 @@ class Deployments:
             PermissionDenied: the caller lacks DEPLOY on a model.
             PolicyUnmet: a policy forbids to deploy a version.
             RequestIdReused: the request id was used with other content.
+            InvalidField: settings exclude each other.
             PeerUnavailable: catalog or governance does not answer.
         """
         before = await self._db.read(lambda connection: self._replay(connection, call, command))
@@ -98,6 +102,7 @@ class Deployments:
             for spec, version in await self._targets.approve(call, command.targets)
         ]
         made = self._new(call, command, schema, targets)
+        combinations.check(made)
         await failpoint("inference.deployment.resolved")
 
         async def work(connection: AsyncConnection) -> Deployment:
@@ -131,7 +136,7 @@ class Deployments:
             NotFound: there is none of that name, or a target does not exist.
             EtagMismatch: it has changed since the caller read it.
             InvalidState: it is being deleted, or a version is not READY.
-            InvalidField: there is no principal with the id of the new owner.
+            InvalidField: there is no principal with the id of the new owner, or settings exclude each other.
             PermissionDenied: the caller lacks DEPLOY on the model of a new target, or MANAGE to change the owner.
             PolicyUnmet: a policy forbids to deploy a version.
             PeerUnavailable: catalog or governance does not answer.
@@ -247,6 +252,7 @@ class Deployments:
             before = _changeable(found, command.etag)
             self._check_owner(call, before, command.owner_id)
             after = self._changed(before, command, approved)
+            combinations.check(after)
             await self._write(connection, before, after)
             data = {"before": content(before), "after": content(after)}
             await remember(connection, call, deed, after, data)
@@ -343,6 +349,9 @@ class Deployments:
             traffic_limits=command.traffic_limits,
             private=command.private,
             log_policy=command.log_policy,
+            batching=command.batching,
+            environment_variables=command.environment_variables,
+            update_strategy=command.update_strategy,
             targets=tuple(targets),
         )
 

@@ -14,14 +14,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.references import parse_version_reference
+from modelyard_inference.batching_policy import Batching
 from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.fields import REVISIONS
 from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
 from modelyard_inference.resources import Resources
 from modelyard_inference.scaling import Autoscaling
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.tables import revisions
 from modelyard_inference.traffic_limits import TrafficLimits
+from modelyard_inference.variables import sorted_variables
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody
 from modelyard_kit.limits import LIMITS
 
@@ -54,6 +57,9 @@ def settings_of(deployment: Deployment) -> Settings:
         traffic_limits=deployment.traffic_limits,
         private=deployment.private,
         log_policy=deployment.log_policy,
+        batching=deployment.batching,
+        environment_variables=deployment.environment_variables,
+        update_strategy=deployment.update_strategy,
     )
 
 
@@ -80,7 +86,9 @@ def _suffix(reference: str) -> str:
 
 async def record(connection: AsyncConnection, revision: Revision) -> None:
     """Write a revision, and forget the oldest ones over the limit."""
-    row = {**vars(revision), "settings": asdict(revision.settings)}
+    variables = dict(revision.settings.environment_variables)
+    settings = {**asdict(revision.settings), "environment_variables": variables}
+    row = {**vars(revision), "settings": settings}
     await connection.execute(sa.insert(revisions).values(**row))
     c = revisions.c
     of_deployment = c.deployment_id == revision.deployment_id
@@ -123,6 +131,11 @@ def _revision(row: Mapping[Any, Any]) -> Revision:
         "autoscaling": Autoscaling.from_json(settings.get("autoscaling", {})),
         "traffic_limits": TrafficLimits(**settings.get("traffic_limits", {})),
         "log_policy": LogPolicy.from_json(settings.get("log_policy", {})),
+        "batching": Batching.from_json(settings.get("batching", {})),
+        "environment_variables": sorted_variables(settings.get("environment_variables", {})),
+        "update_strategy": UpdateStrategy(
+            settings.get("update_strategy", UpdateStrategy.AVAILABILITY_PRESERVING)
+        ),
     }
     return Revision(
         **{

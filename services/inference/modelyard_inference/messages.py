@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
-from modelyard_inference import limit_messages, logging_messages, rollout_messages, scale_messages
+from modelyard_inference import (
+    limit_messages,
+    logging_messages,
+    rollout_messages,
+    scale_messages,
+    setup_messages,
+)
 from modelyard_inference.commands import (
     ControlRollout,
     CreateDeployment,
@@ -42,6 +48,9 @@ UPDATABLE = (
     "traffic_limits",
     "private",
     "logging",
+    "batching",
+    "environment_variables",
+    "update_strategy",
     "owner_id",
 )
 
@@ -79,6 +88,9 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
     traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
     log_policy = logging_messages.parse_policy(wanted.logging, problems)
+    batching = setup_messages.parse_batching(wanted.batching, problems)
+    variables = setup_messages.parse_variables(wanted.environment_variables, problems)
+    strategy = rollout_messages.parse_strategy(wanted.update_strategy, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
     return CreateDeployment(
@@ -99,6 +111,9 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         traffic_limits=traffic,
         private=wanted.private,
         log_policy=log_policy,
+        batching=batching,
+        environment_variables=variables,
+        update_strategy=strategy,
     )
 
 
@@ -138,6 +153,13 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
     if "traffic_limits" in mask:
         traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
     log_policy = logging_messages.parse_policy(wanted.logging, problems) if "logging" in mask else None
+    batching = setup_messages.parse_batching(wanted.batching, problems) if "batching" in mask else None
+    variables = None
+    if "environment_variables" in mask:
+        variables = setup_messages.parse_variables(wanted.environment_variables, problems)
+    strategy = None
+    if "update_strategy" in mask:
+        strategy = rollout_messages.parse_strategy(wanted.update_strategy, problems)
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -158,6 +180,9 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         traffic_limits=traffic,
         private=wanted.private if "private" in mask else None,
         log_policy=log_policy,
+        batching=batching,
+        environment_variables=variables,
+        update_strategy=strategy,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),
     )

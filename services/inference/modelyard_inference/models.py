@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from modelyard_inference.batching_policy import USUAL, Batching
 from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling, Scale
 from modelyard_inference.shadow_counts import ShadowCounts
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import UNLIMITED, TrafficLimits
+from modelyard_inference.variables import Variables
 from modelyard_kit.access import SYSTEM, Chain, Link, ResourceType
 
 DEFAULT_MAX_REQUEST_BYTES = 64 * 2**20
@@ -201,12 +204,21 @@ class Deployment:
     """What came of comparing its shadow; None while it has none, or nothing was copied yet."""
     resources: Resources = UNBOUNDED
     """What each of its replicas may use."""
+    batching: Batching = USUAL
+    environment_variables: Variables = ()
+    update_strategy: UpdateStrategy = UpdateStrategy.AVAILABILITY_PRESERVING
     autoscaling: Autoscaling = FIXED
+
+    @property
+    def preserves_resources(self) -> bool:
+        """Return whether a change makes no more replicas than there may be without it."""
+        return self.update_strategy is UpdateStrategy.RESOURCE_PRESERVING
 
     @property
     def measured(self) -> bool:
         """Return whether something is decided by what gateways count about it."""
-        return bool(self.rollout_policy.steps) or self.autoscaling.on
+        watched = self.rollout is not None and self.rollout.watching
+        return bool(self.rollout_policy.steps) or self.autoscaling.on or watched
 
     traffic_limits: TrafficLimits = UNLIMITED
     private: bool = False
@@ -271,6 +283,9 @@ class Settings:
     traffic_limits: TrafficLimits = UNLIMITED
     private: bool = False
     log_policy: LogPolicy = SILENT
+    batching: Batching = USUAL
+    environment_variables: Variables = ()
+    update_strategy: UpdateStrategy = UpdateStrategy.AVAILABILITY_PRESERVING
 
 
 @dataclass(frozen=True)
@@ -297,6 +312,8 @@ class GroupKey:
     require_signature: bool = False
     shadow: bool = False
     resources: Resources = UNBOUNDED
+    batching: Batching = USUAL
+    environment_variables: Variables = ()
 
 
 @dataclass(frozen=True)
@@ -320,12 +337,20 @@ class Group:
     resources: Resources = UNBOUNDED
     scale: Scale | None = None
     """How many replicas it should have, if that was decided by its predictions in flight."""
+    batching: Batching = USUAL
+    environment_variables: Variables = ()
 
     @property
     def key(self) -> GroupKey:
         """Return what distinguishes it from other groups of the deployment."""
         return GroupKey(
-            self.version.id, self.max_request_bytes, self.require_signature, self.shadow, self.resources
+            self.version.id,
+            self.max_request_bytes,
+            self.require_signature,
+            self.shadow,
+            self.resources,
+            self.batching,
+            self.environment_variables,
         )
 
 

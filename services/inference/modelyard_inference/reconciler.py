@@ -116,7 +116,9 @@ class Reconciler:
 
     async def _rest(self) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), PERIOD_SECONDS)
+            # Not `wait_for`, which until Python 3.12 forgets a cancellation that comes with what it waits for.
+            async with asyncio.timeout(PERIOD_SECONDS):
+                await self._wake.wait()
         except TimeoutError:
             return
 

@@ -21,9 +21,13 @@ from modelyard_inference.models import (
 )
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import Autoscaling
+from modelyard_inference.setup_messages import batching_to_proto
 from modelyard_inference.shadow_counts import ShadowCounts
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_kit.protos import chain_to_proto, timestamp
+
+_WHOLE = 100
 
 
 def deployment_to_proto(deployment: Deployment) -> d.Deployment:
@@ -61,6 +65,9 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         traffic_limits=_limits(deployment.traffic_limits),
         private=deployment.private,
         logging=policy_to_proto(deployment.log_policy),
+        batching=batching_to_proto(deployment.batching),
+        environment_variables=dict(deployment.environment_variables),
+        update_strategy=_strategy(deployment.update_strategy),
     )
 
 
@@ -98,6 +105,9 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             traffic_limits=_limits(kept.traffic_limits),
             private=kept.private,
             logging=policy_to_proto(kept.log_policy),
+            batching=batching_to_proto(kept.batching),
+            environment_variables=dict(kept.environment_variables),
+            update_strategy=_strategy(kept.update_strategy),
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
@@ -189,10 +199,23 @@ def _policy(policy: RolloutPolicy) -> d.RolloutPolicy | None:
     )
 
 
+def _strategy(strategy: UpdateStrategy) -> d.UpdateStrategy.ValueType:
+    return d.UpdateStrategy.Value(f"UPDATE_STRATEGY_{strategy}")
+
+
 def _rollout(deployment: Deployment) -> d.RolloutStatus | None:
     rollout = deployment.rollout
-    if rollout is None:
+    if rollout is None or rollout.watching:
         return None
+    if rollout.exchange:
+        steps = deployment.replicas * sum(not target.spec.shadow for target in deployment.targets)
+        return d.RolloutStatus(
+            step=min(rollout.step + 1, steps),
+            steps=steps,
+            percent=min(_WHOLE, _WHOLE * rollout.step // steps),
+            step_time=timestamp(rollout.since),
+            paused=rollout.paused,
+        )
     return d.RolloutStatus(
         step=rollout.step + 1,
         steps=len(deployment.rollout_policy.steps),

@@ -9,6 +9,7 @@ from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard_inference.canary import AT_ONCE, Figures, RolloutPolicy
 from modelyard_inference.commands import RolloutVerb
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_kit import limits
 from modelyard_kit.errors import InvalidField, Violation
 
@@ -59,6 +60,18 @@ def parse_policy(message: d.RolloutPolicy, problems: Problems) -> RolloutPolicy:
         max_latency_ms=_milliseconds(message, "max_latency", MAX_LATENCY_MS, problems),
         max_latency_ratio=message.max_latency_ratio,
     )
+
+
+def parse_strategy(value: d.UpdateStrategy.ValueType, problems: Problems) -> UpdateStrategy:
+    """Read how new replicas take over from old ones; what is wrong is added to `problems`."""
+    if value == d.UPDATE_STRATEGY_UNSPECIFIED:
+        return UpdateStrategy.AVAILABILITY_PRESERVING
+    try:
+        return UpdateStrategy(d.UpdateStrategy.Name(value).removeprefix("UPDATE_STRATEGY_"))
+    except ValueError:
+        told = f"{value} is unknown: choose one of {', '.join(UpdateStrategy)}"
+        problems.append(Violation("deployment.update_strategy", told))
+        return UpdateStrategy.AVAILABILITY_PRESERVING
 
 
 def parse_verb(request: s.ControlRolloutRequest) -> RolloutVerb:

@@ -51,7 +51,7 @@ class Rollouts:
                 raise errors.no_deployment(command.name)
             if command.etag and command.etag != before.etag:
                 raise errors.changed_meanwhile(before, command.etag)
-            if before.rollout is None:
+            if before.rollout is None or before.rollout.watching:
                 raise errors.no_rollout(before)
             if command.verb is RolloutVerb.ABORT:
                 return await self._abort(connection, call, before, command)

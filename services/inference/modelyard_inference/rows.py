@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from modelyard_inference import tables as t
+from modelyard_inference.batching_policy import Batching
 from modelyard_inference.canary import Rejection, Rollout, RolloutPolicy
 from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import (
@@ -29,7 +30,9 @@ from modelyard_inference.models import (
 )
 from modelyard_inference.resources import Resources
 from modelyard_inference.scaling import Autoscaling, Scale
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import TrafficLimits
+from modelyard_inference.variables import sorted_variables
 
 
 def deployment_row(deployment: Deployment) -> dict[str, Any]:
@@ -46,6 +49,8 @@ def deployment_row(deployment: Deployment) -> dict[str, Any]:
         "rejection": rejection.to_json() if rejection else None,
         "resources": asdict(deployment.resources),
         "autoscaling": asdict(deployment.autoscaling),
+        "batching": asdict(deployment.batching),
+        "environment_variables": dict(deployment.environment_variables),
     }
 
 
@@ -62,6 +67,9 @@ def deployment(row: Mapping[Any, Any]) -> Deployment:
         "rejection": Rejection.from_json(row["rejection"]) if row["rejection"] else None,
         "resources": Resources.from_json(row["resources"]),
         "autoscaling": Autoscaling.from_json(row["autoscaling"]),
+        "batching": Batching.from_json(row["batching"]),
+        "environment_variables": sorted_variables(row["environment_variables"]),
+        "update_strategy": UpdateStrategy(row["update_strategy"]),
     }
     return Deployment(**{**values, **read})
 
@@ -100,6 +108,8 @@ def group_row(group: Group) -> dict[str, Any]:
         "version": asdict(group.version),
         "resources": asdict(group.resources),
         "scale": group.scale.to_json() if group.scale else None,
+        "batching": asdict(group.batching),
+        "environment_variables": dict(group.environment_variables),
     }
     return {**vars(group), **written}
 
@@ -111,6 +121,8 @@ def group(row: Mapping[Any, Any]) -> Group:
         "version": Version(**row["version"]),
         "resources": Resources.from_json(row["resources"]),
         "scale": Scale.from_json(row["scale"]) if row["scale"] else None,
+        "batching": Batching.from_json(row["batching"]),
+        "environment_variables": sorted_variables(row["environment_variables"]),
     }
     return Group(**{**row, **read})
 

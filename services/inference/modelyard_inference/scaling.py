@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 TOLERANCE = 0.1
@@ -44,6 +45,24 @@ class Autoscaling:
 
 
 FIXED = Autoscaling()
+
+
+class Cause(StrEnum):
+    """Why a group has another number of replicas, as events tell it."""
+
+    IN_FLIGHT = "IN_FLIGHT"
+    """More or fewer keep its predictions in flight at what is aimed at."""
+    IDLE = "IDLE"
+    """Nothing was in flight for a while: it has none."""
+    FIRST_REQUEST = "FIRST_REQUEST"
+    """It had none, and a prediction waits."""
+
+    @classmethod
+    def of(cls, before: int, after: int) -> Cause:
+        """Return why a number of replicas became another one."""
+        if before == 0:
+            return cls.FIRST_REQUEST
+        return cls.IDLE if after == 0 else cls.IN_FLIGHT
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,8 @@ class InferenceStore:
 
     async def insert_replicas(self, connection: AsyncConnection, replicas: Sequence[Replica]) -> None:
         """Write new replicas."""
-        await connection.execute(sa.insert(t.replicas), [dict(vars(replica)) for replica in replicas])
+        if replicas:
+            await connection.execute(sa.insert(t.replicas), [dict(vars(replica)) for replica in replicas])
 
     async def next_ordinal(self, connection: AsyncConnection, group_id: str) -> int:
         """Return the ordinal of the next replica of a group."""

@@ -51,6 +51,9 @@ deployments = sa.Table(
     sa.Column("traffic_limits", JSONB, nullable=False),
     sa.Column("private", sa.Boolean, nullable=False),
     sa.Column("log_policy", JSONB, nullable=False),
+    sa.Column("batching", JSONB, nullable=False),
+    sa.Column("environment_variables", JSONB, nullable=False),
+    sa.Column("update_strategy", sa.Text, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
     _ordered("deployments_name", "name"),
@@ -107,6 +110,8 @@ groups = sa.Table(
     sa.Column("shadow", sa.Boolean, nullable=False),
     sa.Column("resources", JSONB, nullable=False),
     sa.Column("scale", JSONB(none_as_null=True)),
+    sa.Column("batching", JSONB, nullable=False),
+    sa.Column("environment_variables", JSONB, nullable=False),
 )
 
 rollout_origins = sa.Table(

@@ -364,6 +364,42 @@ def test_resources_are_written_with_units(connected: Fake) -> None:
         )
 
 
+def test_batching_and_variables_are_set(connected: Fake) -> None:
+    update = ("deployments", "update", MODEL, "--no-wait")
+    for given, wanted in (
+        ("rows=256 delay=0.002 queue=5000", (256, 2_000_000, 5_000)),
+        ("rows=1", (1, 0, 0)),
+        ("", (0, 0, 0)),
+    ):
+        assert modelyard(*update, "--batching", given).exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["batching"]
+        batching = sent.deployment.batching
+        assert (batching.max_batch_rows, batching.max_delay.nanos, batching.max_queue_rows) == wanted
+    for variables, kept in (
+        (("LEVEL=3", "URL=a=b"), {"LEVEL": "3", "URL": "a=b"}),
+        (("EMPTY=",), {"EMPTY": ""}),
+        (("",), {}),
+    ):
+        assert modelyard(*update, *(word for each in variables for word in ("--env", each))).exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["environment_variables"]
+        assert dict(sent.deployment.environment_variables) == kept
+    assert modelyard(*update, "--update-strategy", "resource_preserving").exit_code == 0
+    sent = connected.requests("UpdateDeployment")[-1]
+    assert sent.update_mask.paths == ["update_strategy"]
+    assert sent.deployment.update_strategy == deployment_pb2.UPDATE_STRATEGY_RESOURCE_PRESERVING
+    for wrong in (
+        ("--update-strategy", "cheap"),
+        ("--batching", "rows"),
+        ("--batching", "batch=1"),
+        ("--env", "LEVEL"),
+        ("--env", "=x"),
+        ("--env", "A=1", "--env", "A=2"),
+    ):
+        assert modelyard(*update, *wrong).exit_code == 2, wrong
+
+
 def test_limits_are_set(connected: Fake) -> None:
     for given, limits in (
         ("rps=100 mbps=50 concurrent=16", (100, 50, 16)),

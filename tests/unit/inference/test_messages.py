@@ -12,16 +12,18 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import inference_service_pb2 as s
 from modelyard_inference import gateway_messages, messages, render
-from modelyard_inference.canary import Figures, RolloutPolicy
+from modelyard_inference.batching_policy import USUAL, Batching
+from modelyard_inference.canary import Figures, Rollout, RolloutPolicy
 from modelyard_inference.commands import RolloutVerb
 from modelyard_inference.models import DeploymentState, GroupState, Route, RouteTable, RouteTarget
 from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.scaling import FIXED, Autoscaling
+from modelyard_inference.strategies import UpdateStrategy
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.errors import InvalidField, LimitExceeded
 from modelyard_kit.limits import LIMITS
-from tests.unit.inference.test_planner import deployment, group, replica, target
+from tests.unit.inference.test_planner import NOW, deployment, group, replica, target
 
 
 def scaling(**changes: object) -> d.Autoscaling:
@@ -182,6 +184,26 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
         ({"resources": d.Resources(instances=-1)}, "deployment.resources.instances"),
         ({"resources": d.Resources(memory_bytes=-1)}, "deployment.resources.memory_bytes"),
         ({"resources": d.Resources(memory_bytes=64 * 2**20 - 1)}, "deployment.resources.memory_bytes"),
+        ({"batching": d.Batching(max_batch_rows=-1)}, "deployment.batching.max_batch_rows"),
+        ({"batching": d.Batching(max_queue_rows=-1)}, "deployment.batching.max_queue_rows"),
+        ({"batching": d.Batching(max_queue_rows=1_023)}, "deployment.batching.max_queue_rows"),
+        ({"batching": d.Batching(max_batch_rows=10_001)}, "deployment.batching.max_queue_rows"),
+        ({"batching": d.Batching(max_delay=Duration(nanos=-1_000))}, "deployment.batching.max_delay"),
+        ({"update_strategy": 7}, "deployment.update_strategy"),
+        *(
+            ({"environment_variables": {name: value}}, "deployment.environment_variables")
+            for name, value in (
+                ("", "x"),
+                ("1ST", "x"),
+                ("A-B", "x"),
+                ("PATH", "/tmp"),
+                ("LD_PRELOAD", "x.so"),
+                ("PYTHONPATH", "x"),
+                ("MODELYARD_TOKEN", "x"),
+                ("OMP_NUM_THREADS", "4"),
+                ("A", "b\0c"),
+            )
+        ),
         *(
             ({"traffic_limits": d.TrafficLimits(**{name: value})}, f"deployment.traffic_limits.{name}")
             for name, value in (
@@ -209,6 +231,11 @@ def test_create_refuses(changes: dict[str, object], field: str) -> None:
         ({"resources": d.Resources(cpus=1_025)}, "cpus_per_replica"),
         ({"resources": d.Resources(instances=2_049)}, "instances_per_replica"),
         ({"resources": d.Resources(memory_bytes=2**50 + 1)}, "memory_bytes_per_replica"),
+        ({"batching": d.Batching(max_batch_rows=65_537)}, "rows_per_batch"),
+        ({"batching": d.Batching(max_queue_rows=1_000_001)}, "rows_waiting_per_replica"),
+        ({"batching": d.Batching(max_delay=Duration(seconds=1, nanos=1_000))}, "batch_delay_microseconds"),
+        ({"environment_variables": {f"A{n}": "" for n in range(101)}}, "environment_variables"),
+        ({"environment_variables": {"A": "x" * 32_768}}, "environment_variables_bytes"),
         (
             {"targets": [d.TrafficTarget(model_version=f"a.b.c/{n + 1}") for n in range(17)]},
             "targets_per_deployment",
@@ -227,6 +254,47 @@ def test_resources_up_to_their_limits() -> None:
     assert made.resources == Resources(1_024, 2**50, 2_048)
     changed = s.UpdateDeploymentRequest(deployment=wanted(), update_mask=FieldMask(paths=["resources"]))
     assert messages.parse_update(changed).resources == UNBOUNDED
+
+
+def test_batching_and_variables_up_to_their_limits_and_back_to_nothing() -> None:
+    most = d.Batching(max_batch_rows=65_536, max_delay=Duration(seconds=1), max_queue_rows=1_000_000)
+    variables = {"LEVEL": "x" * (32_768 - 104), **{f"A{n}": "" for n in range(10, 43)}}
+    given = wanted(batching=most, environment_variables=variables)
+    made = messages.parse_create(s.CreateDeploymentRequest(deployment=given))
+    assert made.batching == Batching(65_536, 1_000_000, 1_000_000)
+    assert made.environment_variables == tuple(sorted(variables.items()))
+    told = render.deployment_to_proto(
+        deployment(batching=made.batching, environment_variables=made.environment_variables)
+    )
+    assert (told.batching, dict(told.environment_variables)) == (most, variables)
+    mask = FieldMask(paths=["batching", "environment_variables"])
+    changed = messages.parse_update(s.UpdateDeploymentRequest(deployment=wanted(), update_mask=mask))
+    assert (changed.batching, changed.environment_variables) == (USUAL, ())
+    assert not render.deployment_to_proto(deployment()).HasField("batching")
+
+
+def test_a_strategy_is_read_and_told() -> None:
+    given = wanted(update_strategy=d.UPDATE_STRATEGY_RESOURCE_PRESERVING)
+    made = messages.parse_create(s.CreateDeploymentRequest(deployment=given))
+    assert made.update_strategy is UpdateStrategy.RESOURCE_PRESERVING
+    told = render.deployment_to_proto(deployment(update_strategy=made.update_strategy))
+    assert told.update_strategy == given.update_strategy
+    usual = messages.parse_create(s.CreateDeploymentRequest(deployment=wanted()))
+    assert usual.update_strategy is UpdateStrategy.AVAILABILITY_PRESERVING
+
+
+def test_an_exchange_tells_its_places() -> None:
+    rollout = Rollout(frozenset(("g2",)), {"g1": 1}, 1, NOW, {}, exchange=True)
+    assert Rollout.from_json(rollout.to_json()) == rollout
+    told = render.deployment_to_proto(deployment(replicas=4, rollout=rollout)).rollout
+    assert (told.step, told.steps, told.percent) == (2, 4, 25)
+
+
+def test_a_refused_variable_is_named_without_its_value() -> None:
+    given = wanted(environment_variables={"PATH": "my-secret"})
+    with pytest.raises(InvalidField, match="'PATH'") as refused:
+        messages.parse_create(s.CreateDeploymentRequest(deployment=given))
+    assert "my-secret" not in str(refused.value.violations)
 
 
 def test_autoscaling_has_defaults_and_can_be_turned_off() -> None:

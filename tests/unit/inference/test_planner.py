@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from modelyard_inference import actions as a
+from modelyard_inference.canary import Rollout
 from modelyard_inference.evidence import SignatureState, Verdict
 from modelyard_inference.models import (
     Deployment,
@@ -159,6 +160,8 @@ def report(found: Observed) -> tuple[DeploymentState, str]:
 
 SERVED = (group(1, GroupState.SERVING, weight=1),)
 ACTIVE = deployment(state=DeploymentState.ACTIVE)
+WATCHED = Rollout(frozenset(("g2",)), {}, 0, NOW, {"gw": {}}, watching=True)
+"""What begins when version 2 has taken over at once."""
 
 
 # ---- the straight path, one state after the other
@@ -329,7 +332,7 @@ def test_old_group_answers_until_the_new_one_can() -> None:
     both = (*SERVED, group(2, GroupState.STARTING))
     assert steps(observed(changed, both, (*old, replica(2, ReplicaState.STARTING)))) == []
     warm = (*SERVED, group(2, GroupState.WARM))
-    assert steps(observed(changed, warm, (*old, replica(2)))) == [a.Shift({"g2": 1})]
+    assert steps(observed(changed, warm, (*old, replica(2)))) == [a.Shift({"g2": 1}, WATCHED)]
 
 
 def test_old_group_drains_leaves_the_table_and_stops_one_confirmation_after_the_other() -> None:
@@ -360,7 +363,7 @@ def test_all_targets_shift_together() -> None:
     half = (*SERVED, group(2, GroupState.STARTING))
     assert steps(observed(split, half, (replica(1), replica(2, ReplicaState.STARTING)))) == []
     both = (*SERVED, group(2, GroupState.WARM))
-    assert steps(observed(split, both, (replica(1), replica(2)))) == [a.Shift({"g1": 9, "g2": 1})]
+    assert steps(observed(split, both, (replica(1), replica(2)))) == [a.Shift({"g1": 9, "g2": 1}, WATCHED)]
 
 
 def test_targets_that_mean_one_version_share_a_group() -> None:

@@ -61,6 +61,43 @@ async def batcher(model: Model) -> AsyncIterator[Batcher]:
         model.gate.set()
 
 
+async def test_an_idle_model_waits_for_company_until_a_run_is_full(model: Model) -> None:
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        patient = Batcher(
+            model.run,
+            model.explain,
+            [one, other],
+            max_queue_rows=20,
+            max_batch_rows=3,
+            delay_seconds=3_600,
+        )
+        first, second = submit(patient, 1), submit(patient, 2)
+        await asyncio.sleep(0)
+        assert not model.runs
+        full = submit(patient, 3)
+        answers = await asyncio.gather(first, second, full)
+        assert [float(answer["y"][0, 0]) for answer in answers] == [2, 4, 6]
+        assert model.runs == [("m", 3)]
+        again = [submit(patient, value) for value in (4, 5, 6)]  # by whichever copy is next
+        await asyncio.gather(*again)
+        assert model.runs == [("m", 3)] * 2
+
+
+async def test_company_is_waited_for_no_longer_than_the_delay(model: Model) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        patient = Batcher(
+            model.run,
+            model.explain,
+            [executor],
+            max_queue_rows=20,
+            max_batch_rows=8,
+            delay_seconds=0.02,
+        )
+        both = [submit(patient, value) for value in (1, 2)]
+        await asyncio.gather(*both)
+        assert model.runs == [("m", 2)]
+
+
 def rows(*values: float) -> dict[str, Any]:
     return {"x": np.array(values, dtype=np.float64).reshape(-1, 1)}
 

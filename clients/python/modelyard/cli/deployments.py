@@ -17,6 +17,7 @@ from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_r
 from modelyard.cli._resources import ResourceBounds, parse_resources
 from modelyard.cli._rollout import Rollout, parse_rollout
 from modelyard.cli._session import Description, Etag, Limit, connect
+from modelyard.cli._setup import BatchingBounds, Strategy, Variables, parse_batching, parse_variables
 from modelyard.types import (
     ConditionStatus,
     Deployment,
@@ -104,6 +105,9 @@ def create(
     limits: Limits = None,
     private: Private = None,
     logging: Logging = None,
+    batching: BatchingBounds = None,
+    env: Variables = None,
+    update_strategy: Strategy = None,
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -126,6 +130,9 @@ def create(
             traffic_limits=parse_limits(limits),
             private=bool(private),
             logging=parse_logging(logging),
+            batching=parse_batching(batching),
+            environment_variables=parse_variables(env),
+            update_strategy=update_strategy,
             reason=reason,
         )
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
@@ -150,6 +157,9 @@ def update(
     limits: Limits = None,
     private: Private = None,
     logging: Logging = None,
+    batching: BatchingBounds = None,
+    env: Variables = None,
+    update_strategy: Strategy = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
     ] = None,
@@ -176,6 +186,9 @@ def update(
             traffic_limits=parse_limits(limits),
             private=private,
             logging=parse_logging(logging),
+            batching=parse_batching(batching),
+            environment_variables=parse_variables(env),
+            update_strategy=update_strategy,
             owner=owner,
             etag=etag,
             reason=reason,

@@ -98,6 +98,7 @@ from modelyard.types._observing import (
 )
 from modelyard.types._serving import (
     Autoscaling,
+    Batching,
     ConditionStatus,
     Deployment,
     DeploymentChange,
@@ -119,6 +120,7 @@ from modelyard.types._serving import (
     TargetStatus,
     TrafficLimits,
     TrafficTarget,
+    UpdateStrategy,
 )
 from modelyard.types._sharing import BundleSummary, ImportedVersion, Share
 from modelyard.types._storage import Collected, DamagedBlob, StorageStatistics, VerifyProgress
@@ -145,6 +147,7 @@ __all__ = [
     "AuditEntry",
     "AuditVerification",
     "Autoscaling",
+    "Batching",
     "BlobUrls",
     "BundleSummary",
     "CardChange",
@@ -242,6 +245,7 @@ __all__ = [
     "TrafficTarget",
     "TrustRoot",
     "TrustRootKind",
+    "UpdateStrategy",
     "Upload",
     "UploadState",
     "VerifyProgress",

@@ -182,6 +182,28 @@ class Resources:
     instances: int = 0
 
 
+class UpdateStrategy(StrEnum):
+    """What a change that makes new replicas may cost while it lasts: more processes, or one replica that does not answer."""
+
+    AVAILABILITY_PRESERVING = "AVAILABILITY_PRESERVING"
+    RESOURCE_PRESERVING = "RESOURCE_PRESERVING"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How each replica gathers predictions into runs of its model.
+
+    Args:
+        max_batch_rows: Most rows of one run; 0 means 1,024, 1 that no prediction shares a run.
+        max_delay: Longest time that an idle replica waits for company for a prediction; None for none.
+        max_queue_rows: Rows that may wait in a replica; 0 means 10,000.
+    """
+
+    max_batch_rows: int = 0
+    max_delay: timedelta | None = None
+    max_queue_rows: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Autoscaling:
     """How the number of replicas follows the predictions in flight; with `max_replicas` 0 it stays.
@@ -230,6 +252,9 @@ class Deployment:
     autoscaling: Autoscaling = Autoscaling()
     traffic_limits: TrafficLimits = TrafficLimits()
     private: bool = False
+    batching: Batching = Batching()
+    environment_variables: Mapping[str, str] = field(default_factory=dict)
+    update_strategy: UpdateStrategy | None = None
 
 
 class DeploymentChange(StrEnum):

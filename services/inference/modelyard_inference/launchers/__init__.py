@@ -9,6 +9,7 @@ from typing import Protocol
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.log_files import REPLICA, Piece, Position, Wanted
 from modelyard_inference.replica.config import ReplicaConfig
+from modelyard_inference.variables import Variables
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class ReplicaSpec:
     config: ReplicaConfig
     python: str = ""
     """Interpreter of the environment to run it in; empty for the launcher's own."""
+    variables: Variables = ()
+    """What its environment has beside what every replica has."""
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,11 @@ class LocalLauncher:
         environment = {
             name: os.environ[name] for name in _ENVIRONMENT if name in os.environ and name not in hidden
         }
-        environment |= {"PYTHONUNBUFFERED": "1", **bounds.threads_environment(spec.config)}
+        environment |= {
+            **dict(spec.variables),
+            "PYTHONUNBUFFERED": "1",
+            **bounds.threads_environment(spec.config),
+        }
         memory = bounds.data_limit(spec.config.memory_bytes)
         with (
             log_files.begin(self._log(spec.id)) as output,

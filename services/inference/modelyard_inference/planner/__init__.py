@@ -32,7 +32,8 @@ from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.endings import end_of
 from modelyard_inference.planner.observed import ArtifactStatus, EvidenceStatus, Observed, Process
-from modelyard_inference.planner.scale import first_count, scale
+from modelyard_inference.planner.places import places, standing
+from modelyard_inference.planner.scale import scale
 from modelyard_inference.planner.telling import report
 from modelyard_inference.planner.traffic import traffic
 
@@ -40,6 +41,7 @@ from modelyard_inference.planner.traffic import traffic
 def plan(observed: Observed) -> tuple[Action, ...]:
     """Return the next steps for one deployment, in the order to take them; nothing when all is as it should be."""
     state = Plan.of(observed)
+    counts = places(state)
     actions: list[Action] = []
     for key, desired in state.desired.items():
         if key in state.current:
@@ -50,17 +52,20 @@ def plan(observed: Observed) -> tuple[Action, ...]:
                 AddGroup(
                     desired.version,
                     key.max_request_bytes,
-                    first_count(observed),
+                    counts[key],
                     key.require_signature,
                     key.shadow,
                     key.resources,
+                    key.batching,
+                    key.environment_variables,
                 )
             )
         else:
             actions.append(AskUse(desired.version))
     for group in observed.groups:
         wanted = group in state.wanted_groups or group.id in state.kept
-        actions.extend(_group_steps(observed, group, wanted=wanted))
+        count = counts.get(group.key, observed.count(group))
+        actions.extend(_group_steps(observed, group, count, wanted=wanted))
     actions.extend(traffic(state))
     if observed.deleting and not observed.groups:
         actions.append(RemoveDeployment())
@@ -72,15 +77,15 @@ def plan(observed: Observed) -> tuple[Action, ...]:
 # ---- groups -----------------------------------------------------------------------------------------------------------
 
 
-def _group_steps(observed: Observed, group: Group, *, wanted: bool) -> Iterator[Action]:
+def _group_steps(observed: Observed, group: Group, count: int, *, wanted: bool) -> Iterator[Action]:
     match group.state:
         case GroupState.STARTING | GroupState.WARM if not wanted:
             yield EndGroup(group.id)
         case GroupState.STARTING:
-            yield from _upkeep(observed, group, wanted=True)
-            yield from _admit(observed, group)
+            yield from _upkeep(observed, group, count)
+            yield from _admit(observed, group, count)
         case GroupState.WARM | GroupState.SERVING:
-            yield from _upkeep(observed, group, wanted=wanted)
+            yield from _upkeep(observed, group, count if wanted else len(standing(observed, group)))
             if wanted:
                 yield from scale(observed, group)
         case GroupState.DRAINING if wanted:
@@ -97,19 +102,17 @@ def _group_steps(observed: Observed, group: Group, *, wanted: bool) -> Iterator[
                     yield _let_go(observed, replica)
 
 
-def _admit(observed: Observed, group: Group) -> Iterator[Action]:
-    replicas = [r for r in observed.replicas_of(group) if r.state is not ReplicaState.DRAINING]
-    if len(replicas) >= observed.count(group) and all(r.state is ReplicaState.READY for r in replicas):
+def _admit(observed: Observed, group: Group, count: int) -> Iterator[Action]:
+    replicas = standing(observed, group)
+    if replicas and len(replicas) >= count and all(r.state is ReplicaState.READY for r in replicas):
         yield AdmitGroup(group.id, tuple(r.id for r in replicas))
 
 
-def _upkeep(observed: Observed, group: Group, *, wanted: bool) -> Iterator[Action]:
-    """Keep the replicas of a group running, and their number right if the group has a future."""
-    replicas = observed.replicas_of(group)
-    standing = [r for r in replicas if r.state is not ReplicaState.DRAINING]
-    count = observed.count(group) if wanted else len(standing)
-    kept, surplus = standing[:count], standing[count:]
-    for replica in replicas:
+def _upkeep(observed: Observed, group: Group, count: int) -> Iterator[Action]:
+    """Keep the replicas of a group running, and their number right."""
+    there = standing(observed, group)
+    kept, surplus = there[:count], there[count:]
+    for replica in observed.replicas_of(group):
         if replica.state is ReplicaState.DRAINING and observed.confirmed(replica.table_version):
             yield _let_go(observed, replica)
     if len(kept) < count:

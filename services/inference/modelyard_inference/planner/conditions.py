@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from modelyard_inference.canary import Rollout
 from modelyard_inference.models import Condition, Group, GroupState, ReplicaState, Status
 from modelyard_inference.planner import endings
 from modelyard_inference.planner.desired import Plan
+from modelyard_inference.planner.exchange import strength
 from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.planner.scale import first_count
 
@@ -109,7 +111,7 @@ def _cold(state: Plan) -> tuple[Gateway, ...]:
 
 def _traffic_shifted(state: Plan) -> Judgement:
     rollout = state.observed.deployment.rollout
-    if rollout is not None:
+    if rollout is not None and not rollout.watching:
         return Status.FALSE, "PAUSED" if rollout.paused else "STEP", rollout_text(state)
     if state.served == state.weights:
         return _HOLDS
@@ -121,12 +123,22 @@ def _traffic_shifted(state: Plan) -> Judgement:
 def rollout_text(state: Plan) -> str:
     """Return which step a rollout is in; empty when none is under way."""
     deployment = state.observed.deployment
-    if deployment.rollout is None:
+    if deployment.rollout is None or deployment.rollout.watching:
         return ""
+    if deployment.rollout.exchange:
+        return _exchange_text(state, deployment.rollout)
     policy, step = deployment.rollout_policy, deployment.rollout.step
     names = ", ".join(sorted({group.version.name for group in state.fresh})) or "the new"
     told = f"step {step + 1} of {len(policy.steps)}: {policy.percent_at(step)} % of the traffic to {names}"
     return f"{told}, paused" if deployment.rollout.paused else told
+
+
+def _exchange_text(state: Plan, rollout: Rollout) -> str:
+    taking_over = [group for group in state.wanted_groups if group.id in rollout.fresh]
+    names = ", ".join(sorted({group.version.name for group in taking_over}))
+    there = sum(strength(state, group) for group in taking_over)
+    told = f"{there} of {sum(map(state.observed.count, taking_over))} replicas of {names} have their place"
+    return f"{told}, paused" if rollout.paused else told
 
 
 def _share(group: Group) -> str:

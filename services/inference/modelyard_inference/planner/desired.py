@@ -61,7 +61,7 @@ class Plan:
     def old(self) -> Mapping[str, int]:
         """Return the weights of the groups that answered before a rollout that is under way, or answer now, by id."""
         rollout = self.observed.deployment.rollout
-        if rollout is not None:
+        if rollout is not None and not rollout.watching:
             there = {group.id for group in self.observed.groups if group.state is not GroupState.STOPPING}
             return {group_id: weight for group_id, weight in rollout.old.items() if group_id in there}
         serving = (g for g in self.observed.groups if g.state is GroupState.SERVING)
@@ -71,7 +71,7 @@ class Plan:
     def kept(self) -> frozenset[str]:
         """Return the ids of the groups that stay, though they are not wanted, until a rollout has ended."""
         leaving, rollout = self.observed.deployment.leaving, self.observed.deployment.rollout
-        return frozenset() if leaving or rollout is None else frozenset(rollout.old)
+        return frozenset() if leaving or rollout is None else rollout.kept
 
     @property
     def fresh(self) -> list[Group]:
@@ -102,4 +102,6 @@ def key_of(deployment: Deployment, target: Target) -> GroupKey:
         deployment.require_signature,
         target.spec.shadow,
         deployment.resources,
+        deployment.batching,
+        deployment.environment_variables,
     )

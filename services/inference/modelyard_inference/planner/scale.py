@@ -32,7 +32,8 @@ def scale(observed: Observed, group: Group) -> Iterator[Action]:
     before = group.scale or Scale(observed.count(group))
     answering = sum(replica.routed for replica in observed.replicas_of(group))
     after = rescale(policy, before, observed.gateways.in_flight(group), answering=answering, now=observed.now)
-    if deployment.rollout is not None and after.replicas < before.replicas:
+    moving = deployment.rollout is not None and not deployment.rollout.watching
+    if moving and after.replicas < before.replicas:
         # What a rollout goes back to has to bear all the traffic at once.
         after = Scale(policy.within(before.replicas))
     if group.shadow:

@@ -38,7 +38,8 @@ def _state(state: Plan) -> tuple[DeploymentState, str]:
     if failure:
         return DeploymentState.FAILED, failure
     before = DeploymentState.UPDATING if state.served else DeploymentState.CREATING
-    waiting = _waiting(state)
+    rollout = state.observed.deployment.rollout
+    waiting = rollout_text(state) if rollout and rollout.paused else _waiting(state)
     if waiting:
         return before, waiting
     told, rejected = state.observed.deployment.state, state.observed.deployment.rejection is not None

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from modelyard_inference.actions import Action, Shift, TakeBack
-from modelyard_inference.canary import Figures, Rollout, breach, step_weights
-from modelyard_inference.models import Group, GroupState
+from modelyard_inference.canary import Rollout, breach, step_weights
+from modelyard_inference.models import GroupState
 from modelyard_inference.planner.desired import Plan
-from modelyard_inference.planner.endings import LOOP_ENDS
-from modelyard_inference.planner.observed import Observed
+from modelyard_inference.planner.exchange import exchange, leaving
+from modelyard_inference.planner.shifts import cannot_start, counted, since_step, versions, when_ready
+from modelyard_inference.planner.watch import watch, watched
 
 
 def traffic(state: Plan) -> Iterator[Action]:
-    """Move the traffic when everything that should get it can take it: all at once, or as far as the step of a rollout says."""
+    """Move the traffic when everything that should get it can take it: at once, as far as the step of a rollout says, or in an exchange."""
     deployment = state.observed.deployment
     if deployment.leaving:
         if state.served:
@@ -22,62 +23,52 @@ def traffic(state: Plan) -> Iterator[Action]:
         return
     if len(state.wanted_groups) < len(state.desired):
         return
+    rollout = deployment.rollout
+    moving = rollout is not None and not rollout.watching
+    if deployment.preserves_resources and (moving or leaving(state)):
+        yield from exchange(state)
+        return
     fresh = state.fresh
-    if fresh and (reason := _cannot_start(state.observed, fresh)):
-        yield TakeBack(reason, _versions(fresh))
-    elif fresh and not (deployment.rollout and deployment.rollout.promoted):
+    starting = [group for group in fresh if group.state is GroupState.STARTING]
+    if reason := cannot_start(state.observed, starting):
+        yield TakeBack(reason, versions(fresh))
+    elif fresh and not (rollout and rollout.promoted):
         yield from _step(state, {group.id for group in fresh})
-    elif state.shares != state.final or deployment.rollout is not None:
-        yield from _when_ready(state, Shift(state.final))
+    elif state.shares != state.final or rollout != watched(state):
+        yield from when_ready(state, Shift(state.final, watched(state)))
+    elif rollout is not None:
+        yield from watch(state, rollout)
 
 
 def _step(state: Plan, fresh: Collection[str]) -> Iterator[Action]:
     observed = state.observed
     rollout = observed.deployment.rollout
     if rollout is None or rollout.fresh != fresh:
-        first = Rollout(frozenset(fresh), state.old, 0, observed.now, _counted(observed))
-        yield from _when_ready(state, _shift_to(state, first))
+        first = Rollout(frozenset(fresh), state.old, 0, observed.now, counted(observed))
+        yield from when_ready(state, _shift_to(state, first))
         return
     policy = observed.deployment.rollout_policy
     new, old = since_step(observed, rollout, fresh), since_step(observed, rollout, rollout.old)
     problem = breach(policy, new, old)
     if problem:
-        versions = _versions(state.fresh)
         told = ", ".join(sorted({group.version.name for group in state.fresh}))
         percent = policy.percent_at(rollout.step)
-        yield TakeBack(f"{told} was taken back at {percent} % of the traffic: {problem} ({new})", versions)
+        yield TakeBack(
+            f"{told} was taken back at {percent} % of the traffic: {problem} ({new})", versions(state.fresh)
+        )
         return
     passed = (observed.now - rollout.since).total_seconds() * 1000 >= policy.pause_ms
     if passed and new.requests >= policy.min_requests and not rollout.paused:
         if rollout.step + 1 >= len(policy.steps):
-            yield from _when_ready(state, Shift(state.final))
+            yield from when_ready(state, Shift(state.final))
         else:
             following = replace(
-                rollout, step=rollout.step + 1, since=observed.now, baseline=_counted(observed)
+                rollout, step=rollout.step + 1, since=observed.now, baseline=counted(observed)
             )
-            yield from _when_ready(state, _shift_to(state, following))
+            yield from when_ready(state, _shift_to(state, following))
     elif (again := _shift_to(state, rollout)).weights != state.shares:
-        begun_anew = replace(rollout, since=observed.now, baseline=_counted(observed))
-        yield from _when_ready(state, replace(again, rollout=begun_anew))
-
-
-def since_step(observed: Observed, rollout: Rollout, group_ids: Collection[str]) -> Figures:
-    """Return what all gateways counted about some groups since the step began."""
-    names = [group.name for group in observed.groups if group.id in group_ids]
-    total = Figures()
-    for gateway in observed.gateways.live:
-        before: Mapping[str, Figures] = rollout.baseline.get(gateway.id, {})
-        for name in names:
-            total += gateway.figures.get(name, Figures()).since(before.get(name, Figures()))
-    return total
-
-
-def _counted(observed: Observed) -> dict[str, Mapping[str, Figures]]:
-    names = {group.name for group in observed.groups}
-    return {
-        gateway.id: {name: found for name, found in gateway.figures.items() if name in names}
-        for gateway in observed.gateways.live
-    }
+        begun_anew = replace(rollout, since=observed.now, baseline=counted(observed))
+        yield from when_ready(state, replace(again, rollout=begun_anew))
 
 
 def _shift_to(state: Plan, rollout: Rollout) -> Shift:
@@ -86,27 +77,3 @@ def _shift_to(state: Plan, rollout: Rollout) -> Shift:
     new = {group_id: weight for group_id, weight in state.final.items() if group_id not in shadows}
     copies = {group_id: state.final[group_id] for group_id in shadows}
     return Shift({**step_weights(state.old, new, percent), **copies}, rollout)
-
-
-def _when_ready(state: Plan, shift: Shift) -> Iterator[Action]:
-    gateways = state.observed.gateways
-    ready = all(
-        group.state in (GroupState.WARM, GroupState.SERVING) and not gateways.cold(group)
-        for group in state.observed.groups
-        if group.id in shift.weights
-    )
-    if ready and gateways.live:
-        yield shift
-
-
-def _cannot_start(observed: Observed, fresh: Collection[Group]) -> str:
-    for group in fresh:
-        if group.state is GroupState.STARTING:
-            for replica in observed.replicas_of(group):
-                if replica.failures >= LOOP_ENDS and replica.message:
-                    return f"{group.version.name} was taken back, it could not be started: {replica.message}"
-    return ""
-
-
-def _versions(groups: Collection[Group]) -> frozenset[str]:
-    return frozenset(group.version.id for group in groups)

@@ -1,7 +1,8 @@
 """One queue in front of the copies of a model: requests that waited while all of them ran share the next run.
 
-A model's call costs about the same for one row as for many, so nothing is gained by waiting on purpose: an idle model runs
-at once what has arrived, a busy one finds company for the next run in its queue. Rows are counted, not requests. Requests
+A model's call costs about the same for one row as for many, so by default nothing waits on purpose: an idle model runs
+at once what has arrived, a busy one finds company for the next run in its queue. With a delay an idle one waits that long, or until a
+run is full. Rows are counted, not requests. Requests
 share a run only if their keys are equal; their answers are cut from the outputs by row ranges. Each copy runs in its own
 thread; this class lives on the event loop and needs no lock.
 """
@@ -77,6 +78,7 @@ class Batcher:
         self._delay = delay_seconds
         self._statistics = statistics or Statistics()
         self._waiting: deque[Work] = deque()
+        self._gathering: deque[tuple[Executor, asyncio.TimerHandle]] = deque()
         self._rows = 0
         self._loop = asyncio.get_running_loop()
 
@@ -106,16 +108,27 @@ class Batcher:
         if self._idle:
             executor = self._idle.pop()
             if self._delay:
-                self._loop.call_later(self._delay, self._next, executor)
+                timer = self._loop.call_later(self._delay, self._gathered)
+                self._gathering.append((executor, timer))
             else:
                 # Not at once: what arrives in this turn of the loop comes along.
                 self._loop.call_soon(self._next, executor)
+        if self._gathering and self._rows >= self._max_batch_rows:
+            executor, timer = self._gathering.popleft()
+            timer.cancel()
+            self._loop.call_soon(self._next, executor)
         return work.future
 
     @property
     def pending(self) -> int:
         """Return how many requests wait."""
         return sum(not work.future.done() for work in self._waiting)
+
+    def _gathered(self) -> None:
+        executor, _ = (
+            self._gathering.popleft()
+        )  # all wait equally long: the first that began is the first that ends
+        self._next(executor)
 
     def _next(self, executor: Executor) -> None:
         self._discard()

@@ -26,7 +26,7 @@ from modelyard_inference.models import (
 )
 from modelyard_inference.planner.observed import Observed
 from modelyard_inference.scale_rows import set_scale
-from modelyard_inference.scaling import Scale
+from modelyard_inference.scaling import Cause, Scale
 from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, StepParts, Verb
 from modelyard_inference.steps.traffic import TrafficSteps, append
 from modelyard_kit.faults import failpoint
@@ -107,6 +107,8 @@ class Steps:
             require_signature=action.require_signature,
             shadow=action.shadow,
             resources=action.resources,
+            batching=action.batching,
+            environment_variables=action.environment_variables,
             scale=Scale(action.replicas) if deployment.autoscaling.on else None,
         )
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]
@@ -141,11 +143,25 @@ class Steps:
 
     async def _scale_group(self, observed: Observed, action: a.ScaleGroup) -> bool:
         group, wanted = observed.group(action.group_id), action.scale
-        await self._parts.db.in_tx(lambda connection: set_scale(connection, group.id, wanted))
-        if wanted is None or wanted.replicas == observed.count(group):
+        before = observed.count(group)
+        after = wanted.replicas if wanted else before
+        told = {
+            "model_version": group.version.name,
+            "before": {"replicas": before},
+            "after": {"replicas": after},
+            "reason": Cause.of(before, after),
+            "in_flight": observed.gateways.in_flight(group),
+        }
+
+        async def work(connection: AsyncConnection) -> None:
+            await set_scale(connection, group.id, wanted)
+            if after != before:
+                await append(self._parts, connection, "scaled", observed.deployment, told)
+
+        await self._parts.db.in_tx(work)
+        if after == before:
             return False
-        in_flight = observed.gateways.in_flight(group)
-        _log.info("group_scaled", group=group.name, replicas=wanted.replicas, in_flight=in_flight)
+        _log.info("group_scaled", group=group.name, replicas=after, in_flight=told["in_flight"])
         return True
 
     async def _admit_group(self, _observed: Observed, action: a.AdmitGroup) -> bool:

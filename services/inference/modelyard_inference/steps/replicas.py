@@ -121,7 +121,8 @@ class ReplicaSteps:
             python = await self._python(group, config)
             if python is None:
                 return False  # whoever builds it calls `wake`
-            handle = await self._parts.launcher.start(ReplicaSpec(replica.id, config, python))
+            spec = ReplicaSpec(replica.id, config, python, group.environment_variables)
+            handle = await self._parts.launcher.start(spec)
         except (LaunchFailed, EnvironmentFailed, ValueError) as error:
             return await self._record_end(observed, end_of(observed, replica, str(error)))
         await failpoint("inference.start.launched")
@@ -228,6 +229,9 @@ class ReplicaSteps:
             allow_code=self._defaults.allow_code,
             backends_file=self._defaults.backends_file,
             max_request_bytes=group.max_request_bytes,
+            max_queue_rows=group.batching.max_queue_rows,
+            max_batch_rows=group.batching.max_batch_rows,
+            batch_delay_seconds=group.batching.max_delay_us / 1_000_000,
             threads=group.resources.threads(code=version.runtime in RUN_CODE),
             instances=group.resources.copies(code=version.runtime in RUN_CODE),
             cpus=group.resources.cpus,

@@ -13,6 +13,7 @@ from modelyard_inference import actions as a
 from modelyard_inference import notes, origins
 from modelyard_inference.canary import Rejection
 from modelyard_inference.deeds import Deed, content, remember
+from modelyard_inference.failures import LAST_FAILURES, last_failure
 from modelyard_inference.models import Change, Deployment, Group, GroupKey, GroupState, Target
 from modelyard_inference.planner.desired import key_of
 from modelyard_inference.planner.observed import Observed
@@ -46,11 +47,13 @@ class TrafficSteps:
                 return False
             groups = await self._parts.store.groups(connection, deployment.id)
             await self._set_weights(connection, groups, action)
-            if action.rollout is None:
+            watch = action.rollout if action.rollout and action.rollout.watching else None
+            if action.rollout is watch:
                 serving = _now_serving if action.weights else _nothing_serving
                 await self._parts.store.replace_targets(connection, now.id, map(serving, now.targets))
                 if action.weights:
-                    await origins.remember(connection, now)
+                    begins = watch is not None and watch != now.rollout
+                    await origins.remember(connection, now, replaces=begins)
             if action.rollout != now.rollout:
                 await origins.set_rollout(connection, now.id, action.rollout)
             answering = {g.version.id for g in groups if g.id in action.weights and not g.shadow}
@@ -60,13 +63,13 @@ class TrafficSteps:
 
         shifted = await self._parts.db.in_tx(work)
         if shifted:
-            step = action.rollout.step + 1 if action.rollout else 0
+            step = _step(action)
             _log.info("traffic_shifted", deployment=deployment.name, groups=len(action.weights), step=step)
         return shifted
 
     async def _set_weights(self, connection: AsyncConnection, groups: list[Group], action: a.Shift) -> None:
         table = await self._parts.store.next_table(connection)
-        kept = action.rollout.old if action.rollout else {}
+        kept = action.rollout.kept if action.rollout else ()
         for group in groups:
             weight = action.weights.get(group.id, 0)
             if not weight and group.state is not GroupState.SERVING:
@@ -82,27 +85,38 @@ class TrafficSteps:
 
     async def _take_back(self, observed: Observed, action: a.TakeBack) -> bool:
         deployment = observed.deployment
+        reason = action.reason + await self._last_failure(observed, action.versions)
 
         async def work(connection: AsyncConnection) -> bool:
             now = await self._unchanged(connection, deployment)
-            origin = await origins.find(connection, deployment.id)
+            origin = await origins.find(connection, deployment.id, before=action.watched)
             if now is None or origin is None:
                 return False
-            rejection = Rejection(action.reason, action.versions)
+            rejection = Rejection(reason, action.versions)
             back = origins.taken_back(now, origin, rejection)
             after = replace(back, update_time=self._parts.clock())
             await self._parts.store.update_deployment(connection, after)
             await self._parts.store.replace_targets(connection, after.id, after.targets)
             await self._parts.store.route_changed(connection, after.id)  # the size limit may be another again
-            deed = Deed(Change.ROLLED_BACK, action.reason[-MAX_REASON:])
+            deed = Deed(Change.ROLLED_BACK, reason[-MAX_REASON:])
             call = Call(self._parts.actor(), "")
             await remember(connection, call, deed, after, {"before": content(now), "after": content(after)})
             return True
 
         taken = await self._parts.db.in_tx(work)
         if taken:
-            _log.warning("rollout_taken_back", deployment=deployment.name, reason=action.reason)
+            _log.warning("rollout_taken_back", deployment=deployment.name, reason=reason)
         return taken
+
+    async def _last_failure(self, observed: Observed, version_ids: frozenset[str]) -> str:
+        """Tell how the models that have to go failed last, before their logs go with them."""
+        going = {group.id for group in observed.groups if group.version.id in version_ids}
+        for replica in observed.replicas:
+            if replica.group_id in going:
+                piece = await self._parts.launcher.log_tail(replica.id, LAST_FAILURES)
+                if told := last_failure(piece.lines):
+                    return f"; the model failed last with {told}"
+        return ""
 
     async def _unchanged(self, connection: AsyncConnection, deployment: Deployment) -> Deployment | None:
         """Return a deployment as it is now, if it wants what the decision was made from."""
@@ -133,8 +147,12 @@ def _told(groups: list[Group], action: a.Shift) -> dict[str, object]:
             before[group.version.name] += group.weight
         if weight := action.weights.get(group.id, 0):
             after[group.version.name] += weight
-    step = {"step": action.rollout.step + 1} if action.rollout else {}
+    step = {"step": _step(action)} if _step(action) else {}
     return {"before": dict(before), "after": dict(after), **step}
+
+
+def _step(action: a.Shift) -> int:
+    return action.rollout.step + 1 if action.rollout and not action.rollout.watching else 0
 
 
 def _wanted(deployment: Deployment) -> list[tuple[GroupKey, int]]:

@@ -52,6 +52,38 @@ SIGNATURE_STATE_TRUSTED: SignatureState.ValueType  # 3
 """A trust root of the model vouches for a signature of exactly these files."""
 Global___SignatureState: _TypeAlias = SignatureState  # noqa: Y015
 
+class _UpdateStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpdateStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpdateStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPDATE_STRATEGY_UNSPECIFIED: _UpdateStrategy.ValueType  # 0
+    """AVAILABILITY_PRESERVING."""
+    UPDATE_STRATEGY_AVAILABILITY_PRESERVING: _UpdateStrategy.ValueType  # 1
+    """All new replicas are ready before an old one goes: as many answer as ever, and for a while there are twice as many processes."""
+    UPDATE_STRATEGY_RESOURCE_PRESERVING: _UpdateStrategy.ValueType  # 2
+    """Never more processes than the deployment has replicas: one old one drains and ends, one new one starts in its place and gets its
+    share of the traffic, then the next. All but one answer at any time. Where there is only one, predictions are held from the
+    moment it drains until the new one is ready, as those of a deployment that sleeps (see Autoscaling.scale_to_zero, whose
+    bounds hold); other replicas of the deployment, if it has any, take them instead.
+    """
+
+class UpdateStrategy(_UpdateStrategy, metaclass=_UpdateStrategyEnumTypeWrapper):
+    """UpdateStrategy is what a change that makes new replicas may cost while it lasts."""
+
+UPDATE_STRATEGY_UNSPECIFIED: UpdateStrategy.ValueType  # 0
+"""AVAILABILITY_PRESERVING."""
+UPDATE_STRATEGY_AVAILABILITY_PRESERVING: UpdateStrategy.ValueType  # 1
+"""All new replicas are ready before an old one goes: as many answer as ever, and for a while there are twice as many processes."""
+UPDATE_STRATEGY_RESOURCE_PRESERVING: UpdateStrategy.ValueType  # 2
+"""Never more processes than the deployment has replicas: one old one drains and ends, one new one starts in its place and gets its
+share of the traffic, then the next. All but one answer at any time. Where there is only one, predictions are held from the
+moment it drains until the new one is ready, as those of a deployment that sleeps (see Autoscaling.scale_to_zero, whose
+bounds hold); other replicas of the deployment, if it has any, take them instead.
+"""
+Global___UpdateStrategy: _TypeAlias = UpdateStrategy  # noqa: Y015
+
 @_typing.final
 class TrafficTarget(_message.Message):
     """TrafficTarget sends a share of the predictions to a version."""
@@ -253,7 +285,8 @@ Global___DeploymentCondition: _TypeAlias = DeploymentCondition  # noqa: Y015
 
 @_typing.final
 class RolloutPolicy(_message.Message):
-    """RolloutPolicy says how a new version takes the traffic over from what answers. Without steps it does so all at once. With steps, a
+    """RolloutPolicy says how a new version takes the traffic over from what answers. Without steps it does so all at once, and goes back if
+    it takes 20 predictions or more in the first minute and more than half of them fail. With steps, a
     change that makes new replicas (another version, size or requirement) goes through them one after the other. Each step is judged by
     what the gateways count about old and new while it lasts; after the last one the old ends. If the new breaks a bound, or a replica
     of it fails to start three times in a row, the deployment wants again what answered before, by itself, and is FAILED with the reason.
@@ -311,7 +344,7 @@ Global___RolloutPolicy: _TypeAlias = RolloutPolicy  # noqa: Y015
 
 @_typing.final
 class RolloutStatus(_message.Message):
-    """RolloutStatus is where a rollout in steps stands."""
+    """RolloutStatus is where a rollout in steps stands. With RESOURCE_PRESERVING each replica that is exchanged is a step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -380,6 +413,43 @@ class Resources(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Resources: _TypeAlias = Resources  # noqa: Y015
+
+@_typing.final
+class Batching(_message.Message):
+    """Batching says how each replica gathers predictions into runs of its model. Rows are counted, not predictions; those that wait while the
+    model runs share the next run if they ask for the same method with tensors of the same types and shapes beside their rows. Another
+    value makes new replicas, which take over like a new version.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_BATCH_ROWS_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_ROWS_FIELD_NUMBER: _builtins.int
+    max_batch_rows: _builtins.int
+    """Rows of one run at most, up to 65,536; a prediction with more runs alone. 1: no prediction shares a run. Default: 1,024."""
+    max_queue_rows: _builtins.int
+    """Rows that may wait in a replica, at least `max_batch_rows` and up to 1,000,000. Over it: QUEUE_FULL. Default: 10,000."""
+    @_builtins.property
+    def max_delay(self) -> _duration_pb2.Duration:
+        """Longest time that an idle replica waits for company for a prediction, at most 1 second; it waits no longer once a run is full. It
+        is part of the prediction's time. Default: 0, an idle model runs at once what has arrived.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_batch_rows: _builtins.int = ...,
+        max_delay: _duration_pb2.Duration | None = ...,
+        max_queue_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch_rows", b"max_batch_rows", "max_delay", b"max_delay", "max_queue_rows", b"max_queue_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Batching: _TypeAlias = Batching  # noqa: Y015
 
 @_typing.final
 class Autoscaling(_message.Message):
@@ -510,6 +580,26 @@ class Deployment(_message.Message):
     STATE_INACTIVE: Deployment.State.ValueType  # 6
     """Runs nothing and answers nothing until it is activated; its settings are kept and can be changed."""
 
+    @_typing.final
+    class EnvironmentVariablesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
@@ -535,6 +625,9 @@ class Deployment(_message.Message):
     TRAFFIC_LIMITS_FIELD_NUMBER: _builtins.int
     PRIVATE_FIELD_NUMBER: _builtins.int
     LOGGING_FIELD_NUMBER: _builtins.int
+    BATCHING_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_VARIABLES_FIELD_NUMBER: _builtins.int
+    UPDATE_STRATEGY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -566,6 +659,10 @@ class Deployment(_message.Message):
     """
     private: _builtins.bool
     """Whether it answers on the private listener of the gateways alone (`MODELYARD_PRIVATE_LISTEN`); by default on all of them."""
+    update_strategy: Global___UpdateStrategy.ValueType
+    """What a change that makes new replicas may cost while it lasts. RESOURCE_PRESERVING excludes `autoscaling` and `rollout_policy`.
+    Default: AVAILABILITY_PRESERVING.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficTarget]:
         """Required. What answers, at least one."""
@@ -614,6 +711,17 @@ class Deployment(_message.Message):
     def logging(self) -> _log_pb2.LoggingPolicy:
         """What replicas write down about predictions. Default: nothing."""
 
+    @_builtins.property
+    def batching(self) -> Global___Batching:
+        """How each replica gathers predictions into runs of its model. Default: what waited while the model ran shares the next run."""
+
+    @_builtins.property
+    def environment_variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables of the environment that each replica starts with, at most 100 of 32 KiB together; other ones make new replicas. Names are
+        letters, digits and `_`; those by which code and files are found (`PATH`, `PYTHON*`, `LD_*`, `MODELYARD_*` ...) are reserved.
+        Whoever may see the deployment sees their values, so they are no place for secrets; events and logs tell names alone.
+        """
+
     def __init__(
         self,
         *,
@@ -642,10 +750,13 @@ class Deployment(_message.Message):
         traffic_limits: Global___TrafficLimits | None = ...,
         private: _builtins.bool = ...,
         logging: _log_pb2.LoggingPolicy | None = ...,
+        batching: Global___Batching | None = ...,
+        environment_variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        update_strategy: Global___UpdateStrategy.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "create_time", b"create_time", "logging", b"logging", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "logging", b"logging", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "etag", b"etag", "id", b"id", "logging", b"logging", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "environment_variables", b"environment_variables", "etag", b"etag", "id", b"id", "logging", b"logging", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_strategy", b"update_strategy", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,81 @@
+"""How the set-up of replicas is written on the command line: `rows=256 delay=0.002 queue=5000`, `NAME=VALUE`, and how they take over."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from modelyard.types import Batching, UpdateStrategy
+
+_READ: dict[str, tuple[str, Any]] = {
+    "rows": ("max_batch_rows", int),
+    "delay": ("max_delay", lambda text: timedelta(seconds=float(text))),
+    "queue": ("max_queue_rows", int),
+}
+
+BatchingBounds = Annotated[
+    str | None,
+    typer.Option(
+        "--batching",
+        metavar="BOUNDS",
+        help="How each replica gathers predictions into runs of its model, 'rows=256 delay=0.002 queue=5000': most rows of a run,"
+        " seconds that an idle replica waits for company, rows that may wait. '' for the usual.",
+    ),
+]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        metavar="NAME=VALUE",
+        help="A variable of the environment of each replica, no secret. May be repeated; together they are all of them, '' is none.",
+    ),
+]
+Strategy = Annotated[
+    UpdateStrategy | None,
+    typer.Option(
+        "--update-strategy",
+        case_sensitive=False,
+        help="What a change may cost while it lasts: twice as many processes, or one replica that does not answer.",
+    ),
+]
+
+
+def parse_batching(text: str | None) -> Batching | None:
+    """Return the settings that a text says; None if nothing is said.
+
+    Raises:
+        typer.BadParameter: it says something else; the message says what is wrong.
+    """
+    if text is None:
+        return None
+    found = {}
+    for setting in text.split():
+        name, _, value = setting.partition("=")
+        try:
+            field, read = _READ[name]
+            found[field] = read(value)
+        except (KeyError, ValueError, OverflowError):
+            wanted = ", ".join(f"{known}=NUMBER" for known in _READ)
+            raise typer.BadParameter(f"{setting!r} is not one of {wanted}") from None
+    return Batching(**found)
+
+
+def parse_variables(texts: list[str] | None) -> dict[str, str] | None:
+    """Return variables by name; None if nothing is said.
+
+    Raises:
+        typer.BadParameter: one has no `=`, or a name comes twice; the message holds no value.
+    """
+    if not texts:
+        return None
+    found: dict[str, str] = {}
+    for position, text in enumerate(filter(None, texts), 1):
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"--env number {position} is not NAME=VALUE")
+        if name in found:
+            raise typer.BadParameter(f"--env {name} is given twice")
+        found[name] = value
+    return found
