@@ -388,6 +388,11 @@ class Site:
     gateway: FakeGateway = field(default_factory=FakeGateway)
     start_timeout: float = 30.0
     build_environments: bool = False
+    flushed: dict[str, bool] = field(default_factory=dict)
+    """Replicas whose logs were to be carried away, and whether their files were there then."""
+
+    async def _note_flushed(self, replica_id: str) -> None:
+        self.flushed[replica_id] = (self.folder / "r" / "replicas" / replica_id).is_dir()
 
     @property
     def command(self) -> tuple[str, str]:
@@ -412,7 +417,17 @@ class Site:
         watching = Watching(db, store, grants)
         steps = Steps(
             StepParts(
-                db, store, cache, environments, admission, signers, launcher, prober, utc_now, lambda: SERVICE
+                db,
+                store,
+                cache,
+                environments,
+                admission,
+                signers,
+                launcher,
+                prober,
+                utc_now,
+                lambda: SERVICE,
+                self._note_flushed,
             ),
             ReplicaDefaults(drain_seconds=2.0),
             wake.set,

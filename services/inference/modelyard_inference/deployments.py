@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference import errors, history, notes, rows
+from modelyard_inference import errors, history, log_policy, notes, rows
 from modelyard_inference.commands import CreateDeployment, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.deeds import Deed, content, event, remember
 from modelyard_inference.lookups import Lookups
@@ -56,6 +56,7 @@ class Deployments:
         grants: what principals may do.
         clock: the time.
         wake: called after every committed change, so that the reconciler looks at once.
+        log_destinations: where logs of predictions may go beside the files of replicas.
     """
 
     def __init__(
@@ -67,7 +68,10 @@ class Deployments:
         grants: Grants,
         clock: Clock,
         wake: Callable[[], None],
+        *,
+        log_destinations: Collection[str] = (),
     ) -> None:
+        self._log_destinations = log_destinations
         self._db = db
         self._store = store
         self._lookups = lookups
@@ -84,11 +88,13 @@ class Deployments:
             AlreadyExists: the name is taken.
             NotFound: schema, model, version or alias does not exist.
             InvalidState: a version is not READY.
+            InvalidField: logs are to go where this installation has no place for them.
             PermissionDenied: the caller lacks DEPLOY on a model.
             PolicyUnmet: a policy forbids to deploy a version.
             RequestIdReused: the request id was used with other content.
             PeerUnavailable: catalog or governance does not answer.
         """
+        log_policy.require(command.log_policy, self._log_destinations)
         before = await self._db.read(lambda connection: self._replay(connection, call, command))
         if before:
             return before
@@ -131,11 +137,12 @@ class Deployments:
             NotFound: there is none of that name, or a target does not exist.
             EtagMismatch: it has changed since the caller read it.
             InvalidState: it is being deleted, or a version is not READY.
-            InvalidField: there is no principal with the id of the new owner.
+            InvalidField: there is no principal with the id of the new owner, or no place here where logs are to go.
             PermissionDenied: the caller lacks DEPLOY on the model of a new target, or MANAGE to change the owner.
             PolicyUnmet: a policy forbids to deploy a version.
             PeerUnavailable: catalog or governance does not answer.
         """
+        log_policy.require(command.log_policy, self._log_destinations)
         updated = await self._apply(call, command, Deed(Change.UPDATED, command.reason))
         await failpoint("inference.deployment.updated")
         self._wake()

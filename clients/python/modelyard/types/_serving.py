@@ -57,11 +57,16 @@ class TrafficTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingPolicy:
-    """What replicas write down about predictions: a line for each, and the tensors of a percentage of them, if wanted with values."""
+    """What replicas write down about predictions: a line for each, and the tensors of a percentage of them, if wanted with values.
+
+    It goes to the installation's OpenTelemetry collector and into its Parquet files too, if wanted.
+    """
 
     access_log: bool = False
     predict_log_percent: int = 0
     include_payload: bool = False
+    otlp: bool = False
+    parquet: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
