@@ -299,6 +299,7 @@ async def test_unmodified_tritonclient(gateway: Gateway) -> None:
 
 def _triton(stack: GatewayStack) -> None:
     from tritonclient.grpc import InferenceServerClient, InferInput
+    from tritonclient.utils import InferenceServerException
 
     client = InferenceServerClient(f"127.0.0.1:{stack.port}")
     headers = dict([stack.authorization()])
@@ -308,6 +309,10 @@ def _triton(stack: GatewayStack) -> None:
         assert client.get_server_metadata().name == "modelyard"
         assert client.is_model_ready(IRIS, headers=headers)
         assert client.get_model_metadata(IRIS, headers=headers).versions == ["one"]
+        counted = client.get_inference_statistics(IRIS, headers=headers).model_stats
+        assert [(one.version, one.inference_count) for one in counted] == [("one", 7)]
+        with pytest.raises(InferenceServerException, match="PERMISSION_DENIED"):
+            client.get_inference_statistics(IRIS, headers=dict([stack.authorization(BOB)]))
         values = np.arange(4, dtype=np.float32).reshape(1, 4)
         tensor = InferInput("x", [1, 4], "FP32")
         tensor.set_data_from_numpy(values)

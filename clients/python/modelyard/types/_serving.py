@@ -304,6 +304,24 @@ class EndpointInfo:
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EndpointStatistics:
+    """What a replica counted since its process began; durations are those of predictions that were answered, added up."""
+
+    name: str
+    version: str = ""
+    last_inference: datetime | None = None
+    inference_count: int = 0
+    execution_count: int = 0
+    success_count: int = 0
+    failure_count: int = 0
+    request_ns: int = 0
+    queue_ns: int = 0
+    compute_input_ns: int = 0
+    compute_infer_ns: int = 0
+    compute_output_ns: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """The answer of a deployment, and what gave it."""
