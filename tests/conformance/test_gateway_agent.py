@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +22,19 @@ import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest, ListGrantsRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
 from modelyard_gateway.agent import Agent
+from modelyard_gateway.envoy_metrics import EnvoyCollector
 from modelyard_kit.auth import Principal
 from modelyard_kit.grants import Grants
 from modelyard_kit.peers import Peers
+from modelyard_suite.plan import free_port
 from tests.conformance.gateway_control_plane import ControlPlane, allow
 from tests.conformance.gateway_stack import (
     ADA,
@@ -50,15 +55,16 @@ class Gateway:
 
     def __init__(self, stack: GatewayStack, plane: ControlPlane) -> None:
         self.stack, self.plane = stack, plane
+        self.working: Agent
 
     @contextlib.asynccontextmanager
-    async def agent(self) -> AsyncIterator[None]:
+    async def agent(self) -> AsyncIterator[Agent]:
         settings = self.stack.settings
         peers = Peers(settings)
         agent = Agent(settings, peers, Grants(), self.stack.admin, self.stack.applier)
         task = asyncio.create_task(agent.run())
         try:
-            yield
+            yield agent
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -77,7 +83,7 @@ async def gateway() -> AsyncIterator[Gateway]:
         plane = ControlPlane(stack.folder, stack.issuer)
         await plane.start()
         made = Gateway(stack, plane)
-        async with made.agent():
+        async with made.agent() as made.working:
             replica = await stack.replica("one")
             await plane.governance.grants.set({ADA.id: allow(IRIS)})
             await made.deploy("g1", replica.address)
@@ -322,6 +328,30 @@ def _triton(stack: GatewayStack) -> None:
         client.close()
 
 
+async def test_prometheus_gets_to_know_what_envoy_counts(gateway: Gateway) -> None:
+    stack = gateway.stack
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(EnvoyCollector(stack.admin, lambda: gateway.working.applied))
+
+    async def scraped() -> dict[tuple[str, str], float]:
+        text = (await asyncio.to_thread(generate_latest, registry)).decode()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return {(sample.name, sample.labels.get("model", "")): sample.value for sample in samples}
+
+    for _ in range(3):
+        await stack.infer(IRIS)
+    found = await scraped()
+    assert found["modelyard_gateway_envoy_up", ""] == 1
+    assert found["envoy_cluster_upstream_rq_total", IRIS] == 3
+    assert found["envoy_cluster_membership_healthy", IRIS] == 1
+    assert found["envoy_http_downstream_rq_total", ""] >= 3
+    assert found["envoy_server_memory_allocated", ""] > 0
+    assert found["modelyard_gateway_envoy_series_left_out", ""] == 0
+    assert len({name for name, _ in found}) < 60
+    stack.kill_envoy()
+    assert await scraped() == {("modelyard_gateway_envoy_up", ""): 0}
+
+
 async def test_the_programs_start_in_any_order_and_stop(tmp_path: Path) -> None:
     """Envoy first, then the agent, both as the suite runs them."""
     async with gateway_stack() as stack:
@@ -334,6 +364,7 @@ async def test_the_programs_start_in_any_order_and_stop(tmp_path: Path) -> None:
             "listen": "127.0.0.1:0",
             "envoy_directory": str(stack.folder / "e2"),
             "token_file": str(stack.settings.token_file),
+            "metrics_listen": f"127.0.0.1:{free_port()}",
             **{f"{name}_address": address for name, address in stack.settings.services.items()},
         }
         environment = os.environ | {f"MODELYARD_{name.upper()}": value for name, value in settings.items()}
@@ -347,6 +378,14 @@ async def test_the_programs_start_in_any_order_and_stop(tmp_path: Path) -> None:
             version = await plane.inference.publish(route(IRIS, ("g1", 1, [replica.address])))
             await plane.inference.until_confirmed(version, ["g1"])
             assert (stack.folder / "e2").stat().st_mode & 0o777 == 0o700
+            url = f"http://{settings['metrics_listen']}/metrics"
+            with await asyncio.to_thread(urllib.request.urlopen, url, timeout=20) as answer:
+                lines = answer.read().decode().splitlines()
+            assert "modelyard_gateway_envoy_up 1.0" in lines
+            assert any(
+                line.startswith("envoy_cluster_membership_healthy{") and f'model="{IRIS}"' in line
+                for line in lines
+            )
         finally:
             for program in programs:
                 program.send_signal(signal.SIGTERM)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -27,7 +28,6 @@ from modelyard_inference.lineage import Lineage
 from modelyard_inference.log_shipping import LogShipping
 from modelyard_inference.log_switching import LogSwitching
 from modelyard_inference.lookups import Lookups
-from modelyard_inference.otlp_logs import OtlpLogs
 from modelyard_inference.owners import Owners
 from modelyard_inference.parquet_logs import AddressUnusable, ParquetLogs
 from modelyard_inference.probe import ReplicaProber
@@ -50,6 +50,9 @@ from modelyard_kit.config import Settings
 from modelyard_kit.db import Database
 from modelyard_kit.grants import Grants
 from modelyard_kit.watches import Watches
+
+if TYPE_CHECKING:
+    from modelyard_inference.push import MetricsPush
 
 FULL_NAME = "modelyard.api.inference.v1.InferenceService"
 SERVICE_NAME = "inference"
@@ -196,6 +199,11 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
     replica_logs = ReplicaLogs(chassis.db, store, launcher, chassis.grants, watches)
     statistics = Statistics(chassis.db, store, prober, chassis.clock)
+    carriers: list[LogShipping | MetricsPush] = list(shippings.values())
+    if settings.otlp_endpoint:
+        from modelyard_inference.push import MetricsPush
+
+        carriers.append(MetricsPush(statistics, settings.otlp_endpoint))
     servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, replica_logs, statistics)
     service = Service(
         name=SERVICE_NAME,
@@ -209,7 +217,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             lineage.run,
             shadows.run,
             log_switching.run,
-            *(each.run for each in shippings.values()),
+            *(each.run for each in carriers),
         ),
     )
     activator = Activator(activator_address, routes, patience=settings.start_timeout_seconds)
@@ -222,7 +230,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         await steps.close()
         if settings.stop_replicas_on_exit:
             await reconciler.stop_all(settings.drain_grace_seconds)
-        await asyncio.gather(*(each.close() for each in shippings.values()))
+        await asyncio.gather(*(each.close() for each in carriers))
         await artifacts.close()
         await environments.close()
         await admission.close()
@@ -235,7 +243,9 @@ def _log_shippings(
 ) -> Mapping[str, LogShipping]:
     """Return what carries logs of predictions to the places that this installation has for them, by name."""
     made = []
-    if settings.otlp_endpoint:
+    if settings.otlp_endpoint:  # what it needs is loaded only then
+        from modelyard_inference.otlp_logs import OtlpLogs
+
         made.append(LogShipping(db, launcher, OtlpLogs(settings.otlp_endpoint), patience=0.0))
     if settings.prediction_logs:
         try:

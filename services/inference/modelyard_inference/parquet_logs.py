@@ -23,6 +23,7 @@ from modelyard_inference.log_shipping import Source, number_of, trace_of
 _CONNECT_SECONDS: Final = 5.0
 _REQUEST_SECONDS: Final = 20.0
 _ATTEMPTS: Final = 2
+_MAX_DAYS: Final = 31
 _COLUMNS: Final[Mapping[str, Mapping[str, type]]] = {
     ACCESS: {"method": str, "rows": int, "milliseconds": float, "reason": str, "code": str},
     PREDICT: {"method": str, "id": str, "inputs": str, "outputs": str},
@@ -71,6 +72,8 @@ class ParquetLogs:
         for line in lines:
             if line.time:
                 by_day[line.time.astimezone(UTC).date()].append(line)
+        if len(by_day) > _MAX_DAYS:
+            raise ValueError(f"lines of {len(by_day)} days")  # each would be a file
         for day, of_day in by_day.items():
             sink = self._pa.BufferOutputStream()
             self._pq.write_table(self._table(source, of_day), sink, compression="zstd")
