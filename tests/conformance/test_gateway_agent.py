@@ -44,6 +44,7 @@ from tests.conformance.gateway_stack import (
     route,
     start_program,
 )
+from tests.framework.grafana import asked_for, told
 from tests.framework.tokens import Issuer
 from tests.framework.waiting import eventually
 
@@ -348,6 +349,13 @@ async def test_prometheus_gets_to_know_what_envoy_counts(gateway: Gateway) -> No
     assert found["envoy_server_memory_allocated", ""] > 0
     assert found["modelyard_gateway_envoy_series_left_out", ""] == 0
     assert len({name for name, _ in found}) < 60
+    names = told((await asyncio.to_thread(generate_latest, registry)).decode())
+    asked = {name: labels for name, labels in asked_for().items() if name.startswith("envoy_")}
+    missing = {name: labels - names.get(name, set()) for name, labels in asked.items()}
+    # Envoy tells only what has happened.
+    assert missing.pop("envoy_cluster_upstream_rq_retry")
+    assert missing
+    assert not any(missing.values()), missing
     stack.kill_envoy()
     assert await scraped() == {("modelyard_gateway_envoy_up", ""): 0}
 

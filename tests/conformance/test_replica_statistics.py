@@ -171,7 +171,7 @@ async def test_the_dashboard_asks_for_what_is_told(site: Site) -> None:
     asked = {
         n: labels
         for n, labels in asked_for().items()
-        if n.startswith(("nv_", "modelyard_replica", "modelyard_p"))
+        if n.startswith(("nv_", "modelyard_replica", "modelyard_prediction_duration"))
     }
     missing = {name: labels - found.get(name, set()) for name, labels in asked.items()}
     assert len(missing) > 10
