@@ -5,7 +5,7 @@
 Replicas as in `bench_predict`, one for each way: one that counts nothing, one as it is, one with an access log, one that also writes the
 tensors of every prediction down with their values. They are asked in turn within the same minutes; the others rest meanwhile. What is
 compared is the processor time that a replica spends on a prediction, which other work on the machine disturbs least. Beside it the time of the
-counting code alone, a prediction's share of a loop over it.
+code that counts, and that writes a line, alone: a prediction's share of a loop over it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from modelyard_inference.log_policy import SILENT, LogPolicy
+from modelyard_inference.replica.contract import Prediction
+from modelyard_inference.replica.front import Call
+from modelyard_inference.replica.journal import Journal
 from modelyard_inference.replica.statistics import Statistics
 from tests.bench.bench_predict import Round, measure, start
 
@@ -36,6 +39,7 @@ WAYS = {
 }
 """Module to run and what it writes down, by what a replica does."""
 _LOOPS = 200_000
+_LINES = 5_000
 
 
 def main() -> None:
@@ -74,6 +78,18 @@ def counting_ns() -> float:
     return min(timeit.repeat(one, number=_LOOPS, repeat=5)) / _LOOPS * 1e9
 
 
+def writing_ns() -> float:
+    """Return the time of writing one line of the access log, in nanoseconds."""
+    call, asked = (
+        Call(None, (("x-request-id", "0198-bench"),)),
+        Prediction("predict", {}, 1, None, (), "", None),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder), LogPolicy(access_log=True))
+        written = timeit.repeat(lambda: journal.answered(call, asked, {}, 400_000), number=_LINES, repeat=5)
+    return min(written) / _LINES * 1e9
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
@@ -105,7 +121,9 @@ def _print(rounds: dict[str, list[Round]]) -> None:
         )
     console = Console(width=120)
     console.print(table)
-    console.print(f"The counting code alone: {counting_ns():,.0f} ns for a prediction")
+    console.print(
+        f"Alone: counting {counting_ns():,.0f} ns, a line of the access log {writing_ns():,.0f} ns for a prediction"
+    )
 
 
 if __name__ == "__main__":

@@ -103,6 +103,8 @@ class _Lines:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._failed = False
+        self._file: int | None = None
+        self._size = 0
         self._number = 0
         """Of the last line; 0 until it is looked up."""
 
@@ -126,15 +128,26 @@ class _Lines:
             self._failed = True
 
     def _append(self, path: Path, data: bytes) -> None:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if (
+            self._file is None
+        ):  # kept open: opening it for each line would cost a prediction more than writing the line
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._size = os.fstat(self._file).st_size
         try:
-            os.write(file, data)
-            full = os.fstat(file).st_size >= _FULL
-        finally:
-            os.close(file)
-        if full:
+            os.write(self._file, data)
+        except OSError:
+            self._close()
+            raise
+        self._size += len(data)
+        if self._size >= _FULL:
+            self._close()
             log_files.rotate(path)
         self._failed = False
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
 
 
 def _last_number(path: Path) -> int:
