@@ -20,7 +20,7 @@ READY := $(VENV)/.ready
 FRAMEWORKS := .venv-frameworks
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 REPORTS := .work/reports
-COMPILE_LOCK := uv pip compile pyproject.toml --extra suite --extra xgboost --extra lightgbm --extra mlflow --extra environments -c requirements/uv.txt --group dev --universal --python-version 3.11 --generate-hashes \
+COMPILE_LOCK := uv pip compile pyproject.toml --extra suite --extra xgboost --extra lightgbm --extra mlflow --extra environments --extra parquet -c requirements/uv.txt --group dev --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate -o requirements/lock.txt
 
 COMPILE_FRAMEWORKS := uv pip compile pyproject.toml --extra torch --extra transformers -c requirements/lock.txt --universal \

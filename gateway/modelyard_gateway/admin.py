@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from modelyard_gateway.clusters import group_of_cluster
 from modelyard_gateway.figures import Counted
@@ -167,6 +168,16 @@ class Admin:
             if status["name"] == listener:
                 return int(status["local_address"].get("socket_address", {}).get("port_value", 0))
         return 0
+
+    def prometheus(self, names: str) -> str:
+        """Return what Envoy has counted since it started under names that match an expression, as Prometheus reads it; blocks.
+
+        Raises:
+            EnvoyUnreachableError: it does not answer.
+        """
+        return self._get(f"/stats/prometheus?usedonly&filter={quote(names, safe='')}").decode(
+            "utf-8", "replace"
+        )
 
     async def _json(self, path: str) -> dict[str, Any]:
         text = await asyncio.to_thread(self._get, path)

@@ -67,6 +67,11 @@ class Agent:
             group.create_task(self._apply_changes())
             group.create_task(self._report_for_ever())
 
+    @property
+    def applied(self) -> RouteTable | None:
+        """The table that Envoy serves; None until it has one."""
+        return self._applied
+
     def _is_ready(self) -> bool:
         return self._confirmed > 0
 

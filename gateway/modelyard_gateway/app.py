@@ -87,6 +87,7 @@ def _run_agent(settings: GatewaySettings) -> None:
 async def _until_stopped(settings: GatewaySettings) -> None:
     import structlog
 
+    from modelyard_gateway import envoy_metrics
     from modelyard_gateway.agent import Agent
     from modelyard_kit import garbage
     from modelyard_kit.grants import Grants
@@ -98,17 +99,23 @@ async def _until_stopped(settings: GatewaySettings) -> None:
     admin = Admin(settings.admin_socket)
     peers = Peers(settings)
     grants = Grants(bound=settings.permission_bound_seconds)
-    agent = asyncio.create_task(Agent(settings, peers, grants, admin, Applier(settings, admin)).run())
+    agent = Agent(settings, peers, grants, admin, Applier(settings, admin))
+    working = asyncio.create_task(agent.run())
     waiter = asyncio.create_task(stop.wait())
     garbage.settle()
     try:
-        await asyncio.wait((agent, waiter), return_when=asyncio.FIRST_COMPLETED)
-        if agent.done():
-            await agent
+        with (
+            envoy_metrics.offered(admin, lambda: agent.applied)
+            if settings.metrics_listen
+            else contextlib.nullcontext()
+        ):
+            await asyncio.wait((working, waiter), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
     finally:
-        agent.cancel()
+        working.cancel()
         waiter.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await agent
+            await working
         await peers.close()
         structlog.get_logger().info("stopped")

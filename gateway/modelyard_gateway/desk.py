@@ -65,7 +65,7 @@ def _server_methods(service: str, is_ready: Callable[[], bool]) -> grpc.GenericR
         return oip.ServerReadyResponse(ready=is_ready())
 
     def metadata(_request: oip.ServerMetadataRequest) -> oip.ServerMetadataResponse:
-        return oip.ServerMetadataResponse(name="modelyard", version="2")
+        return oip.ServerMetadataResponse(name="modelyard", version="2", extensions=["statistics"])
 
     return grpc.method_handlers_generic_handler(
         service,

@@ -34,7 +34,13 @@ BANDWIDTH_LIMIT = "envoy.filters.http.bandwidth_limit"
 SET_METADATA = "envoy.filters.http.set_metadata"
 JWT = "envoy.filters.http.jwt_authn"
 
-NAME_FIELDS = {"ModelInfer": "model_", "ModelStreamInfer": "model_", "ModelReady": "", "ModelMetadata": ""}
+NAME_FIELDS = {
+    "ModelInfer": "model_",
+    "ModelStreamInfer": "model_",
+    "ModelReady": "",
+    "ModelMetadata": "",
+    "ModelStatistics": "",
+}
 """Methods of the protocol that name a deployment, and what stands before `name` and `version` in their fields."""
 PREDICTION_PATHS = (
     *(f"/{service}/{method}" for service in OIP_SERVICES for method in NAME_FIELDS),

@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
+from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.replica.config import read_status
 from tests.conformance.replicas import DEPLOYMENT, iris_config, iris_model, iris_rows, write_iris
 
@@ -57,12 +58,12 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     replica_cores, client_cores = (cores[:1], cores[1:]) if len(cores) > 1 else ([], [])
     with tempfile.TemporaryDirectory(prefix="my") as folder:
-        address, process = _start(Path(folder), replica_cores)
+        address, process = start(Path(folder), replica_cores)
         try:
             rounds: dict[int, list[Round]] = {concurrency: [] for concurrency in arguments.concurrency}
             for _ in range(arguments.rounds):
                 for concurrency, results in rounds.items():
-                    results.append(_measure(address, process.pid, concurrency, arguments, client_cores))
+                    results.append(measure(address, process.pid, concurrency, arguments, client_cores))
         finally:
             process.terminate()
             process.wait(timeout=60)
@@ -80,10 +81,19 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _start(folder: Path, cores: Sequence[int]) -> tuple[str, subprocess.Popen[bytes]]:
-    config, path = iris_config(write_iris(folder / "model"), folder / "s"), folder / "replica.json"
+def start(
+    folder: Path,
+    cores: Sequence[int],
+    *,
+    module: str = "modelyard_inference.replica",
+    policy: LogPolicy = SILENT,
+) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start a replica on some cores; return its address and its process when it is ready."""
+    log_file = str(folder / "log") if policy != SILENT else ""
+    config = iris_config(write_iris(folder / "model"), folder / "s", log_policy=policy, log_file=log_file)
+    path = folder / "replica.json"
     config.dump(path)
-    command = [sys.executable, "-m", "modelyard_inference.replica", "--config", str(path)]
+    command = [sys.executable, "-m", module, "--config", str(path)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while read_status(path).get("state") != "ready":
         if process.poll() is not None:
@@ -96,9 +106,10 @@ def _start(folder: Path, cores: Sequence[int]) -> tuple[str, subprocess.Popen[by
     return config.listen, process
 
 
-def _measure(
+def measure(
     address: str, pid: int, concurrency: int, arguments: argparse.Namespace, cores: Sequence[int]
 ) -> Round:
+    """Ask a replica for a while, and tell what came of it."""
     clients = min(arguments.clients, concurrency)
     shares = [concurrency // clients + (number < concurrency % clients) for number in range(clients)]
     replica = psutil.Process(pid)

@@ -110,7 +110,15 @@ class FakeReplica:
             await self._enter(request.name, context)
             return oip.ModelMetadataResponse(name=request.name, versions=[self.label])
 
+        async def statistics(
+            request: oip.ModelStatisticsRequest, context: Any
+        ) -> oip.ModelStatisticsResponse:
+            await self._enter(request.name, context)
+            found = oip.ModelStatistics(name=request.name, version=self.label, inference_count=7)
+            return oip.ModelStatisticsResponse(model_stats=[found])
+
         return {
+            "ModelStatistics": (statistics, oip.ModelStatisticsRequest),
             "ModelInfer": (infer, oip.ModelInferRequest),
             "ModelReady": (ready, oip.ModelReadyRequest),
             "ModelMetadata": (metadata, oip.ModelMetadataRequest),

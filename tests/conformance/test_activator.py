@@ -18,7 +18,7 @@ from modelyard.api.oip.v2 import grpc_inference_pb2 as oip
 from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
 from modelyard_inference import activator
 from modelyard_inference.activator import GROUP_HEADER, Activator
-from modelyard_inference.models import Route, RouteTable, RouteTarget
+from modelyard_inference.route_table import Route, RouteTable, RouteTarget
 from modelyard_inference.routes import Routes
 from modelyard_kit.access import SYSTEM, Link, ResourceType
 from tests.conformance.fake_replica import FakeReplica

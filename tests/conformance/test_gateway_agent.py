@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +22,19 @@ import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest, ListGrantsRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
 from modelyard_gateway.agent import Agent
+from modelyard_gateway.envoy_metrics import EnvoyCollector
 from modelyard_kit.auth import Principal
 from modelyard_kit.grants import Grants
 from modelyard_kit.peers import Peers
+from modelyard_suite.plan import free_port
 from tests.conformance.gateway_control_plane import ControlPlane, allow
 from tests.conformance.gateway_stack import (
     ADA,
@@ -39,6 +44,7 @@ from tests.conformance.gateway_stack import (
     route,
     start_program,
 )
+from tests.framework.grafana import asked_for, told
 from tests.framework.tokens import Issuer
 from tests.framework.waiting import eventually
 
@@ -50,15 +56,16 @@ class Gateway:
 
     def __init__(self, stack: GatewayStack, plane: ControlPlane) -> None:
         self.stack, self.plane = stack, plane
+        self.working: Agent
 
     @contextlib.asynccontextmanager
-    async def agent(self) -> AsyncIterator[None]:
+    async def agent(self) -> AsyncIterator[Agent]:
         settings = self.stack.settings
         peers = Peers(settings)
         agent = Agent(settings, peers, Grants(), self.stack.admin, self.stack.applier)
         task = asyncio.create_task(agent.run())
         try:
-            yield
+            yield agent
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -77,7 +84,7 @@ async def gateway() -> AsyncIterator[Gateway]:
         plane = ControlPlane(stack.folder, stack.issuer)
         await plane.start()
         made = Gateway(stack, plane)
-        async with made.agent():
+        async with made.agent() as made.working:
             replica = await stack.replica("one")
             await plane.governance.grants.set({ADA.id: allow(IRIS)})
             await made.deploy("g1", replica.address)
@@ -299,6 +306,7 @@ async def test_unmodified_tritonclient(gateway: Gateway) -> None:
 
 def _triton(stack: GatewayStack) -> None:
     from tritonclient.grpc import InferenceServerClient, InferInput
+    from tritonclient.utils import InferenceServerException
 
     client = InferenceServerClient(f"127.0.0.1:{stack.port}")
     headers = dict([stack.authorization()])
@@ -308,6 +316,10 @@ def _triton(stack: GatewayStack) -> None:
         assert client.get_server_metadata().name == "modelyard"
         assert client.is_model_ready(IRIS, headers=headers)
         assert client.get_model_metadata(IRIS, headers=headers).versions == ["one"]
+        counted = client.get_inference_statistics(IRIS, headers=headers).model_stats
+        assert [(one.version, one.inference_count) for one in counted] == [("one", 7)]
+        with pytest.raises(InferenceServerException, match="PERMISSION_DENIED"):
+            client.get_inference_statistics(IRIS, headers=dict([stack.authorization(BOB)]))
         values = np.arange(4, dtype=np.float32).reshape(1, 4)
         tensor = InferInput("x", [1, 4], "FP32")
         tensor.set_data_from_numpy(values)
@@ -315,6 +327,37 @@ def _triton(stack: GatewayStack) -> None:
         assert (answer.as_numpy("y") == values).all()
     finally:
         client.close()
+
+
+async def test_prometheus_gets_to_know_what_envoy_counts(gateway: Gateway) -> None:
+    stack = gateway.stack
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(EnvoyCollector(stack.admin, lambda: gateway.working.applied))
+
+    async def scraped() -> dict[tuple[str, str], float]:
+        text = (await asyncio.to_thread(generate_latest, registry)).decode()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return {(sample.name, sample.labels.get("model", "")): sample.value for sample in samples}
+
+    for _ in range(3):
+        await stack.infer(IRIS)
+    found = await scraped()
+    assert found["modelyard_gateway_envoy_up", ""] == 1
+    assert found["envoy_cluster_upstream_rq_total", IRIS] == 3
+    assert found["envoy_cluster_membership_healthy", IRIS] == 1
+    assert found["envoy_http_downstream_rq_total", ""] >= 3
+    assert found["envoy_server_memory_allocated", ""] > 0
+    assert found["modelyard_gateway_envoy_series_left_out", ""] == 0
+    assert len({name for name, _ in found}) < 60
+    names = told((await asyncio.to_thread(generate_latest, registry)).decode())
+    asked = {name: labels for name, labels in asked_for().items() if name.startswith("envoy_")}
+    missing = {name: labels - names.get(name, set()) for name, labels in asked.items()}
+    # Envoy tells only what has happened.
+    assert missing.pop("envoy_cluster_upstream_rq_retry")
+    assert missing
+    assert not any(missing.values()), missing
+    stack.kill_envoy()
+    assert await scraped() == {("modelyard_gateway_envoy_up", ""): 0}
 
 
 async def test_the_programs_start_in_any_order_and_stop(tmp_path: Path) -> None:
@@ -329,6 +372,7 @@ async def test_the_programs_start_in_any_order_and_stop(tmp_path: Path) -> None:
             "listen": "127.0.0.1:0",
             "envoy_directory": str(stack.folder / "e2"),
             "token_file": str(stack.settings.token_file),
+            "metrics_listen": f"127.0.0.1:{free_port()}",
             **{f"{name}_address": address for name, address in stack.settings.services.items()},
         }
         environment = os.environ | {f"MODELYARD_{name.upper()}": value for name, value in settings.items()}
@@ -342,6 +386,14 @@ async def test_the_programs_start_in_any_order_and_stop(tmp_path: Path) -> None:
             version = await plane.inference.publish(route(IRIS, ("g1", 1, [replica.address])))
             await plane.inference.until_confirmed(version, ["g1"])
             assert (stack.folder / "e2").stat().st_mode & 0o777 == 0o700
+            url = f"http://{settings['metrics_listen']}/metrics"
+            with await asyncio.to_thread(urllib.request.urlopen, url, timeout=20) as answer:
+                lines = answer.read().decode().splitlines()
+            assert "modelyard_gateway_envoy_up 1.0" in lines
+            assert any(
+                line.startswith("envoy_cluster_membership_healthy{") and f'model="{IRIS}"' in line
+                for line in lines
+            )
         finally:
             for program in programs:
                 program.send_signal(signal.SIGTERM)

@@ -14,9 +14,9 @@ import pytest
 from modelyard import _status, errors
 from modelyard_gateway.table import Route
 from modelyard_inference.activator import Activator
-from modelyard_inference.models import Route as Known
-from modelyard_inference.models import RouteTable
-from modelyard_inference.models import RouteTarget as Group
+from modelyard_inference.route_table import Route as Known
+from modelyard_inference.route_table import RouteTable
+from modelyard_inference.route_table import RouteTarget as Group
 from modelyard_inference.routes import Routes
 from tests.conformance.gateway_stack import BOB, GatewayStack, gateway_stack, route
 from tests.conformance.test_gateway_rest import BODY, ask

@@ -284,6 +284,7 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
     async with rig.db.engine.connect() as connection:
         for statement in (
             "DROP TABLE log_switches",
+            "DROP TABLE log_marks",
             "DROP TABLE deployment_revisions",
             (
                 "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"

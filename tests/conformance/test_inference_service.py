@@ -75,11 +75,14 @@ class Wire:
         watching: Watching,
         replicas: Path,
         meter: FakeMeter,
+        log_destinations: set[str],
     ) -> None:
         self.stub: Any = InferenceServiceStub(channel)
         self.issuer, self.routes, self.upstream = issuer, routes, upstream
         self.grants, self.db, self.store, self.watching = grants, db, store, watching
         self.meter = meter
+        self.log_destinations = log_destinations
+        """Where logs may go; tests change it."""
         self.replicas = replicas
         """Folder of the launcher with a folder for each replica."""
 
@@ -115,7 +118,10 @@ async def wire(fresh_database: Callable[[str], str]) -> AsyncIterator[Wire]:
     grants = await all_grants()
     routes = Routes(await db.read(store.routes), lambda: None)
     lookups, watching = Lookups(db, store, upstream, grants), Watching(db, store, grants)
-    deployments = Deployments(db, store, lookups, upstream, grants, utc_now, lambda: None)
+    destinations = set[str]()
+    deployments = Deployments(
+        db, store, lookups, upstream, grants, utc_now, lambda: None, log_destinations=destinations
+    )
     chain = CallChain(FULL_NAME, access_table(lookups), issuer.verifier(), grants)
     server = grpc.aio.server(interceptors=[chain])
     rollouts = Rollouts(db, store, utc_now, lambda: None)
@@ -131,7 +137,17 @@ async def wire(fresh_database: Callable[[str], str]) -> AsyncIterator[Wire]:
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{folder}/s") as channel:
         yield Wire(
-            channel, issuer, routes, upstream, grants, db, store, watching, folder / "r" / "replicas", meter
+            channel,
+            issuer,
+            routes,
+            upstream,
+            grants,
+            db,
+            store,
+            watching,
+            folder / "r" / "replicas",
+            meter,
+            destinations,
         )
     await server.stop(None)
     await db.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 import pytest
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_inference import notes, shadow_rows, tables
 from modelyard_inference.commands import ListDeployments, ListReplicas, UpdateDeployment
 from modelyard_inference.deployments import Deployments
+from modelyard_inference.log_policy import SILENT
 from modelyard_inference.lookups import Lookups
 from modelyard_inference.models import (
     DeploymentState,
@@ -436,6 +437,7 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
             )
         )
         await connection.execute(sa.text("DROP TABLE log_switches"))
+        await connection.execute(sa.text("DROP TABLE log_marks"))
         await connection.execute(sa.text("DROP TABLE deployment_revisions"))
         await connection.execute(sa.text("DROP TABLE shadow_counts"))
         await connection.execute(sa.text("DROP TABLE rollout_origins"))
@@ -461,6 +463,8 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
     )
     after = await rig.lookups.get(made.name)
     assert (after.require_signature, after.active) == (False, True)
+    kept = await rig.db.read(lambda connection: connection.scalar(sa.select(tables.deployments.c.log_policy)))
+    assert kept == asdict(SILENT)  # as it is written now: what replicas were told is compared with it
 
 
 async def test_the_end_of_a_replica_is_noted_once(rig: Rig) -> None:

@@ -77,23 +77,30 @@ def test_prometheus_reads_calls_by_method_and_status(fresh_database: Callable[[s
     assert not any(missing.values()), missing
 
 
-_SHADOWS = """
+_COUNTED = """
 import sys
 from types import SimpleNamespace
 from modelyard_kit import telemetry
 telemetry.start(SimpleNamespace(otlp_endpoint="", metrics_listen=sys.argv[1]), "inference")
 from modelyard_inference.shadows import Shadows
 from prometheus_client import REGISTRY, generate_latest
+from modelyard_inference.log_shipping import LogShipping
 Shadows(None, None).note("prod.ml.iris", {"compared": 3})
+LogShipping(None, None, SimpleNamespace(name="otlp"), patience=0)._count("shipped", "access", 3, replica="r")
 print(generate_latest(REGISTRY).decode())
 """
 
 
-def test_shadows_are_told_as_the_dashboard_asks() -> None:
+def test_shadows_and_logs_are_told_as_the_dashboard_asks() -> None:
     metrics = f"127.0.0.1:{plan.free_port()}"
     done = subprocess.run(
-        [sys.executable, "-c", _SHADOWS, metrics], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", _COUNTED, metrics], capture_output=True, text=True, check=True, timeout=60
     )
-    asked = {name: labels for name, labels in asked_for().items() if name.startswith("modelyard_shadow_")}
-    assert asked == {"modelyard_shadow_copies_total": {"deployment", "outcome"}}
-    assert told(done.stdout)["modelyard_shadow_copies_total"] >= {"deployment", "outcome"}
+    names = {
+        "modelyard_shadow_copies_total": {"deployment", "outcome"},
+        "modelyard_prediction_log_lines_total": {"destination", "log", "outcome"},
+    }
+    asked, found = asked_for(), told(done.stdout)
+    for name, labels in names.items():
+        assert asked[name] == labels
+        assert found[name] >= labels

@@ -177,7 +177,7 @@ class TestAnswers:
 
     async def test_what_is_not_served_is_unimplemented(self, iris: Replica) -> None:
         async with channel_to(iris) as channel:
-            error = await refused(channel.unary_unary("/inference.GRPCInferenceService/ModelStatistics")(b""))
+            error = await refused(channel.unary_unary("/inference.GRPCInferenceService/ModelConfig")(b""))
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
     @pytest.mark.parametrize("datatype", odd_runtime.DATATYPES)

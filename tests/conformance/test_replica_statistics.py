@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+import tritonclient.grpc
 from prometheus_client import CollectorRegistry, generate_latest
+from tritonclient.utils import InferenceServerException
 
 from modelyard.api.oip.v2 import rest_inference_pb2 as rest_pb
 from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -120,6 +123,39 @@ async def test_what_waits_is_told_and_who_is_gone_or_too_many_is_counted(site: S
     assert found.memory_bytes > 0
 
 
+async def test_figures_for_tritons_client(site: Site) -> None:
+    def ask(name: str = DEPLOYMENT, version: str = "") -> Any:
+        with tritonclient.grpc.InferenceServerClient(site.replica.config.listen) as client:
+            return client.get_inference_statistics(name, version)
+
+    (before,) = (await asyncio.to_thread(ask)).model_stats
+    assert (before.name, before.version) == (DEPLOYMENT, str(site.replica.config.version))
+    assert (before.last_inference, before.inference_count, before.inference_stats.success.count) == (0, 0, 0)
+    begun = time.time()
+    async with channel_to(site.replica) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        for size in (1, 2, 3):
+            await stub.ModelInfer(picky(*range(size)))
+        for bad in (picky(-1), picky(13)):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.ModelInfer(bad)
+    (after,) = (await asyncio.to_thread(ask, version=before.version)).model_stats
+    counted = (await site.statistics()).counters
+    assert (after.inference_count, after.execution_count) == (6, 3)
+    assert begun - 1 < after.last_inference / 1000 < time.time() + 1
+    parts = after.inference_stats
+    assert (parts.success.count, parts.success.ns) == (3, counted.request_ns)
+    assert (parts.fail.count, parts.queue.count, parts.cache_hit.count) == (2, 3, 0)
+    assert parts.fail.ns > 0
+    assert [parts.queue.ns, parts.compute_input.ns, parts.compute_infer.ns, parts.compute_output.ns] == [
+        counted.queue_ns, counted.input_ns, counted.infer_ns, counted.output_ns,
+    ]  # fmt: skip
+    assert after.memory_usage[0].byte_size > 0
+    for name, version in (("prod.ml.other", ""), (DEPLOYMENT, "9")):
+        with pytest.raises(InferenceServerException, match="NOT_FOUND"):
+            await asyncio.to_thread(ask, name, version)
+
+
 async def test_who_does_not_answer_has_no_figures(site: Site) -> None:
     await site.replica.stop()
     assert await site.prober.statistics(site.replica.config.listen) is None
@@ -135,7 +171,7 @@ async def test_the_dashboard_asks_for_what_is_told(site: Site) -> None:
     asked = {
         n: labels
         for n, labels in asked_for().items()
-        if n.startswith(("nv_", "modelyard_replica", "modelyard_p"))
+        if n.startswith(("nv_", "modelyard_replica", "modelyard_prediction_duration"))
     }
     missing = {name: labels - found.get(name, set()) for name, labels in asked.items()}
     assert len(missing) > 10

@@ -72,4 +72,4 @@ def test_every_metric_of_replicas_is_shown() -> None:
     shown = {name.removesuffix("_bucket") for name in asked_for()}
     assert shown >= METRICS
     ours = {name for name in shown if name.startswith(("nv_", "modelyard_"))}
-    assert ours == METRICS | {"modelyard_shadow_copies_total"}
+    assert ours == METRICS | {"modelyard_shadow_copies_total", "modelyard_prediction_log_lines_total"}

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from modelyard_inference.commands import UpdateDeployment
-from modelyard_inference.models import Deployment, DeploymentState, RouteTable
+from modelyard_inference.models import Deployment, DeploymentState
+from modelyard_inference.route_table import RouteTable
 from modelyard_inference.strategies import UpdateStrategy
 from modelyard_kit import faults
 from tests.faults.test_inference_faults import Counted

@@ -67,6 +67,7 @@ async def test_deploy_change_delete(place: Site) -> None:
         await inference.until_gone()
         assert not await inference.launcher.list()
         assert place.gateway.table.routes == ()
+        assert list(place.flushed.values()) == [True] * 4  # of each replica, while its files were there
 
 
 async def test_every_step_may_fail_once(place: Site) -> None:

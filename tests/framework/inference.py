@@ -29,12 +29,13 @@ from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.lineage import Lineage
 from modelyard_inference.lookups import Lookups
-from modelyard_inference.models import Deployment, DeploymentState, RouteTable, TargetSpec, Version
+from modelyard_inference.models import Deployment, DeploymentState, TargetSpec, Version
 from modelyard_inference.notes import Note
 from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.reconciler import Parts, Reconciler
 from modelyard_inference.rollouts import Rollouts
+from modelyard_inference.route_table import RouteTable
 from modelyard_inference.routes import Routes
 from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
@@ -388,6 +389,11 @@ class Site:
     gateway: FakeGateway = field(default_factory=FakeGateway)
     start_timeout: float = 30.0
     build_environments: bool = False
+    flushed: dict[str, bool] = field(default_factory=dict)
+    """Replicas whose logs were to be carried away, and whether their files were there then."""
+
+    async def _note_flushed(self, replica_id: str) -> None:
+        self.flushed[replica_id] = (self.folder / "r" / "replicas" / replica_id).is_dir()
 
     @property
     def command(self) -> tuple[str, str]:
@@ -412,7 +418,17 @@ class Site:
         watching = Watching(db, store, grants)
         steps = Steps(
             StepParts(
-                db, store, cache, environments, admission, signers, launcher, prober, utc_now, lambda: SERVICE
+                db,
+                store,
+                cache,
+                environments,
+                admission,
+                signers,
+                launcher,
+                prober,
+                utc_now,
+                lambda: SERVICE,
+                self._note_flushed,
             ),
             ReplicaDefaults(drain_seconds=2.0),
             wake.set,

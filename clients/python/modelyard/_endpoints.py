@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from modelyard._convert import from_proto
@@ -10,7 +11,7 @@ from modelyard._namespace import Namespace
 from modelyard._prediction_stream import STRICT, PredictionStream, each
 from modelyard.api.oip.v2 import grpc_inference_pb2 as oip
 from modelyard.errors import InvalidTensor
-from modelyard.types import EndpointInfo, Prediction, ServerInfo
+from modelyard.types import EndpointInfo, EndpointStatistics, Prediction, ServerInfo
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -192,6 +193,36 @@ class AsyncEndpoints(Namespace):
         """Name, version and protocol extensions of the model server."""
         answer = await self._connection.call(self._stub.ServerMetadata, oip.ServerMetadataRequest())
         return from_proto(ServerInfo, answer)
+
+    async def statistics(self, name: str, *, version: int | None = None) -> EndpointStatistics:
+        """What one replica of a deployment counted since its process began; `deployments.statistics` has the sum and every replica.
+
+        Raises:
+            PermissionDenied: you lack EXECUTE on the deployment.
+            NotFound: there is no such deployment, or it does not run that version.
+        """
+        request = oip.ModelStatisticsRequest(name=name, version=str(version or ""))
+        answer = await self._connection.call(
+            self._stub.ModelStatistics, request, metadata=_route(name, version)
+        )
+        found = answer.model_stats[0] if answer.model_stats else oip.ModelStatistics(name=name)
+        parts = found.inference_stats
+        return EndpointStatistics(
+            name=found.name,
+            version=found.version,
+            last_inference=datetime.fromtimestamp(found.last_inference / 1000, UTC)
+            if found.last_inference
+            else None,
+            inference_count=found.inference_count,
+            execution_count=found.execution_count,
+            success_count=parts.success.count,
+            failure_count=parts.fail.count,
+            request_ns=parts.success.ns,
+            queue_ns=parts.queue.ns,
+            compute_input_ns=parts.compute_input.ns,
+            compute_infer_ns=parts.compute_infer.ns,
+            compute_output_ns=parts.compute_output.ns,
+        )
 
     async def _info(self, name: str, version: int | None) -> EndpointInfo:
         key = (name, version)

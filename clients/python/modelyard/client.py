@@ -214,6 +214,7 @@ class Endpoints(Blocking[_endpoints.AsyncEndpoints]):
     predict = blocking(_endpoints.AsyncEndpoints.predict)
     predict_stream = streaming(_endpoints.AsyncEndpoints.predict_stream)
     metadata = blocking(_endpoints.AsyncEndpoints.metadata)
+    statistics = blocking(_endpoints.AsyncEndpoints.statistics)
     ready = blocking(_endpoints.AsyncEndpoints.ready)
     server_live = blocking(_endpoints.AsyncEndpoints.server_live)
     server_ready = blocking(_endpoints.AsyncEndpoints.server_ready)

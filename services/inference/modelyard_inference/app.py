@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -21,11 +22,14 @@ from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.followers import Followers
+from modelyard_inference.launchers import Launcher
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
 from modelyard_inference.lineage import Lineage
+from modelyard_inference.log_shipping import LogShipping
 from modelyard_inference.log_switching import LogSwitching
 from modelyard_inference.lookups import Lookups
 from modelyard_inference.owners import Owners
+from modelyard_inference.parquet_logs import AddressUnusable, ParquetLogs
 from modelyard_inference.probe import ReplicaProber
 from modelyard_inference.reconciler import Parts, Reconciler
 from modelyard_inference.replica_logs import ReplicaLogs
@@ -43,8 +47,12 @@ from modelyard_inference.watching import Watching
 from modelyard_kit.auth import Principal
 from modelyard_kit.chassis import Chassis, Service
 from modelyard_kit.config import Settings
+from modelyard_kit.db import Database
 from modelyard_kit.grants import Grants
 from modelyard_kit.watches import Watches
+
+if TYPE_CHECKING:
+    from modelyard_inference.push import MetricsPush
 
 FULL_NAME = "modelyard.api.inference.v1.InferenceService"
 SERVICE_NAME = "inference"
@@ -85,6 +93,14 @@ class InferenceSettings(Settings):
     build_timeout_seconds: float = Field(
         600.0, gt=0, description="Longest time that resolving, or installing, an environment may take."
     )
+    prediction_logs: str = Field(
+        "",
+        description="Where Parquet files of access and predict logs go: file:///folder or s3://bucket/prefix; empty: nowhere.",
+    )
+    prediction_logs_seconds: float = Field(
+        60.0, ge=0, description="How long lines wait for company before they become a Parquet file."
+    )
+    s3_endpoint: str = Field("", description="Address of the S3 server of prediction_logs; empty: AWS.")
     stop_replicas_on_exit: bool = Field(
         default=False, description="Stop all replicas with this service; else they go on answering."
     )
@@ -120,6 +136,11 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     admission = Admission(upstream, wake.set)
     signers = Signers(chassis.db, store, upstream)
     prober = ReplicaProber()
+    shippings = _log_shippings(settings, chassis.db, launcher)
+
+    async def flush_logs(replica_id: str) -> None:
+        await asyncio.gather(*(each.flush(replica_id) for each in shippings.values()))
+
     # Read before anybody can watch: a gateway must never see an emptier table than it serves.
     routes = Routes(await chassis.db.read(store.routes), wake.set)
     steps = Steps(
@@ -134,6 +155,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             prober,
             chassis.clock,
             lambda: _self(chassis.grants),
+            flush_logs,
         ),
         ReplicaDefaults(
             settings.drain_grace_seconds,
@@ -170,17 +192,39 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     shadows = Shadows(chassis.db, prober)
     log_switching = LogSwitching(chassis.db, prober)
     lookups = Lookups(chassis.db, store, upstream, chassis.grants)
-    deployments = Deployments(chassis.db, store, lookups, upstream, chassis.grants, chassis.clock, wake.set)
+    deployments = Deployments(
+        chassis.db,
+        store,
+        lookups,
+        upstream,
+        chassis.grants,
+        chassis.clock,
+        wake.set,
+        log_destinations=shippings.keys(),
+    )
     rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
     replica_logs = ReplicaLogs(chassis.db, store, launcher, chassis.grants, watches)
     statistics = Statistics(chassis.db, store, prober, chassis.clock)
+    carriers: list[LogShipping | MetricsPush] = list(shippings.values())
+    if settings.otlp_endpoint:
+        from modelyard_inference.push import MetricsPush
+
+        carriers.append(MetricsPush(statistics, settings.otlp_endpoint))
     servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, replica_logs, statistics)
     service = Service(
         name=SERVICE_NAME,
         full_name=FULL_NAME,
         register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
         access=access_table(lookups),
-        background=(reconciler.run, followers.run, owners.run, lineage.run, shadows.run, log_switching.run),
+        background=(
+            reconciler.run,
+            followers.run,
+            owners.run,
+            lineage.run,
+            shadows.run,
+            log_switching.run,
+            *(each.run for each in carriers),
+        ),
     )
     activator = Activator(activator_address, routes, patience=settings.start_timeout_seconds)
     await activator.start()
@@ -192,11 +236,30 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         await steps.close()
         if settings.stop_replicas_on_exit:
             await reconciler.stop_all(settings.drain_grace_seconds)
+        await asyncio.gather(*(each.close() for each in carriers))
         await artifacts.close()
         await environments.close()
         await admission.close()
         await signers.close()
         await prober.close()
+
+
+def _log_shippings(
+    settings: InferenceSettings, db: Database, launcher: Launcher
+) -> Mapping[str, LogShipping]:
+    """Return what carries logs of predictions to the places that this installation has for them, by name."""
+    made = []
+    if settings.otlp_endpoint:  # what it needs is loaded only then
+        from modelyard_inference.otlp_logs import OtlpLogs
+
+        made.append(LogShipping(db, launcher, OtlpLogs(settings.otlp_endpoint), patience=0.0))
+    if settings.prediction_logs:
+        try:
+            files = ParquetLogs(settings.prediction_logs, settings.s3_endpoint)
+        except AddressUnusable as error:
+            raise SystemExit(f"MODELYARD_PREDICTION_LOGS: {error}") from error
+        made.append(LogShipping(db, launcher, files, patience=settings.prediction_logs_seconds))
+    return {each.name: each for each in made}
 
 
 def _self(grants: Grants) -> Principal:

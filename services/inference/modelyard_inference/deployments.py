@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference import combinations, errors, history, notes, rows
+from modelyard_inference import combinations, errors, history, log_policy, notes, rows
 from modelyard_inference.commands import CreateDeployment, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.deeds import Deed, content, event, remember
 from modelyard_inference.lookups import Lookups
-from modelyard_inference.models import Change, Deployment, DeploymentState, Revision, Target
+from modelyard_inference.models import Change, Deployment, DeploymentState, Target
 from modelyard_inference.ports import Upstream
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.targets import Targets, retargeted
@@ -59,6 +59,7 @@ class Deployments:
         grants: what principals may do.
         clock: the time.
         wake: called after every committed change, so that the reconciler looks at once.
+        log_destinations: where logs of predictions may go beside the files of replicas.
     """
 
     def __init__(
@@ -70,7 +71,10 @@ class Deployments:
         grants: Grants,
         clock: Clock,
         wake: Callable[[], None],
+        *,
+        log_destinations: Collection[str] = (),
     ) -> None:
+        self._log_destinations = log_destinations
         self._db = db
         self._store = store
         self._lookups = lookups
@@ -87,12 +91,14 @@ class Deployments:
             AlreadyExists: the name is taken.
             NotFound: schema, model, version or alias does not exist.
             InvalidState: a version is not READY.
+            InvalidField: logs are to go where this installation has no place for them.
             PermissionDenied: the caller lacks DEPLOY on a model.
             PolicyUnmet: a policy forbids to deploy a version.
             RequestIdReused: the request id was used with other content.
             InvalidField: settings exclude each other.
             PeerUnavailable: catalog or governance does not answer.
         """
+        log_policy.require(command.log_policy, self._log_destinations)
         before = await self._db.read(lambda connection: self._replay(connection, call, command))
         if before:
             return before
@@ -136,11 +142,12 @@ class Deployments:
             NotFound: there is none of that name, or a target does not exist.
             EtagMismatch: it has changed since the caller read it.
             InvalidState: it is being deleted, or a version is not READY.
-            InvalidField: there is no principal with the id of the new owner, or settings exclude each other.
+            InvalidField: there is no principal with the id of the new owner, settings exclude each other, or logs have no place here.
             PermissionDenied: the caller lacks DEPLOY on the model of a new target, or MANAGE to change the owner.
             PolicyUnmet: a policy forbids to deploy a version.
             PeerUnavailable: catalog or governance does not answer.
         """
+        log_policy.require(command.log_policy, self._log_destinations)
         updated = await self._apply(call, command, Deed(Change.UPDATED, command.reason))
         await failpoint("inference.deployment.updated")
         self._wake()
@@ -159,7 +166,7 @@ class Deployments:
             PeerUnavailable: catalog or governance does not answer.
         """
         now = _changeable(await self._lookups.get(command.name), command.etag)
-        revision = await self._db.read(lambda connection: _wanted(connection, now, command))
+        revision = await self._db.read(lambda connection: history.wanted(connection, now, command))
         back = revision.settings
         update = UpdateDeployment(
             command.name,
@@ -377,20 +384,3 @@ def _changeable(deployment: Deployment, etag: str) -> Deployment:
     if deployment.state is DeploymentState.DELETING:
         raise errors.on_its_way_out(deployment)
     return deployment
-
-
-async def _wanted(
-    connection: AsyncConnection, deployment: Deployment, command: RollbackDeployment
-) -> Revision:
-    """Return the revision to go back to."""
-    if command.revision:
-        found = await history.find(connection, deployment.id, command.revision)
-        if found is None:
-            raise errors.no_revision(command.name, command.revision)
-        return found
-    pinned = command.pin_versions
-    now = history.essence(history.settings_of(deployment), pinned=pinned)
-    for revision in await history.newest_first(connection, deployment.id):
-        if history.essence(revision.settings, pinned=pinned) != now:
-            return revision
-    raise InvalidField("revision", "no revision that is kept has other settings than those of now")

@@ -14,8 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.references import parse_version_reference
+from modelyard_inference import errors
 from modelyard_inference.batching_policy import Batching
 from modelyard_inference.canary import RolloutPolicy
+from modelyard_inference.commands import RollbackDeployment
 from modelyard_inference.fields import REVISIONS
 from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
@@ -25,6 +27,7 @@ from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.tables import revisions
 from modelyard_inference.traffic_limits import TrafficLimits
 from modelyard_inference.variables import sorted_variables
+from modelyard_kit.errors import InvalidField
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody
 from modelyard_kit.limits import LIMITS
 
@@ -144,3 +147,25 @@ def _revision(row: Mapping[Any, Any]) -> Revision:
             "settings": Settings(**{**settings, **read}),
         }
     )
+
+
+async def wanted(
+    connection: AsyncConnection, deployment: Deployment, command: RollbackDeployment
+) -> Revision:
+    """Return the revision to go back to: the one that is named, or the newest with other settings than those of now.
+
+    Raises:
+        NotFound: there is none with this number.
+        InvalidField: none is named, and none has other settings.
+    """
+    if command.revision:
+        found = await find(connection, deployment.id, command.revision)
+        if found is None:
+            raise errors.no_revision(command.name, command.revision)
+        return found
+    pinned = command.pin_versions
+    now = essence(settings_of(deployment), pinned=pinned)
+    for revision in await newest_first(connection, deployment.id):
+        if essence(revision.settings, pinned=pinned) != now:
+            return revision
+    raise InvalidField("revision", "no revision that is kept has other settings than those of now")

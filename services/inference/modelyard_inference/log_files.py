@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -34,6 +35,7 @@ PRINTED = ("", "stdout", "stderr")
 """Loggers of lines that are somebody's own text rather than an event."""
 _BLOCK = 64 * 1024
 _AT_ONCE = 256 * 1024
+_BEGIN = 256
 _KNOWN = frozenset({"event", "level", "timestamp", "logger", "request_ids"})
 # What every line of a replica says; whoever reads its log knows.
 _SELF = frozenset({"deployment", "model_version"})
@@ -89,6 +91,8 @@ class Position:
 
     inode: int
     offset: int
+    begin: int = 0
+    """Checksum of how the file begins: a new file often gets the inode of one that is gone."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ def tail(log: Path, wanted: Wanted) -> Piece:
         files = _opened(log, stack)
         if not files:
             return Piece((), None)
-        end = Position(os.fstat(files[0].fileno()).st_ino, files[0].seek(0, os.SEEK_END))
+        end = _position(files[0], files[0].seek(0, os.SEEK_END))
         ends = (end.offset, *(file.seek(0, os.SEEK_END) for file in files[1:]))
         for line in (
             parse(raw) for file, at in zip(files, ends, strict=True) for raw in _backwards(file, at)
@@ -189,19 +193,26 @@ def read_on(log: Path, position: Position | None) -> Piece:
     """Return what was written since, at most 256 KiB of it; from the oldest on if there is no position, or its file is gone."""
     with ExitStack() as stack:
         files = _opened(log, stack)
-        inodes = [os.fstat(file.fileno()).st_ino for file in files]
         at, offset = len(files) - 1, 0
-        if position and position.inode in inodes:
-            at, offset = inodes.index(position.inode), position.offset
+        for number, file in enumerate(files):
+            if position and _position(file, position.offset) == position:
+                at, offset = number, position.offset
         while at >= 0:
             raw, offset = _forwards(files[at], offset, finished=at > 0)
             if raw or at == 0:
                 ended = offset >= os.fstat(files[at].fileno()).st_size
                 return Piece(
-                    _timed(raw), Position(inodes[at], offset), more=bool(raw) and not (ended and at == 0)
+                    _timed(raw), _position(files[at], offset), more=bool(raw) and not (ended and at == 0)
                 )
             at, offset = at - 1, 0
     return Piece((), position)
+
+
+def _position(file: IO[bytes], offset: int) -> Position:
+    """Return an offset as a position, by the first line of the file: that is complete, or longer, when anything was read."""
+    file.seek(0)
+    begin = zlib.crc32(file.read(_BEGIN).partition(b"\n")[0]) if offset else 0
+    return Position(os.fstat(file.fileno()).st_ino, offset, begin)
 
 
 def _settle(found: deque[Line], untimed: list[Line], time: datetime | None, wanted: Wanted) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelyard.api.inference.v1 import log_pb2 as pb
-from modelyard_inference.log_policy import SILENT, LogPolicy
+from modelyard_inference.log_policy import OTLP, PARQUET, SILENT, LogPolicy
 from modelyard_kit.errors import Violation
 
 _WHOLE = 100
@@ -18,7 +18,14 @@ def parse_policy(message: pb.LoggingPolicy, problems: list[Violation]) -> LogPol
     if message.include_payload and not percent:
         told = "says what the predict log holds: set predict_log_percent too"
         problems.append(Violation("deployment.logging.include_payload", told))
-    return LogPolicy(message.access_log, percent, message.include_payload)
+    if not (message.access_log or percent):
+        told = "says where logs go: set access_log or predict_log_percent too"
+        problems += [
+            Violation(f"deployment.logging.{name}", told)
+            for name in (OTLP, PARQUET)
+            if getattr(message, name)
+        ]
+    return LogPolicy(message.access_log, percent, message.include_payload, message.otlp, message.parquet)
 
 
 def policy_to_proto(policy: LogPolicy) -> pb.LoggingPolicy | None:
@@ -29,4 +36,6 @@ def policy_to_proto(policy: LogPolicy) -> pb.LoggingPolicy | None:
         access_log=policy.access_log,
         predict_log_percent=policy.predict_percent,
         include_payload=policy.include_payload,
+        otlp=policy.otlp,
+        parquet=policy.parquet,
     )

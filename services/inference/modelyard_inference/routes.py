@@ -11,8 +11,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
-from modelyard_inference.models import RouteTable, RouteTarget
 from modelyard_inference.planner.observed import Gateway, Gateways
+from modelyard_inference.route_table import RouteTable, RouteTarget
 
 LEASE_SECONDS = 10.0
 """A gateway that neither watches nor confirms for so long is no longer waited for."""

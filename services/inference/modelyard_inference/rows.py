@@ -21,14 +21,13 @@ from modelyard_inference.models import (
     GroupState,
     Replica,
     ReplicaState,
-    Route,
-    RouteTarget,
     Status,
     Target,
     TargetSpec,
     Version,
 )
 from modelyard_inference.resources import Resources
+from modelyard_inference.route_table import Route, RouteTarget
 from modelyard_inference.scaling import Autoscaling, Scale
 from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import TrafficLimits

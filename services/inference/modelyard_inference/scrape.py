@@ -24,7 +24,7 @@ _MICROSECOND = 1_000
 
 _log = structlog.get_logger()
 
-_COUNTERS: Mapping[str, tuple[str, Callable[[Counters], int]]] = {
+COUNTERS: Mapping[str, tuple[str, Callable[[Counters], int]]] = {
     "nv_inference_request_success": ("Predictions that were answered", lambda c: c.success),
     "nv_inference_count": ("Rows that were computed", lambda c: c.inferences),
     "nv_inference_exec_count": ("Runs of the model", lambda c: c.executions),
@@ -46,16 +46,18 @@ _COUNTERS: Mapping[str, tuple[str, Callable[[Counters], int]]] = {
         lambda c: c.output_ns // _MICROSECOND,
     ),
 }
-_FAILURES = "nv_inference_request_failure"
-_LATENCY = "modelyard_prediction_duration_seconds"
-_GAUGES: Mapping[str, tuple[str, Callable[[Measured], int]]] = {
+FAILURES = "nv_inference_request_failure"
+LATENCY = "modelyard_prediction_duration_seconds"
+GAUGES: Mapping[str, tuple[str, Callable[[Measured], int]]] = {
     "nv_inference_pending_request_count": ("Predictions that wait for the model", lambda m: m.pending),
     "modelyard_replica_in_flight": ("Predictions that a replica is at", lambda m: m.in_flight),
     "modelyard_replica_memory_bytes": ("Memory that a replica holds", lambda m: m.memory_bytes),
 }
-_UP, _RESTARTS = "modelyard_replica_up", "modelyard_replica_restarts"
+UP, RESTARTS = "modelyard_replica_up", "modelyard_replica_restarts"
 
-METRICS = frozenset({*_COUNTERS, *_GAUGES, _FAILURES, _LATENCY, _UP, _RESTARTS})
+LABELS = ("model", "version", "replica")
+"""What tells the series of replicas apart."""
+METRICS = frozenset({*COUNTERS, *GAUGES, FAILURES, LATENCY, UP, RESTARTS})
 """Names of everything that is told about replicas."""
 
 
@@ -104,39 +106,39 @@ def families(figures: Sequence[ReplicaFigures]) -> Iterator[Any]:
     """Yield the families of metrics of some replicas."""
     from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 
-    names = ("model", "version", "replica")
-    up = GaugeMetricFamily(_UP, "Whether a replica tells what it is doing", labels=names)
-    restarts = GaugeMetricFamily(_RESTARTS, "How often a replica was started again", labels=names)
+    names = LABELS
+    up = GaugeMetricFamily(UP, "Whether a replica tells what it is doing", labels=names)
+    restarts = GaugeMetricFamily(RESTARTS, "How often a replica was started again", labels=names)
     for one in figures:
-        up.add_metric(_labels(one), float(one.measured is not None))
-        restarts.add_metric(_labels(one), one.replica.restarts)
+        up.add_metric(labels_of(one), float(one.measured is not None))
+        restarts.add_metric(labels_of(one), one.replica.restarts)
     yield from (up, restarts)
     told = [(one, one.measured) for one in figures if one.measured]
-    for name, (text, value) in _COUNTERS.items():
+    for name, (text, value) in COUNTERS.items():
         family = Metric(name, f"{text}, added up", "unknown")
         for one, measured in told:
-            family.add_sample(name, dict(zip(names, _labels(one), strict=True)), value(measured.counters))
+            family.add_sample(name, dict(zip(names, labels_of(one), strict=True)), value(measured.counters))
         yield family
-    failures = Metric(_FAILURES, "Predictions that were not answered, by why, added up", "unknown")
+    failures = Metric(FAILURES, "Predictions that were not answered, by why, added up", "unknown")
     for one, measured in told:
         for reason, count in measured.counters.failures.items():
-            labels = {**dict(zip(names, _labels(one), strict=True)), "reason": reason}
-            failures.add_sample(_FAILURES, labels, count)
+            labels = {**dict(zip(names, labels_of(one), strict=True)), "reason": reason}
+            failures.add_sample(FAILURES, labels, count)
     yield failures
-    for name, (text, gauge) in _GAUGES.items():
+    for name, (text, gauge) in GAUGES.items():
         told_now = GaugeMetricFamily(name, text, labels=names)
         for one, measured in told:
-            told_now.add_metric(_labels(one), gauge(measured))
+            told_now.add_metric(labels_of(one), gauge(measured))
         yield told_now
-    latency = HistogramMetricFamily(_LATENCY, "Time that answered predictions took", labels=names)
+    latency = HistogramMetricFamily(LATENCY, "Time that answered predictions took", labels=names)
     for one, measured in told:
         counters = measured.counters
         bounds = (*map(str, counters.bounds), "+Inf")
         buckets = list(zip(bounds, accumulate(counters.latencies), strict=True))
-        latency.add_metric(_labels(one), buckets, sum_value=counters.request_ns / 1e9)
+        latency.add_metric(labels_of(one), buckets, sum_value=counters.request_ns / 1e9)
     yield latency
 
 
-def _labels(one: ReplicaFigures) -> tuple[str, str, str]:
+def labels_of(one: ReplicaFigures) -> tuple[str, str, str]:
     """Return what Triton calls model and version, as predictions name them, and the replica."""
     return one.deployment.name, str(one.group.version.number), one.replica.id

@@ -26,9 +26,9 @@ from modelyard_inference.models import (
     GroupState,
     Replica,
     ReplicaState,
-    RouteTable,
     Target,
 )
+from modelyard_inference.route_table import RouteTable
 from modelyard_kit.access import Link, Scope
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody, permitted
 

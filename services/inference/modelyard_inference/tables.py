@@ -196,3 +196,15 @@ log_switches = sa.Table(
     sa.Column("process_started", sa.Text, nullable=False),
     sa.Column("policy", JSONB, nullable=False),
 )
+
+log_marks = sa.Table(
+    "log_marks",
+    metadata,
+    sa.Column("replica_id", sa.Text, sa.ForeignKey("replicas.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("log", sa.Text, primary_key=True),
+    sa.Column("inode", sa.BigInteger, nullable=False),
+    sa.Column("read_to", sa.BigInteger, nullable=False),
+    sa.Column("begin", sa.BigInteger, nullable=False),
+    sa.Column("next_number", sa.BigInteger, nullable=False),
+)

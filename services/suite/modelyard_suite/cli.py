@@ -39,10 +39,10 @@ MetricsPort = Annotated[
     int,
     typer.Option(
         min=0,
-        max=2**16 - len(plan.SERVICES),
+        max=2**16 - len(plan.SCRAPED),
         metavar="PORT",
-        help="Let the services answer Prometheus on loopback: governance on this port, catalog, artifact and inference on the"
-        " next three. 0: none.",
+        help="Let the services answer Prometheus on loopback: governance on this port, catalog, artifact, inference and the"
+        " gateway on the next four. 0: none.",
     ),
 ]
 

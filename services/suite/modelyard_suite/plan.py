@@ -25,6 +25,9 @@ from modelyard_suite.postgres import EmbeddedPostgres
 from modelyard_suite.supervisor import ProcessSpec
 
 SERVICES = ("governance", "catalog", "artifact", "inference")
+GATEWAY = "gateway"
+SCRAPED = (*SERVICES, GATEWAY)
+"""What answers Prometheus, in the order of ports."""
 _PROBE_SECONDS = 1.0
 
 
@@ -34,7 +37,7 @@ class Options:
 
     Args:
         listen: address of the gateway, `host:port`.
-        metrics_port: the first of the ports on loopback where the services answer Prometheus, in the order of `SERVICES`; 0: none.
+        metrics_port: the first of the ports on loopback where services and gateway answer Prometheus, in the order of `SCRAPED`; 0: none.
         extra: further settings for every process, without the prefix; for tests and for the curious.
     """
 
@@ -44,10 +47,10 @@ class Options:
 
 
 def metrics_addresses(options: Options) -> dict[str, str]:
-    """Return where each service answers Prometheus; nothing if none does."""
+    """Return where each service and the gateway answer Prometheus; nothing if none does."""
     if not options.metrics_port:
         return {}
-    return {name: f"127.0.0.1:{options.metrics_port + i}" for i, name in enumerate(SERVICES)}
+    return {name: f"127.0.0.1:{options.metrics_port + i}" for i, name in enumerate(SCRAPED)}
 
 
 def stages(home: Home, options: Options) -> list[list[ProcessSpec]]:
@@ -110,8 +113,9 @@ def _particular(home: Home, name: str) -> Mapping[str, str]:
 
 def _gateway(home: Home, options: Options) -> list[ProcessSpec]:
     settings = {
-        **_common(home, "gateway"),
+        **_common(home, GATEWAY),
         "listen": options.listen,
+        "metrics_listen": metrics_addresses(options).get(GATEWAY, ""),
         "envoy_directory": str(home.envoy),
         "access_log": str(home.logs / "access.log"),
         **(options.extra or {}),
@@ -122,7 +126,7 @@ def _gateway(home: Home, options: Options) -> list[ProcessSpec]:
         return True
 
     return [
-        ProcessSpec("gateway", [sys.executable, "-m", "modelyard_gateway"], environment, is_ready=always),
+        ProcessSpec(GATEWAY, [sys.executable, "-m", "modelyard_gateway"], environment, is_ready=always),
         ProcessSpec(
             "envoy",
             [sys.executable, "-m", "modelyard_gateway", "envoy"],
@@ -139,7 +143,10 @@ def _common(home: Home, name: str) -> dict[str, str]:
 
 def _inherited() -> dict[str, str]:
     """Return the environment without settings of Modelyard: those come from the plan, but for a few of the user's own."""
-    names = ("OTLP_ENDPOINT", "LOG_LEVEL", "LOG_FORMAT", "ALLOW_MODEL_CODE", "BUILD_ENVIRONMENTS")
+    names = (
+        *("OTLP_ENDPOINT", "LOG_LEVEL", "LOG_FORMAT", "ALLOW_MODEL_CODE", "BUILD_ENVIRONMENTS"),
+        *("PREDICTION_LOGS", "PREDICTION_LOGS_SECONDS", "S3_ENDPOINT"),
+    )
     kept = {SIZE_VARIABLE, *(f"{PREFIX}{name}" for name in names)}
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in kept}
 

@@ -508,12 +508,12 @@ def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:
 
 
 def test_what_is_written_down_is_said_in_words(connected: Fake) -> None:
-    for words in ("access predict=5 payload", ""):
+    for words in ("access predict=5 payload parquet otlp", ""):
         assert modelyard("deployments", "update", MODEL, "--logging", words, "--no-wait").exit_code == 0
     first, second = connected.requests("UpdateDeployment")
     assert [list(r.update_mask.paths) for r in (first, second)] == [["logging"], ["logging"]]
     assert first.deployment.logging == log_pb2.LoggingPolicy(
-        access_log=True, predict_log_percent=5, include_payload=True
+        access_log=True, predict_log_percent=5, include_payload=True, otlp=True, parquet=True
     )
     assert second.deployment.logging == log_pb2.LoggingPolicy()
     for wrong in ("everything", "predict", "predict=101", "access=1"):

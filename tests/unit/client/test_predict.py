@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,18 @@ def test_several_outputs_are_taken_by_name(fake: Fake, client: Client) -> None:
     assert {name: array.tolist() for name, array in prediction.outputs.items()} == {"a": [1], "b": [2]}
     with pytest.raises(ValueError, match="2 outputs, use"):
         _ = prediction.output
+
+
+def test_what_a_replica_counted_is_told(fake: Fake, client: Client) -> None:
+    part = oip.StatisticDuration(count=2, ns=300)
+    parts = oip.InferStatistics(success=part, fail=oip.StatisticDuration(count=1), queue=part)
+    found = oip.ModelStatistics(
+        name=NAME, version="3", last_inference=1_500, inference_count=7, inference_stats=parts
+    )
+    fake.answers["ModelStatistics"] = lambda _: oip.ModelStatisticsResponse(model_stats=[found])
+    told = client.endpoints.statistics(NAME, version=3)
+    assert (told.version, told.inference_count, told.success_count, told.failure_count) == ("3", 7, 2, 1)
+    assert (told.request_ns, told.queue_ns, told.compute_infer_ns) == (300, 300, 0)
+    assert told.last_inference == datetime.fromtimestamp(1.5, UTC)
+    assert fake.metadata("ModelStatistics")[0]["modelyard-deployment"] == NAME
+    assert fake.requests("ModelStatistics")[0].version == "3"

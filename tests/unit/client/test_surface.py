@@ -175,6 +175,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "ServerMetadata": lambda c: c.endpoints.server_metadata(),
     "ModelReady": lambda c: c.endpoints.ready(MODEL),
     "ModelMetadata": lambda c: c.endpoints.metadata(MODEL),
+    "ModelStatistics": lambda c: c.endpoints.statistics(MODEL),
     "ModelInfer": lambda c: c.predict(MODEL, [[1.0]]),
     "ModelStreamInfer": lambda c: next(c.endpoints.predict_stream(MODEL, [[[1.0]]]), None),
 }

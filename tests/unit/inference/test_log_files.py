@@ -149,6 +149,11 @@ def test_a_reader_that_was_left_behind_goes_on_with_the_oldest(log: Path) -> Non
         write(log, structured(number))
     gone = log_files.Position(position.inode + 1_000_000, 0)
     assert messages(read_on(log, gone).lines) == ["line 2"]
+    assert messages(read_on(log, position).lines) == ["line 2"]  # also if a new file has got its inode
+    newest = tail(log, Wanted(tail=9)).position
+    assert newest is not None
+    reused = log_files.Position(newest.inode, position.offset, position.begin)
+    assert messages(read_on(log, reused).lines) == ["line 2"]
     assert messages(read_on(log, None).lines) == ["line 2"]
 
 

@@ -15,9 +15,10 @@ from modelyard_inference import gateway_messages, messages, render
 from modelyard_inference.batching_policy import USUAL, Batching
 from modelyard_inference.canary import Figures, Rollout, RolloutPolicy
 from modelyard_inference.commands import RolloutVerb
-from modelyard_inference.models import DeploymentState, GroupState, Route, RouteTable, RouteTarget
+from modelyard_inference.models import DeploymentState, GroupState
 from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.resources import UNBOUNDED, Resources
+from modelyard_inference.route_table import Route, RouteTable, RouteTarget
 from modelyard_inference.scaling import FIXED, Autoscaling
 from modelyard_inference.strategies import UpdateStrategy
 from modelyard_kit.access import SYSTEM

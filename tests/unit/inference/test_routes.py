@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from modelyard_inference.models import RouteTable
 from modelyard_inference.planner.observed import Gateway
+from modelyard_inference.route_table import RouteTable
 from modelyard_inference.routes import Routes
 
 

@@ -65,7 +65,7 @@ def test_every_prediction_is_a_line_of_the_access_log(tmp_path: Path) -> None:
         ("refused", "access", ("r1",)),
         ("refused", "access", ("r1",)),
     ]
-    assert found[0].attributes == {"method": "predict", "rows": "2", "milliseconds": "1.5"}
+    assert found[0].attributes == {"method": "predict", "rows": "2", "milliseconds": "1.5", "number": "1"}
     assert found[1].attributes["code"] == "INVALID_ARGUMENT"
     assert [line.attributes["reason"] for line in found[2:]] == ["CANCELLED", "INTERNAL"]
     assert stat.S_IMODE((tmp_path / ACCESS).stat().st_mode) == 0o600
@@ -132,3 +132,25 @@ def test_a_disk_that_refuses_hurts_nobody(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     answer(journal)
     assert len(lines(tmp_path / "gone", ACCESS)) == 1
+
+
+def test_lines_are_numbered_also_over_restarts_and_full_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_FULL", 1000)
+    policy = LogPolicy(access_log=True)
+    for _ in range(3):
+        journal = Journal(tmp_path, policy)
+        for _ in range(5):
+            answer(journal)
+    assert [line.attributes["number"] for line in lines(tmp_path, ACCESS)] == [str(n) for n in range(1, 16)]
+    log_files.rotate(tmp_path / ACCESS)
+    answer(Journal(tmp_path, policy))
+    assert lines(tmp_path, ACCESS)[-1].attributes["number"] == "16"
+
+
+def test_a_line_names_the_trace_of_its_prediction(tmp_path: Path) -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    journal = Journal(tmp_path, LogPolicy(access_log=True))
+    journal.answered(Call(None, (("traceparent", trace),)), prediction(), {"y": np.ones(2)}, 1)
+    assert lines(tmp_path, ACCESS)[0].attributes["traceparent"] == trace

@@ -17,7 +17,7 @@ Logging = Annotated[
         "--logging",
         metavar="WHAT",
         help="What replicas write down about predictions: 'access' for a line each, 'predict=PERCENT' for the tensors of a share,"
-        " with 'payload' their values too. '' for nothing.",
+        " with 'payload' their values too; 'otlp' and 'parquet' to send it to the collector, or into Parquet files. '' for nothing.",
     ),
 ]
 
@@ -37,8 +37,12 @@ def parse_logging(text: str | None) -> LoggingPolicy | None:
             policy = replace(policy, access_log=True)
         elif word == "payload":
             policy = replace(policy, include_payload=True)
+        elif word in ("otlp", "parquet"):
+            policy = replace(policy, **{word: True})
         elif name == "predict" and value.isdecimal() and int(value) <= _WHOLE:
             policy = replace(policy, predict_log_percent=int(value))
         else:
-            raise typer.BadParameter(f"{word!r} is none of access, predict=PERCENT (0 to 100), payload")
+            raise typer.BadParameter(
+                f"{word!r} is none of access, predict=PERCENT (0 to 100), payload, otlp, parquet"
+            )
     return policy

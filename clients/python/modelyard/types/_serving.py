@@ -57,11 +57,16 @@ class TrafficTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingPolicy:
-    """What replicas write down about predictions: a line for each, and the tensors of a percentage of them, if wanted with values."""
+    """What replicas write down about predictions: a line for each, and the tensors of a percentage of them, if wanted with values.
+
+    It goes to the installation's OpenTelemetry collector and into its Parquet files too, if wanted.
+    """
 
     access_log: bool = False
     predict_log_percent: int = 0
     include_payload: bool = False
+    otlp: bool = False
+    parquet: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +327,24 @@ class EndpointInfo:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointStatistics:
+    """What a replica counted since its process began; durations are those of predictions that were answered, added up."""
+
+    name: str
+    version: str = ""
+    last_inference: datetime | None = None
+    inference_count: int = 0
+    execution_count: int = 0
+    success_count: int = 0
+    failure_count: int = 0
+    request_ns: int = 0
+    queue_ns: int = 0
+    compute_input_ns: int = 0
+    compute_infer_ns: int = 0
+    compute_output_ns: int = 0
 
 
 @dataclass(frozen=True, eq=False)

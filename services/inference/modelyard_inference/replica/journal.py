@@ -1,7 +1,8 @@
 """The access log and the predict log of a replica: what it was asked and answered, as far as its deployment wants it written down.
 
 Both are files of lines as in the log of the replica, kept small in the same way. Nothing is lost on the way to the disk but what a full
-disk refuses; a prediction that is not written down pays one look at the policy.
+disk refuses; a prediction that is not written down pays one look at the policy. Lines are numbered, also over restarts of the replica, so
+that whoever carries them elsewhere knows what is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.replica.batching import Outputs
 from modelyard_inference.replica.contract import Prediction
 from modelyard_inference.replica.front import Call
-from modelyard_inference.replica.serving import request_id_of
+from modelyard_inference.replica.serving import request_id_of, trace_of
 from modelyard_inference.runtimes.datatypes import Array
 from modelyard_kit.errors import DomainError
 from modelyard_kit.limits import LIMITS
@@ -32,6 +33,7 @@ _MAX_VALUES: Final = LIMITS["predict_log_values"].maximum
 _MAX_VALUE_LENGTH: Final = 1000
 _LONGEST: Final = LIMITS["log_line_bytes"].maximum
 _WHOLE: Final = 100
+_LAST: Final = log_files.Wanted(tail=1)
 
 log: Any = structlog.get_logger()
 
@@ -101,14 +103,22 @@ class _Lines:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._failed = False
+        self._file: int | None = None
+        self._size = 0
+        self._number = 0
+        """Of the last line; 0 until it is looked up."""
 
     def write(self, event: str, call: Call, **facts: Any) -> None:
         if self._path is None:
             return
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         line = {"event": event, "level": "info", "timestamp": now, "logger": self._path.name, **facts}
+        self._number = (self._number or _last_number(self._path)) + 1
+        line["number"] = self._number
         if request_id := request_id_of(call.metadata):
             line["request_ids"] = [request_id]
+        if trace := trace_of(call.metadata):
+            line["traceparent"] = trace
         data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
         try:
             self._append(self._path, data)
@@ -118,15 +128,35 @@ class _Lines:
             self._failed = True
 
     def _append(self, path: Path, data: bytes) -> None:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if (
+            self._file is None
+        ):  # kept open: opening it for each line would cost a prediction more than writing the line
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._size = os.fstat(self._file).st_size
         try:
-            os.write(file, data)
-            full = os.fstat(file).st_size >= _FULL
-        finally:
-            os.close(file)
-        if full:
+            os.write(self._file, data)
+        except OSError:
+            self._close()
+            raise
+        self._size += len(data)
+        if self._size >= _FULL:
+            self._close()
             log_files.rotate(path)
         self._failed = False
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+
+def _last_number(path: Path) -> int:
+    """Return the number of the last line that is there; 0 if there is none."""
+    for line in log_files.tail(path, _LAST).lines:
+        number = line.attributes.get("number", "")
+        if number.isdecimal():
+            return int(number)
+    return 0
 
 
 def _tensors(arrays: Mapping[str, Array], *, values: bool) -> dict[str, Any]:

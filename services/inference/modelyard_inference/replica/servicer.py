@@ -80,6 +80,7 @@ class Servicer:
             "ServerMetadata": self.server_metadata,
             "ModelReady": self.model_ready,
             "ModelMetadata": self.model_metadata,
+            "ModelStatistics": self.model_statistics,
             "ModelInfer": wrap("ModelInfer", self.model_infer),
         }
         unary = {f"/{service}/{name}": method for service in OIP_SERVICES for name, method in oip.items()}
@@ -174,7 +175,7 @@ class Servicer:
     async def server_metadata(self, body: bytes, call: Call) -> bytes:
         """ServerMetadata."""
         return pb.ServerMetadataResponse(
-            name=self._contract.config.server_name, version=self._version
+            name=self._contract.config.server_name, version=self._version, extensions=["statistics"]
         ).SerializeToString()
 
     async def model_ready(self, body: bytes, call: Call) -> bytes:
@@ -187,6 +188,12 @@ class Servicer:
         """ModelMetadata."""
         request = _decode(pb.ModelMetadataRequest, body)
         return self._metadata(request.name, request.version).SerializeToString()
+
+    async def model_statistics(self, body: bytes, call: Call) -> bytes:
+        """ModelStatistics."""
+        request = _decode(pb.ModelStatisticsRequest, body)
+        self._contract.check_model(request.name, request.version)
+        return self._engine.statistics.for_triton(self._contract.name, self._contract.version)
 
     async def rest_describe(self, body: bytes, call: Call) -> bytes:
         """RestInferenceService.Describe."""
@@ -261,19 +268,21 @@ class Servicer:
         try:
             yield times
         except asyncio.CancelledError:
-            statistics.failed(None)
-            self._journal.refused(call, None, perf_counter_ns() - times.begun)
+            took = perf_counter_ns() - times.begun
+            statistics.failed(None, took)
+            self._journal.refused(call, None, took)
             raise
         except Exception as error:
             if isinstance(error, DomainError):
                 self._samples.refused(call, error)
-            statistics.failed(error)
-            self._journal.refused(call, error, perf_counter_ns() - times.begun)
+            took = perf_counter_ns() - times.begun
+            statistics.failed(error, took)
+            self._journal.refused(call, error, took)
             raise
         else:
             end = perf_counter_ns()
             statistics.answered(
-                end - times.begun, read_ns=times.read - times.begun, write_ns=end - times.computed
+                end - times.begun, read_ns=times.read - times.begun, write_ns=end - times.computed, now=end
             )
         finally:
             self._lifecycle.leave()

@@ -16,6 +16,7 @@ SERVED: Final[ContextVar[Sequence[Call]]] = ContextVar("modelyard_served", defau
 """The calls whose rows the model is computing in this thread."""
 NO_CALL: Final = Call(None, ())
 _HEADER: Final = "x-request-id"
+_TRACE_HEADER: Final = "traceparent"
 _MAX_ID: Final = 128
 _MAX_IDS: Final = 16
 
@@ -32,8 +33,17 @@ def serving(calls: Sequence[Call]) -> Iterator[None]:
 
 def request_id_of(metadata: Metadata) -> str:
     """Return the id of a call, the one that the gateway's access log has; empty if it has none."""
+    return _told(metadata, _HEADER)
+
+
+def trace_of(metadata: Metadata) -> str:
+    """Return the trace that a call is part of, as W3C Trace Context writes it; empty if it is part of none."""
+    return _told(metadata, _TRACE_HEADER)
+
+
+def _told(metadata: Metadata, wanted: str) -> str:
     for name, value in metadata:
-        if name == _HEADER and isinstance(value, str):
+        if name == wanted and isinstance(value, str):
             return value[:_MAX_ID]
     return ""
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import resource
 import sys
+import time
 from bisect import bisect_left
 from pathlib import Path
 from typing import Final
 
 from modelyard.api.inference.v1.replica_service_pb2 import GetStatisticsResponse
 from modelyard.api.inference.v1.statistics_pb2 import InferenceCounters
+from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard_inference.replica.errors import ModelFailed, QueueFull
 from modelyard_kit.errors import DeadlineExceeded
 
@@ -36,15 +38,19 @@ class Statistics:
         self.inferences = 0
         self.executions = 0
         self.request_ns = 0
+        self.failed_ns = 0
+        self.last_answer = 0
+        """When the last prediction was answered, of `perf_counter_ns`; 0 if none was."""
         self.queue_ns = 0
         self.input_ns = 0
         self.infer_ns = 0
         self.output_ns = 0
         self.latencies = [0] * (len(BOUNDS) + 1)
 
-    def answered(self, request_ns: int, *, read_ns: int, write_ns: int) -> None:
-        """Count a prediction that was answered."""
+    def answered(self, request_ns: int, *, read_ns: int, write_ns: int, now: int = 0) -> None:
+        """Count a prediction that was answered `now`, of `perf_counter_ns`."""
         self.success += 1
+        self.last_answer = now
         self.request_ns += request_ns
         self.input_ns += read_ns
         self.output_ns += write_ns
@@ -57,9 +63,10 @@ class Statistics:
         self.input_ns += merge_ns
         self.infer_ns += infer_ns
 
-    def failed(self, error: BaseException | None) -> None:
+    def failed(self, error: BaseException | None, request_ns: int = 0) -> None:
         """Count a prediction that was not answered; None: its caller is gone."""
         self.failures[_why(error)] += 1
+        self.failed_ns += request_ns
 
     def render(self, *, in_flight: int, pending: int) -> bytes:
         """Return an encoded GetStatisticsResponse."""
@@ -80,6 +87,30 @@ class Statistics:
             counters=counters, in_flight=in_flight, pending=pending, memory_bytes=memory_bytes()
         ).SerializeToString()
 
+    def for_triton(self, name: str, version: str) -> bytes:
+        """Return an encoded ModelStatisticsResponse about the model of a name and version."""
+
+        def part(ns: int) -> pb.StatisticDuration:
+            return pb.StatisticDuration(count=self.success, ns=ns)
+
+        found = pb.ModelStatistics(
+            name=name,
+            version=version,
+            last_inference=_milliseconds_since_1970(self.last_answer) if self.last_answer else 0,
+            inference_count=self.inferences,
+            execution_count=self.executions,
+            inference_stats=pb.InferStatistics(
+                success=part(self.request_ns),
+                fail=pb.StatisticDuration(count=sum(self.failures.values()), ns=self.failed_ns),
+                queue=part(self.queue_ns),
+                compute_input=part(self.input_ns),
+                compute_infer=part(self.infer_ns),
+                compute_output=part(self.output_ns),
+            ),
+            memory_usage=[pb.MemoryUsage(type="CPU", byte_size=memory_bytes())],
+        )
+        return pb.ModelStatisticsResponse(model_stats=[found]).SerializeToString()
+
 
 def memory_bytes() -> int:
     """Return the memory that this process holds; where the system does not say, the most it has held."""
@@ -88,6 +119,11 @@ def memory_bytes() -> int:
     except (OSError, ValueError, IndexError):
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _milliseconds_since_1970(counter_ns: int) -> int:
+    """Return the time of day of a value of `perf_counter_ns`; looking at the clock only here costs predictions nothing."""
+    return (time.time_ns() - (time.perf_counter_ns() - counter_ns)) // 1_000_000
 
 
 def _why(error: BaseException | None) -> str:

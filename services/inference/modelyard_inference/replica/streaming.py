@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
-from typing import Final
+from contextlib import aclosing
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
@@ -79,13 +79,14 @@ class Streaming:
             while (one := await begun.get()) is not None:
                 yield one
                 places.release()
-            with suppress(asyncio.CancelledError):
-                await reading
+            # Not `await reading`: its own cancellation, by draining, could not be told from one of this stream.
+            await asyncio.wait((reading,))
+            if not reading.cancelled():
+                reading.result()
         finally:
             draining.cancel()
-            while not begun.empty():
-                if (left := begun.get_nowait()) is not None:
-                    left[1].cancel()
+            reading.cancel()
+            reading.add_done_callback(lambda _: _abandon(reading, begun))
 
     async def _until_draining(self) -> None:
         change = self._lifecycle.change
@@ -101,6 +102,21 @@ class Streaming:
         return pb.ModelStreamInferResponse(
             error_message=told.message, infer_response=answer
         ).SerializeToString()
+
+
+def _abandon(reading: asyncio.Future[None], begun: asyncio.Queue[Begun | None]) -> None:
+    """Let go of what was begun and nobody waits for, also of what has failed."""
+    _forget(reading)
+    while not begun.empty():
+        if (left := begun.get_nowait()) is not None:
+            left[1].cancel()
+            left[1].add_done_callback(_forget)
+
+
+def _forget(done: asyncio.Future[Any]) -> None:
+    """Take note of a failure, which asyncio would report otherwise."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _id_of(body: bytes) -> str:

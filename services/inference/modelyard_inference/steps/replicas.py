@@ -67,6 +67,8 @@ class StepParts:
     clock: Clock
     actor: Callable[[], Principal]
     """Returns who is named in events: this service."""
+    flush_logs: Callable[[str], Awaitable[None]]
+    """Carries what is left of the logs of a replica that has ended to where they are wanted, before its files go."""
 
 
 class ReplicaSteps:
@@ -204,6 +206,7 @@ class ReplicaSteps:
     async def _remove_replica(self, observed: Observed, action: a.RemoveReplica) -> bool:
         replica = observed.replica(action.replica_id)
         await self._parts.prober.forget(replica.address)
+        await self._parts.flush_logs(replica.id)
         await self._parts.launcher.forget(replica.id)
         await self._parts.db.in_tx(
             lambda connection: self._parts.store.delete_replica(connection, replica.id)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelyard/api/inference/v1/log.proto\x12\x1amodelyard.api.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"Y\n\rLoggingPolicy\x12\x12\n\naccess_log\x18\x01 \x01(\x08\x12\x1b\n\x13predict_log_percent\x18\x02 \x01(\x05\x12\x17\n\x0finclude_payload\x18\x03 \x01(\x08\"\xab\x02\n\x07LogLine\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x05level\x18\x03 \x01(\x0e\x32$.modelyard.api.inference.v1.LogLevel\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0e\n\x06logger\x18\x05 \x01(\t\x12\x13\n\x0brequest_ids\x18\x06 \x03(\t\x12G\n\nattributes\x18\x07 \x03(\x0b\x32\x33.modelyard.api.inference.v1.LogLine.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04*Z\n\nReplicaLog\x12\x1b\n\x17REPLICA_LOG_UNSPECIFIED\x10\x00\x12\x16\n\x12REPLICA_LOG_ACCESS\x10\x01\x12\x17\n\x13REPLICA_LOG_PREDICT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelyard/api/inference/v1/log.proto\x12\x1amodelyard.api.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\rLoggingPolicy\x12\x12\n\naccess_log\x18\x01 \x01(\x08\x12\x1b\n\x13predict_log_percent\x18\x02 \x01(\x05\x12\x17\n\x0finclude_payload\x18\x03 \x01(\x08\x12\x0c\n\x04otlp\x18\x04 \x01(\x08\x12\x0f\n\x07parquet\x18\x05 \x01(\x08\"\xab\x02\n\x07LogLine\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x05level\x18\x03 \x01(\x0e\x32$.modelyard.api.inference.v1.LogLevel\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0e\n\x06logger\x18\x05 \x01(\t\x12\x13\n\x0brequest_ids\x18\x06 \x03(\t\x12G\n\nattributes\x18\x07 \x03(\x0b\x32\x33.modelyard.api.inference.v1.LogLine.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04*Z\n\nReplicaLog\x12\x1b\n\x17REPLICA_LOG_UNSPECIFIED\x10\x00\x12\x16\n\x12REPLICA_LOG_ACCESS\x10\x01\x12\x17\n\x13REPLICA_LOG_PREDICT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOGLINE_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_LOGLINE_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_LOGLEVEL']._serialized_start=494
-  _globals['_LOGLEVEL']._serialized_end=616
-  _globals['_REPLICALOG']._serialized_start=618
-  _globals['_REPLICALOG']._serialized_end=708
+  _globals['_LOGLEVEL']._serialized_start=525
+  _globals['_LOGLEVEL']._serialized_end=647
+  _globals['_REPLICALOG']._serialized_start=649
+  _globals['_REPLICALOG']._serialized_end=739
   _globals['_LOGGINGPOLICY']._serialized_start=101
-  _globals['_LOGGINGPOLICY']._serialized_end=190
-  _globals['_LOGLINE']._serialized_start=193
-  _globals['_LOGLINE']._serialized_end=492
-  _globals['_LOGLINE_ATTRIBUTESENTRY']._serialized_start=443
-  _globals['_LOGLINE_ATTRIBUTESENTRY']._serialized_end=492
+  _globals['_LOGGINGPOLICY']._serialized_end=221
+  _globals['_LOGLINE']._serialized_start=224
+  _globals['_LOGLINE']._serialized_end=523
+  _globals['_LOGLINE_ATTRIBUTESENTRY']._serialized_start=474
+  _globals['_LOGLINE_ATTRIBUTESENTRY']._serialized_end=523
 # @@protoc_insertion_point(module_scope)

@@ -78,29 +78,37 @@ Global___ReplicaLog: _TypeAlias = ReplicaLog  # noqa: Y015
 
 @_typing.final
 class LoggingPolicy(_message.Message):
-    """LoggingPolicy says what replicas write down about predictions. Changing it starts no replica."""
+    """LoggingPolicy says what replicas write down about predictions, and where that goes beside their files. Changing it starts no replica."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCESS_LOG_FIELD_NUMBER: _builtins.int
     PREDICT_LOG_PERCENT_FIELD_NUMBER: _builtins.int
     INCLUDE_PAYLOAD_FIELD_NUMBER: _builtins.int
+    OTLP_FIELD_NUMBER: _builtins.int
+    PARQUET_FIELD_NUMBER: _builtins.int
     access_log: _builtins.bool
     """Whether a line for each prediction: when, for which request id, how long, what came of it."""
     predict_log_percent: _builtins.int
     """Percentage, 0 to 100, of the answered predictions of which the tensors are written down."""
     include_payload: _builtins.bool
     """Whether with their values, 200 of each tensor at most, or only names, types and shapes."""
+    otlp: _builtins.bool
+    """Whether it is sent to the OpenTelemetry collector of this installation too. What the files of replicas hold already goes there as well."""
+    parquet: _builtins.bool
+    """Whether it is written to Parquet files in the folder or bucket that this installation has for them too, likewise."""
     def __init__(
         self,
         *,
         access_log: _builtins.bool = ...,
         predict_log_percent: _builtins.int = ...,
         include_payload: _builtins.bool = ...,
+        otlp: _builtins.bool = ...,
+        parquet: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "include_payload", b"include_payload", "predict_log_percent", b"predict_log_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "include_payload", b"include_payload", "otlp", b"otlp", "parquet", b"parquet", "predict_log_percent", b"predict_log_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

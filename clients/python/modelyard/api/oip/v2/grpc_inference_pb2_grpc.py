@@ -65,6 +65,11 @@ class GRPCInferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelMetadataRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelMetadataResponse.FromString,
                 _registered_method=True)
+        self.ModelStatistics = channel.unary_unary(
+                '/modelyard.api.oip.v2.GRPCInferenceService/ModelStatistics',
+                request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelStatisticsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelStatisticsResponse.FromString,
+                _registered_method=True)
         self.ModelInfer = channel.unary_unary(
                 '/modelyard.api.oip.v2.GRPCInferenceService/ModelInfer',
                 request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelInferRequest.SerializeToString,
@@ -121,6 +126,15 @@ class GRPCInferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ModelStatistics(self, request, context):
+        """ModelStatistics tells what a replica of a deployment counted since its process began, as Triton does: an extension of the protocol. A
+        deployment with several replicas is answered by any of them, of itself alone; the sum is InferenceService.GetDeploymentStatistics.
+        Needs EXECUTE on the deployment. Errors: RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ModelInfer(self, request, context):
         """ModelInfer predicts. Needs EXECUTE on the deployment.
         Errors: RESOURCE_NOT_FOUND, INVALID_TENSOR, MODEL_FAILED, REPLICA_NOT_READY, QUEUE_FULL, DEADLINE_EXCEEDED.
@@ -168,6 +182,11 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
                     servicer.ModelMetadata,
                     request_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelMetadataRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelMetadataResponse.SerializeToString,
+            ),
+            'ModelStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelStatistics,
+                    request_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelStatisticsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelStatisticsResponse.SerializeToString,
             ),
             'ModelInfer': grpc.unary_unary_rpc_method_handler(
                     servicer.ModelInfer,
@@ -321,6 +340,33 @@ class GRPCInferenceService(object):
             '/modelyard.api.oip.v2.GRPCInferenceService/ModelMetadata',
             modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelMetadataRequest.SerializeToString,
             modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelMetadataResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.oip.v2.GRPCInferenceService/ModelStatistics',
+            modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelStatisticsRequest.SerializeToString,
+            modelyard_dot_api_dot_oip_dot_v2_dot_grpc__inference__pb2.ModelStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,11 @@ class GRPCInferenceServiceStub:
     """ServerMetadata tells name, version and extensions of the server."""
     ModelMetadata: _grpc.UnaryUnaryMultiCallable[_grpc_inference_pb2.ModelMetadataRequest, _grpc_inference_pb2.ModelMetadataResponse]
     """ModelMetadata tells the inputs and outputs of a deployment."""
+    ModelStatistics: _grpc.UnaryUnaryMultiCallable[_grpc_inference_pb2.ModelStatisticsRequest, _grpc_inference_pb2.ModelStatisticsResponse]
+    """ModelStatistics tells what a replica of a deployment counted since its process began, as Triton does: an extension of the protocol. A
+    deployment with several replicas is answered by any of them, of itself alone; the sum is InferenceService.GetDeploymentStatistics.
+    Needs EXECUTE on the deployment. Errors: RESOURCE_NOT_FOUND.
+    """
     ModelInfer: _grpc.UnaryUnaryMultiCallable[_grpc_inference_pb2.ModelInferRequest, _grpc_inference_pb2.ModelInferResponse]
     """ModelInfer predicts. Needs EXECUTE on the deployment.
     Errors: RESOURCE_NOT_FOUND, INVALID_TENSOR, MODEL_FAILED, REPLICA_NOT_READY, QUEUE_FULL, DEADLINE_EXCEEDED.
@@ -83,6 +88,11 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """ServerMetadata tells name, version and extensions of the server."""
     ModelMetadata: _aio.UnaryUnaryMultiCallable[_grpc_inference_pb2.ModelMetadataRequest, _grpc_inference_pb2.ModelMetadataResponse]  # type: ignore[assignment]
     """ModelMetadata tells the inputs and outputs of a deployment."""
+    ModelStatistics: _aio.UnaryUnaryMultiCallable[_grpc_inference_pb2.ModelStatisticsRequest, _grpc_inference_pb2.ModelStatisticsResponse]  # type: ignore[assignment]
+    """ModelStatistics tells what a replica of a deployment counted since its process began, as Triton does: an extension of the protocol. A
+    deployment with several replicas is answered by any of them, of itself alone; the sum is InferenceService.GetDeploymentStatistics.
+    Needs EXECUTE on the deployment. Errors: RESOURCE_NOT_FOUND.
+    """
     ModelInfer: _aio.UnaryUnaryMultiCallable[_grpc_inference_pb2.ModelInferRequest, _grpc_inference_pb2.ModelInferResponse]  # type: ignore[assignment]
     """ModelInfer predicts. Needs EXECUTE on the deployment.
     Errors: RESOURCE_NOT_FOUND, INVALID_TENSOR, MODEL_FAILED, REPLICA_NOT_READY, QUEUE_FULL, DEADLINE_EXCEEDED.
@@ -144,6 +154,17 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_grpc_inference_pb2.ModelMetadataResponse, _abc.Awaitable[_grpc_inference_pb2.ModelMetadataResponse]]:
         """ModelMetadata tells the inputs and outputs of a deployment."""
+
+    @_abc_1.abstractmethod
+    def ModelStatistics(
+        self,
+        request: _grpc_inference_pb2.ModelStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grpc_inference_pb2.ModelStatisticsResponse, _abc.Awaitable[_grpc_inference_pb2.ModelStatisticsResponse]]:
+        """ModelStatistics tells what a replica of a deployment counted since its process began, as Triton does: an extension of the protocol. A
+        deployment with several replicas is answered by any of them, of itself alone; the sum is InferenceService.GetDeploymentStatistics.
+        Needs EXECUTE on the deployment. Errors: RESOURCE_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ModelInfer(
