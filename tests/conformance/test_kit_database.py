@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import asyncpg
 import pytest
 from alembic import command
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.event import listen, remove
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit import idempotency, migrate, outbox, outbox_tables
@@ -246,6 +249,42 @@ async def test_a_read_whose_connection_breaks_runs_again(database: Database) -> 
         attempts = 0
         assert await reading(broken_once) == 0
         assert attempts == 2
+
+
+async def test_a_connection_that_breaks_while_it_is_made_is_lost_as_any(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.engine.dispose()
+    left = 1
+
+    async def breaks(self: PGDialect_asyncpg, connection: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+    monkeypatch.setattr(PGDialect_asyncpg, "setup_asyncpg_json_codec", breaks)
+    assert await database.read(count) == 0
+    await database.engine.dispose()
+    left = 2
+    with pytest.raises(OperationalError):
+        await database.read(count)
+    left = 1
+    with pytest.raises(OperationalError):
+        await database.in_tx(increment)
+
+
+async def test_a_connection_that_breaks_before_its_transaction_is_lost_as_any(database: Database) -> None:
+    def breaks(connection: Any, *_: Any) -> None:
+        connection.driver_connection.terminate()
+
+    listen(database.engine.sync_engine, "checkout", breaks)
+    for use in (database.in_tx, database.read, database.query):
+        with pytest.raises(DBAPIError) as caught:
+            await use(count)
+        assert caught.value.connection_invalidated
+    remove(database.engine.sync_engine, "checkout", breaks)
+    assert await database.read(count) == 0
 
 
 async def _end_others(database: Database) -> None:

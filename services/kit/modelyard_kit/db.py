@@ -119,7 +119,7 @@ class Database:
         async with AsyncExitStack() as held:
             for name in turns:
                 await held.enter_async_context(self._turns.taken(name))
-            connection = await held.enter_async_context(self.engine.connect())
+            connection = await held.enter_async_context(self._connected())
             for name in locked:
                 await held.enter_async_context(_turn(connection, name))
             connection.info.pop(_TO_NOTIFY, None)
@@ -131,7 +131,7 @@ class Database:
         """Run `work` on one consistent, read-only view; once more if the connection is lost meanwhile."""
 
         async def view() -> T:
-            async with self.engine.connect() as connection:
+            async with self._connected() as connection:
                 return await _transact(connection, work, isolation="repeatable_read", readonly=True)
 
         return await _again_if_lost(view)
@@ -140,10 +140,21 @@ class Database:
         """Run `work` that makes one SELECT, which is a consistent view by itself: without the round trips of a transaction."""
 
         async def once() -> T:
-            async with self.engine.connect() as connection:
+            async with self._connected() as connection:
                 return await work(connection)
 
         return await _again_if_lost(once)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        """Take a connection out of the pool; what asyncpg says while a new one is set up, SQLAlchemy passes on as it is."""
+        connection = self.engine.connect()
+        with translated("CONNECT"):
+            await connection.start()
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     def _notify(self, channels: set[str] | tuple[()]) -> None:
         """Notify soon; what comes within a moment goes out as one."""
@@ -155,14 +166,10 @@ class Database:
         while self._to_notify:
             channels, self._to_notify = self._to_notify, set()
             try:
-                async with self.engine.connect() as connection:
+                async with self._connected() as connection:
                     for channel in sorted(channels):
                         await _NOTIFY.execute(connection, {"channel": channel})
-            except (
-                OSError,
-                SQLAlchemyError,
-                asyncpg.PostgresError,
-            ) as error:  # whoever listens polls as well
+            except SQLAlchemyError as error:  # whoever listens polls as well
                 _log.warning("database_notify_failed", channels=sorted(channels), error=str(error))
             await asyncio.sleep(NOTIFY_SECONDS)
 
@@ -224,8 +231,8 @@ async def _transact(
     Its own costs more than a statement: it sets a level at every turn, and back.
     """
     driver = driver_of(connection)
-    transaction = driver.transaction(**kind)
     with translated("BEGIN"), _ended_if_it_fails(driver):
+        transaction = driver.transaction(**kind)
         await transaction.start()
     try:
         result = await work(connection)

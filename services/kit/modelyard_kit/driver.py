@@ -40,6 +40,7 @@ def translated(statement: str) -> Iterator[None]:
         raise IntegrityError(statement, None, error) from error
     except (
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
         asyncpg.PostgresConnectionError,
         asyncpg.AdminShutdownError,
         OSError,
