@@ -119,13 +119,15 @@ def _group_cluster(target: Target, buffer_bytes: int) -> Json:
             "healthy_panic_threshold": {"value": 0},
             "ignore_new_hosts_until_first_hc": True,
         },
+        # A machine that stands still for some seconds, or a model that holds the interpreter, must not empty a deployment; a
+        # replica that is gone refuses connections, which is seen at once.
         "health_checks": [
             {
-                "timeout": "1s",
+                "timeout": "2s",
                 "interval": "1s",
                 "no_traffic_interval": "1s",
                 "healthy_threshold": 1,
-                "unhealthy_threshold": 2,
+                "unhealthy_threshold": 3,
                 "grpc_health_check": {"authority": "replica"},
             }
         ],

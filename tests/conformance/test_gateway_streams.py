@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from modelyard import _status, errors
+from modelyard._refusals import FirstStatus
 from modelyard.api.oip.v2 import grpc_inference_pb2 as oip
 from modelyard_kit.auth import Principal
 from tests.conformance.gateway_stack import ADA, BOB, GatewayStack, gateway_stack, route
@@ -98,6 +99,9 @@ async def refused(stream: Any, first: oip.ModelInferRequest) -> errors.Modelyard
         await stream.write(first)
         await stream.read()
 
+    status = FirstStatus(
+        stream
+    )  # gRPC forgets it if a write fails at that moment, as the client package knows
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await asked()
-    return _status.error_from_call(caught.value, "")
+    return _status.error_from_call(status.of(caught.value), "")
