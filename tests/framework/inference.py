@@ -438,7 +438,7 @@ class Site:
             db, store, cache, environments, admission, signers, launcher, prober, routes, watching, utc_now
         )
         reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
-        followers = Followers(db, store, self.upstream, wake.set)
+        followers = Followers(db, store, self.upstream, wake.set, lambda: reconciler.seen)
         lookups = Lookups(db, store, self.upstream, grants)
         deployments = Deployments(db, store, lookups, self.upstream, grants, utc_now, wake.set)
         rollouts = Rollouts(db, store, utc_now, wake.set)

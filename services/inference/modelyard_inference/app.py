@@ -186,8 +186,8 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
     reconciler = Reconciler(
         parts, steps, wake, start_timeout=timedelta(seconds=settings.start_timeout_seconds)
     )
-    followers = Followers(chassis.db, store, upstream, wake.set)
-    owners = Owners(chassis.db, store, upstream, wake.set)
+    followers = Followers(chassis.db, store, upstream, wake.set, lambda: reconciler.seen)
+    owners = Owners(chassis.db, store, upstream, wake.set, lambda: reconciler.seen)
     lineage = Lineage(chassis.db, upstream)
     shadows = Shadows(chassis.db, prober)
     log_switching = LogSwitching(chassis.db, prober)

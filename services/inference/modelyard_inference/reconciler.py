@@ -73,6 +73,12 @@ class Reconciler:
         self._start_timeout = start_timeout
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._used: set[str] = set()
+        self._seen: Sequence[Deployment] = ()
+
+    @property
+    def seen(self) -> Sequence[Deployment]:
+        """Every deployment as it was at the last look."""
+        return self._seen
 
     async def run(self) -> None:
         """Reconcile for ever."""
@@ -91,6 +97,7 @@ class Reconciler:
         """Look once at everything and take the next steps; return whether there will be more to do at once."""
         parts = self._parts
         world = await parts.db.read(parts.store.world)
+        self._seen = world.deployments
         parts.watching.publish(world.deployments)
         processes = await self._processes(world.replicas)
         busy = False
@@ -100,7 +107,7 @@ class Reconciler:
                 busy |= await self._steps.take(observed, plan(observed))
             except Exception:  # noqa: BLE001 - one deployment must not hold up the others; the next look tries again
                 _log.exception("deployment_step_failed", deployment=deployment.name)
-        table = await parts.db.read(parts.store.table_version)
+        table = await parts.db.query(parts.store.table_version)
         if table != parts.routes.table.version:
             await parts.routes.publish(await parts.db.read(parts.store.routes))
         await self._prune(world)
