@@ -125,7 +125,11 @@ def _group_cluster(target: Target, buffer_bytes: int) -> Json:
             {
                 "timeout": "2s",
                 "interval": "1s",
-                "no_traffic_interval": "1s",
+                # Of groups that got no prediction yet: with thousands of them a check each second would be all that Envoy does.
+                # The first check of a replica is at once, and it answered before it came here.
+                "no_traffic_interval": "5s",
+                "no_traffic_healthy_interval": "10s",
+                "interval_jitter_percent": 20,
                 "healthy_threshold": 1,
                 "unhealthy_threshold": 3,
                 "grpc_health_check": {"authority": "replica"},
