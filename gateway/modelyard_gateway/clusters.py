@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from modelyard_gateway.parts import Parts
 from modelyard_gateway.table import Limits, RouteTable, Target
 
 Json = dict[str, Any]
@@ -79,13 +80,13 @@ def _service_cluster(name: str, address: str, peer_ca: Path | None) -> Json:
     return cluster
 
 
-def group_clusters(table: RouteTable, buffer_bytes: int) -> list[Json]:
+def group_clusters(table: RouteTable, buffer_bytes: int, parts: Parts) -> list[Json]:
     """Return one cluster for each group that has addresses, also for those without traffic: they are being warmed."""
     pairs = ((route, target) for route in table.routes for target in route.targets if target.addresses)
     return [
-        _shadow_cluster(target, buffer_bytes, route.timeout)
+        parts.part(_shadow_cluster, target, buffer_bytes, route.timeout)
         if target.shadow
-        else _answering_cluster(target, buffer_bytes, route.limits)
+        else parts.part(_answering_cluster, target, buffer_bytes, route.limits)
         for route, target in sorted(pairs, key=lambda pair: pair[1].group)
     ]
 

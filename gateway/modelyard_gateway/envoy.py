@@ -86,11 +86,15 @@ def check_port(listen: str) -> None:
             ) from error
 
 
+def _write(file: Path, candidate: dict[str, Any]) -> None:
+    file.write_text(json.dumps(candidate), encoding="utf-8")
+
+
 async def validate(program: str, candidate: dict[str, Any]) -> str:
     """Return why Envoy would refuse a configuration; empty when it accepts it."""
     with tempfile.TemporaryDirectory(prefix="modelyard-envoy-") as folder:
         file = Path(folder) / "candidate.json"
-        file.write_text(json.dumps(candidate), encoding="utf-8")
+        await asyncio.to_thread(_write, file, candidate)
         process = await asyncio.create_subprocess_exec(
             program, "--mode", "validate", "--config-path", str(file), "--log-level", "error",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
