@@ -128,6 +128,23 @@ def test_refusals_come_with_a_hint(connected: Fake) -> None:
     ]
 
 
+def test_what_is_unavailable_decides_the_hint(connected: Fake) -> None:
+    hints = {
+        "": "hint: is it running there? See `modelyard context show` and `modelyard status`",
+        "REPLICA_NOT_READY": "hint: `modelyard deployments show NAME` says what is being waited for",
+        "PEER_UNAVAILABLE": None,
+        "PERMISSIONS_STALE": None,
+    }
+    for reason, hint in hints.items():
+
+        def away(_: object, reason: str = reason) -> None:
+            raise Refusal("UNAVAILABLE", reason, "not now")
+
+        connected.answers["SetAliases"] = away  # which no client repeats by itself
+        told = modelyard("aliases", "set", MODEL, "a=1").stderr.splitlines()
+        assert told == ["error: not now", *([hint] if hint else [])]
+
+
 def test_wrong_use_is_exit_code_2(connected: Fake) -> None:
     for arguments in (
         ["aliases", "set", MODEL, "champion"],
@@ -416,6 +433,14 @@ def test_limits_are_set(connected: Fake) -> None:
         assert refused.exit_code == 2, wrong
 
 
+def test_the_size_of_requests_is_set_and_forgotten(connected: Fake) -> None:
+    for size in (1000, 0):
+        told = modelyard("deployments", "update", MODEL, "--max-request-bytes", str(size), "--no-wait")
+        assert told.exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert (sent.deployment.max_request_bytes, sent.update_mask.paths) == (size, ["max_request_bytes"])
+
+
 def test_the_listener_is_set(connected: Fake) -> None:
     for option, private in (("--private", True), ("--public", False)):
         assert modelyard("deployments", "update", MODEL, option, "--no-wait").exit_code == 0
@@ -472,9 +497,10 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
         ["require_signature"],
         True,
     )
-    for verb in ("activate", "deactivate"):
-        assert modelyard("deployments", verb, MODEL, "--no-wait").exit_code == 0
-        assert connected.requests(f"{verb.capitalize()}Deployment")[0].name == MODEL
+    for verb in ("activate", "deactivate", "delete"):
+        assert modelyard("deployments", verb, MODEL, "--etag", "e1", "--no-wait").exit_code == 0
+        (sent,) = connected.requests(f"{verb.capitalize()}Deployment")
+        assert (sent.name, sent.etag) == (MODEL, "e1")
     modelyard("grants", "create", "ada", "execute", MODEL, "--type", "deployment", "--deny")
     grant = connected.requests("CreateGrant")[0]
     assert (grant.privilege, grant.effect, grant.resource) == (9, 2, MODEL)
