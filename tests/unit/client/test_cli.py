@@ -507,6 +507,23 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
     assert "MODEL or a DEPLOYMENT" in modelyard("grants", "create", "ada", "EXECUTE", MODEL).stderr
 
 
+def test_what_a_deployment_does_not_have_is_not_shown(connected: Fake) -> None:
+    statuses = [
+        {"reference": "prod.ml.iris/1", "ready_replicas": 2},
+        {"reference": "prod.ml.iris/2", "shadow_counts": {"mirrored": 3, "different": 1}},
+    ]
+    found = deployment_pb2.Deployment(name=MODEL, target_statuses=statuses)
+    connected.answers["GetDeployment"] = lambda _: inference_service_pb2.GetDeploymentResponse(
+        deployment=found
+    )
+    told = modelyard("deployments", "show", MODEL).stdout
+    assert "reference=prod.ml.iris/1  ready_replicas=2\n" in "".join(
+        f"{x.rstrip()}\n" for x in told.splitlines()
+    )
+    assert "shadow_counts=mirrored=3  different=1" in told
+    assert told.count("shadow_counts") == 1
+
+
 def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:
     waiting = deployment_pb2.DeploymentCondition(
         type="ReplicasReady",
