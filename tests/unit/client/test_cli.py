@@ -128,6 +128,23 @@ def test_refusals_come_with_a_hint(connected: Fake) -> None:
     ]
 
 
+def test_what_is_unavailable_decides_the_hint(connected: Fake) -> None:
+    hints = {
+        "": "hint: is it running there? See `modelyard context show` and `modelyard status`",
+        "REPLICA_NOT_READY": "hint: `modelyard deployments show NAME` says what is being waited for",
+        "PEER_UNAVAILABLE": None,
+        "PERMISSIONS_STALE": None,
+    }
+    for reason, hint in hints.items():
+
+        def away(_: object, reason: str = reason) -> None:
+            raise Refusal("UNAVAILABLE", reason, "not now")
+
+        connected.answers["SetAliases"] = away  # which no client repeats by itself
+        told = modelyard("aliases", "set", MODEL, "a=1").stderr.splitlines()
+        assert told == ["error: not now", *([hint] if hint else [])]
+
+
 def test_wrong_use_is_exit_code_2(connected: Fake) -> None:
     for arguments in (
         ["aliases", "set", MODEL, "champion"],
@@ -416,6 +433,14 @@ def test_limits_are_set(connected: Fake) -> None:
         assert refused.exit_code == 2, wrong
 
 
+def test_the_size_of_requests_is_set_and_forgotten(connected: Fake) -> None:
+    for size in (1000, 0):
+        told = modelyard("deployments", "update", MODEL, "--max-request-bytes", str(size), "--no-wait")
+        assert told.exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert (sent.deployment.max_request_bytes, sent.update_mask.paths) == (size, ["max_request_bytes"])
+
+
 def test_the_listener_is_set(connected: Fake) -> None:
     for option, private in (("--private", True), ("--public", False)):
         assert modelyard("deployments", "update", MODEL, option, "--no-wait").exit_code == 0
@@ -472,13 +497,31 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
         ["require_signature"],
         True,
     )
-    for verb in ("activate", "deactivate"):
-        assert modelyard("deployments", verb, MODEL, "--no-wait").exit_code == 0
-        assert connected.requests(f"{verb.capitalize()}Deployment")[0].name == MODEL
+    for verb in ("activate", "deactivate", "delete"):
+        assert modelyard("deployments", verb, MODEL, "--etag", "e1", "--no-wait").exit_code == 0
+        (sent,) = connected.requests(f"{verb.capitalize()}Deployment")
+        assert (sent.name, sent.etag) == (MODEL, "e1")
     modelyard("grants", "create", "ada", "execute", MODEL, "--type", "deployment", "--deny")
     grant = connected.requests("CreateGrant")[0]
     assert (grant.privilege, grant.effect, grant.resource) == (9, 2, MODEL)
     assert "MODEL or a DEPLOYMENT" in modelyard("grants", "create", "ada", "EXECUTE", MODEL).stderr
+
+
+def test_what_a_deployment_does_not_have_is_not_shown(connected: Fake) -> None:
+    statuses = [
+        {"reference": "prod.ml.iris/1", "ready_replicas": 2},
+        {"reference": "prod.ml.iris/2", "shadow_counts": {"mirrored": 3, "different": 1}},
+    ]
+    found = deployment_pb2.Deployment(name=MODEL, target_statuses=statuses)
+    connected.answers["GetDeployment"] = lambda _: inference_service_pb2.GetDeploymentResponse(
+        deployment=found
+    )
+    told = modelyard("deployments", "show", MODEL).stdout
+    assert "reference=prod.ml.iris/1  ready_replicas=2\n" in "".join(
+        f"{x.rstrip()}\n" for x in told.splitlines()
+    )
+    assert "shadow_counts=mirrored=3  different=1" in told
+    assert told.count("shadow_counts") == 1
 
 
 def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:

@@ -112,6 +112,8 @@ def test_settings_name_what_is_wrong() -> None:
     for address in ("0.0.0.0:8081", "127.0.0.1:8080", "nowhere"):
         with pytest.raises(ValidationError, match=address):
             settings(private_listen=address)
+    with pytest.raises(ValidationError, match="gateway_id"):
+        settings(gateway_id="two words")  # inference would refuse it with every confirmation
     with pytest.raises(ValidationError, match="tls_client_ca"):
         settings(tls_client_ca="/ca")
     assert settings(listen="0.0.0.0:8080", tls_certificate="/c", tls_key="/k").listen == "0.0.0.0:8080"

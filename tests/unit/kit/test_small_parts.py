@@ -93,6 +93,15 @@ def test_malformed_addresses_are_refused(address: str) -> None:
         settings(listen=address)
 
 
+@pytest.mark.parametrize("address", ["9400", ":9400", "host:x", "unix:/run/metrics"])
+def test_prometheus_needs_a_host_and_a_port(address: str) -> None:
+    """Without a host everybody could scrape."""
+    with pytest.raises(ValueError, match="host:port"):
+        settings(metrics_listen=address)
+    assert settings(metrics_listen="127.0.0.1:9400").metrics_listen == "127.0.0.1:9400"
+    assert settings().metrics_listen == ""
+
+
 def test_every_problem_of_a_configuration_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_LISTEN", "nowhere")
     monkeypatch.setenv("MODELYARD_LOG_LEVEL", "loud")

@@ -102,7 +102,11 @@ def explain(error: errors.ModelyardError | errors.MissingExtra) -> list[str]:
 def _hint(error: Exception) -> str:
     if isinstance(error, errors.Unauthenticated):
         return "log in again with `modelyard login`"
-    if isinstance(error, errors.Unavailable) and not isinstance(error, errors.PeerUnavailable):
+    if isinstance(error, errors.ReplicaNotReady):
+        return "`modelyard deployments show NAME` says what is being waited for"
+    if isinstance(error, errors.DeploymentFailed):
+        return f"see `modelyard deployments show {error.name}`; another update, or `rollback`, leads out"
+    if isinstance(error, errors.Unavailable) and not error.reason:
         return "is it running there? See `modelyard context show` and `modelyard status`"
     if isinstance(error, errors.PermissionDenied) and error.privilege:
         return f"ask an owner: modelyard grants create YOUR_NAME {error.privilege} {_grantee(error)}".rstrip()
