@@ -145,7 +145,7 @@ def _inherited() -> dict[str, str]:
     """Return the environment without settings of Modelyard: those come from the plan, but for a few of the user's own."""
     names = (
         *("OTLP_ENDPOINT", "LOG_LEVEL", "LOG_FORMAT", "ALLOW_MODEL_CODE", "BUILD_ENVIRONMENTS"),
-        *("PREDICTION_LOGS", "PREDICTION_LOGS_SECONDS", "S3_ENDPOINT"),
+        *("PREDICTION_LOGS", "PREDICTION_LOGS_SECONDS", "PREDICTION_LOGS_DAYS", "S3_ENDPOINT"),
     )
     kept = {SIZE_VARIABLE, *(f"{PREFIX}{name}" for name in names)}
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in kept}
