@@ -43,7 +43,8 @@ from modelyard_kit.authorization import (
     Services,
     authorize,
 )
-from modelyard_kit.errors import DeadlineExceeded, DomainError, Internal, TokenMissing
+from modelyard_kit.driver import is_lost
+from modelyard_kit.errors import DeadlineExceeded, DomainError, Internal, PeerUnavailable, TokenMissing
 from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
@@ -245,7 +246,10 @@ class CallChain(grpc.aio.ServerInterceptor):
             await abort(incoming.context, DeadlineExceeded())
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an id and the log the cause
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an id and the log the cause
+            if is_lost(error):
+                _log.warning("database_unavailable", error=str(error))
+                await abort(incoming.context, PeerUnavailable("database"))
             error_id = new_id()
             _log.exception("internal_error", error_id=error_id)
             await abort(incoming.context, Internal(error_id))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from modelyard.cli._settings import Setting, parse_settings, seconds, whole
 from modelyard.types import Batching, UpdateStrategy
 
-_READ: dict[str, tuple[str, Any]] = {
-    "rows": ("max_batch_rows", int),
-    "delay": ("max_delay", lambda text: timedelta(seconds=float(text))),
-    "queue": ("max_queue_rows", int),
+_BATCHING = {
+    "rows": Setting("max_batch_rows", whole),
+    "delay": Setting("max_delay", seconds, "SECONDS"),
+    "queue": Setting("max_queue_rows", whole),
 }
 
 BatchingBounds = Annotated[
@@ -48,18 +48,7 @@ def parse_batching(text: str | None) -> Batching | None:
     Raises:
         typer.BadParameter: it says something else; the message says what is wrong.
     """
-    if text is None:
-        return None
-    found = {}
-    for setting in text.split():
-        name, _, value = setting.partition("=")
-        try:
-            field, read = _READ[name]
-            found[field] = read(value)
-        except (KeyError, ValueError, OverflowError):
-            wanted = ", ".join(f"{known}=NUMBER" for known in _READ)
-            raise typer.BadParameter(f"{setting!r} is not one of {wanted}") from None
-    return Batching(**found)
+    return None if text is None else Batching(**parse_settings(text.split(), _BATCHING))
 
 
 def parse_variables(texts: list[str] | None) -> dict[str, str] | None:
