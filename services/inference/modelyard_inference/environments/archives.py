@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from modelyard_inference.environment_policy import OLDEST
 from modelyard_inference.environments import EnvironmentFailed, links, processes, uv
 from modelyard_kit.limits import LIMITS
 
-OLDEST: Final = (3, 11)
-"""Oldest Python that replicas run on."""
 _TELL: Final = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 
