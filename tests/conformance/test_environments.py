@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from modelyard_inference.environments.cache import SPARE, EnvironmentCache
 from modelyard_inference.models import DeploymentState
 from modelyard_kit import faults
 from modelyard_kit.limits import Limit
+from tests.framework import conda
 from tests.framework.inference import call, creation, site, spec
 from tests.framework.waiting import eventually
 from tests.framework.wheels import write_wheel
@@ -406,6 +408,35 @@ async def test_what_venv_pack_writes(tmp_path: Path, packed: Path, make: Make) -
     versions = "import apple, pear, replica_needs; print(apple.VERSION, pear.VERSION)"
     assert told(python, versions) == "1.0 2.5"
     assert told(python, "import sys; print(sys.prefix)") == str(Path(python).parents[1])
+
+
+async def test_what_conda_pack_writes(tmp_path: Path, index: Path, make: Make) -> None:
+    """Its own conda-unpack puts the new folder everywhere, once; what may stand in the way of a replica goes."""
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    made = conda.conda_environment(tmp_path)
+    run_uv(tmp_path, "pip", "install", "--python", made / "bin" / "python", "apple<2")
+    packages = conda.site_packages(made)
+    (packages.parent / "EXTERNALLY-MANAGED").write_text("[externally-managed]\nError=conda alone may\n")
+    (packages / "modelyard").mkdir()  # of the release that the model was logged with
+    (packages / "modelyard" / "__init__.py").touch()
+    (packages / "modelyard-0.0.1.dist-info").mkdir()
+    (packages / "modelyard-0.0.1.dist-info" / "METADATA").write_text("Name: modelyard\nVersion: 0.0.1\n")
+    conda.conda_pack(made, folder / "env.tar.gz")
+    bring(folder)
+    for gone in (made, tmp_path / "pkgs"):
+        shutil.rmtree(gone)
+    python = await python_of(make(allow_code=True), folder)
+    root = Path(python).parents[1]
+    assert told(python, "import apple, pear, replica_needs; print(apple.VERSION, pear.VERSION)") == "1.0 2.5"
+    assert told(python, "import sys; print(sys.prefix)") == str(root)
+    versions = "from importlib.metadata import version; import modelyard_kit; print(version('modelyard'))"
+    assert told(python, versions) == importlib.metadata.version("modelyard")
+    assert (root / conda.TEXT).read_text() == f"home={root}/share\n"
+    assert f"{root}/share".encode() in (root / conda.BINARY).read_bytes()
+    (root / conda.TEXT).write_text("as it was left")
+    assert await python_of(make(allow_code=True), folder) == python
+    assert (root / conda.TEXT).read_text() == "as it was left"
 
 
 async def test_two_that_unpack_at_once(tmp_path: Path, packed: Path, make: Make) -> None:

@@ -19,12 +19,14 @@ from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
 from modelyard_inference.commands import UpdateDeployment
 from modelyard_inference.environment_policy import OF_ARTIFACT, Environment, EnvironmentSource
+from modelyard_inference.environments import uv
 from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.launchers import ReplicaSpec
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.models import DeploymentState
 from modelyard_inference.runtimes.signature import MethodSignature, Signature, TensorSpec
 from tests.conformance.replicas import DEPLOYMENT, iris_config
+from tests.framework import conda
 from tests.framework.inference import Inference, call, creation, site
 from tests.framework.waiting import eventually
 
@@ -108,6 +110,20 @@ async def test_a_model_runs_with_its_own_packages(
     artifact: Path, tmp_path: Path, launcher: LocalLauncher
 ) -> None:
     (artifact / "requirements.txt").write_text(REQUIREMENTS)
+    await serves(artifact, tmp_path, launcher)
+
+
+async def test_a_model_runs_in_the_conda_environment_that_it_brings(
+    artifact: Path, tmp_path: Path, launcher: LocalLauncher
+) -> None:
+    made = conda.conda_environment(tmp_path)
+    into = ("pip", "install", "--python", made / "bin" / "python", REQUIREMENTS.strip())
+    await uv.run(*into, folder=tmp_path, seconds=240)
+    conda.conda_pack(made, artifact / "env.tar.gz")
+    shutil.rmtree(made)
+    (artifact / "runtime.yaml").write_text(
+        "MODEL_DEPLOYMENT: {INFERENCE_CONDA_ENV: {INFERENCE_ENV_PATH: env.tar.gz}}\n"
+    )
     await serves(artifact, tmp_path, launcher)
 
 
