@@ -90,7 +90,7 @@ class InferenceSettings(Settings):
     )
     build_environments: bool = Field(
         default=False,
-        description="Run replicas in environments built by uv from requirements.txt and runtime.yaml of their artifacts.",
+        description="Run replicas in environments that uv builds, as their deployments and artifacts ask for.",
     )
     build_timeout_seconds: float = Field(
         600.0, gt=0, description="Longest time that resolving, or installing, an environment may take."
@@ -206,6 +206,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         chassis.clock,
         wake.set,
         log_destinations=shippings.keys(),
+        builds_environments=settings.build_environments,
     )
     rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
     replica_logs = ReplicaLogs(chassis.db, store, launcher, chassis.grants, watches)

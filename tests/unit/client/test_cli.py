@@ -417,6 +417,28 @@ def test_resources_are_written_with_units(connected: Fake) -> None:
         )
 
 
+def test_an_environment_is_chosen(connected: Fake, tmp_path: Path) -> None:
+    update = ("deployments", "update", MODEL, "--no-wait", "--environment")
+    file = tmp_path / "my requirements.txt"
+    file.write_bytes("\ufeff# captured\n\nnumpy==2.1.0\n".encode())
+    lines = ["# captured", "", "numpy==2.1.0"]
+    source = deployment_pb2.Environment
+    for given, wanted in (
+        ("default", (source.SOURCE_DEFAULT, [], "")),
+        ("artifact", (source.SOURCE_ARTIFACT, [], "")),
+        ("", (source.SOURCE_ARTIFACT, [], "")),
+        (f"requirements='{file}' python=3.12", (source.SOURCE_REQUIREMENTS, lines, "3.12")),
+        ("python=3.12", (source.SOURCE_REQUIREMENTS, [], "3.12")),
+    ):
+        assert modelyard(*update, given).exit_code == 0, given
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["environment"]
+        chosen = sent.deployment.environment
+        assert (chosen.source, list(chosen.requirements), chosen.python_version) == wanted
+    for wrong in ("system", "requirements=", "requirements=missing.txt", "python=", "requirements='a", "a=b"):
+        assert modelyard(*update, wrong).exit_code == 2, wrong
+
+
 def test_batching_and_variables_are_set(connected: Fake) -> None:
     update = ("deployments", "update", MODEL, "--no-wait")
     for given, wanted in (
