@@ -210,6 +210,20 @@ class Database:
                 await connection.close(timeout=1.0)
 
 
+@asynccontextmanager
+async def planned_for_values(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Have PostgreSQL plan every statement within this block for the values it has; the block is in a transaction of `Database`.
+
+    Left to itself, it plans a statement that came a few times for any values, and never again.
+    """
+    driver = driver_of(connection)
+    with translated("SET"):
+        await driver.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+    yield
+    with translated("SET"):
+        await driver.execute("SET LOCAL plan_cache_mode = auto")
+
+
 def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _RETRYABLE
 

@@ -29,7 +29,7 @@ import structlog
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import StatusCode
 
 from modelyard_kit import telemetry
 from modelyard_kit.auth import NOBODY, Call, TokenVerifier, current_call, set_current_call
@@ -217,11 +217,8 @@ class CallChain(grpc.aio.ServerInterceptor):
 
     async def _telemetry(self, incoming: Incoming, proceed: Proceed) -> Any:
         begin = time.perf_counter()
-        parent = telemetry.incoming_context(incoming.metadata)
         name = incoming.method.removeprefix("/")
-        with telemetry.tracer().start_as_current_span(
-            name, context=parent, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
-        ) as span:
+        with telemetry.server_span(name, incoming.metadata) as span:
             try:
                 return await proceed(incoming)
             finally:
