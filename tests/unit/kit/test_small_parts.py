@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import gc
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 
-from modelyard_kit import api_tokens, config, faults, garbage, limits, migrate, paging, telemetry
+from modelyard_kit import api_tokens, config, faults, garbage, limits, migrate, paging, protos, telemetry
 from modelyard_kit.errors import InvalidField, LimitExceeded
 
 
@@ -173,3 +175,11 @@ def test_the_trace_of_a_call_is_passed_on_even_where_none_is_taken() -> None:
     with telemetry.server_span("Get", {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "other-bin": b"x"}):
         [(key, value)] = telemetry.outgoing_context()
     assert (key, value.split("-")[1]) == ("traceparent", "a" * 32)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_moments_are_those_of_protobuf_itself(moment: datetime) -> None:
+    expected = Timestamp()
+    expected.FromDatetime(moment)
+    assert protos.timestamp(moment) == expected
+    assert protos.moment(expected) == moment
