@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard import _metadata
-from modelyard.errors import ExampleNeeded, InvalidArgument
+from modelyard._examples import ExampleNeeded
+from modelyard.errors import InvalidArgument
 from modelyard.flavors import Prepared, lightgbm, mlflow, onnx, remote, sklearn, torch, transformers, xgboost
 from modelyard.remote import FILE_NAME as REMOTE_FILE
 from modelyard.types import ModelMetadata

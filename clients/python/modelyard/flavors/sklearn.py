@@ -6,7 +6,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from modelyard import _metadata
-from modelyard.errors import ExampleNeeded, InvalidArgument, MissingExtra
+from modelyard._examples import ExampleNeeded
+from modelyard.errors import InvalidArgument, MissingExtra
 from modelyard.flavors import Prepared
 
 if TYPE_CHECKING:
