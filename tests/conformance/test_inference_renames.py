@@ -32,8 +32,8 @@ class Rig:
         self.store = InferenceStore()
         self.lookups = Lookups(db, self.store, upstream, grants)
         self.rules = Deployments(db, self.store, self.lookups, upstream, grants, utc_now, lambda: None)
-        self.followers = Followers(db, self.store, upstream, lambda: None)
-        self.owners = Owners(db, self.store, upstream, lambda: None)
+        self.followers = Followers(db, self.store, upstream, lambda: None, lambda: ())
+        self.owners = Owners(db, self.store, upstream, lambda: None, lambda: ())
         for number in (1, 2):
             upstream.add(number)
         upstream.aliases[f"{OLD}@champion"] = f"{OLD}/1"
@@ -89,6 +89,16 @@ async def test_deleted_model_is_a_problem_and_what_answers_stays(rig: Rig) -> No
     (target,) = await rig.targets()
     assert target.wanted == made.targets[0].wanted
     assert "does not exist" in target.problem
+
+
+async def test_what_serves_by_now_is_not_overwritten_by_who_follows(rig: Rig) -> None:
+    await rig.rules.create(call(), creation(NAME, spec(f"{OLD}@champion")))
+    seen = await rig.lookups.get(NAME)
+    serving = replace(seen.targets[0], serving=f"{OLD}/1", serving_weight=1)
+    await rig.db.in_tx(lambda connection: rig.store.replace_targets(connection, seen.id, [serving]))
+    rig.upstream.aliases[f"{OLD}@champion"] = f"{OLD}/2"
+    assert await rig.followers.follow([seen])  # looked at before it served
+    assert await rig.targets() == (replace(serving, wanted=rig.upstream.versions[f"{OLD}/2"]),)
 
 
 async def test_old_reference_in_an_update_means_what_is_called_so_now(rig: Rig) -> None:

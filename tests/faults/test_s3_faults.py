@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import grpc.aio
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard_artifact.blobs import s3_calls
@@ -48,6 +49,13 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     faults.configure("")
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once: how long to wait is botocore's business."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)
+    monkeypatch.setattr(s3_calls, "_FIRST_PAUSE", 0.001)
+
+
 @pytest.fixture
 def between(server: s3.S3Server) -> Iterator[S3Proxy]:
     with proxy(server.endpoint) as running:
@@ -68,7 +76,7 @@ async def store(between: S3Proxy, prefix: str, tmp_path: Path) -> AsyncIterator[
         endpoint=between.endpoint,
         reserve=0,
         part_bytes=PART,
-        timeout=2.0,
+        timeout=1.0,
     )
     await made.open()
     yield made
@@ -115,10 +123,7 @@ async def test_a_cut_read_goes_on_where_it_ended(store: S3BlobStore, between: S3
     assert rule.seen == 3
 
 
-async def test_a_read_that_never_gets_on_ends(
-    store: S3BlobStore, between: S3Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(s3_calls, "_FIRST_PAUSE", 0.001)
+async def test_a_read_that_never_gets_on_ends(store: S3BlobStore, between: S3Proxy) -> None:
     data, blob = content(CHUNK_BYTES)
     await send(store, "u1", blob, data)
     between.fail("503", "GET", blob.sha256)

@@ -7,6 +7,7 @@
     │   ├── LimitExceeded                  limit, maximum, actual
     │   ├── DigestMismatch, RequestIdReused
     │   ├── SignatureInvalid               problem
+    │   ├── ExampleNeeded                  to tell inputs and outputs of a model from
     │   └── InvalidTensor                  tensor
     ├── NotFound (LookupError)             resource_type, name
     ├── AlreadyExists                      resource_type, name
@@ -132,6 +133,14 @@ class LimitExceeded(InvalidArgument):
     def actual(self) -> int:
         """Value that was sent; 0 when the answer does not say."""
         return int(self.metadata.get("actual") or 0)
+
+
+class ExampleNeeded(InvalidArgument):
+    """Inputs and outputs of a model cannot be told without rows; `needed` says so without the way to give them, which Python's is not for all."""
+
+    def __init__(self, needed: str, way: str) -> None:
+        super().__init__(f"{needed}: {way}")
+        self.needed = needed
 
 
 class DigestMismatch(InvalidArgument):

@@ -86,14 +86,14 @@ class Standings:
 
     async def refresh(self) -> int:
         """Look again at one batch of marked standings, and return how many there were."""
-        marked = await self._database.read(lambda connection: rows.marked(connection, limit=BATCH))
+        marked = await self._database.query(lambda connection: rows.marked(connection, limit=BATCH))
         for standing in marked:
             await self._settle(standing)
         return len(marked)
 
     async def deliver(self) -> int:
         """Tell the catalog one batch of states, and return how many there were."""
-        changes = await self._database.read(lambda connection: rows.undelivered(connection, limit=BATCH))
+        changes = await self._database.query(lambda connection: rows.undelivered(connection, limit=BATCH))
         if changes:
             await failpoint("governance.approvals.telling")
             await self._catalog.set_approval_states(changes)

@@ -6,7 +6,7 @@ right before it loads, from the files as they lie on its disk (`replica/verifica
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -74,3 +74,9 @@ class Evidence:
             return cls(bundles, tuple(Root(**each) for each in value["roots"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"evidence: has another form ({error})") from error
+
+
+def least(verdicts: Sequence[Verdict | None]) -> Verdict:
+    """Return the weakest of verdicts, of which there is at least one."""
+    order = list(SignatureState)
+    return min((v for v in verdicts if v), key=lambda verdict: order.index(verdict.state))

@@ -57,15 +57,29 @@ Answer = _Meaning | DomainError
 
 
 class Followers:
-    """Keeps the wanted version of every following target up to date."""
+    """Keeps the wanted version of every following target up to date.
+
+    Args:
+        db: the database.
+        store: its tables.
+        upstream: the services that know what references mean.
+        wake: tells the reconciler that there is something to do.
+        seen: returns the deployments as the reconciler saw them last.
+    """
 
     def __init__(
-        self, db: Database, store: InferenceStore, upstream: Upstream, wake: Callable[[], None]
+        self,
+        db: Database,
+        store: InferenceStore,
+        upstream: Upstream,
+        wake: Callable[[], None],
+        seen: Callable[[], Sequence[Deployment]],
     ) -> None:
         self._db = db
         self._store = store
         self._upstream = upstream
         self._wake = wake
+        self._seen = seen
         self._turns: OrderedDict[_Followed, None] = OrderedDict()
         self._slots = asyncio.Semaphore(_PARALLEL)
 
@@ -73,8 +87,7 @@ class Followers:
         """Follow for ever. A loop of its own, so that a slow catalog delays nothing else."""
         while True:
             try:
-                world = await self._db.read(self._store.world)
-                if await self.follow(world.deployments):
+                if await self.follow(self._seen()):
                     self._wake()
             except (DomainError, SQLAlchemyError, OSError, InjectedFault) as error:
                 _log.warning("follow_failed", error=str(error))
@@ -161,7 +174,12 @@ class Followers:
             now = await self._store.deployment_by_id(connection, deployment.id)
             if now is None or now.revision != deployment.revision:
                 return False
-            await self._store.replace_targets(connection, deployment.id, targets)
+            # Only what is wanted of them: what serves the reconciler may have written meanwhile.
+            merged = [
+                replace(target, spec=new.spec, wanted=new.wanted, problem=new.problem)
+                for target, new in zip(now.targets, targets, strict=True)
+            ]
+            await self._store.replace_targets(connection, deployment.id, merged)
             if [t.wanted.id for t in targets] != [t.wanted.id for t in now.targets]:
                 await origins.forget_rejection(connection, deployment.id)
             return True

@@ -46,7 +46,7 @@ class Lineage:
     async def tell(self) -> bool:
         """Tell what is pending; return whether everything could be told."""
         complete = True
-        for note in await self._db.read(lambda connection: notes.pending(connection, _BATCH)):
+        for note in await self._db.query(lambda connection: notes.pending(connection, _BATCH)):
             complete &= await self._tell(note)
         return complete
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import ReplicaState
 from modelyard_inference.tables import deployments, log_switches, replicas
+from modelyard_kit.prepared import Prepared
 
 _MOST = 1_000
 """Replicas that are looked at together; the others' turn is next."""
@@ -28,23 +30,29 @@ class Switched:
     """What its deployment wants."""
 
 
-async def to_be_told(connection: AsyncConnection) -> list[Switched]:
-    """Return processes that answer and were not told yet what their deployment wants to be written down."""
+def _to_be_told() -> sa.Select[Any]:
     told = sa.and_(
         log_switches.c.replica_id == replicas.c.id,
         log_switches.c.process_started == replicas.c.process_started,
         log_switches.c.policy == deployments.c.log_policy,
     )
-    query = (
+    return (
         sa.select(replicas.c.id, replicas.c.process_started, replicas.c.address, deployments.c.log_policy)
         .join(deployments, deployments.c.id == replicas.c.deployment_id)
         .where(replicas.c.state == ReplicaState.READY, ~sa.exists().where(told))
         .order_by(sa.func.random())  # none that does not listen keeps others waiting
         .limit(_MOST)
     )
+
+
+_TO_BE_TOLD = Prepared(_to_be_told())
+
+
+async def to_be_told(connection: AsyncConnection) -> list[Switched]:
+    """Return processes that answer and were not told yet what their deployment wants to be written down."""
     return [
         Switched(row.id, row.process_started, row.address, LogPolicy.from_json(row.log_policy))
-        for row in await connection.execute(query)
+        for row in await _TO_BE_TOLD.execute(connection, {})
     ]
 
 

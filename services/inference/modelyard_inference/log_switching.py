@@ -45,7 +45,7 @@ class LogSwitching:
 
     async def look(self) -> None:
         """Tell once whoever is to be told; who does not listen is told again with the next look."""
-        waiting = await self._db.read(log_rows.to_be_told)
+        waiting = await self._db.query(log_rows.to_be_told)
         took = await asyncio.gather(*map(self._tell, waiting))
         told = [one for one, listened in zip(waiting, took, strict=True) if listened]
         if told:

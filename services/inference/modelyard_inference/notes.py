@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -16,7 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference.models import Deployment
 from modelyard_inference.tables import lineage_notes
+from modelyard_kit.prepared import Prepared
 
+_PENDING = Prepared(
+    sa.select(lineage_notes)
+    .where(sa.not_(lineage_notes.c.told))
+    .order_by(lineage_notes.c.time, lineage_notes.c.version_id.desc())
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
 _END = ""  # stands for the id of a version in the note of a deployment's end
 
 
@@ -53,10 +61,8 @@ async def owned(connection: AsyncConnection, deployment: Deployment, time: datet
 
 async def pending(connection: AsyncConnection, limit: int) -> list[Note]:
     """Return what was not told yet, the oldest first, of `limit` rows at most."""
-    c = lineage_notes.c
-    query = sa.select(lineage_notes).where(sa.not_(c.told)).order_by(c.time, c.version_id.desc()).limit(limit)
-    by_deployment: dict[str, list[sa.Row[tuple[object, ...]]]] = {}
-    for row in await connection.execute(query):
+    by_deployment: dict[str, list[Any]] = {}
+    for row in await _PENDING.execute(connection, {"limit": limit}):
         by_deployment.setdefault(row.deployment_id, []).append(row)
     return [_note(rows) for rows in by_deployment.values()]
 

@@ -28,23 +28,36 @@ _log = structlog.get_logger()
 
 
 class Owners:
-    """Looks again who owns what deployments are in."""
+    """Looks again who owns what deployments are in.
+
+    Args:
+        db: the database.
+        store: its tables.
+        upstream: the services that know who owns what.
+        wake: tells the reconciler that there is something to do.
+        seen: returns the deployments as the reconciler saw them last.
+    """
 
     def __init__(
-        self, db: Database, store: InferenceStore, upstream: Upstream, wake: Callable[[], None]
+        self,
+        db: Database,
+        store: InferenceStore,
+        upstream: Upstream,
+        wake: Callable[[], None],
+        seen: Callable[[], Sequence[Deployment]],
     ) -> None:
         self._db = db
         self._store = store
         self._upstream = upstream
         self._wake = wake
+        self._seen = seen
         self._slots = asyncio.Semaphore(_PARALLEL)
 
     async def run(self) -> None:
         """Look for ever."""
         while True:
             try:
-                world = await self._db.read(self._store.world)
-                if await self.refresh(world.deployments):
+                if await self.refresh(self._seen()):
                     self._wake()
             except (DomainError, SQLAlchemyError, OSError, InjectedFault) as error:
                 _log.warning("owners_not_refreshed", error=str(error))

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_inference.models import GroupState, ReplicaState
 from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_inference.tables import deployments, groups, replicas, shadow_counts
+from modelyard_kit.prepared import Prepared
 
 _NAMES = tuple(asdict(ShadowCounts()))
 
@@ -32,12 +33,11 @@ class Shadowed:
     """Addresses of its own replicas."""
 
 
-async def shadowed(connection: AsyncConnection) -> list[Shadowed]:
-    """Return every shadow that gets copies now, with the replicas of both sides."""
+def _shadowed() -> sa.Select[Any]:
     of_shadows = sa.select(groups.c.deployment_id).where(
         groups.c.shadow, groups.c.state == GroupState.SERVING
     )
-    query = (
+    return (
         sa.select(
             groups.c.deployment_id,
             groups.c.id,
@@ -50,12 +50,19 @@ async def shadowed(connection: AsyncConnection) -> list[Shadowed]:
         .join(deployments, deployments.c.id == groups.c.deployment_id)
         .where(
             groups.c.deployment_id.in_(of_shadows),
-            groups.c.state.in_((GroupState.SERVING, GroupState.DRAINING)),
+            sa.or_(groups.c.state == GroupState.SERVING, groups.c.state == GroupState.DRAINING),
             replicas.c.state == ReplicaState.READY,
         )
     )
+
+
+_SHADOWED = Prepared(_shadowed())
+
+
+async def shadowed(connection: AsyncConnection) -> list[Shadowed]:
+    """Return every shadow that gets copies now, with the replicas of both sides."""
     found: dict[str, list[Any]] = defaultdict(list)
-    for row in await connection.execute(query):
+    for row in await _SHADOWED.execute(connection, {}):
         found[row.deployment_id].append(row)
     return [
         Shadowed(

@@ -119,7 +119,7 @@ class Shadows:
 
     async def look(self) -> None:
         """Fetch once what replicas kept, and note what came of it."""
-        shadowed = await self._db.read(shadow_rows.shadowed)
+        shadowed = await self._db.query(shadow_rows.shadowed)
         for gone in self._comparisons.keys() - {one.group_id for one in shadowed}:
             del self._comparisons[gone]
         await asyncio.gather(*map(self._count, shadowed))

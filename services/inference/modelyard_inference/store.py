@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard_inference import rows as r
 from modelyard_inference import shadow_rows
 from modelyard_inference import tables as t
-from modelyard_inference.evidence import Evidence, SignatureState, Verdict
+from modelyard_inference.evidence import Evidence, SignatureState, Verdict, least
 from modelyard_inference.fields import DEPLOYMENTS, REPLICAS
 from modelyard_inference.models import (
     ROUTED_STATES,
@@ -31,6 +31,9 @@ from modelyard_inference.models import (
 from modelyard_inference.route_table import RouteTable
 from modelyard_kit.access import Link, Scope
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody, permitted
+from modelyard_kit.prepared import Prepared
+
+_TABLE_VERSION = Prepared(sa.select(t.route_table.c.version))
 
 
 @dataclass(frozen=True)
@@ -314,7 +317,8 @@ class InferenceStore:
 
     async def table_version(self, connection: AsyncConnection) -> int:
         """Return the version of the route table."""
-        return int((await connection.execute(sa.select(t.route_table.c.version))).scalar_one())
+        [row] = await _TABLE_VERSION.execute(connection, {})
+        return int(row.version)
 
     async def next_table(self, connection: AsyncConnection) -> int:
         """Begin a new route table in this transaction and return its version."""
@@ -345,6 +349,8 @@ class InferenceStore:
 
     async def _complete(self, connection: AsyncConnection, rows: Sequence[sa.RowMapping]) -> list[Deployment]:
         """Return the deployments of rows, with their targets and ready replicas."""
+        if not rows:
+            return []
         ids = [row["id"] for row in rows]
         targets = await self._targets(connection, ids)
         verdicts = await self._verdicts(connection, ids)
@@ -355,7 +361,7 @@ class InferenceStore:
                 r.deployment(row),
                 targets=tuple(targets[row["id"]]),
                 ready={name: len(found) for name, found in verdicts[row["id"]].items()},
-                verdicts={name: _least(found) for name, found in verdicts[row["id"]].items() if any(found)},
+                verdicts={name: least(found) for name, found in verdicts[row["id"]].items() if any(found)},
                 shadow_counts=counts.get(row["id"]),
             )
             for row in rows
@@ -391,8 +397,3 @@ class InferenceStore:
                 verdict = Verdict(SignatureState(row.signature_state), row.signer, row.trust_root)
             found[row.deployment_id][row.version].append(verdict)
         return found
-
-
-def _least(verdicts: Sequence[Verdict | None]) -> Verdict:
-    order = list(SignatureState)
-    return min((v for v in verdicts if v), key=lambda verdict: order.index(verdict.state))

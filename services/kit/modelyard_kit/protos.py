@@ -22,11 +22,17 @@ _MICROSECOND = timedelta(microseconds=1)
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
     """Return the message for a moment, or None, which leaves a message field unset."""
+    fields = timestamp_fields(moment)
+    return None if fields is None else Timestamp(**fields)
+
+
+def timestamp_fields(moment: datetime | None) -> dict[str, int] | None:
+    """Return the fields of the message for a moment, of which a field of another message is made sooner; or None."""
     if moment is None:
         return None
     # As Timestamp.FromDatetime, which goes through the calendar: lists have thousands of moments.
     seconds, microseconds = divmod((moment - _EPOCH) // _MICROSECOND, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=microseconds * 1_000)
+    return {"seconds": seconds, "nanos": microseconds * 1_000}
 
 
 def moment(message: Timestamp) -> datetime:

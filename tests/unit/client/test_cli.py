@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -364,6 +365,41 @@ def test_autoscaling_is_set(connected: Fake) -> None:
         ), wrong
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "told"),
+    [
+        (
+            "--autoscaling",
+            "least=1",
+            "'least=1' is none of min=NUMBER, max=NUMBER, target=NUMBER, delay=SECONDS",
+        ),
+        ("--autoscaling", "max=2 max=3", "max is given twice"),
+        ("--batching", "delay=soon", "'delay=soon' is not delay=SECONDS"),
+        ("--limits", "rps", "'rps' is none of rps=NUMBER"),
+        ("--limits", "rps=-1", "'rps=-1' is not rps=NUMBER"),
+        ("--resources", "memory=1GB", "'memory=1GB' is not memory=SIZE, such as 512MiB"),
+        ("--rollout", "5,100 errors=few", "'errors=few' is not errors=NUMBER"),
+        ("--logging", "predict=101", "'predict=101' is not predict=PERCENT (0 to 100)"),
+        ("--logging", "access=yes", "'access=yes' is none of access, predict=PERCENT"),
+    ],
+)
+def test_what_is_wrong_in_a_setting_is_named(option: str, given: str, told: str, connected: Fake) -> None:
+    refused = modelyard("deployments", "update", MODEL, option, given, "--no-wait")
+    assert refused.exit_code == 2
+    assert told in " ".join(re.sub("[│╭╮╰╯─]", " ", refused.stderr).split())
+    assert connected.requests("UpdateDeployment") == []
+
+
+def test_an_example_is_asked_for_as_the_command_line_takes_it(connected: Fake, tmp_path: Path) -> None:
+    (tmp_path / "model.skops").write_bytes(b"unread")
+    refused = modelyard("log", str(tmp_path / "model.skops"), MODEL)
+    assert refused.exit_code == 1
+    assert refused.stderr.splitlines() == [
+        "error: signature: cannot be told from model.skops alone, without rows as the model takes them",
+        "hint: give some in a file, JSON or CSV: --example rows.csv",
+    ]
+
+
 def test_resources_are_written_with_units(connected: Fake) -> None:
     for given, wanted in (
         ("cpus=2 memory=1GiB instances=3", (2, 2**30, 3)),
@@ -379,6 +415,28 @@ def test_resources_are_written_with_units(connected: Fake) -> None:
         assert modelyard("deployments", "update", MODEL, "--resources", wrong, "--no-wait").exit_code == 2, (
             wrong
         )
+
+
+def test_an_environment_is_chosen(connected: Fake, tmp_path: Path) -> None:
+    update = ("deployments", "update", MODEL, "--no-wait", "--environment")
+    file = tmp_path / "my requirements.txt"
+    file.write_bytes("\ufeff# captured\n\nnumpy==2.1.0\n".encode())
+    lines = ["# captured", "", "numpy==2.1.0"]
+    source = deployment_pb2.Environment
+    for given, wanted in (
+        ("default", (source.SOURCE_DEFAULT, [], "")),
+        ("artifact", (source.SOURCE_ARTIFACT, [], "")),
+        ("", (source.SOURCE_ARTIFACT, [], "")),
+        (f"requirements='{file}' python=3.12", (source.SOURCE_REQUIREMENTS, lines, "3.12")),
+        ("python=3.12", (source.SOURCE_REQUIREMENTS, [], "3.12")),
+    ):
+        assert modelyard(*update, given).exit_code == 0, given
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["environment"]
+        chosen = sent.deployment.environment
+        assert (chosen.source, list(chosen.requirements), chosen.python_version) == wanted
+    for wrong in ("system", "requirements=", "requirements=missing.txt", "python=", "requirements='a", "a=b"):
+        assert modelyard(*update, wrong).exit_code == 2, wrong
 
 
 def test_batching_and_variables_are_set(connected: Fake) -> None:
@@ -559,7 +617,7 @@ def test_what_is_written_down_is_said_in_words(connected: Fake) -> None:
         access_log=True, predict_log_percent=5, include_payload=True, otlp=True, parquet=True
     )
     assert second.deployment.logging == log_pb2.LoggingPolicy()
-    for wrong in ("everything", "predict", "predict=101", "access=1"):
+    for wrong in ("everything", "predict", "access=1"):
         found = modelyard("deployments", "update", MODEL, "--logging", wrong)
         assert "is none of access" in found.stderr
     modelyard("deployments", "logs", MODEL, "--log", "access")

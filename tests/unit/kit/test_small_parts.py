@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import trace
 
-from modelyard_kit import api_tokens, config, faults, garbage, limits, migrate, paging
+from modelyard_kit import api_tokens, config, faults, garbage, limits, migrate, paging, telemetry
 from modelyard_kit.errors import InvalidField, LimitExceeded
 
 
@@ -184,3 +185,16 @@ def test_garbage_is_collected_again_once_a_process_serves() -> None:
         gc.unfreeze()
         gc.enable()
         gc.set_threshold(*before)
+
+
+def test_a_call_without_a_trace_begins_none_where_none_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
+    with telemetry.server_span("Get", {}) as span:
+        assert span is trace.INVALID_SPAN
+        assert telemetry.outgoing_context() == []
+
+
+def test_the_trace_of_a_call_is_passed_on_even_where_none_is_taken() -> None:
+    with telemetry.server_span("Get", {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "other-bin": b"x"}):
+        [(key, value)] = telemetry.outgoing_context()
+    assert (key, value.split("-")[1]) == ("traceparent", "a" * 32)

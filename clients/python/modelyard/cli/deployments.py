@@ -17,7 +17,15 @@ from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_r
 from modelyard.cli._resources import ResourceBounds, parse_resources
 from modelyard.cli._rollout import Rollout, parse_rollout
 from modelyard.cli._session import Description, Etag, Limit, connect
-from modelyard.cli._setup import BatchingBounds, Strategy, Variables, parse_batching, parse_variables
+from modelyard.cli._setup import (
+    BatchingBounds,
+    PythonEnvironment,
+    Strategy,
+    Variables,
+    parse_batching,
+    parse_environment,
+    parse_variables,
+)
 from modelyard.types import (
     ConditionStatus,
     Deployment,
@@ -110,6 +118,7 @@ def create(
     logging: Logging = None,
     batching: BatchingBounds = None,
     env: Variables = None,
+    environment: PythonEnvironment = None,
     update_strategy: Strategy = None,
     reason: Reason = "",
     wait: Wait = True,
@@ -135,6 +144,7 @@ def create(
             logging=parse_logging(logging),
             batching=parse_batching(batching),
             environment_variables=parse_variables(env),
+            environment=parse_environment(environment),
             update_strategy=update_strategy,
             reason=reason,
         )
@@ -162,6 +172,7 @@ def update(
     logging: Logging = None,
     batching: BatchingBounds = None,
     env: Variables = None,
+    environment: PythonEnvironment = None,
     update_strategy: Strategy = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
@@ -191,6 +202,7 @@ def update(
             logging=parse_logging(logging),
             batching=parse_batching(batching),
             environment_variables=parse_variables(env),
+            environment=parse_environment(environment),
             update_strategy=update_strategy,
             owner=owner,
             etag=etag,

@@ -14,6 +14,7 @@ from modelyard_governance.models import Grant, HeldGrants
 from modelyard_governance.tables import grants, memberships, permissions, principals
 from modelyard_kit.access import Effect, Link, Privilege, ResourceGrant, ResourceType
 from modelyard_kit.filters import Asked, fetch
+from modelyard_kit.prepared import Prepared
 
 _columns = (
     grants.c.id,
@@ -27,6 +28,7 @@ _columns = (
     grants.c.create_time,
 )
 _grants = select(*_columns).join(principals, principals.c.id == grants.c.principal_id)
+_REVISION = Prepared(select(permissions.c.revision))
 
 
 async def add(connection: AsyncConnection, grant: Grant) -> bool:
@@ -104,7 +106,8 @@ async def mark_changed(connection: AsyncConnection, principal_ids: Iterable[str]
 
 async def revision(connection: AsyncConnection) -> int:
     """Return the revision of all permissions."""
-    return int((await connection.execute(select(permissions.c.revision))).scalar_one())
+    [row] = await _REVISION.execute(connection, {})
+    return int(row.revision)
 
 
 async def changed_since(connection: AsyncConnection, since: int) -> list[HeldGrants]:

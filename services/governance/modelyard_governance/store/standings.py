@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, case, func, or_, select, update
+from sqlalchemy import Integer, RowMapping, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,8 +23,22 @@ from modelyard_governance.store.approvals import reviews_of_all
 from modelyard_governance.tables import standings
 from modelyard_kit.access import Link, ResourceType
 from modelyard_kit.filters import Asked, fetch, permitted
+from modelyard_kit.prepared import Prepared
 
 _row = standings.c
+# What is asked again and again whether there is something to do.
+_MARKED = Prepared(
+    select(_row.version_id, _row.marks, _row.look_up)
+    .where(or_(_row.seen < _row.marks, _row.expire_time <= func.now()))
+    .order_by(_row.version_id)
+    .limit(bindparam("limit", type_=Integer))
+)
+_UNDELIVERED = Prepared(
+    select(_row.version_id, _row.state, _row.sequence)
+    .where(_row.delivered < _row.sequence)
+    .order_by(_row.version_id)
+    .limit(bindparam("limit", type_=Integer))
+)
 
 
 async def put(connection: AsyncConnection, version: Version, approval: Approval) -> None:
@@ -77,10 +91,7 @@ async def mark(connection: AsyncConnection, resource_ids: Iterable[str], *, look
 
 async def marked(connection: AsyncConnection, *, limit: int) -> list[MarkedStanding]:
     """Return standings that are to be looked at again: marked, or with an approval that has expired."""
-    due = or_(_row.seen < _row.marks, _row.expire_time <= func.now())
-    query = select(_row.version_id, _row.marks, _row.look_up).where(due)
-    rows = await connection.execute(query.order_by(_row.version_id).limit(limit))
-    return [MarkedStanding(*row) for row in rows]
+    return [MarkedStanding(*row) for row in await _MARKED.execute(connection, {"limit": limit})]
 
 
 async def known(connection: AsyncConnection, version_id: str) -> KnownStanding | None:
@@ -107,8 +118,7 @@ async def unlist(connection: AsyncConnection, version_id: str) -> None:
 
 async def undelivered(connection: AsyncConnection, *, limit: int) -> list[StateChange]:
     """Return states that the catalog does not know yet."""
-    query = select(_row.version_id, _row.state, _row.sequence).where(_row.delivered < _row.sequence)
-    rows = await connection.execute(query.order_by(_row.version_id).limit(limit))
+    rows = await _UNDELIVERED.execute(connection, {"limit": limit})
     return [StateChange(row.version_id, ApprovalState(row.state), row.sequence) for row in rows]
 
 

@@ -102,7 +102,7 @@ class Dispatcher:
         """Queue and begin what can be begun now; return whether there was more to queue than one batch."""
         more = False
         now = self._clock()
-        for webhook_id in await self._database.read(lambda connection: store.busy(connection, now)):
+        for webhook_id in await self._database.query(lambda connection: store.busy(connection, now)):
             more |= await self._enqueue(webhook_id)
             await self._begin(webhook_id)
         if now >= self._forget_at:

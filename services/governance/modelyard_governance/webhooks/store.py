@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Select, and_, bindparam, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_governance.fields import WEBHOOK_DELIVERIES, WEBHOOKS
@@ -23,8 +23,23 @@ from modelyard_governance.webhooks.models import (
 )
 from modelyard_kit.filters import Asked, fetch
 from modelyard_kit.ids import new_id
+from modelyard_kit.prepared import Prepared
 
 _PENDING = webhook_deliveries.c.state == DeliveryState.PENDING
+
+
+def _busy() -> Select[Any]:
+    now = bindparam("now", type_=webhook_deliveries.c.next_time.type)
+    due = exists().where(
+        webhook_deliveries.c.webhook_id == webhooks.c.id, _PENDING, webhook_deliveries.c.next_time <= now
+    )
+    reachable = or_(webhooks.c.quiet_until.is_(None), webhooks.c.quiet_until <= now)
+    behind = webhooks.c.cursor < select(audit_head.c.sequence).scalar_subquery()
+    query = select(webhooks.c.id).where(webhooks.c.state == State.ENABLED, or_(behind, and_(reachable, due)))
+    return query.order_by(webhooks.c.id)
+
+
+_BUSY = Prepared(_busy())
 
 
 async def add(connection: AsyncConnection, webhook: Webhook, sealed_secret: bytes) -> None:
@@ -126,13 +141,7 @@ async def remove(connection: AsyncConnection, webhook_id: str) -> None:
 
 async def busy(connection: AsyncConnection, now: datetime) -> list[str]:
     """Return the ids of webhooks with something to do: entries not looked at, or a delivery that is due."""
-    due = exists().where(
-        webhook_deliveries.c.webhook_id == webhooks.c.id, _PENDING, webhook_deliveries.c.next_time <= now
-    )
-    reachable = or_(webhooks.c.quiet_until.is_(None), webhooks.c.quiet_until <= now)
-    behind = webhooks.c.cursor < select(audit_head.c.sequence).scalar_subquery()
-    query = select(webhooks.c.id).where(webhooks.c.state == State.ENABLED, or_(behind, and_(reachable, due)))
-    return list((await connection.execute(query.order_by(webhooks.c.id))).scalars())
+    return [row.id for row in await _BUSY.execute(connection, {"now": now})]
 
 
 async def lock(connection: AsyncConnection, webhook_id: str) -> Webhook | None:
