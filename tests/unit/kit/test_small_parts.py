@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import base64
 import gc
+import importlib.util
+import os
+import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -148,6 +153,26 @@ def test_the_name_of_a_migration_begins_with_its_revision(service: str) -> None:
     files = sorted(file for file in folder.iterdir() if file.name.endswith(".py"))
     assert all(f'\nrevision = "{file.name.partition("_")[0]}"\n' in file.read_text() for file in files)
     assert migrate.newest(package) == files[-1].name.partition("_")[0]
+
+
+@pytest.mark.parametrize(
+    "package", ["catalog", "artifact", "governance", "inference", "inference.replica", "gateway"]
+)
+def test_the_kit_is_loaded_before_grpc(package: str) -> None:
+    spec = importlib.util.find_spec(f"modelyard_{package}.__main__")
+    assert spec is not None
+    assert spec.origin is not None
+    text = Path(spec.origin).read_text("utf-8")
+    imports = re.findall(r"^ *(?:from|import) (modelyard\w*|grpc)", text, re.MULTILINE)
+    assert imports[0] == "modelyard_kit"
+
+
+def test_programs_that_a_process_starts_do_not_crash_in_handlers_of_grpc() -> None:
+    variable = "GRPC_ENABLE_FORK_SUPPORT"
+    told = f"import modelyard_kit, os, sys; print(os.environ['{variable}'], 'grpc' in sys.modules)"
+    clean = {name: value for name, value in os.environ.items() if name != variable}
+    done = subprocess.run([sys.executable, "-c", told], env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["false", "False"]  # in time: grpc asks when it is loaded
 
 
 def test_garbage_is_collected_again_once_a_process_serves() -> None:
