@@ -16,11 +16,13 @@ from modelyard_gateway.clusters import group_of_cluster
 from modelyard_gateway.figures import Counted
 from modelyard_gateway.route_parts import NAME
 
-_TIMEOUT_SECONDS = 2.0
+# Envoy answers on the thread that takes configurations, which with thousands of clusters it is busy with for seconds.
+_TIMEOUT_SECONDS = 10.0
 _LDS = "listener_manager.lds.version_text"
 _CDS = "cluster_manager.cds.version_text"
 _RDS = f"http.{NAME}.rds.{NAME}.version_text"
 _WARMING = "cluster_manager.warming_clusters"
+_HEALTHY_NAME = re.compile(r"cluster\.group-(.*)\.membership_healthy")
 # One time for each prediction, as Envoy waited for its replica.
 _LATENCY_NAME = re.compile(r"cluster\.group-(.*)\.upstream_rq_time")
 _LATENCIES = (
@@ -28,8 +30,16 @@ _LATENCIES = (
 )
 _STARTED = "/config_dump?mask=last_updated"
 _TAKEN = "/config_dump?resource=dynamic_active_clusters&mask=cluster.name,last_updated"
-_STATS = "/stats?filter=(version_text%7Cwarming_clusters)$&format=json"
+# A cluster has hundreds of statistics; of texts there are few, and of numbers that go up and down a tenth.
+_VERSIONS = "/stats?type=TextReadouts&filter=version_text$&format=json"
+_WARMING_NOW = "/config_dump?resource=dynamic_warming_clusters&mask=cluster.name"
+_HEALTHY = (
+    "/stats?type=Gauges&format=json&filter="
+    "%5E(cluster%5C.group-.*%5C.membership_healthy%7Ccluster_manager%5C.warming_clusters)$"
+)
 
+_REST_RATIO = 1.0
+_LONGEST_REST_SECONDS = 5.0
 
 Host = dict[str, Any]
 """One replica of a group in Envoy's words."""
@@ -37,6 +47,10 @@ Host = dict[str, Any]
 
 class EnvoyUnreachableError(Exception):
     """Envoy does not run, or does not answer."""
+
+
+class EnvoyBusyError(EnvoyUnreachableError):
+    """Envoy runs, and gave no answer in time: it goes on serving what it served."""
 
 
 @dataclass(frozen=True)
@@ -61,24 +75,29 @@ class Admin:
         Raises:
             EnvoyUnreachableError: it does not answer.
         """
-        rows = (await self._json(_STATS)).get("stats", [])
-        values = {row["name"]: row["value"] for row in rows if "name" in row}
+        values = await self._stats(_VERSIONS)
+        # After the versions, so that it counts the clusters of that one.
+        warming = (await self._json(_WARMING_NOW)).get("configs", [])
         return EnvoyState(
             listeners=str(values.get(_LDS, "")),
             clusters=str(values.get(_CDS, "")),
             routes=str(values.get(_RDS, "")),
-            warming=int(values.get(_WARMING, 0)),
+            warming=len(warming),
         )
 
-    async def healthy_groups(self) -> frozenset[str]:
+    async def healthy_groups(self) -> frozenset[str] | None:
         """Return the groups with at least one replica that Envoy would send a prediction to.
+
+        None while clusters are warming: one that takes the place of another is counted under the same name before it serves.
 
         Raises:
             EnvoyUnreachableError: it does not answer.
         """
-        return frozenset(
-            group for group, hosts in (await self.hosts()).items() if any(map(is_healthy, hosts))
-        )
+        values = await self._stats(_HEALTHY)
+        if values.pop(_WARMING, 0):
+            return None
+        named = {_HEALTHY_NAME.fullmatch(name): hosts for name, hosts in values.items()}
+        return frozenset(name[1] for name, hosts in named.items() if name and hosts)
 
     async def hosts(self) -> dict[str, list[Host]]:
         """Return the replicas of each group as Envoy sees them.
@@ -179,6 +198,10 @@ class Admin:
             "utf-8", "replace"
         )
 
+    async def _stats(self, path: str) -> dict[str, Any]:
+        rows = (await self._json(path)).get("stats", [])
+        return {row["name"]: row["value"] for row in rows if "name" in row}
+
     async def _json(self, path: str) -> dict[str, Any]:
         text = await asyncio.to_thread(self._get, path)
         try:
@@ -192,10 +215,22 @@ class Admin:
         try:
             connection.request("GET", path)
             return connection.getresponse().read()
+        except (
+            TimeoutError,
+            BlockingIOError,
+        ) as error:  # the latter: so many wait already that the socket takes no more
+            raise EnvoyBusyError(
+                f"Envoy runs, but gave no answer on {self._socket} within {_TIMEOUT_SECONDS:.0f} s"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise EnvoyUnreachableError(f"Envoy does not answer on {self._socket}: {error}") from error
         finally:
             connection.close()
+
+
+def rest_after(seconds: float, least: float) -> float:
+    """Return how long to leave Envoy alone after a look that took so long: looks are work for it."""
+    return min(max(least, _REST_RATIO * seconds), _LONGEST_REST_SECONDS)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -216,10 +251,3 @@ def _address(host: Host) -> str:
 def _stat(host: Host, name: str) -> int:
     """Envoy leaves out a number that is 0."""
     return next((int(stat.get("value", 0)) for stat in host.get("stats", ()) if stat["name"] == name), 0)
-
-
-def is_healthy(host: Host) -> bool:
-    """Return whether Envoy would send it a prediction. It names only what is wrong with a host; `eds_health_status` is HEALTHY unless discovery says otherwise."""
-    status = host.get("health_status", {})
-    failed = any(value is True for value in status.values())
-    return not failed and status.get("eds_health_status", "HEALTHY") in ("HEALTHY", "UNKNOWN")

@@ -7,6 +7,8 @@ nothing here ever makes a route disappear but a table that says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -14,10 +16,11 @@ import structlog
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest
 from modelyard.api.inference.v1.inference_service_pb2 import ConfirmRoutesRequest, WatchRoutesRequest
 from modelyard_gateway import desk
-from modelyard_gateway.admin import Admin, EnvoyUnreachableError, is_healthy
+from modelyard_gateway.admin import Admin, EnvoyBusyError, EnvoyUnreachableError, rest_after
 from modelyard_gateway.apply import Applier, ApplyFailedError
 from modelyard_gateway.figures import Figures, Ledger
 from modelyard_gateway.messages import figures_to_proto, keys_from_proto, table_from_proto
+from modelyard_gateway.parts import Parts
 from modelyard_gateway.permissions import allowed_principals
 from modelyard_gateway.render import render
 from modelyard_gateway.settings import GatewaySettings
@@ -29,7 +32,10 @@ from modelyard_kit.peers import Peers
 
 log = structlog.get_logger()
 
-_HEARTBEAT_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+# Inference waits no longer than some of these for a gateway.
+_HEARTBEAT_SECONDS = 3.0
+_CONFIRM_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
 # A connection that died without a word is found after this long.
 _WATCH_SECONDS = 300.0
@@ -49,9 +55,14 @@ class Agent:
         self._table: RouteTable | None = None
         self._keys: SigningKeys | None = None
         self._changed = asyncio.Event()
+        self._look_now = asyncio.Event()
         self._report = asyncio.Event()
+        self._parts = Parts()
         self._applied: RouteTable | None = None
         self._confirmed = 0
+        self._healthy: frozenset[str] = frozenset()
+        self._figures: Mapping[str, Figures] = {}
+        self._seen = ""
         self._problem = ""
         self._applying = False
         self._ledger = Ledger()
@@ -65,6 +76,7 @@ class Agent:
             group.create_task(_for_ever("keys", self._watch_keys))
             group.create_task(self._watch_grants())
             group.create_task(self._apply_changes())
+            group.create_task(self._look_for_ever())
             group.create_task(self._report_for_ever())
 
     @property
@@ -80,7 +92,7 @@ class Agent:
         async for message in self._peers.stream(
             self._peers.inference.WatchRoutes, request, timeout=_WATCH_SECONDS
         ):
-            table = table_from_proto(message.table)
+            table = await asyncio.to_thread(table_from_proto, message.table)
             if table != self._table:
                 log.info("routes_received", version=table.version, routes=len(table.routes))
                 self._table = table
@@ -103,25 +115,27 @@ class Agent:
             if self._grants.complete:
                 self._changed.set()
 
-    def _desired(self) -> Desired | None:
+    async def _desired(self) -> Desired | None:
         """Return what to configure; None while too little is known to be better than what Envoy has."""
         if self._keys is None:
             return None
         if self._table is None or not self._grants.complete:
             return Desired(self._keys, None) if self._applier.is_empty else None
-        allowed = allowed_principals(self._table, self._grants.holders())
-        return Desired(self._keys, Predictions(self._table, allowed))
+        keys, table = self._keys, self._table
+        allowed = await asyncio.to_thread(allowed_principals, table, list(self._grants.holders()))
+        return Desired(keys, Predictions(table, allowed))
 
     async def _apply_changes(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            desired = self._desired()
+            desired = await self._desired()
             if desired is None:
                 continue
             self._applying = True
             try:
-                await self._applier.apply(render(self._settings, desired))
+                wanted = await asyncio.to_thread(render, self._settings, desired, self._parts)
+                await self._applier.apply(wanted)
             except (ApplyFailedError, ValueError, OSError) as error:
                 self._problem = str(error)
                 log.warning("configuration_not_applied", problem=self._problem)
@@ -131,53 +145,69 @@ class Agent:
                 self._applied = desired.predictions.table if desired.predictions else None
             finally:
                 self._applying = False
+            self._look_now.set()
+
+    async def _look_for_ever(self) -> None:
+        """Ask Envoy what it serves, now and then and after each change."""
+        while True:
+            began = time.monotonic()
+            await self._look()
             self._report.set()
+            await _within(rest_after(time.monotonic() - began, _LOOK_SECONDS), self._look_now)
+
+    async def _look(self) -> None:
+        """While Envoy takes a new configuration, the one before is what it serves; so it is while it has no time to say."""
+        applied = self._applied
+        try:
+            late = await self._applier.lag()
+            if not late and applied is not None:
+                self._confirmed = applied.version
+            if late and not self._applying:
+                late = await self._applier.explain(late)
+            healthy = await self._admin.healthy_groups()
+            self._healthy = self._healthy if healthy is None else healthy
+            self._figures = await self._count()
+            self._seen = "" if self._applying else late
+        except EnvoyBusyError as error:
+            self._seen = str(error)
+        except EnvoyUnreachableError as error:
+            self._confirmed, self._healthy, self._figures = 0, frozenset(), {}
+            self._seen = str(error)
 
     async def _report_for_ever(self) -> None:
+        """Report after each look; when one takes long, what was known before, because inference takes silence for an end."""
         while True:
-            try:
-                async with asyncio.timeout(_HEARTBEAT_SECONDS):
-                    await self._report.wait()
-            except TimeoutError:
-                pass
-            self._report.clear()
-            request = await self._confirmation()
+            await _within(_HEARTBEAT_SECONDS, self._report)
             try:
                 await self._peers.call(
-                    self._peers.inference.ConfirmRoutes, request, timeout=_HEARTBEAT_SECONDS
+                    self._peers.inference.ConfirmRoutes, self._confirmation(), timeout=_CONFIRM_SECONDS
                 )
             except (DomainError, OSError) as error:
                 log.debug("confirmation_not_delivered", error=str(error))
 
-    async def _confirmation(self) -> ConfirmRoutesRequest:
-        """Ask Envoy what it serves. While it takes a new configuration, the one before is what it serves."""
-        applied, healthy, problem = self._applied, frozenset[str](), self._problem
-        figures: Mapping[str, Figures] = {}
-        try:
-            late = await self._applier.check()
-            if not late and applied is not None:
-                self._confirmed = applied.version
-            problem = problem or ("" if self._applying else late)
-            hosts = await self._admin.hosts()
-            healthy = frozenset(group for group, found in hosts.items() if any(map(is_healthy, found)))
-            figures = await self._figures()
-        except EnvoyUnreachableError as error:
-            self._confirmed = 0
-            problem = str(error)
-        groups = {target.group for route in (applied.routes if applied else ()) for target in route.targets}
+    def _confirmation(self) -> ConfirmRoutesRequest:
+        routes = self._applied.routes if self._applied else ()
+        groups = {target.group for route in routes for target in route.targets}
         return ConfirmRoutesRequest(
             gateway_id=self._settings.gateway_id,
             version=self._confirmed,
-            healthy_groups=sorted(healthy & groups),
-            problem=problem,
-            figures=figures_to_proto(figures),
+            healthy_groups=sorted(self._healthy & groups),
+            problem=self._problem or self._seen,
+            figures=figures_to_proto(self._figures),
         )
 
-    async def _figures(self) -> Mapping[str, Figures]:
+    async def _count(self) -> Mapping[str, Figures]:
         """Return what was counted about the groups that inference wants to know of; Envoy is asked only if there are any."""
         routes = self._applied.routes if self._applied else ()
         measured = {target.group for route in routes if route.measured for target in route.targets}
         return self._ledger.note(measured, await self._admin.counted() if measured else {})
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for an event, but no longer than this, and take it back."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    event.clear()
 
 
 async def _for_ever(name: str, watch: Callable[[], Awaitable[None]]) -> None:

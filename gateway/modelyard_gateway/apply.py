@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from modelyard_gateway import envoy, validation
-from modelyard_gateway.admin import Admin, EnvoyState, EnvoyUnreachableError
+from modelyard_gateway.admin import Admin, EnvoyBusyError, EnvoyState, EnvoyUnreachableError, rest_after
 from modelyard_gateway.files import prepare_directory, write_atomic
 from modelyard_gateway.render import (
     BOOTSTRAP_FILE,
@@ -37,6 +37,8 @@ _POLL_SECONDS = 0.02
 _SECRETS = (CERTIFICATE_FILE, CLIENT_CA_FILE)
 _FILES = (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE, *_SECRETS)
 Json = dict[str, Any]
+File = tuple[str, str]
+"""Text and version."""
 
 
 class ApplyFailedError(Exception):
@@ -86,24 +88,22 @@ class Applier:
         Raises:
             ApplyFailedError: Envoy refuses it (then nothing was written), or does not take it in time.
         """
-        if not self._differs(wanted):
+        files = await asyncio.to_thread(_files, wanted)
+        if all(version == self._versions[name] for name, (_, version) in files.items()):
             await self._settle()
             return
         await self._validate(wanted)
-        names = {cluster["name"] for cluster in wanted.clusters}
-        old = [
-            self._clusters[name]
-            for name in sorted(referenced_clusters(self._routes) - names)
-            if name in self._clusters
-        ]
-        await self._put_clusters([*wanted.clusters, *old])
-        self._put(ROUTES_FILE, _resources(wanted.routes))
+        both = await asyncio.to_thread(self._with_old, wanted.clusters)
+        if len(both) > len(wanted.clusters):
+            await self._put_clusters(await asyncio.to_thread(discovery_file, both), both)
+        else:
+            await self._put_clusters(files[CLUSTERS_FILE], wanted.clusters)
+        await self._put(ROUTES_FILE, files[ROUTES_FILE])
         self._routes = wanted.routes
-        for name in _SECRETS:
-            self._put(name, _resources(wanted.secrets.get(name)))
-        self._put(LISTENERS_FILE, wanted.listeners)
+        for name in (*_SECRETS, LISTENERS_FILE):
+            await self._put(name, files[name])
         await self._settle()
-        await self._put_clusters(wanted.clusters)
+        await self._put_clusters(files[CLUSTERS_FILE], wanted.clusters)
         log.info("configuration_applied", routes=self._versions[ROUTES_FILE], clusters=len(wanted.clusters))
 
     async def _validate(self, wanted: Configuration) -> None:
@@ -111,31 +111,29 @@ class Applier:
             program = envoy.binary(self._settings.envoy_binary)
         except envoy.EnvoyMissingError as error:
             raise ApplyFailedError(str(error)) from error
-        for candidate, held in validation.candidates(wanted, self._accepted):
+        candidates = validation.candidates(wanted, self._accepted)
+        while found := await asyncio.to_thread(next, candidates, None):
+            candidate, held = found
             if problem := await envoy.validate(program, candidate):
                 raise ApplyFailedError(f"Envoy refuses the configuration: {problem}")
             self._accepted |= held
-        self._accepted = validation.marks(wanted)
+        self._accepted = await asyncio.to_thread(validation.marks, wanted)
 
-    def _differs(self, wanted: Configuration) -> bool:
-        files = {
-            LISTENERS_FILE: list(wanted.listeners),
-            CLUSTERS_FILE: list(wanted.clusters),
-            ROUTES_FILE: _resources(wanted.routes),
-            **{name: _resources(wanted.secrets.get(name)) for name in _SECRETS},
-        }
-        return any(discovery_file(body)[1] != self._versions[name] for name, body in files.items())
+    def _with_old(self, clusters: tuple[Json, ...]) -> tuple[Json, ...]:
+        """Return these clusters, and those of before that the routes of now lead to."""
+        gone = referenced_clusters(self._routes) - {cluster["name"] for cluster in clusters}
+        return *clusters, *(self._clusters[name] for name in sorted(gone & self._clusters.keys()))
 
-    async def _put_clusters(self, clusters: list[Json] | tuple[Json, ...]) -> None:
-        if self._put(CLUSTERS_FILE, clusters):
+    async def _put_clusters(self, file: File, clusters: tuple[Json, ...]) -> None:
+        if await self._put(CLUSTERS_FILE, file):
             self._clusters = {cluster["name"]: cluster for cluster in clusters}
             await self._settle()
 
-    def _put(self, name: str, resources: Any) -> bool:
-        text, version = discovery_file(resources)
+    async def _put(self, name: str, file: File) -> bool:
+        text, version = file
         if version == self._versions[name]:
             return False
-        write_atomic(self._folder / name, text)
+        await asyncio.to_thread(write_atomic, self._folder / name, text)
         self._versions[name] = version
         return True
 
@@ -143,24 +141,26 @@ class Applier:
         """Wait until Envoy serves the files as written and every cluster is warm; not at all if it does not run."""
         deadline = time.monotonic() + self._settings.apply_timeout_seconds
         while True:
+            began = time.monotonic()
             try:
                 problem = self._lag(await self._admin.state())
+            except EnvoyBusyError as error:
+                problem = str(error)
             except EnvoyUnreachableError:
                 return
             if not problem:
                 return
             if time.monotonic() > deadline:
-                raise ApplyFailedError(await self._explain(problem))
-            await asyncio.sleep(_POLL_SECONDS)
+                raise ApplyFailedError(await self.explain(problem))
+            await asyncio.sleep(rest_after(time.monotonic() - began, _POLL_SECONDS))
 
-    async def check(self) -> str:
-        """Return why Envoy does not serve the files as written; empty when it does.
+    async def lag(self) -> str:
+        """Return in what Envoy does not serve the files as written; empty when it does.
 
         Raises:
             EnvoyUnreachableError: it does not answer.
         """
-        problem = self._lag(await self._admin.state())
-        return await self._explain(problem) if problem else ""
+        return self._lag(await self._admin.state())
 
     def _lag(self, state: EnvoyState) -> str:
         pairs = {
@@ -176,7 +176,8 @@ class Applier:
             return f"Envoy has not taken {', '.join(late)}"
         return f"{state.warming} clusters of Envoy are not warm yet" if state.warming else ""
 
-    async def _explain(self, problem: str) -> str:
+    async def explain(self, problem: str) -> str:
+        """Return what `lag` said, and why as Envoy puts it."""
         try:
             said = await self._admin.problem()
         except EnvoyUnreachableError as error:
@@ -185,6 +186,17 @@ class Applier:
             listen = self._settings.listen
             return f"{listen} is taken by another program: stop it, or choose another address with MODELYARD_LISTEN ({said})"
         return f"{problem}: {said}" if said else problem
+
+
+def _files(wanted: Configuration) -> dict[str, File]:
+    """Return the text and the version of every file."""
+    resources = {
+        LISTENERS_FILE: wanted.listeners,
+        CLUSTERS_FILE: wanted.clusters,
+        ROUTES_FILE: _resources(wanted.routes),
+        **{name: _resources(wanted.secrets.get(name)) for name in _SECRETS},
+    }
+    return {name: discovery_file(given) for name, given in resources.items()}
 
 
 def _resources(one: Json | None) -> list[Json]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from modelyard_gateway.parts import Parts
 from modelyard_gateway.table import Limits, RouteTable, Target
 
 Json = dict[str, Any]
@@ -79,13 +80,13 @@ def _service_cluster(name: str, address: str, peer_ca: Path | None) -> Json:
     return cluster
 
 
-def group_clusters(table: RouteTable, buffer_bytes: int) -> list[Json]:
+def group_clusters(table: RouteTable, buffer_bytes: int, parts: Parts) -> list[Json]:
     """Return one cluster for each group that has addresses, also for those without traffic: they are being warmed."""
     pairs = ((route, target) for route in table.routes for target in route.targets if target.addresses)
     return [
-        _shadow_cluster(target, buffer_bytes, route.timeout)
+        parts.part(_shadow_cluster, target, buffer_bytes, route.timeout)
         if target.shadow
-        else _answering_cluster(target, buffer_bytes, route.limits)
+        else parts.part(_answering_cluster, target, buffer_bytes, route.limits)
         for route, target in sorted(pairs, key=lambda pair: pair[1].group)
     ]
 
@@ -125,7 +126,11 @@ def _group_cluster(target: Target, buffer_bytes: int) -> Json:
             {
                 "timeout": "2s",
                 "interval": "1s",
-                "no_traffic_interval": "1s",
+                # Of groups that got no prediction yet: with thousands of them a check each second would be all that Envoy does.
+                # The first check of a replica is at once, and it answered before it came here.
+                "no_traffic_interval": "5s",
+                "no_traffic_healthy_interval": "10s",
+                "interval_jitter_percent": 20,
                 "healthy_threshold": 1,
                 "unhealthy_threshold": 3,
                 "grpc_health_check": {"authority": "replica"},

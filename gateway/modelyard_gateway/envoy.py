@@ -91,13 +91,12 @@ def check_port(listen: str) -> None:
 async def validate(program: str, candidate: dict[str, Any]) -> str:
     """Return why Envoy would refuse a configuration; empty when it accepts it."""
     with tempfile.TemporaryDirectory(prefix="modelyard-envoy-") as folder:
-        file = Path(folder) / "candidate.json"
-        file.write_text(json.dumps(candidate), encoding="utf-8")
-        return await asyncio.to_thread(_validate, program, file)
+        return await asyncio.to_thread(_validate, program, Path(folder) / "candidate.json", candidate)
 
 
-def _validate(program: str, file: Path) -> str:
+def _validate(program: str, file: Path, candidate: dict[str, Any]) -> str:
     """Ask Envoy about a file; on a thread, because `subprocess` starts it by vfork(), without copying this process as uvloop does."""
+    file.write_text(json.dumps(candidate), encoding="utf-8")
     command = [program, "--mode", "validate", "--config-path", str(file), "--log-level", "error"]
     try:
         done = subprocess.run(  # noqa: S603 - Envoy, and a file of ours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from modelyard_gateway import tls
 from modelyard_gateway.clusters import TYPE, group_clusters, service_clusters
 from modelyard_gateway.listener import listeners
+from modelyard_gateway.parts import Parts, text_of
 from modelyard_gateway.route_parts import NAME, every_route
 from modelyard_gateway.routes import route_configuration
 from modelyard_gateway.settings import GatewaySettings
@@ -48,23 +50,29 @@ class Configuration:
 EMPTY = Configuration((), (), None)
 
 
-def render(settings: GatewaySettings, desired: Desired) -> Configuration:
-    """Return the configuration for a desired state.
+def render(settings: GatewaySettings, desired: Desired, parts: Parts | None = None) -> Configuration:
+    """Return the configuration for a desired state; with `parts` of the last time, only what changed is made.
 
     Raises:
         InconsistentConfigurationError: two groups have one name, or a route leads to a cluster that is not there.
     """
+    parts = Parts() if parts is None else parts
     clusters = service_clusters(
         settings.services, f"unix:{settings.desk_socket}", settings.otlp_endpoint, settings.peer_ca
     )
     if desired.predictions:
-        clusters += group_clusters(desired.predictions.table, settings.max_request_bytes + _BUFFER_SLACK)
+        clusters += group_clusters(
+            desired.predictions.table, settings.max_request_bytes + _BUFFER_SLACK, parts
+        )
     configuration = Configuration(
         listeners=tuple(listeners(settings, desired.keys, settings.envoy_directory / ROUTES_FILE)),
         clusters=tuple(clusters),
-        routes=route_configuration(desired.predictions, settings.max_request_bytes, settings.allowed_origins),
+        routes=route_configuration(
+            desired.predictions, settings.max_request_bytes, parts, settings.allowed_origins
+        ),
         secrets=tls.secrets(settings),
     )
+    parts.forget()
     check(configuration)
     return configuration
 
@@ -77,7 +85,7 @@ def check(configuration: Configuration) -> None:
     """
     names = [cluster["name"] for cluster in configuration.clusters]
     if len(names) != len(set(names)):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         raise InconsistentConfigurationError(f"more than one cluster is named {', '.join(twice)}")
     if missing := referenced_clusters(configuration.routes) - set(names):
         raise InconsistentConfigurationError(
@@ -98,9 +106,7 @@ def referenced_clusters(routes: Json | None) -> set[str]:
 
 def discovery_file(resources: Iterable[Json]) -> tuple[str, str]:
     """Return the text of a file of resources and its version, a digest of the content."""
-    body = json.dumps(
-        list(resources), sort_keys=True
-    )  # without indentation, which Python takes ten times as long for
+    body = text_of(list(resources))
     version = hashlib.sha256(body.encode()).hexdigest()[:16]
     return f'{{"version_info": "{version}", "resources": {body}}}', version
 

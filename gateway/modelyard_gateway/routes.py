@@ -14,6 +14,7 @@ from modelyard_gateway import control_plane_rest, rest
 from modelyard_gateway.clusters import DESK, TYPE, service_cluster_name
 from modelyard_gateway.deployment_routes import deployment_routes
 from modelyard_gateway.descriptors import OIP_SERVICES
+from modelyard_gateway.parts import Parts
 from modelyard_gateway.refusals import UNIMPLEMENTED, no_service, route_metadata
 from modelyard_gateway.route_parts import (
     CORS,
@@ -29,7 +30,7 @@ from modelyard_gateway.route_parts import (
     transcoded,
     unresolved_route,
 )
-from modelyard_gateway.table import Predictions
+from modelyard_gateway.table import Predictions, Route
 
 CONTROL_PLANE = {
     service: f"modelyard.api.{service}.v1.{service.capitalize()}Service"
@@ -49,19 +50,20 @@ SERVER_PATHS = tuple(
 
 
 def route_configuration(
-    predictions: Predictions | None, max_request_bytes: int, origins: Sequence[str] = ()
+    predictions: Predictions | None, max_request_bytes: int, parts: Parts, origins: Sequence[str] = ()
 ) -> Json:
     """Return the whole table.
 
     Args:
         predictions: Routes and who may use them; None while they are not known yet.
         max_request_bytes: Largest body the listener takes.
+        parts: What was rendered before.
         origins: Whose pages may call from browsers, `https://console.example.com`; `*` for everybody's.
     """
     prefixes = (*PREDICTION_PREFIXES, *rest.PREFIXES)
     unresolved = [unresolved_route(prefix, max_request_bytes) for prefix in prefixes]
     others = [*_desk_routes(), *_server_routes(), *_control_plane_routes(), *unresolved, _unknown_path()]
-    by_name = _by_name(predictions, max_request_bytes) if predictions else {}
+    by_name = _by_name(predictions, max_request_bytes, parts) if predictions else {}
     host: Json = {"name": NAME, "domains": ["*"]}
     if origins:
         host["typed_per_filter_config"] = {CORS: _cors(origins)}
@@ -73,12 +75,16 @@ def route_configuration(
     }
 
 
-def _by_name(predictions: Predictions, max_request_bytes: int) -> Json:
+def _by_name(predictions: Predictions, max_request_bytes: int, parts: Parts) -> Json:
     made = {}
     for route in sorted(predictions.table.routes, key=lambda route: route.name):
-        principals = predictions.allowed.get(route.deployment[0].id, ())
-        made[route.name] = _routes(deployment_routes(route, principals, max_request_bytes))
+        principals = tuple(predictions.allowed.get(route.deployment[0].id, ()))
+        made[route.name] = parts.part(_deployment, route, principals, max_request_bytes)
     return made
+
+
+def _deployment(route: Route, principals: Sequence[str], max_request_bytes: int) -> Json:
+    return _routes(deployment_routes(route, principals, max_request_bytes))
 
 
 def by_deployment(routes: Json | None) -> Json:

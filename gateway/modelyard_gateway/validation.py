@@ -8,13 +8,13 @@ changes often and is wanted at once: with one list of principals accepted, the s
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
 from modelyard_gateway.clusters import group_of_cluster
+from modelyard_gateway.parts import Part, text_of
 from modelyard_gateway.render import Configuration, referenced_clusters, static_candidate
 from modelyard_gateway.route_parts import RBAC, every_route
 from modelyard_gateway.routes import by_deployment, only
@@ -59,14 +59,16 @@ def _common(configuration: Configuration) -> str:
 
 
 def _clusters(configuration: Configuration) -> dict[str, str]:
-    return {cluster["name"]: _mark(cluster) for cluster in configuration.clusters}
+    return {cluster["name"]: _marked(cluster, _mark) for cluster in configuration.clusters}
 
 
 def _deployments(configuration: Configuration) -> dict[str, str]:
     found = by_deployment(configuration.routes)
-    return {
-        name: _mark(list(map(_without_principals, every_route([given])))) for name, given in found.items()
-    }
+    return {name: _marked(given, _deployment_mark) for name, given in found.items()}
+
+
+def _deployment_mark(given: Json) -> str:
+    return _mark(list(map(_without_principals, every_route([given]))))
 
 
 def _without_principals(route: Json) -> Json:
@@ -76,5 +78,12 @@ def _without_principals(route: Json) -> Json:
     return {**route, "typed_per_filter_config": {**filters, RBAC: blank}}
 
 
+def _marked(part: Json, make: Callable[[Json], str]) -> str:
+    if not isinstance(part, Part):
+        return make(part)
+    part.mark = part.mark or make(part)
+    return part.mark
+
+
 def _mark(part: Any) -> str:
-    return hashlib.blake2b(json.dumps(part, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(text_of(part).encode(), digest_size=16).hexdigest()

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import os
 import statistics
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,15 +25,12 @@ import grpc.aio
 from rich.console import Console
 from rich.table import Table
 
-from modelyard_gateway.agent import Agent
 from modelyard_gateway.render import CLUSTERS_FILE, LISTENERS_FILE, ROUTES_FILE
 from modelyard_gateway.table import Limits, Route
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
-from modelyard_kit.grants import Grants
-from modelyard_kit.peers import Peers
 from tests.bench.goals import Goal, machine
 from tests.conformance.gateway_control_plane import ControlPlane, allow
-from tests.conformance.gateway_stack import ADA, BOB, GatewayStack, gateway_stack, route
+from tests.conformance.gateway_stack import ADA, BOB, GatewayStack, gateway_stack, route, start_program
 
 IRIS = "prod.ml.iris"
 SECONDS = 600.0
@@ -122,17 +120,19 @@ async def _gateway() -> AsyncIterator[Bench]:
         await plane.start()
         await _let(plane)
         replica = await stack.replica("one")
-        peers = Peers(stack.settings)
-        agent = Agent(stack.settings, peers, Grants(), stack.admin, stack.applier)
-        running = asyncio.create_task(agent.run())
+        # A process of its own, as everywhere: what stands in for the control plane must not wait for it.
+        agent = start_program([sys.executable, "-m", "modelyard_gateway"], env=_environment(stack))
         try:
             yield Bench(stack, plane, [route(IRIS, ("g-iris", 1, [replica.address]))])
         finally:
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
-            await peers.close()
+            agent.terminate()
+            await asyncio.to_thread(agent.wait)
             await plane.stop()
+
+
+def _environment(stack: GatewayStack) -> dict[str, str]:
+    given = stack.settings.model_dump(exclude_defaults=True)
+    return os.environ | {f"MODELYARD_{name.upper()}": str(value) for name, value in given.items()}
 
 
 async def _let(plane: ControlPlane, *deployments: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -41,13 +42,15 @@ class Changing:
             self.value, self.revision = value, self.revision + 1
             self._condition.notify_all()
 
-    async def follow(self) -> AsyncIterator[Any]:
+    async def follow(self, at_least_every: float | None = None) -> AsyncIterator[Any]:
+        """Yield the value now and after each change; None after so many seconds without one."""
         seen = 0
         while True:
-            async with self._condition:
-                await self._condition.wait_for(lambda: self.revision != seen)  # noqa: B023
-                seen = self.revision
-            yield self.value
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(at_least_every), self._condition:
+                    await self._condition.wait_for(lambda: self.revision != seen)  # noqa: B023
+            changed, seen = self.revision != seen, self.revision
+            yield self.value if changed else None
 
 
 class Governance(governance_service_pb2_grpc.GovernanceServiceServicer):
@@ -72,7 +75,7 @@ class Governance(governance_service_pb2_grpc.GovernanceServiceServicer):
         return governance_pb2.GetJwksResponse(keys=keys, issuer=known.issuer)
 
     async def WatchPermissions(self, _request: Any, _context: Any) -> AsyncIterator[Any]:
-        async for grants in self.grants.follow():
+        async for grants in self.grants.follow(at_least_every=1.0):
             yield governance_pb2.WatchPermissionsResponse(
                 revision=self.grants.revision,
                 complete=True,
@@ -85,7 +88,7 @@ class Governance(governance_service_pb2_grpc.GovernanceServiceServicer):
                         disabled=principal in self.disabled,
                         is_group=any(principal in groups for groups in self.groups.values()),
                     )
-                    for principal, held in grants.items()
+                    for principal, held in (grants or {}).items()
                 ],
             )
 

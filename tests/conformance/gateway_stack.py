@@ -148,7 +148,8 @@ class GatewayStack:
         """Wait until Envoy would send predictions to these groups."""
 
         async def are_healthy() -> bool:
-            return set(groups) <= await self.admin.healthy_groups()
+            found = await self.admin.healthy_groups()
+            return found is not None and set(groups) <= found
 
         await eventually(are_healthy)
 

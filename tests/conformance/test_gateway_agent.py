@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -29,6 +29,8 @@ from modelyard.api.catalog.v1 import catalog_service_pb2
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest, ListGrantsRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
+from modelyard.api.inference.v1.inference_service_pb2 import ConfirmRoutesRequest
+from modelyard_gateway import admin
 from modelyard_gateway.agent import Agent
 from modelyard_gateway.envoy_metrics import EnvoyCollector
 from modelyard_kit.auth import Principal
@@ -212,6 +214,29 @@ async def test_confirmations_tell_of_a_dead_envoy(gateway: Gateway) -> None:
     gateway.stack.kill_envoy()
     confirmation = await gateway.plane.inference.until_confirmed(0)
     assert "Envoy does not answer" in confirmation.problem
+
+
+async def test_an_envoy_without_time_to_answer_keeps_what_it_confirmed(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inference = gateway.plane.inference
+    before = inference.confirmed.value
+    monkeypatch.setattr(admin, "_TIMEOUT_SECONDS", 0.2)
+    os.kill(gateway.stack.process_id, signal.SIGSTOP)
+    busy = await said(gateway, lambda problem: "no answer" in problem)
+    assert (busy.version, list(busy.healthy_groups)) == (before.version, ["g1"])
+    monkeypatch.undo()
+    os.kill(gateway.stack.process_id, signal.SIGCONT)
+    assert (await said(gateway, lambda problem: not problem)).version == before.version
+
+
+async def said(gateway: Gateway, wanted: Callable[[str], bool]) -> ConfirmRoutesRequest:
+    """Return the next report whose problem is wanted."""
+    async with asyncio.timeout(60):
+        async for confirmation in gateway.plane.inference.confirmed.follow():
+            if wanted(confirmation.problem):
+                return cast("ConfirmRoutesRequest", confirmation)
+    raise AssertionError
 
 
 async def test_services_answer_through_the_gateway(gateway: Gateway) -> None:

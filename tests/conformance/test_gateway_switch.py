@@ -162,17 +162,17 @@ async def test_a_revoked_right_ends_at_once(stack: GatewayStack, monkeypatch: py
 async def test_envoy_starts_again_from_its_files(stack: GatewayStack) -> None:
     replica = await stack.replica("one")
     await stack.apply([route(IRIS, ("g1", 1, [replica.address]))])
-    assert await stack.applier.check() == ""
+    assert await stack.applier.lag() == ""
     stack.kill_envoy()
     with pytest.raises(EnvoyUnreachableError):
-        await stack.applier.check()
+        await stack.applier.lag()
     stack.settings.admin_socket.unlink()
     stack.start_envoy()
     await stack.wait_for_admin()
     await stack.healthy("g1")
 
     async def is_served() -> bool:
-        return not await stack.applier.check()
+        return not await stack.applier.lag()
 
     await eventually(is_served)
     stack.port = await stack.admin.listen_port()
@@ -186,7 +186,7 @@ async def test_what_envoy_refuses_is_not_written(stack: GatewayStack) -> None:
     bad = {"name": "bad", "connect_timeout": "never"}
     with pytest.raises(ApplyFailedError, match="connect_timeout|Duration|duration"):
         await stack.applier.apply(Configuration((), (bad,), None))
-    assert await stack.applier.check() == ""
+    assert await stack.applier.lag() == ""
     await stack.infer(IRIS)
 
 
