@@ -17,7 +17,7 @@ import pytest
 
 from modelyard_inference.commands import UpdateDeployment
 from modelyard_inference.environment_policy import OF_ARTIFACT, Environment, EnvironmentSource
-from modelyard_inference.environments import EnvironmentFailed, archives, uv
+from modelyard_inference.environments import EnvironmentFailed, archives, processes, uv
 from modelyard_inference.environments import cache as cache_module
 from modelyard_inference.environments.cache import SPARE, EnvironmentCache
 from modelyard_inference.models import DeploymentState
@@ -297,6 +297,13 @@ async def test_without_uv(tmp_path: Path, index: Path, make: Make, monkeypatch: 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnvironmentFailed, match=r"pip install 'modelyard\[environments\]'"):
         await python_of(make(), artifact(tmp_path / "a", "apple\n"))
+
+
+async def test_a_program_that_is_killed_says_nothing_and_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailed, match="it was ended by SIGKILL"):
+        await processes.run("/bin/sh", "-c", "kill -9 $$", folder=tmp_path, seconds=60, what="it")
+    with pytest.raises(EnvironmentFailed, match="it failed with exit status 3"):
+        await processes.run("/bin/sh", "-c", "exit 3", folder=tmp_path, seconds=60, what="it")
 
 
 async def test_settings_of_the_service_stay_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
