@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -86,28 +88,30 @@ def check_port(listen: str) -> None:
             ) from error
 
 
-def _write(file: Path, candidate: dict[str, Any]) -> None:
-    file.write_text(json.dumps(candidate), encoding="utf-8")
-
-
 async def validate(program: str, candidate: dict[str, Any]) -> str:
     """Return why Envoy would refuse a configuration; empty when it accepts it."""
     with tempfile.TemporaryDirectory(prefix="modelyard-envoy-") as folder:
-        file = Path(folder) / "candidate.json"
-        await asyncio.to_thread(_write, file, candidate)
-        process = await asyncio.create_subprocess_exec(
-            program, "--mode", "validate", "--config-path", str(file), "--log-level", "error",
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            output, _ = await asyncio.wait_for(process.communicate(), _VALIDATE_SECONDS)
-        except TimeoutError:
-            return f"envoy --mode validate did not end within {_VALIDATE_SECONDS:.0f} s"
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    if process.returncode == 0:
+        return await asyncio.to_thread(_validate, program, Path(folder) / "candidate.json", candidate)
+
+
+def _validate(program: str, file: Path, candidate: dict[str, Any]) -> str:
+    """Ask Envoy about a file; on a thread, because `subprocess` starts it by vfork(), without copying this process as uvloop does."""
+    file.write_text(json.dumps(candidate), encoding="utf-8")
+    command = [program, "--mode", "validate", "--config-path", str(file), "--log-level", "error"]
+    try:
+        done = subprocess.run(  # noqa: S603 - Envoy, and a file of ours
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_VALIDATE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"envoy --mode validate did not end within {_VALIDATE_SECONDS:.0f} s"
+    if done.returncode == 0:
         return ""
-    lines = output.decode(errors="replace").strip().splitlines() or [f"exit status {process.returncode}"]
+    if done.returncode < 0:
+        return f"envoy --mode validate was ended by {signal.Signals(-done.returncode).name}"
+    lines = done.stdout.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
     return _LOG_PREFIX.sub("", lines[-1])

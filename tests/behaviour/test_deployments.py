@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from modelyard import errors
 from modelyard.aio import AsyncClient
 from modelyard.types import (
+    Autoscaling,
     Deployment,
     DeploymentChange,
     DeploymentState,
     LoggingPolicy,
+    ReplicaState,
     RolloutPolicy,
     RolloutVerb,
     ShadowCounts,
@@ -22,6 +25,9 @@ from modelyard.types import (
 from tests.framework.deployed import LABELS, ROWS, deployed, load, predictor
 from tests.framework.stack import Processes
 from tests.framework.waiting import eventually
+
+SCALED = "type = 'inference.deployment.scaled'"
+"""Filter of entries of the audit chain."""
 
 
 async def test_a_deactivated_endpoint_runs_nothing_and_comes_back(processes: Processes) -> None:
@@ -174,3 +180,36 @@ async def test_a_version_takes_over_in_steps_under_load(processes: Processes) ->
             await seen.more(20)
             assert set(seen.versions[after:]) == {2}
         assert seen.failures == []
+
+
+async def test_replicas_follow_the_load_down_to_none_and_back(processes: Processes) -> None:
+    """By what the real Envoy counts; none of the predictions fails, nor do those that come when nothing runs."""
+    bounds = Autoscaling(
+        max_replicas=2, target_in_flight=0.3, scale_down_delay=timedelta(seconds=0), scale_to_zero=True
+    )
+    async with processes.admin() as admin, deployed(processes) as endpoint:
+        predict = predictor(admin, endpoint)
+        name, found = endpoint.name, await admin.deployments.get(endpoint.name)
+
+        async def until(count: int) -> None:
+            async def so_many() -> bool:
+                replicas = await admin.deployments.replicas(name)
+                return [one.state for one in replicas] == [ReplicaState.READY] * count
+
+            await eventually(so_many)
+
+        await admin.deployments.update(name, autoscaling=bounds)
+        async with load(predict, callers=8) as seen:
+            await until(2)
+            await seen.more(20)
+        assert seen.failures == []
+        await until(0)
+        assert (await admin.deployments.get(name)).state is DeploymentState.ACTIVE
+        assert await asyncio.gather(*(predict() for _ in range(8))) == [1] * 8
+
+        async def told() -> bool:
+            entries = await admin.audit.list(resource_id=found.id, filter=SCALED).collect()
+            steps = [(e.event.data["before"]["replicas"], e.event.data["after"]["replicas"]) for e in entries]
+            return {(1, 2), (2, 1), (1, 0), (0, 1)} <= set(steps)
+
+        await eventually(told)

@@ -144,11 +144,16 @@ class FakeReplica:
             await self._enter(request.model_name, context)
             return rest.ReadyResponse(body=self._body(request, ready=True))
 
+        async def statistics(request: rest.StatisticsRequest, context: Any) -> rest.StatisticsResponse:
+            await self._enter(request.model_name, context)
+            return rest.StatisticsResponse(body=self._body(request, model_stats=[]))
+
         return {
             "Infer": (infer, rest.InferRequest),
             "Invoke": (invoke, rest.InvokeRequest),
             "Describe": (describe, rest.DescribeRequest),
             "Ready": (ready, rest.ReadyRequest),
+            "Statistics": (statistics, rest.StatisticsRequest),
         }
 
     def _body(self, request: Any, **values: Any) -> HttpBody:

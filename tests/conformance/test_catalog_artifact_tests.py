@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from modelyard.api.catalog.v1 import model_pb2
 from modelyard_catalog import render
 from modelyard_catalog.commands import (
     ArtifactTestsChange,
@@ -105,15 +106,19 @@ async def test_the_results_are_shown_in_place_of_what_was_written(stack: Catalog
     assert dict(_shown(await stack.get("prod.ml.iris/1"))) == {"mine": True}
     await tell(stack, DIGEST, ArtifactTestsState.PASSED, 1)
     for number in (1, 2):
-        shown = render.version(await stack.get(f"prod.ml.iris/{number}"))
+        shown = _message(await stack.get(f"prod.ml.iris/{number}"))
         assert shown.artifact_tests == shown.ARTIFACT_TESTS_PASSED
         assert shown.metadata.test_results["score_py"]["success"] is True
         assert "mine" not in shown.metadata.test_results
-    assert render.version(await stack.get("prod.ml.iris/1")).metadata.algorithm == "tree"
+    assert _message(await stack.get("prod.ml.iris/1")).metadata.algorithm == "tree"
+
+
+def _message(version: ModelVersion) -> model_pb2.ModelVersion:
+    return model_pb2.ModelVersion(**render.version(version))
 
 
 def _shown(version: ModelVersion) -> dict[str, object]:
-    return dict(render.version(version).metadata.test_results)
+    return dict(_message(version).metadata.test_results)
 
 
 async def test_what_is_sent_back_as_it_was_shown_is_not_made_the_versions_own(

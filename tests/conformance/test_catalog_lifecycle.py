@@ -481,6 +481,8 @@ async def test_lists_show_what_is_deleted_if_asked(stack: CatalogStack, life: Li
     await life.delete(IRIS, force=True)
     assert await models(show_deleted=False) == [("prod.ml.rose", False)]
     assert await models(show_deleted=True) == [("prod.ml.iris", True), ("prod.ml.rose", False)]
+    with pytest.raises(NotFound):  # deleted since the permission layer found it
+        await stack.versions.page(IRIS, Browse(size=10), known=iris.link)
     await life.delete(("prod",), force=True)
     catalogs, _ = await stack.namespaces.page(Catalog, (), EVERYTHING, Browse(size=10, show_deleted=True))
     assert [row.name for row in catalogs] == ["prod"]

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_catalog import events
-from modelyard_catalog.commands import AliasChange, CreateVersion, Once, VersionRef, Watch
+from modelyard_catalog.commands import AliasChange, Browse, CreateVersion, Once, VersionRef, Watch
 from modelyard_catalog.models import DatasetReference, Model, Path, Provenance
 from modelyard_kit import outbox
 from modelyard_kit.access import Scope
@@ -64,10 +65,30 @@ async def test_the_rows_of_the_benchmark_are_versions_like_any_other(stack: Cata
     ],
     ids=str,
 )
-async def test_one_version_is_looked_up(stack: CatalogStack, reference: VersionRef) -> None:
+async def test_one_version_is_looked_up_by_a_plan_for_all_calls(
+    stack: CatalogStack, reference: VersionRef
+) -> None:
     with recorded(stack, *VERBS) as statements:
         await stack.versions.get(reference)
     assert await scans(stack, statements) == set()
+    for _ in range(9):
+        await stack.versions.get(reference)
+    assert await planned_for_all(stack) == [5]
+
+
+async def test_a_page_of_versions_is_read_by_a_plan_for_all_calls(stack: CatalogStack) -> None:
+    for _ in range(10):
+        rows, _token = await stack.versions.page(MODEL, Browse(size=50))
+        assert len(rows) == 50
+    # The choice of the rows is planned for its values, every time; not so what reads the container and the rows.
+    assert await planned_for_all(stack) == [0, 5, 5]
+
+
+async def planned_for_all(stack: CatalogStack) -> list[int]:
+    """Return how often a plan for any values was taken, of every statement that came ten times; the first five it never is."""
+    query = text("SELECT generic_plans FROM pg_prepared_statements WHERE custom_plans >= 5 ORDER BY 1")
+    counts = await stack.db.query(lambda connection: connection.execute(query))
+    return [row[0] for row in counts]
 
 
 async def test_a_new_version_and_a_moved_alias_are_looked_up(stack: CatalogStack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -15,12 +16,16 @@ from pathlib import Path
 import pytest
 
 from modelyard_inference.commands import UpdateDeployment
-from modelyard_inference.environments import EnvironmentFailed, archives, uv
+from modelyard_inference.environment_policy import OF_ARTIFACT, Environment, EnvironmentSource
+from modelyard_inference.environments import EnvironmentFailed, archives, processes, uv
+from modelyard_inference.environments import cache as cache_module
 from modelyard_inference.environments.cache import SPARE, EnvironmentCache
 from modelyard_inference.models import DeploymentState
 from modelyard_kit import faults
 from modelyard_kit.limits import Limit
+from tests.framework import conda
 from tests.framework.inference import call, creation, site, spec
+from tests.framework.waiting import eventually
 from tests.framework.wheels import write_wheel
 
 Make = Callable[..., EnvironmentCache]
@@ -67,11 +72,16 @@ def artifact(folder: Path, requirements: str, *, python: str = "") -> Path:
     return folder
 
 
-async def python_of(cache: EnvironmentCache, folder: Path, digest: str = "sha256:aa") -> str:
+async def python_of(
+    cache: EnvironmentCache,
+    folder: Path,
+    digest: str = "sha256:aa",
+    environment: Environment = OF_ARTIFACT,
+) -> str:
     """Return the Python of an artifact's environment as the reconciler asks for it: again, whenever it is woken."""
     while True:
         ended = asyncio.Event()
-        python = await cache.python(digest, folder, "python", signed=False, done=ended.set)
+        python = await cache.python(environment, digest, folder, "python", signed=False, done=ended.set)
         if python is not None:
             return python
         await asyncio.wait_for(ended.wait(), 60)
@@ -114,13 +124,36 @@ async def test_nothing_asked_for_or_not_enabled(tmp_path: Path, index: Path, mak
     assert not environments(tmp_path / "environments")
 
 
+def chosen(*lines: str) -> Environment:
+    return Environment(EnvironmentSource.REQUIREMENTS, lines)
+
+
+async def test_what_a_deployment_chooses_for_itself(tmp_path: Path, index: Path, make: Make) -> None:
+    cache, folder = make(), artifact(tmp_path / "a", "no-such-package\n")
+    assert await python_of(cache, folder, environment=Environment(EnvironmentSource.DEFAULT)) == ""
+    first = await python_of(cache, folder, environment=chosen("apple==1.0"))
+    assert told(first, "import apple; print(apple.VERSION)") == "1.0"
+    second = await python_of(cache, folder, environment=chosen("apple==2.0"))
+    assert told(second, "import apple; print(apple.VERSION)") == "2.0"
+    # Shared with an artifact that asks for the same.
+    assert await python_of(cache, artifact(tmp_path / "b", "apple==1.0\n"), "sha256:bb") == first
+    assert len(environments(tmp_path / "environments")) == 2
+    bare = await python_of(cache, folder, environment=chosen())
+    assert told(bare, "import importlib.util as u; print(u.find_spec('apple'))") == "None"
+    with pytest.raises(EnvironmentFailed, match="MODELYARD_BUILD_ENVIRONMENTS=true"):
+        await python_of(make(enabled=False), folder, environment=chosen("apple"))
+
+
 async def test_what_is_being_built_and_since_when(tmp_path: Path, index: Path, make: Make) -> None:
     noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
     cache, ended = make(clock=lambda: noon), asyncio.Event()
     folder = artifact(tmp_path / "a", "apple<2\n")
     async with cache._slot:  # as long as another one is built
         for digest in ("sha256:aa", "sha256:bb"):
-            assert await cache.python(digest, folder, "python", signed=False, done=ended.set) is None
+            assert (
+                await cache.python(OF_ARTIFACT, digest, folder, "python", signed=False, done=ended.set)
+                is None
+            )
         build = cache.building("sha256:aa")
         assert build is not None
         assert (build.began, build) == (noon, cache.building("sha256:bb"))
@@ -129,6 +162,25 @@ async def test_what_is_being_built_and_since_when(tmp_path: Path, index: Path, m
     await asyncio.wait_for(ended.wait(), 60)
     assert cache.building("sha256:aa") is None
     assert await python_of(cache, folder, "sha256:bb")
+
+
+async def test_what_nobody_waits_for_any_more_is_not_built(tmp_path: Path, index: Path, make: Make) -> None:
+    cache, folder = make(), artifact(tmp_path / "a", "pear\n")
+    own, ended = chosen("apple==1.0"), asyncio.Event()
+    async with cache._slot:
+        for environment in (own, OF_ARTIFACT):
+            python = await cache.python(
+                environment, "sha256:aa", folder, "python", signed=False, done=ended.set
+            )
+            assert python is None
+        cache.stop_unwanted({"sha256:aa"})
+        await asyncio.wait_for(ended.wait(), 60)
+        assert cache.building(own.use("sha256:aa")) is None
+        assert cache.building("sha256:aa")
+        ended.clear()
+    await asyncio.wait_for(ended.wait(), 60)
+    python = await python_of(cache, folder)
+    assert environments(tmp_path / "environments") == [Path(python).parents[1]]
 
 
 async def test_artifacts_that_ask_for_the_same_share(tmp_path: Path, index: Path, make: Make) -> None:
@@ -160,7 +212,10 @@ async def test_two_builders_at_once(tmp_path: Path, index: Path, make: Make) -> 
 
 async def test_a_build_that_was_cut_off_leaves_nothing(tmp_path: Path, index: Path, make: Make) -> None:
     cache, folder = make(), artifact(tmp_path / "a", "apple\n")
-    assert await cache.python("sha256:aa", folder, "python", signed=False, done=lambda: None) is None
+    assert (
+        await cache.python(OF_ARTIFACT, "sha256:aa", folder, "python", signed=False, done=lambda: None)
+        is None
+    )
     await cache.close()
     left = tmp_path / "environments" / ".partial-left"  # as after a kill
     (left / "env").mkdir(parents=True)
@@ -197,7 +252,7 @@ async def test_packages_that_would_have_to_be_compiled(tmp_path: Path, index: Pa
 
 async def test_a_python_that_is_not_here(tmp_path: Path, index: Path, make: Make) -> None:
     with pytest.raises(
-        EnvironmentFailed, match="asks for Python 3.99, which is not on this machine"
+        EnvironmentFailed, match="Python 3.99, which is asked for, is not on this machine"
     ) as caught:
         await python_of(make(), artifact(tmp_path / "a", "apple\n", python="3.99"))
     assert "uv python find failed" in str(caught.value)
@@ -244,6 +299,13 @@ async def test_without_uv(tmp_path: Path, index: Path, make: Make, monkeypatch: 
         await python_of(make(), artifact(tmp_path / "a", "apple\n"))
 
 
+async def test_a_program_that_is_killed_says_nothing_and_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailed, match="it was ended by SIGKILL"):
+        await processes.run("/bin/sh", "-c", "kill -9 $$", folder=tmp_path, seconds=60, what="it")
+    with pytest.raises(EnvironmentFailed, match="it failed with exit status 3"):
+        await processes.run("/bin/sh", "-c", "exit 3", folder=tmp_path, seconds=60, what="it")
+
+
 async def test_settings_of_the_service_stay_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "uv"
     program.write_text("#!/bin/sh\nenv\n")
@@ -283,13 +345,27 @@ async def test_unused_environments_are_removed_but_for_the_newest(
     assert Path(await python_of(again, tmp_path / "a")).parents[1] == old
 
 
+async def test_of_what_deployments_chose_only_what_they_still_choose_is_kept(
+    tmp_path: Path, index: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "SPARE", 0)
+    cache, folder = make(), artifact(tmp_path / "a", "pear\n")
+    before, after = chosen("apple==1.0"), chosen("apple==2.0")
+    for environment in (OF_ARTIFACT, before, after):
+        python = await python_of(cache, folder, environment=environment)
+    cache.prune({environment.use("sha256:aa") for environment in (before, after)})
+    assert len(environments(tmp_path / "environments")) == 2
+    cache.prune({after.use("sha256:aa")})
+    assert environments(tmp_path / "environments") == [Path(python).parents[1]]
+
+
 @pytest.fixture
 def packed(tmp_path: Path, index: Path) -> Path:
     """An artifact that brings an environment with apple 1.0 and a conda-unpack that tells where it ran."""
     made, folder = tmp_path / "packed", tmp_path / "artifact"
     folder.mkdir()
-    for arguments in (("venv", made), ("pip", "install", "--python", made / "bin" / "python", "apple<2")):
-        subprocess.run([uv.program(), "--quiet", *arguments], check=True, cwd=tmp_path)
+    run_uv(tmp_path, "venv", made)
+    run_uv(tmp_path, "pip", "install", "--python", made / "bin" / "python", "apple<2")
     (made / "bin" / "conda-unpack").write_text(
         "import pathlib; pathlib.Path(__file__).with_name('ran').write_text(__file__)\n"
     )
@@ -297,9 +373,18 @@ def packed(tmp_path: Path, index: Path) -> Path:
     return folder
 
 
+def run_uv(folder: Path, *arguments: str | Path) -> None:
+    subprocess.run([uv.program(), "--quiet", *arguments], check=True, cwd=folder)
+
+
 def pack(made: Path, folder: Path, *, python: str = "") -> None:
     with tarfile.open(folder / "env.tar.gz", "w:gz") as archive:
         archive.add(made, ".")
+    bring(folder, python=python)
+
+
+def bring(folder: Path, *, python: str = "") -> None:
+    """Let an artifact say that its environment is in env.tar.gz."""
     version = f", INFERENCE_PYTHON_VERSION: '{python}'" if python else ""
     (folder / "runtime.yaml").write_text(
         f"MODEL_DEPLOYMENT: {{INFERENCE_CONDA_ENV: {{INFERENCE_ENV_PATH: env.tar.gz{version}}}}}\n"
@@ -330,6 +415,35 @@ async def test_what_venv_pack_writes(tmp_path: Path, packed: Path, make: Make) -
     versions = "import apple, pear, replica_needs; print(apple.VERSION, pear.VERSION)"
     assert told(python, versions) == "1.0 2.5"
     assert told(python, "import sys; print(sys.prefix)") == str(Path(python).parents[1])
+
+
+async def test_what_conda_pack_writes(tmp_path: Path, index: Path, make: Make) -> None:
+    """Its own conda-unpack puts the new folder everywhere, once; what may stand in the way of a replica goes."""
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    made = conda.conda_environment(tmp_path)
+    run_uv(tmp_path, "pip", "install", "--python", made / "bin" / "python", "apple<2")
+    packages = conda.site_packages(made)
+    (packages.parent / "EXTERNALLY-MANAGED").write_text("[externally-managed]\nError=conda alone may\n")
+    (packages / "modelyard").mkdir()  # of the release that the model was logged with
+    (packages / "modelyard" / "__init__.py").touch()
+    (packages / "modelyard-0.0.1.dist-info").mkdir()
+    (packages / "modelyard-0.0.1.dist-info" / "METADATA").write_text("Name: modelyard\nVersion: 0.0.1\n")
+    conda.conda_pack(made, folder / "env.tar.gz")
+    bring(folder)
+    for gone in (made, tmp_path / "pkgs"):
+        shutil.rmtree(gone)
+    python = await python_of(make(allow_code=True), folder)
+    root = Path(python).parents[1]
+    assert told(python, "import apple, pear, replica_needs; print(apple.VERSION, pear.VERSION)") == "1.0 2.5"
+    assert told(python, "import sys; print(sys.prefix)") == str(root)
+    versions = "from importlib.metadata import version; import modelyard_kit; print(version('modelyard'))"
+    assert told(python, versions) == importlib.metadata.version("modelyard")
+    assert (root / conda.TEXT).read_text() == f"home={root}/share\n"
+    assert f"{root}/share".encode() in (root / conda.BINARY).read_bytes()
+    (root / conda.TEXT).write_text("as it was left")
+    assert await python_of(make(allow_code=True), folder) == python
+    assert (root / conda.TEXT).read_text() == "as it was left"
 
 
 async def test_two_that_unpack_at_once(tmp_path: Path, packed: Path, make: Make) -> None:
@@ -405,3 +519,30 @@ async def test_a_deployment_says_why_its_environment_cannot_be_had(
             assert "its environment could not be built: uv pip compile failed" in failed.state_message
             assert "apple==9" in failed.state_message
             assert failed.targets[0].serving == "prod.ml.iris/1"
+
+
+async def test_an_environment_that_a_deployment_chooses_and_that_cannot_be_had(
+    index: Path, fresh_database: Callable[[str], str]
+) -> None:
+    async with site(fresh_database("modelyard_inference")) as place:
+        place.upstream.add(1)
+        place.build_environments = True
+        async with place.life() as inference:
+            await inference.deployments.create(call(), creation())
+            await inference.until_state(DeploymentState.ACTIVE)
+            old = {handle.process_id for handle in await inference.launcher.list()}
+
+            async def none_is_old() -> bool:
+                return old.isdisjoint(handle.process_id for handle in await inference.launcher.list())
+
+            change = UpdateDeployment("prod.ml.iris", "", environment=chosen("apple==9"))
+            await inference.deployments.update(call(), change)
+            failed = await inference.until_state(DeploymentState.FAILED)
+            assert "its environment could not be built: uv pip compile failed" in failed.state_message
+            assert "apple==9" in failed.state_message
+            assert old <= {handle.process_id for handle in await inference.launcher.list()}
+            default = Environment(EnvironmentSource.DEFAULT)
+            change = UpdateDeployment("prod.ml.iris", "", environment=default)
+            await inference.deployments.update(call(), change)
+            await inference.until_state(DeploymentState.ACTIVE)
+            await eventually(none_is_old)

@@ -56,11 +56,15 @@ async def test_infer(serving: GatewayStack, infix: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("infix", ["", "/versions/1"])
-async def test_metadata_and_ready(serving: GatewayStack, infix: str) -> None:
+async def test_metadata_ready_and_statistics(serving: GatewayStack, infix: str) -> None:
     status, answer = await ask(serving, "GET", f"/v2/models/{IRIS}{infix}")
     assert (status, answer["platform"]) == (200, "fake")
     status, answer = await ask(serving, "GET", f"/v2/models/{IRIS}{infix}/ready")
     assert (status, answer["ready"]) == (200, True)
+    status, answer = await ask(serving, "GET", f"/v2/models/{IRIS}{infix}/stats")
+    assert (status, answer["model_stats"], answer["asked_version"]) == (200, [], infix.rpartition("/")[2])
+    status, _ = await ask(serving, "GET", f"/v2/models/{OTHER}{infix}/stats")
+    assert status == 403
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ async def test_the_server_answers_without_a_token(serving: GatewayStack) -> None
     assert await ask(serving, "GET", "/v2/health/live", token=False) == (200, {"live": True})
     assert await ask(serving, "GET", "/v2/health/ready", token=False) == (200, {"ready": True})
     status, answer = await ask(serving, "GET", "/v2", token=False)
-    assert (status, answer["name"]) == (200, "modelyard")
+    assert (status, answer["name"], answer["extensions"]) == (200, "modelyard", ["statistics"])
 
 
 async def test_refusals_have_their_status_and_an_error(serving: GatewayStack) -> None:

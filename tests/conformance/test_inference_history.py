@@ -13,6 +13,7 @@ from modelyard_inference import history, notes, tables
 from modelyard_inference.batching_policy import Batching
 from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.commands import ListRevisions, RollbackDeployment, SetActive, UpdateDeployment
+from modelyard_inference.environment_policy import OF_ARTIFACT, Environment, EnvironmentSource
 from modelyard_inference.models import Change, DeploymentState, Revision
 from modelyard_inference.planner.desired import key_of
 from modelyard_inference.scaling import Autoscaling
@@ -129,6 +130,39 @@ async def test_batching_and_variables_make_other_replicas_and_come_back(rig: Rig
         (("LEVEL", "3"),),
         (("LEVEL", "4"),),
     )
+
+
+async def test_the_environment_makes_other_replicas_and_comes_back(rig: Rig) -> None:
+    rig.rules._builds = True
+    own = Environment(EnvironmentSource.REQUIREMENTS, ("numpy==2.1.0", "pillow>=10"), "3.12")
+    made = await rig.rules.create(call(), creation(environment=own))
+    assert await rig.lookups.get(NAME) == made
+    for other in (Environment(EnvironmentSource.DEFAULT), OF_ARTIFACT):
+        before = await rig.lookups.get(NAME)
+        changed = await rig.rules.update(call(), UpdateDeployment(NAME, "", environment=other))
+        assert key_of(changed, changed.targets[0]) != key_of(before, before.targets[0])
+    back = await rig.rules.rollback(call(), RollbackDeployment(NAME, revision=1))
+    assert back.environment == own
+    assert key_of(back, back.targets[0]) == key_of(made, made.targets[0])
+    assert [revision.settings.environment.source for revision in await revisions(rig)] == [
+        EnvironmentSource.REQUIREMENTS,
+        EnvironmentSource.ARTIFACT,
+        EnvironmentSource.DEFAULT,
+        EnvironmentSource.REQUIREMENTS,
+    ]
+
+
+async def test_an_environment_that_nobody_builds_is_refused(rig: Rig) -> None:
+    own = Environment(EnvironmentSource.REQUIREMENTS, ("numpy==2.1.0",))
+    with pytest.raises(InvalidField, match="MODELYARD_BUILD_ENVIRONMENTS=true"):
+        await rig.rules.create(call(), creation(environment=own))
+    rig.rules._builds = True
+    await rig.rules.create(call(), creation(environment=own))
+    rig.rules._builds = False  # by whoever runs it, later
+    changed = await rig.rules.update(call(), UpdateDeployment(NAME, "", environment=OF_ARTIFACT, replicas=2))
+    assert (changed.environment, changed.replicas) == (OF_ARTIFACT, 2)
+    with pytest.raises(InvalidField, match=r"deployment\.environment"):
+        await rig.rules.rollback(call(), RollbackDeployment(NAME, revision=1))
 
 
 async def test_settings_that_exclude_each_other_are_refused(rig: Rig) -> None:
@@ -289,13 +323,13 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
             (
                 "ALTER TABLE deployments DROP COLUMN conditions, DROP COLUMN sticky_header,"
                 " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling,"
-                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy, DROP COLUMN batching, DROP COLUMN environment_variables, DROP COLUMN update_strategy"
+                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy, DROP COLUMN batching, DROP COLUMN environment_variables, DROP COLUMN environment, DROP COLUMN update_strategy"
             ),
             "DROP TABLE rollout_origins",
             "ALTER TABLE targets DROP COLUMN shadow_percent",
             (
                 "ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale,"
-                " DROP COLUMN batching, DROP COLUMN environment_variables"
+                " DROP COLUMN batching, DROP COLUMN environment_variables, DROP COLUMN environment"
             ),
             "DROP TABLE shadow_counts",
             "UPDATE alembic_version SET version_num = '0005'",

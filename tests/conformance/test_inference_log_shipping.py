@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from structlog.testing import capture_logs
 from modelyard.api.inference.v1.log_pb2 import LoggingPolicy
 from modelyard_inference import log_files, log_marks, log_shipping
 from modelyard_inference.launchers.local import LocalLauncher
+from modelyard_inference.log_days import days_at
 from modelyard_inference.log_files import Line
+from modelyard_inference.log_retention import LogRetention
 from modelyard_inference.log_shipping import LogShipping, Source
 from modelyard_inference.otlp_logs import OtlpLogs
 from modelyard_inference.parquet_logs import AddressUnusable, ParquetLogs
@@ -154,6 +156,47 @@ async def test_what_was_written_but_not_noted_is_not_twice_in_parquet_files(
     assert sorted(pq.read_table(tmp_path)["number"].to_pylist()) == [1, 2, 3]
 
 
+async def test_parquet_files_of_days_that_are_not_kept_any_more_go(yard: Yard, tmp_path: Path) -> None:
+    await yard.want(parquet=True)
+    replica = await yard.logs.replica()
+    files, kept = ParquetLogs(tmp_path.as_uri()), days_at(tmp_path.as_uri())
+    for day in range(3):
+        yard.access(replica, day + 1, day=day)
+    yard.logs.write(replica, 3, "prediction", "predict", number=1, **PREDICT)
+    await yard.shipping(files).look(everything=True)
+    mine = tmp_path / "access" / f"deployment={NAME}" / "day=last" / "x.parquet"
+    mine.parent.mkdir()
+    mine.touch()
+
+    def left() -> list[str]:
+        return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*/day=2026*"))
+
+    retention = LogRetention(kept, 1, lambda: NOON + timedelta(days=1))
+    await retention.look()
+    assert len(left()) == 4  # the day before is kept
+    with capture_logs() as told:
+        await LogRetention(kept, 1, lambda: NOON + timedelta(days=3)).look()
+        await LogRetention(kept, 1, lambda: NOON + timedelta(days=3)).look()
+    assert left() == [f"access/deployment={NAME}/day=2026-01-04"]
+    assert mine.exists()
+    assert [(one["event"], one["days"]) for one in told] == [("prediction_logs_removed", 3)]
+    yard.access(replica, 4)  # late, of a day that is gone: there again until the next look
+    await yard.shipping(files).look(everything=True)
+    assert len(left()) == 2
+
+
+async def test_what_cannot_be_removed_is_told_and_tried_again() -> None:
+    class Stuck:
+        async def remove_before(self, first: date) -> int:
+            raise OSError(f"{first} is busy")
+
+    with capture_logs() as told:
+        await LogRetention(Stuck(), 30, lambda: NOON).look()
+    assert [(one["event"], one["error"]) for one in told] == [
+        ("prediction_logs_not_removed", "2025-12-03 is busy")
+    ]
+
+
 @pytest.mark.parametrize("server", [s3.moto, s3.rclone])
 async def test_parquet_files_go_to_s3_too(
     server: Callable[[], Any], yard: Yard, monkeypatch: pytest.MonkeyPatch
@@ -171,10 +214,16 @@ async def test_parquet_files_go_to_s3_too(
         table = pq.read_table("bucket/logs/of/predictions/access", filesystem=bucket)
         assert table["number"].to_pylist() == [1, 2]
         assert table["deployment"].to_pylist() == [NAME] * 2
+        kept = days_at("s3://bucket/logs/of/predictions", running.endpoint)
+        assert [await kept.remove_before(date(2026, 1, day)) for day in (2, 3, 3)] == [0, 1, 0]
+        left = bucket.get_file_info(fs.FileSelector("bucket/logs", recursive=True, allow_not_found=True))
+        assert [each.path for each in left if each.is_file] == []
     yard.access(replica, 3)
     with capture_logs() as told:
         await shipping.look(everything=True)  # the server is gone
     assert [one["event"] for one in told] == ["prediction_logs_not_taken"]
+    with pytest.raises(OSError, match="connect"):
+        await kept.remove_before(date(2026, 1, 3))
 
 
 async def test_a_collector_gets_records_of_the_replica(yard: Yard, collecting: Collector) -> None:

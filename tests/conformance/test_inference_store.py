@@ -286,7 +286,7 @@ class TestLists:
         fill = (
             f"INSERT INTO deployments ({columns}) SELECT 'i' || n, 'prod.ml.d' || n, 's' || n % 997, 'x', 'x', 'x', '', 1, 1, 1, "
             "'ACTIVE', '', 'x', 1, now(), now(), false, true, '[]', '', '{}', NULL, NULL, '{}', '{}', '{}', false, '{}',"
-            " '{}', '{}', 'AVAILABILITY_PRESERVING'"
+            " '{}', '{}', '{}', 'AVAILABILITY_PRESERVING'"
             " FROM generate_series(1, 20000) n"
         )
         async with rig.db.engine.connect() as connection:
@@ -433,7 +433,7 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
             sa.text(
                 "ALTER TABLE deployments DROP COLUMN active, DROP COLUMN conditions, DROP COLUMN sticky_header,"
                 " DROP COLUMN rollout_policy, DROP COLUMN rollout, DROP COLUMN rejection, DROP COLUMN resources, DROP COLUMN autoscaling,"
-                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy, DROP COLUMN batching, DROP COLUMN environment_variables, DROP COLUMN update_strategy"
+                " DROP COLUMN traffic_limits, DROP COLUMN private, DROP COLUMN log_policy, DROP COLUMN batching, DROP COLUMN environment_variables, DROP COLUMN environment, DROP COLUMN update_strategy"
             )
         )
         await connection.execute(sa.text("DROP TABLE log_switches"))
@@ -445,7 +445,7 @@ async def test_migrations_take_what_runs_along(rig: Rig) -> None:
         await connection.execute(
             sa.text(
                 "ALTER TABLE replica_groups DROP COLUMN shadow, DROP COLUMN resources, DROP COLUMN scale,"
-                " DROP COLUMN batching, DROP COLUMN environment_variables"
+                " DROP COLUMN batching, DROP COLUMN environment_variables, DROP COLUMN environment"
             )
         )
         for column in ("signature_state", "signer", "trust_root"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -28,6 +30,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit.db import Database
+from modelyard_kit.driver import driver_of
 from modelyard_kit.prepared import Prepared
 from tests.framework.postgres import TestPostgres
 
@@ -149,6 +152,25 @@ async def test_a_read_whose_connection_breaks_runs_again(database: Database) -> 
         attempts = 0
         assert await reading(broken_once) == 0
         assert attempts == 2
+
+
+async def test_a_first_execution_that_is_cancelled_anywhere_leaves_nothing_in_its_connection(
+    database: Database,
+) -> None:
+    async def count(connection: AsyncConnection) -> int:
+        driver: Any = driver_of(connection)
+        return int(await driver.fetchval("SELECT count(*) FROM things"))
+
+    for steps in range(1, 40):
+        first = Prepared(select(THINGS).where(THINGS.c.count == bindparam(f"at_{steps}")).limit(steps))
+        task = asyncio.create_task(
+            database.query(lambda c, one=first, at=steps: one.execute(c, {f"at_{at}": 1}))
+        )
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert await database.in_tx(count) == 0
 
 
 async def test_what_is_read_in_a_view_cannot_be_written(database: Database) -> None:

@@ -154,6 +154,19 @@ async def test_figures_for_tritons_client(site: Site) -> None:
     for name, version in (("prod.ml.other", ""), (DEPLOYMENT, "9")):
         with pytest.raises(InferenceServerException, match="NOT_FOUND"):
             await asyncio.to_thread(ask, name, version)
+    async with channel_to(site.replica) as channel:
+        rest = RestInferenceServiceStub(channel)
+        answer = await rest.Statistics(rest_pb.StatisticsRequest(model_name=DEPLOYMENT))
+        with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+            await rest.Statistics(rest_pb.StatisticsRequest(model_name=DEPLOYMENT, model_version="9"))
+    (shown,) = json.loads(answer.body.data)["model_stats"]
+    assert (shown["name"], shown["version"]) == (after.name, after.version)
+    assert (shown["inference_count"], shown["execution_count"], shown["last_inference"]) == (
+        after.inference_count, after.execution_count, pytest.approx(after.last_inference, abs=2),
+    )  # fmt: skip
+    for part, counted_part in shown["inference_stats"].items():
+        assert counted_part == {"count": getattr(parts, part).count, "ns": getattr(parts, part).ns}
+    assert shown["memory_usage"][0]["type"] == "CPU"
 
 
 async def test_who_does_not_answer_has_no_figures(site: Site) -> None:

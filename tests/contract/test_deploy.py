@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +24,10 @@ import grpc
 import pytest
 import yaml
 from grpc_health.v1 import health, health_pb2_grpc
+from packaging.requirements import Requirement
 
+from modelyard_inference.environments.wishes import needs_of
+from modelyard_inference.runtimes import RUNTIMES
 from modelyard_kit import PREFIX
 from modelyard_kit.config import Settings
 
@@ -119,12 +124,49 @@ def test_dockerfile_copies_what_exists() -> None:
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
+def extras() -> set[str]:
+    """What the image has of Modelyard."""
+    (found,) = re.findall(r"^EXTRAS=(.*)$", "\n".join(dockerfile("ARG")), re.MULTILINE)
+    return set(found.split(","))
+
+
 def test_dockerfile_installs_extras_that_exist_and_starts_a_package_that_exists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (extras,) = re.findall(r"^EXTRAS=(.*)$", "\n".join(dockerfile("ARG")), re.MULTILINE)
-    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    assert extras() <= set(project["optional-dependencies"])
     (package,) = yaml.safe_load(dockerfile("CMD")[-1])
     importlib.import_module(package)
+
+
+def test_the_image_has_all_that_the_lock_pins_for_models() -> None:
+    (locked,) = re.findall(r"^COMPILE_LOCK := (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    # `suite` is for one machine: what containers need of it is named by itself.
+    wanted = {*re.findall(r"--extra (\S+)", locked), "server", "sklearn", "onnx"} - {"suite"}
+    assert {"xgboost", "lightgbm", "mlflow", "environments", "parquet"} <= wanted
+    assert wanted <= extras()
+    assert set(RUNTIMES) - extras() == {"torch", "transformers", "score", "python"}
+
+
+def test_the_image_has_the_libraries_that_wheels_do_not_bring() -> None:
+    """All but those of the C and C++ runtimes, which the image of Python has."""
+    package = importlib.util.find_spec("lightgbm")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    (library,) = Path(package.submodule_search_locations[0]).rglob("lib_lightgbm.*")
+    if sys.platform == "linux":
+        assert b"libgomp.so.1\0" in library.read_bytes()
+    assert any(" libgomp1 " in line for line in dockerfile("RUN"))
+
+
+def test_environments_are_built_from_a_folder_of_wheels() -> None:
+    given = environment("inference")
+    assert given["UV_OFFLINE"] == "1"  # it has no network, and would wait for one
+    assert mounts("inference")[given["UV_FIND_LINKS"]]["read_only"]
+    assert "environments" in extras()
+    guide = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    (download,) = re.findall(r"^pip download (?:.*\\\n)*(.*)$", guide, re.MULTILINE)
+    told = {one.name: one.specifier for one in map(Requirement, shlex.split(download))}
+    for need in map(Requirement, needs_of("sklearn", signed=False, traced=False)):
+        assert {bound for bound in need.specifier if bound.operator == "<"} <= set(told[need.name]), need
 
 
 def test_programs_in_the_image_that_the_compose_file_runs_were_copied_there() -> None:
@@ -169,7 +211,8 @@ def test_paths_in_settings_are_mounted(name: str) -> None:
 @pytest.mark.parametrize("name", services())
 def test_mounted_files_exist(name: str) -> None:
     for mount in mounts(name).values():
-        if mount["type"] == "bind" and mount["source"] != VARIABLES["MODELYARD_TLS_DIRECTORY"]:
+        made = mount.get("bind", {}).get("create_host_path", False)
+        if mount["type"] == "bind" and not made and mount["source"] != VARIABLES["MODELYARD_TLS_DIRECTORY"]:
             assert (DEPLOY / mount["source"]).is_file(), mount["source"]
 
 

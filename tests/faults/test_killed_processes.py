@@ -74,7 +74,7 @@ async def test_predictions_go_on_while_the_control_plane_is_killed(
                 await admin.artifacts.digest_of(endpoint.name)
                 await admin.deployments.get(endpoint.name)
                 return (await admin.audit.verify()).valid
-            except (errors.Unavailable, errors.InternalError, errors.DeadlineExceeded):
+            except (errors.Unavailable, errors.DeadlineExceeded):
                 return False
 
         await eventually(answers, seconds=60)

@@ -41,7 +41,7 @@ async def written(admin: AsyncClient, name: str, number: int) -> None:
             try:
                 await admin.tags.set(name, {"number": str(number)})
                 return
-            except (errors.Unavailable, errors.InternalError, errors.DeadlineExceeded):
+            except (errors.Unavailable, errors.DeadlineExceeded):
                 await asyncio.sleep(0.1)
 
 

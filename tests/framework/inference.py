@@ -440,7 +440,16 @@ class Site:
         reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
         followers = Followers(db, store, self.upstream, wake.set, lambda: reconciler.seen)
         lookups = Lookups(db, store, self.upstream, grants)
-        deployments = Deployments(db, store, lookups, self.upstream, grants, utc_now, wake.set)
+        deployments = Deployments(
+            db,
+            store,
+            lookups,
+            self.upstream,
+            grants,
+            utc_now,
+            wake.set,
+            builds_environments=self.build_environments,
+        )
         rollouts = Rollouts(db, store, utc_now, wake.set)
         lineage = Lineage(db, self.upstream)
         running = [

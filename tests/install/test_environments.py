@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -15,13 +17,17 @@ import pytest
 
 from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard.api.oip.v2.grpc_inference_pb2_grpc import GRPCInferenceServiceStub
+from modelyard_inference.commands import UpdateDeployment
+from modelyard_inference.environment_policy import OF_ARTIFACT, Environment, EnvironmentSource
+from modelyard_inference.environments import uv
 from modelyard_inference.environments.cache import EnvironmentCache
 from modelyard_inference.launchers import ReplicaSpec
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.models import DeploymentState
 from modelyard_inference.runtimes.signature import MethodSignature, Signature, TensorSpec
 from tests.conformance.replicas import DEPLOYMENT, iris_config
-from tests.framework.inference import call, creation, site
+from tests.framework import conda
+from tests.framework.inference import Inference, call, creation, site
 from tests.framework.waiting import eventually
 
 # Small, pure Python, and none of ours.
@@ -60,17 +66,24 @@ async def launcher() -> AsyncIterator[LocalLauncher]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-async def test_a_model_runs_with_its_own_packages(tmp_path: Path, launcher: LocalLauncher) -> None:
-    artifact = tmp_path / "artifact"
-    artifact.mkdir()
-    (artifact / "requirements.txt").write_text(REQUIREMENTS)
-    (artifact / "model.py").write_text(MODEL)
-    cache = EnvironmentCache(tmp_path / "environments", enabled=True)
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    (folder / "model.py").write_text(MODEL)
+    return folder
+
+
+async def serves(artifact: Path, tmp_path: Path, launcher: LocalLauncher) -> None:
+    """Let a replica of an artifact run in the environment that it asks for, and predict."""
+    cache = EnvironmentCache(tmp_path / "environments", enabled=True, allow_code=True)
     cache.prepare()
     python: str | None = None
     while python is None:
         ended = asyncio.Event()
-        python = await cache.python("sha256:aa", artifact, "python", signed=False, done=ended.set)
+        python = await cache.python(
+            OF_ARTIFACT, "sha256:aa", artifact, "python", signed=False, done=ended.set
+        )
         if python is None:
             await asyncio.wait_for(ended.wait(), 240)
     address = launcher.address("one")
@@ -93,7 +106,29 @@ async def test_a_model_runs_with_its_own_packages(tmp_path: Path, launcher: Loca
     assert answer.raw_output_contents[1] == b"\x01"
 
 
-async def test_a_deployment_of_a_version_with_requirements(fresh_database: Callable[[str], str]) -> None:
+async def test_a_model_runs_with_its_own_packages(
+    artifact: Path, tmp_path: Path, launcher: LocalLauncher
+) -> None:
+    (artifact / "requirements.txt").write_text(REQUIREMENTS)
+    await serves(artifact, tmp_path, launcher)
+
+
+async def test_a_model_runs_in_the_conda_environment_that_it_brings(
+    artifact: Path, tmp_path: Path, launcher: LocalLauncher
+) -> None:
+    made = conda.conda_environment(tmp_path)
+    into = ("pip", "install", "--python", made / "bin" / "python", REQUIREMENTS.strip())
+    await uv.run(*into, folder=tmp_path, seconds=240)
+    conda.conda_pack(made, artifact / "env.tar.gz")
+    shutil.rmtree(made)
+    (artifact / "runtime.yaml").write_text(
+        "MODEL_DEPLOYMENT: {INFERENCE_CONDA_ENV: {INFERENCE_ENV_PATH: env.tar.gz}}\n"
+    )
+    await serves(artifact, tmp_path, launcher)
+
+
+async def test_a_deployment_changes_its_environment(fresh_database: Callable[[str], str]) -> None:
+    """From what its version asks for to the same by itself, which is there already, and to that of the service."""
     async with site(fresh_database("modelyard_inference")) as place:
         place.upstream.requirements["prod.ml.iris/1"] = REQUIREMENTS.encode()
         place.upstream.add(1)
@@ -101,8 +136,26 @@ async def test_a_deployment_of_a_version_with_requirements(fresh_database: Calla
         async with place.life() as inference:
             await inference.deployments.create(call(), creation(replicas=2))
             await inference.until_state(DeploymentState.ACTIVE)
-            folders = {
-                Path(psutil.Process(h.process_id).cmdline()[0]).parents[2]
-                for h in await inference.launcher.list()
-            }
-            assert folders == {place.folder / "environments"}
+            (built,) = await pythons(inference)
+            assert built.parents[2] == place.folder / "environments"
+            first = {handle.process_id for handle in await inference.launcher.list()}
+            own = Environment(EnvironmentSource.REQUIREMENTS, (REQUIREMENTS.strip(),))
+            for environment, python in (
+                (own, built),
+                (Environment(EnvironmentSource.DEFAULT), Path(sys.executable)),
+            ):
+                change = UpdateDeployment("prod.ml.iris", "", environment=environment)
+                await inference.deployments.update(call(), change)
+                await inference.until_state(DeploymentState.ACTIVE)
+                await eventually(partial(run_all_in, inference, python, first))
+                first = {handle.process_id for handle in await inference.launcher.list()}
+
+
+async def pythons(inference: Inference) -> set[Path]:
+    return {Path(psutil.Process(h.process_id).cmdline()[0]) for h in await inference.launcher.list()}
+
+
+async def run_all_in(inference: Inference, python: Path, old: set[int]) -> bool:
+    """Return whether all replicas run in a Python, and those of before have ended."""
+    there = {handle.process_id for handle in await inference.launcher.list()}
+    return old.isdisjoint(there) and await pythons(inference) == {python}

@@ -185,6 +185,7 @@ async def fill_deployments(connection: AsyncConnection, rows: Sequence[Row]) -> 
             "log_policy": {},
             "batching": {},
             "environment_variables": {},
+            "environment": {},
             "update_strategy": "AVAILABILITY_PRESERVING",
         }
         for row in rows

@@ -85,6 +85,7 @@ MESSAGES: dict[str, type[Any]] = {
     },
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Deployment, types.Replica)},
     **{f"{_API}.inference.v1.{c.__name__}": c for c in (types.Resources, types.Autoscaling, types.Batching)},
+    f"{_API}.inference.v1.Environment": types.Environment,
     **{
         f"{_API}.inference.v1.{c.__name__}": c
         for c in (types.Deployment, types.Replica, types.LogLine, types.LoggingPolicy)
@@ -129,6 +130,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     f"{_API}.inference.v1.DeploymentRevision.Change": types.DeploymentChange,
     f"{_API}.inference.v1.ControlRolloutRequest.Verb": types.RolloutVerb,
     f"{_API}.inference.v1.UpdateStrategy": types.UpdateStrategy,
+    f"{_API}.inference.v1.Environment.Source": types.EnvironmentSource,
     f"{_API}.inference.v1.Replica.State": types.ReplicaState,
     f"{_API}.inference.v1.SignatureState": types.SignatureState,
     f"{_API}.inference.v1.LogLevel": types.LogLevel,

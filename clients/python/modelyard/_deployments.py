@@ -19,6 +19,7 @@ from modelyard.types import (
     Batching,
     Deployment,
     DeploymentRevision,
+    Environment,
     LoggingPolicy,
     Replica,
     Resources,
@@ -61,6 +62,7 @@ class AsyncDeployments(Observing):
         logging: LoggingPolicy | None = None,
         batching: Batching | None = None,
         environment_variables: Mapping[str, str] | None = None,
+        environment: Environment | None = None,
         update_strategy: UpdateStrategy | str | None = None,
         reason: str = "",
         request_id: str = "",
@@ -84,6 +86,7 @@ class AsyncDeployments(Observing):
             logging: What replicas write down about predictions; by default nothing.
             batching: How each replica gathers predictions into runs of its model; by default what waited while it ran.
             environment_variables: What each replica finds in its environment beside what all have; no place for secrets.
+            environment: In which Python environment each replica runs; by default in what its artifact asks for.
             update_strategy: What later changes may cost while they last: by default twice as many processes, with
                 `"RESOURCE_PRESERVING"` one replica that does not answer.
             reason: Why, for the history.
@@ -106,6 +109,7 @@ class AsyncDeployments(Observing):
             logging=logging or LoggingPolicy(),
             batching=batching or Batching(),
             environment_variables=environment_variables or {},
+            environment=environment or Environment(),
             update_strategy=_strategy(update_strategy),
         )
         request = pb.CreateDeploymentRequest(
@@ -167,6 +171,7 @@ class AsyncDeployments(Observing):
         logging: LoggingPolicy | None = None,
         batching: Batching | None = None,
         environment_variables: Mapping[str, str] | None = None,
+        environment: Environment | None = None,
         update_strategy: UpdateStrategy | str | None = None,
         owner: str | None = None,
         owner_id: str | None = None,
@@ -195,6 +200,7 @@ class AsyncDeployments(Observing):
             logging=logging or LoggingPolicy(),
             batching=batching or Batching(),
             environment_variables=environment_variables or {},
+            environment=environment or Environment(),
             update_strategy=_strategy(update_strategy),
             owner_id=owner_id or "",
             etag=etag,
@@ -215,6 +221,7 @@ class AsyncDeployments(Observing):
             "logging": logging,
             "batching": batching,
             "environment_variables": environment_variables,
+            "environment": environment,
             "update_strategy": update_strategy,
             "owner_id": owner_id,
         }

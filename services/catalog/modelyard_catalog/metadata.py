@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from modelyard.api.catalog.v1 import metadata_pb2
 from modelyard_catalog import values
@@ -113,28 +114,25 @@ def size(metadata: ModelMetadata) -> int:
     return len(json.dumps(stored, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def metadata_to_proto(metadata: ModelMetadata) -> metadata_pb2.ModelMetadata:
-    """Return the message of metadata."""
-    message = metadata_pb2.ModelMetadata(
-        use_case=metadata.use_case,
-        framework=metadata.framework,
-        framework_version=metadata.framework_version,
-        algorithm=metadata.algorithm,
-        custom=[
-            metadata_pb2.CustomMetadata(
-                key=item.key,
-                value=item.value,
-                category=_CATEGORIES[item.category],
-                description=item.description,
-            )
+def metadata_fields(metadata: ModelMetadata) -> dict[str, Any]:
+    """Return the fields of the message of metadata."""
+    return {
+        "use_case": metadata.use_case,
+        "framework": metadata.framework,
+        "framework_version": metadata.framework_version,
+        "algorithm": metadata.algorithm,
+        "hyperparameters": metadata.hyperparameters or None,
+        "test_results": metadata.test_results or None,
+        "custom": [
+            {
+                "key": item.key,
+                "value": item.value,
+                "category": _CATEGORIES[item.category],
+                "description": item.description,
+            }
             for item in metadata.custom
         ],
-    )
-    if metadata.hyperparameters:
-        message.hyperparameters.update(metadata.hyperparameters)
-    if metadata.test_results:
-        message.test_results.update(metadata.test_results)
-    return message
+    }
 
 
 def _one_of(field: str, value: str, known: Iterable[str]) -> str:

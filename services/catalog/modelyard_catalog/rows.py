@@ -37,7 +37,6 @@ from modelyard_catalog.models import (
 )
 from modelyard_catalog.tables import (
     aliases,
-    artifact_tests,
     catalogs,
     metrics,
     model_versions,
@@ -97,8 +96,7 @@ _SELECTS: Mapping[type[Resource], tuple[FromClause, list[Any]]] = {
         _IN_MODEL,
         [
             model_versions,
-            tests_of_version(artifact_tests.c.state).label("tests_state"),
-            tests_of_version(artifact_tests.c.results).label("tests_results"),
+            tests_of_version().label("tests"),
             *_container(models, "model")[1:],
             *_container(schemas, "schema"),
             *_container(catalogs, "catalog"),
@@ -253,14 +251,15 @@ def _version(row: Row[Any]) -> ModelVersion:
         copied_from=row.copied_from,
         copied_from_id=row.copied_from_id,
         approval_state=ApprovalState(row.approval_state),
-        artifact_tests=_artifact_tests(row),
+        artifact_tests=_artifact_tests(row.tests),
     )
 
 
-def _artifact_tests(row: Row[Any]) -> ArtifactTests | None:
-    if row.tests_state is None:
+def _artifact_tests(told: Any) -> ArtifactTests | None:
+    if told is None:
         return None
-    return ArtifactTests(ArtifactTestsState(row.tests_state), row.tests_results)
+    state, results = told
+    return ArtifactTests(ArtifactTestsState(state), results)
 
 
 _READERS: Mapping[type[Resource], Callable[[Row[Any]], Resource]] = {
@@ -274,7 +273,7 @@ _READERS: Mapping[type[Resource], Callable[[Row[Any]], Resource]] = {
 def _doubles(value: Json) -> Json:
     """Return a JSON value with every number as the double that came in; PostgreSQL writes 1e300 as an integer."""
     match value:
-        case bool():
+        case float() | bool():
             return value
         case int():
             return float(value)
@@ -293,27 +292,15 @@ def signature_to_json(signature: Signature | None) -> Json:
 
 def signature_from_json(stored: Any) -> Signature | None:
     """Return the signature of what was stored for it."""
-    if stored is None:
-        return None
-    return Signature(
-        tuple(
-            MethodSignature(
-                name=method["name"],
-                inputs=_tensors(method["inputs"]),
-                outputs=_tensors(method["outputs"]),
-                input_layout=InputLayout(method["input_layout"]),
-            )
-            for method in stored["methods"]
-        )
-    )
+    return None if stored is None else Signature(tuple([_method(item) for item in stored["methods"]]))
 
 
 def provenance_from_json(stored: Any) -> Provenance | None:
     """Return the provenance of what was stored for it."""
     if stored is None:
         return None
-    datasets = tuple(DatasetReference(**item) for item in stored.get("datasets", ()))
-    return Provenance(**(stored | {"datasets": datasets}))
+    datasets = tuple([DatasetReference(**item) for item in stored.get("datasets", ())])
+    return Provenance(**{**stored, "datasets": datasets})
 
 
 def metadata_to_json(metadata: ModelMetadata | None) -> Json:
@@ -327,13 +314,23 @@ def metadata_from_json(stored: Any) -> ModelMetadata | None:
     """Return the metadata of what was stored for it."""
     if stored is None:
         return None
-    custom = tuple(
-        CustomMetadata(**(item | {"category": MetadataCategory(item["category"])}))
-        for item in stored.get("custom", ())
-    )
-    structs = {name: _doubles(stored.get(name, {})) for name in ("hyperparameters", "test_results")}
-    return ModelMetadata(**(stored | structs | {"custom": custom}))
+    given = dict(stored)
+    for name in ("hyperparameters", "test_results"):
+        if name in given:
+            given[name] = _doubles(given[name])
+    if "custom" in given:
+        given["custom"] = tuple(map(_custom, given["custom"]))
+    return ModelMetadata(**given)
 
 
-def _tensors(stored: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(item["name"], item["datatype"], tuple(item["shape"])) for item in stored)
+def _custom(stored: dict[str, Any]) -> CustomMetadata:
+    return CustomMetadata(**{**stored, "category": MetadataCategory(stored["category"])})
+
+
+def _method(stored: Any) -> MethodSignature:
+    layout = InputLayout(stored["input_layout"])
+    return MethodSignature(stored["name"], _tensors(stored["inputs"]), _tensors(stored["outputs"]), layout)
+
+
+def _tensors(stored: Any) -> tuple[TensorSpec, ...]:
+    return tuple([TensorSpec(item["name"], item["datatype"], tuple(item["shape"])) for item in stored])

@@ -1,6 +1,7 @@
-"""Pages of lists: one query each, with filter, order, permission and complete rows.
+"""Pages of lists: a query of ids with filter, order and permission, and one of the complete rows.
 
-Every function runs in the caller's transaction.
+The first is planned anew for the values it has. The second never changes, so that it is planned once for all calls; and rows passed
+over are not read whole, or not at all. Every function runs in the caller's transaction.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, any_, cast, false, not_, or_, text, true
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, any_, cast, false, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import visitors
@@ -17,17 +18,15 @@ from sqlalchemy.types import Uuid
 
 from modelyard_catalog.commands import Browse
 from modelyard_catalog.fields import list_fields
+from modelyard_catalog.lookups import AMONG
 from modelyard_catalog.models import Model, ModelVersion, Resource, Schema
-from modelyard_catalog.rows import levels, read_row, select_any, select_live
-from modelyard_catalog.tables import artifact_tests, metrics, model_versions, models
+from modelyard_catalog.rows import levels, read_row, select_live
+from modelyard_catalog.tables import artifact_tests, metrics, model_versions
 from modelyard_kit.access import SYSTEM_ID, Scope
+from modelyard_kit.db import planned_for_values
 from modelyard_kit.filters import Listing, PrincipalIds, nobody, read_listing
 
 R = TypeVar("R", bound=Resource)
-
-# Which index is good depends on the values: a tag that every second version has is not found as one that two have. Left to
-# itself, PostgreSQL would plan a statement that came a few times for any values.
-_PLAN_FOR_VALUES = text("SET LOCAL plan_cache_mode = force_custom_plan")
 
 PARENT_COLUMN: Mapping[type[Resource], str] = {
     Schema: "catalog_id",
@@ -61,19 +60,23 @@ async def page(
         InvalidField: of "filter", "order_by" or "page_token".
         LimitExceeded: filter or order_by is too large.
     """
-    query, listing = _query(kind, asked, parent_id, show_hidden=show_hidden, principals=principals)
-    if scope is not None:
-        query = query.where(_visible(kind, scope))
-    await connection.execute(_PLAN_FOR_VALUES)
+    looked_up = _Metrics(parent_id or "")
+    listing = _listing(kind, asked, parent_id, looked_up, principals)
+    query = _ids(kind, asked, parent_id, scope, show_hidden=show_hidden)
+    if _speaks_of(listing, artifact_tests):
+        query = query.outerjoin(artifact_tests, artifact_tests.c.digest == model_versions.c.artifact_digest)
+    query = looked_up.join(query)
     rows: list[Row[Any]] = []
-    for part in _parts(listing):
-        one = part.apply(query, asked.size - len(rows))
-        rows += await connection.execute(_complete(one, part, parent_id) if kind is ModelVersion else one)
-        if len(rows) > asked.size:
-            break
-    mappings = [row._mapping for row in rows]  # noqa: SLF001 - a public name of SQLAlchemy all the same
-    _, token = listing.page(mappings, asked.size)
-    return [read_row(kind, row) for row in rows[: asked.size]], token
+    # Which index is good depends on the values: a tag that every second version has is not found as one that two have.
+    async with planned_for_values(connection):
+        for part in _parts(listing):
+            rows += await connection.execute(part.apply(query, asked.size - len(rows)))
+            if len(rows) > asked.size:
+                break
+    shown, token = listing.page([row._mapping for row in rows], asked.size)  # noqa: SLF001 - a public name of SQLAlchemy all the same
+    ids = [row["id"] for row in shown]
+    whole = {row.id: row for row in await AMONG[kind, show_hidden].execute(connection, {"ids": ids})}
+    return [read_row(kind, whole[id]) for id in ids if id in whole], token  # noqa: A001 - what it is
 
 
 def _parts(listing: Listing) -> tuple[Listing, ...]:
@@ -81,46 +84,30 @@ def _parts(listing: Listing) -> tuple[Listing, ...]:
     return listing.parts() if listing.ordering.keys[0].reference.name == "metrics" else (listing,)
 
 
-def _complete(ids: Select[Any], listing: Listing, model_id: str | None) -> Select[Any]:
-    """Return the query of complete versions for a query of ids: those passed over are not read whole, or not at all."""
-    chosen = ids.subquery("chosen")
-    columns = [chosen.c[column.name] for column in listing.ordering.columns]
-    return (
-        select_any(ModelVersion)
-        .join(chosen, chosen.c.id == model_versions.c.id)
-        # Says nothing new, but makes one lookup of the containers of all.
-        .where(models.c.id == model_id)
-        .add_columns(*columns)
-        .order_by(*listing.ordering.clauses(columns))
-    )
-
-
-def _query(
-    kind: type[Resource],
-    asked: Browse,
-    parent_id: str | None,
-    *,
-    show_hidden: bool,
-    principals: PrincipalIds,
-) -> tuple[Select[Any], Listing]:
-    """Return the rows to choose from, of versions the ids only, and how."""
-    table = levels(kind)[0]
-    looked_up = _Metrics(parent_id or "")
-    fields = list_fields(kind, looked_up.number)
+def _listing(
+    kind: type[Resource], asked: Browse, parent_id: str | None, metrics: _Metrics, principals: PrincipalIds
+) -> Listing:
+    """Return which rows, in which order."""
     # A list with the deleted rows is another list than one without them.
     scope = f"{parent_id or ''}{' deleted' if asked.show_deleted else ''}"
-    listing = read_listing(
+    fields = list_fields(kind, metrics.number)
+    return read_listing(
         asked.filter, asked.order_by, asked.page_token, fields, scope=scope, principals=principals
     )
-    query = looked_up.join(select_live(kind, show_deleted=asked.show_deleted, show_hidden=show_hidden))
-    if kind is ModelVersion:
-        if _speaks_of(listing, artifact_tests):
-            tested = artifact_tests.c.digest == model_versions.c.artifact_digest
-            query = query.outerjoin(artifact_tests, tested)
-        query = query.with_only_columns(table.c.id)
-    if parent_id is not None:
-        query = query.where(table.c[PARENT_COLUMN[kind]] == parent_id)
-    return query, listing
+
+
+def _ids(
+    kind: type[Resource], asked: Browse, parent_id: str | None, scope: Scope | None, *, show_hidden: bool
+) -> Select[Any]:
+    """Return the query of the ids to choose from."""
+    table = levels(kind)[0]
+    if scope is None:  # of what is in something deleted, no complete row is found
+        query = select(table.c.id)
+        query = query if asked.show_deleted else query.where(table.c.delete_time.is_(None))
+    else:
+        query = select_live(kind, show_deleted=asked.show_deleted, show_hidden=show_hidden)
+        query = query.with_only_columns(table.c.id).where(_visible(kind, scope))
+    return query if parent_id is None else query.where(table.c[PARENT_COLUMN[kind]] == parent_id)
 
 
 def _speaks_of(listing: Listing, table: Table) -> bool:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    func,
     select,
     text,
 )
@@ -180,12 +181,13 @@ artifact_tests = Table(
 )
 
 
-def tests_of_version(column: Column[Any]) -> ScalarSelect[Any]:
-    """Return what a column of the tests of its artifact says of a version; NULL if nothing was told.
+def tests_of_version() -> ScalarSelect[Any]:
+    """Return what was told of the tests of a version's artifact: a JSON array of state and results; NULL if nothing was.
 
     By a subquery: with a join PostgreSQL planned some pages of a million versions as if it had to read them all.
     """
-    told = select(column).where(artifact_tests.c.digest == model_versions.c.artifact_digest)
+    told = select(func.jsonb_build_array(artifact_tests.c.state, artifact_tests.c.results, type_=JSONB))
+    told = told.where(artifact_tests.c.digest == model_versions.c.artifact_digest)
     return told.correlate(model_versions).scalar_subquery()
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from modelyard_inference.batching_policy import USUAL, Batching
 from modelyard_inference.canary import Rollout
+from modelyard_inference.environment_policy import OF_ARTIFACT, Environment
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.models import Condition, DeploymentState, ReplicaState, Version
 from modelyard_inference.resources import UNBOUNDED, Resources
@@ -34,6 +35,7 @@ class AddGroup:
     resources: Resources = UNBOUNDED
     batching: Batching = USUAL
     environment_variables: Variables = ()
+    environment: Environment = OF_ARTIFACT
 
 
 @dataclass(frozen=True)

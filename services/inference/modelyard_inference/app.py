@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from modelyard_inference.followers import Followers
 from modelyard_inference.launchers import Launcher
 from modelyard_inference.launchers.local import LocalLauncher, RunFolderUnusable
 from modelyard_inference.lineage import Lineage
+from modelyard_inference.log_retention import LogRetention
 from modelyard_inference.log_shipping import LogShipping
 from modelyard_inference.log_switching import LogSwitching
 from modelyard_inference.lookups import Lookups
@@ -46,6 +47,7 @@ from modelyard_inference.upstream import PeerUpstream
 from modelyard_inference.watching import Watching
 from modelyard_kit.auth import Principal
 from modelyard_kit.chassis import Chassis, Service
+from modelyard_kit.clock import Clock
 from modelyard_kit.config import Settings
 from modelyard_kit.db import Database
 from modelyard_kit.grants import Grants
@@ -88,7 +90,7 @@ class InferenceSettings(Settings):
     )
     build_environments: bool = Field(
         default=False,
-        description="Run replicas in environments built by uv from requirements.txt and runtime.yaml of their artifacts.",
+        description="Run replicas in environments that uv builds, as their deployments and artifacts ask for.",
     )
     build_timeout_seconds: float = Field(
         600.0, gt=0, description="Longest time that resolving, or installing, an environment may take."
@@ -99,6 +101,9 @@ class InferenceSettings(Settings):
     )
     prediction_logs_seconds: float = Field(
         60.0, ge=0, description="How long lines wait for company before they become a Parquet file."
+    )
+    prediction_logs_days: int = Field(
+        0, ge=0, le=36_500, description="How many days Parquet files are kept beside today; 0: for ever."
     )
     s3_endpoint: str = Field("", description="Address of the S3 server of prediction_logs; empty: AWS.")
     stop_replicas_on_exit: bool = Field(
@@ -201,6 +206,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         chassis.clock,
         wake.set,
         log_destinations=shippings.keys(),
+        builds_environments=settings.build_environments,
     )
     rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
     replica_logs = ReplicaLogs(chassis.db, store, launcher, chassis.grants, watches)
@@ -224,6 +230,7 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
             shadows.run,
             log_switching.run,
             *(each.run for each in carriers),
+            *_log_retention(settings, chassis.clock),
         ),
     )
     activator = Activator(activator_address, routes, patience=settings.start_timeout_seconds)
@@ -260,6 +267,17 @@ def _log_shippings(
             raise SystemExit(f"MODELYARD_PREDICTION_LOGS: {error}") from error
         made.append(LogShipping(db, launcher, files, patience=settings.prediction_logs_seconds))
     return {each.name: each for each in made}
+
+
+def _log_retention(
+    settings: InferenceSettings, clock: Clock
+) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """Yield what removes Parquet files, if this installation does not keep them for ever."""
+    if settings.prediction_logs and settings.prediction_logs_days:
+        from modelyard_inference.log_days import days_at
+
+        kept = days_at(settings.prediction_logs, settings.s3_endpoint)
+        yield LogRetention(kept, settings.prediction_logs_days, clock).run
 
 
 def _self(grants: Grants) -> Principal:

@@ -41,7 +41,7 @@ _log = structlog.get_logger()
 
 
 class ArtifactDamaged(Exception):
-    """What was received is not the artifact that was asked for."""
+    """What was received is not the artifact that was asked for, or not all of it."""
 
 
 class ArtifactCache:
@@ -172,7 +172,7 @@ async def _receive(chunks: AsyncIterator[bytes], target: Path, entry: FileEntry)
     descriptor = await asyncio.to_thread(os.open, target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     hasher, size = hashlib.sha256(), 0
     try:
-        while chunk := await asyncio.wait_for(anext(chunks, b""), SILENCE_SECONDS):
+        while chunk := await _next(chunks):
             size += len(chunk)
             if size > entry.size:
                 break
@@ -182,6 +182,16 @@ async def _receive(chunks: AsyncIterator[bytes], target: Path, entry: FileEntry)
         os.close(descriptor)
     if size != entry.size or hasher.hexdigest() != entry.sha256:
         raise ArtifactDamaged(f"file {entry.path!r} arrived with other content than its artifact has")
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    """Return what comes next, empty at the end."""
+    try:
+        # Not `wait_for`, which until Python 3.12 forgets a cancellation that comes with what it waits for.
+        async with asyncio.timeout(SILENCE_SECONDS):
+            return await anext(chunks, b"")
+    except TimeoutError as error:
+        raise ArtifactDamaged(f"nothing arrived for {SILENCE_SECONDS:g} s") from error
 
 
 def _append(descriptor: int, hasher: hashlib._Hash, chunk: bytes) -> None:

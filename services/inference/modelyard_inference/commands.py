@@ -8,6 +8,7 @@ from enum import StrEnum
 from modelyard_inference import log_files
 from modelyard_inference.batching_policy import USUAL, Batching
 from modelyard_inference.canary import AT_ONCE, RolloutPolicy
+from modelyard_inference.environment_policy import OF_ARTIFACT, Environment
 from modelyard_inference.log_files import Wanted
 from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.models import TargetSpec
@@ -42,6 +43,7 @@ class CreateDeployment:
     log_policy: LogPolicy = SILENT
     batching: Batching = USUAL
     environment_variables: Variables = ()
+    environment: Environment = OF_ARTIFACT
     update_strategy: UpdateStrategy = UpdateStrategy.AVAILABILITY_PRESERVING
 
     @property
@@ -71,6 +73,7 @@ class UpdateDeployment:
     log_policy: LogPolicy | None = None
     batching: Batching | None = None
     environment_variables: Variables | None = None
+    environment: Environment | None = None
     update_strategy: UpdateStrategy | None = None
     owner_id: str | None = None
     reason: str = ""

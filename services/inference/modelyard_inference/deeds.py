@@ -48,6 +48,7 @@ def content(deployment: Deployment) -> dict[str, object]:
         "logging": asdict(deployment.log_policy),
         "batching": asdict(deployment.batching),
         "environment_variables": [name for name, _ in deployment.environment_variables],
+        "environment": asdict(deployment.environment),
         "update_strategy": deployment.update_strategy,
         "owner_id": deployment.owner_id,
     }

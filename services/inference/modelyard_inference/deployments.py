@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard_inference import combinations, errors, history, log_policy, notes, rows
+from modelyard_inference import combinations, environment_policy, errors, history, log_policy, notes, rows
 from modelyard_inference.commands import CreateDeployment, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.deeds import Deed, content, event, remember
 from modelyard_inference.lookups import Lookups
@@ -43,6 +43,7 @@ _CHANGEABLE = (
     "log_policy",
     "batching",
     "environment_variables",
+    "environment",
     "update_strategy",
     "owner_id",
 )
@@ -60,6 +61,7 @@ class Deployments:
         clock: the time.
         wake: called after every committed change, so that the reconciler looks at once.
         log_destinations: where logs of predictions may go beside the files of replicas.
+        builds_environments: whether replicas may run in environments that are built for them.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Deployments:
         wake: Callable[[], None],
         *,
         log_destinations: Collection[str] = (),
+        builds_environments: bool = False,
     ) -> None:
         self._log_destinations = log_destinations
+        self._builds = builds_environments
         self._db = db
         self._store = store
         self._lookups = lookups
@@ -91,7 +95,7 @@ class Deployments:
             AlreadyExists: the name is taken.
             NotFound: schema, model, version or alias does not exist.
             InvalidState: a version is not READY.
-            InvalidField: logs are to go where this installation has no place for them.
+            InvalidField: logs are to go where this installation has no place for them, or it builds no environments.
             PermissionDenied: the caller lacks DEPLOY on a model.
             PolicyUnmet: a policy forbids to deploy a version.
             RequestIdReused: the request id was used with other content.
@@ -99,6 +103,7 @@ class Deployments:
             PeerUnavailable: catalog or governance does not answer.
         """
         log_policy.require(command.log_policy, self._log_destinations)
+        environment_policy.require(command.environment, builds=self._builds)
         before = await self._db.read(lambda connection: self._replay(connection, call, command))
         if before:
             return before
@@ -142,7 +147,7 @@ class Deployments:
             NotFound: there is none of that name, or a target does not exist.
             EtagMismatch: it has changed since the caller read it.
             InvalidState: it is being deleted, or a version is not READY.
-            InvalidField: there is no principal with the id of the new owner, settings exclude each other, or logs have no place here.
+            InvalidField: there is no principal with the id of the new owner, settings exclude each other, or this installation cannot do what is asked of it.
             PermissionDenied: the caller lacks DEPLOY on the model of a new target, or MANAGE to change the owner.
             PolicyUnmet: a policy forbids to deploy a version.
             PeerUnavailable: catalog or governance does not answer.
@@ -160,7 +165,7 @@ class Deployments:
             NotFound: there is no such deployment or revision, or a version or model of it is gone.
             EtagMismatch: it has changed since the caller read it.
             InvalidState: it is being deleted, or a version is not READY.
-            InvalidField: no revision is named, and none has other settings.
+            InvalidField: no revision is named, and none has other settings, or its environment cannot be built here.
             PermissionDenied: the caller lacks DEPLOY on the model of a target that it does not have now.
             PolicyUnmet: a policy forbids to deploy a version.
             PeerUnavailable: catalog or governance does not answer.
@@ -244,6 +249,7 @@ class Deployments:
         return deleted
 
     async def _apply(self, call: Call, command: UpdateDeployment, deed: Deed) -> Deployment:
+        environment_policy.require(command.environment, builds=self._builds)
         now = _changeable(await self._lookups.get(command.name), command.etag)
         kept = await self._targets.still_meant(now.targets, command.targets or ())
         new = [spec for spec in command.targets or () if spec.reference not in kept]
@@ -358,6 +364,7 @@ class Deployments:
             log_policy=command.log_policy,
             batching=command.batching,
             environment_variables=command.environment_variables,
+            environment=command.environment,
             update_strategy=command.update_strategy,
             targets=tuple(targets),
         )

@@ -18,6 +18,7 @@ from modelyard_inference import errors
 from modelyard_inference.batching_policy import Batching
 from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.commands import RollbackDeployment
+from modelyard_inference.environment_policy import Environment
 from modelyard_inference.fields import REVISIONS
 from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import Change, Deployment, PastTarget, Revision, Settings
@@ -62,6 +63,7 @@ def settings_of(deployment: Deployment) -> Settings:
         log_policy=deployment.log_policy,
         batching=deployment.batching,
         environment_variables=deployment.environment_variables,
+        environment=deployment.environment,
         update_strategy=deployment.update_strategy,
     )
 
@@ -136,6 +138,7 @@ def _revision(row: Mapping[Any, Any]) -> Revision:
         "log_policy": LogPolicy.from_json(settings.get("log_policy", {})),
         "batching": Batching.from_json(settings.get("batching", {})),
         "environment_variables": sorted_variables(settings.get("environment_variables", {})),
+        "environment": Environment.from_json(settings.get("environment", {})),
         "update_strategy": UpdateStrategy(
             settings.get("update_strategy", UpdateStrategy.AVAILABILITY_PRESERVING)
         ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from modelyard import references
 from modelyard.api.inference.v1 import deployment_pb2 as d
@@ -50,6 +51,7 @@ UPDATABLE = (
     "logging",
     "batching",
     "environment_variables",
+    "environment",
     "update_strategy",
     "owner_id",
 )
@@ -62,6 +64,7 @@ _RESERVED_HEADER = re.compile(
 _ID = re.compile(r"[0-9a-f-]{1,64}")
 
 Problems = list[Violation]
+T = TypeVar("T")
 
 
 # ---- requests -----------------------------------------------------------------------------------------------------------
@@ -90,6 +93,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
     log_policy = logging_messages.parse_policy(wanted.logging, problems)
     batching = setup_messages.parse_batching(wanted.batching, problems)
     variables = setup_messages.parse_variables(wanted.environment_variables, problems)
+    environment = setup_messages.parse_environment(wanted.environment, problems)
     strategy = rollout_messages.parse_strategy(wanted.update_strategy, problems)
     _raise(problems)
     content = s.CreateDeploymentRequest(deployment=wanted).SerializeToString(deterministic=True)
@@ -113,6 +117,7 @@ def parse_create(request: s.CreateDeploymentRequest) -> CreateDeployment:
         log_policy=log_policy,
         batching=batching,
         environment_variables=variables,
+        environment=environment,
         update_strategy=strategy,
     )
 
@@ -133,33 +138,24 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         Violation("update_mask", f"{path!r} cannot be changed; these can: {', '.join(UPDATABLE)}")
         for path in sorted(mask - set(UPDATABLE))
     ]
-    targets = _targets(wanted.targets, problems) if "targets" in mask else None
-    replicas = scale_messages.parse_replicas(wanted.replicas, problems) if "replicas" in mask else None
-    size = (
-        limit_messages.max_request_bytes(wanted.max_request_bytes, problems)
-        if "max_request_bytes" in mask
-        else None
-    )
+
+    def read(name: str, parse: Callable[[Any, Problems], T]) -> T | None:
+        return parse(getattr(wanted, name), problems) if name in mask else None
+
+    targets = read("targets", _targets)
+    replicas = read("replicas", scale_messages.parse_replicas)
+    size = read("max_request_bytes", limit_messages.max_request_bytes)
     timeout = limit_messages.timeout_ms(wanted, problems) if "timeout" in mask else None
-    sticky = _sticky_header(wanted.sticky_header, problems) if "sticky_header" in mask else None
-    policy = None
-    if "rollout_policy" in mask:
-        policy = rollout_messages.parse_policy(wanted.rollout_policy, problems)
-    resources = scale_messages.parse_resources(wanted.resources, problems) if "resources" in mask else None
-    autoscaling = None
-    if "autoscaling" in mask:
-        autoscaling = scale_messages.parse_autoscaling(wanted.autoscaling, problems)
-    traffic = None
-    if "traffic_limits" in mask:
-        traffic = limit_messages.parse_limits(wanted.traffic_limits, problems)
-    log_policy = logging_messages.parse_policy(wanted.logging, problems) if "logging" in mask else None
-    batching = setup_messages.parse_batching(wanted.batching, problems) if "batching" in mask else None
-    variables = None
-    if "environment_variables" in mask:
-        variables = setup_messages.parse_variables(wanted.environment_variables, problems)
-    strategy = None
-    if "update_strategy" in mask:
-        strategy = rollout_messages.parse_strategy(wanted.update_strategy, problems)
+    sticky = read("sticky_header", _sticky_header)
+    policy = read("rollout_policy", rollout_messages.parse_policy)
+    resources = read("resources", scale_messages.parse_resources)
+    autoscaling = read("autoscaling", scale_messages.parse_autoscaling)
+    traffic = read("traffic_limits", limit_messages.parse_limits)
+    log_policy = read("logging", logging_messages.parse_policy)
+    batching = read("batching", setup_messages.parse_batching)
+    variables = read("environment_variables", setup_messages.parse_variables)
+    environment = read("environment", setup_messages.parse_environment)
+    strategy = read("update_strategy", rollout_messages.parse_strategy)
     if "owner_id" in mask and not _ID.fullmatch(wanted.owner_id):
         told = f"{wanted.owner_id[:80]!r} is not an id" if wanted.owner_id else "must be given"
         problems.append(Violation("deployment.owner_id", told))
@@ -182,6 +178,7 @@ def parse_update(request: s.UpdateDeploymentRequest) -> UpdateDeployment:
         log_policy=log_policy,
         batching=batching,
         environment_variables=variables,
+        environment=environment,
         update_strategy=strategy,
         owner_id=wanted.owner_id if "owner_id" in mask else None,
         reason=_reason(request.reason),

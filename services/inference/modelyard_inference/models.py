@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from modelyard_inference.batching_policy import USUAL, Batching
 from modelyard_inference.canary import AT_ONCE, Rejection, Rollout, RolloutPolicy
+from modelyard_inference.environment_policy import OF_ARTIFACT, Environment
 from modelyard_inference.evidence import Verdict
 from modelyard_inference.log_policy import SILENT, LogPolicy
 from modelyard_inference.resources import UNBOUNDED, Resources
@@ -206,6 +207,7 @@ class Deployment:
     """What each of its replicas may use."""
     batching: Batching = USUAL
     environment_variables: Variables = ()
+    environment: Environment = OF_ARTIFACT
     update_strategy: UpdateStrategy = UpdateStrategy.AVAILABILITY_PRESERVING
     autoscaling: Autoscaling = FIXED
 
@@ -285,6 +287,7 @@ class Settings:
     log_policy: LogPolicy = SILENT
     batching: Batching = USUAL
     environment_variables: Variables = ()
+    environment: Environment = OF_ARTIFACT
     update_strategy: UpdateStrategy = UpdateStrategy.AVAILABILITY_PRESERVING
 
 
@@ -314,6 +317,7 @@ class GroupKey:
     resources: Resources = UNBOUNDED
     batching: Batching = USUAL
     environment_variables: Variables = ()
+    environment: Environment = OF_ARTIFACT
 
 
 @dataclass(frozen=True)
@@ -339,6 +343,7 @@ class Group:
     """How many replicas it should have, if that was decided by its predictions in flight."""
     batching: Batching = USUAL
     environment_variables: Variables = ()
+    environment: Environment = OF_ARTIFACT
 
     @property
     def key(self) -> GroupKey:
@@ -351,7 +356,13 @@ class Group:
             self.resources,
             self.batching,
             self.environment_variables,
+            self.environment,
         )
+
+    @property
+    def environment_use(self) -> str:
+        """Return what its replicas are called where environments are kept; empty: they need none."""
+        return self.environment.use(self.version.artifact_digest)
 
 
 @dataclass(frozen=True)

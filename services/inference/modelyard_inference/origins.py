@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference.batching_policy import Batching
 from modelyard_inference.canary import Rejection, Rollout
+from modelyard_inference.environment_policy import Environment
 from modelyard_inference.models import Deployment, DeploymentState, Target, TargetSpec, Version
 from modelyard_inference.resources import Resources
 from modelyard_inference.tables import deployments, rollout_origins
@@ -32,6 +33,7 @@ class Origin:
     resources: Resources
     batching: Batching
     environment_variables: Variables
+    environment: Environment
     targets: tuple[tuple[TargetSpec, Version], ...]
 
 
@@ -53,6 +55,7 @@ async def remember(connection: AsyncConnection, deployment: Deployment, *, repla
         "resources": asdict(deployment.resources),
         "batching": asdict(deployment.batching),
         "environment_variables": dict(deployment.environment_variables),
+        "environment": asdict(deployment.environment),
         "targets": [{**asdict(t.spec), "wanted": asdict(t.wanted)} for t in deployment.targets],
         _BEFORE: before or None,
     }
@@ -86,6 +89,7 @@ def _origin(content: Mapping[str, Any]) -> Origin:
         Resources.from_json(content.get("resources", {})),
         Batching.from_json(content.get("batching", {})),
         sorted_variables(content.get("environment_variables", {})),
+        Environment.from_json(content.get("environment", {})),
         tuple(targets),
     )
 
@@ -122,6 +126,7 @@ def taken_back(deployment: Deployment, origin: Origin, rejection: Rejection) -> 
         resources=origin.resources,
         batching=origin.batching,
         environment_variables=origin.environment_variables,
+        environment=origin.environment,
         state=DeploymentState.UPDATING,
         state_message="",
         rollout=None,

@@ -72,7 +72,7 @@ class Reconciler:
         self._wake = wake
         self._start_timeout = start_timeout
         self._slots = asyncio.Semaphore(_PARALLEL)
-        self._used: set[str] = set()
+        self._used: tuple[set[str], set[str]] = set(), set()
         self._seen: Sequence[Deployment] = ()
 
     @property
@@ -130,10 +130,12 @@ class Reconciler:
             return
 
     async def _prune(self, world: World) -> None:
-        used = _digests(world)
+        used = _digests(world), _environments(world)
         if used != self._used:
-            await asyncio.to_thread(self._parts.artifacts.prune, used)
-            await asyncio.to_thread(self._parts.environments.prune, used)
+            digests, environments = used
+            self._parts.environments.stop_unwanted(environments)
+            await asyncio.to_thread(self._parts.artifacts.prune, digests)
+            await asyncio.to_thread(self._parts.environments.prune, environments)
             self._used = used
 
     def _observe(self, world: World, deployment: Deployment, processes: dict[str, Process]) -> Observed:
@@ -152,7 +154,7 @@ class Reconciler:
             start_timeout=self._start_timeout,
             admitted=self._parts.admission.answers(deployment),
             builds={
-                digest: found for digest in digests if (found := self._parts.environments.building(digest))
+                g.id: found for g in groups if (found := self._parts.environments.building(g.environment_use))
             },
         )
 
@@ -194,3 +196,10 @@ def handle_of(replica: Replica) -> Handle:
 def _digests(world: World) -> set[str]:
     wanted = {target.wanted.artifact_digest for d in world.deployments for target in d.targets}
     return wanted | {group.version.artifact_digest for group in world.groups}
+
+
+def _environments(world: World) -> set[str]:
+    wanted = {
+        d.environment.use(target.wanted.artifact_digest) for d in world.deployments for target in d.targets
+    }
+    return wanted | {group.environment_use for group in world.groups}

@@ -14,7 +14,7 @@ from modelyard_inference.models import Condition, Deployment, Group, Replica, Re
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.route_table import RouteTable
 from modelyard_inference.scaling import Autoscaling
-from modelyard_inference.setup_messages import batching_to_proto
+from modelyard_inference.setup_messages import batching_to_proto, environment_to_proto
 from modelyard_inference.shadow_counts import ShadowCounts
 from modelyard_inference.strategies import UpdateStrategy
 from modelyard_inference.traffic_limits import TrafficLimits
@@ -60,6 +60,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         logging=policy_to_proto(deployment.log_policy),
         batching=batching_to_proto(deployment.batching),
         environment_variables=dict(deployment.environment_variables),
+        environment=environment_to_proto(deployment.environment),
         update_strategy=_strategy(deployment.update_strategy),
     )
 
@@ -100,6 +101,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             logging=policy_to_proto(kept.log_policy),
             batching=batching_to_proto(kept.batching),
             environment_variables=dict(kept.environment_variables),
+            environment=environment_to_proto(kept.environment),
             update_strategy=_strategy(kept.update_strategy),
             owner_id=kept.owner_id,
         ),

@@ -23,6 +23,18 @@ class _Known:
     gateway: Gateway
     heard: float
     watches: int = 0
+    shared: float = 0.0
+    """Since when it has more than one watch, if it has."""
+
+    def told(self, now: float) -> Gateway:
+        """Return what it serves: nothing that counts if two gateways say it under one id.
+
+        For a moment a lost watch may still be there beside its successor.
+        """
+        if self.watches <= 1 or now - self.shared <= LEASE_SECONDS:
+            return self.gateway
+        problem = f"{self.watches} gateways have this id; give each its own MODELYARD_GATEWAY_ID"
+        return Gateway(self.gateway.id, 0, frozenset(), problem)
 
 
 class Routes:
@@ -64,6 +76,8 @@ class Routes:
         """Yield the table now and after each change. Tables that are overtaken while the watcher is busy are left out."""
         known = self._hear(gateway_id)
         known.watches += 1
+        if known.watches == 2:
+            known.shared = self._monotonic()
         self._changed()
         try:
             sent = -1
@@ -102,7 +116,7 @@ class Routes:
         for gateway_id, known in list(self._known.items()):
             if not known.watches and now - known.heard > LEASE_SECONDS:
                 del self._known[gateway_id]
-        live = tuple(self._known[gateway_id].gateway for gateway_id in sorted(self._known))
+        live = tuple(self._known[gateway_id].told(now) for gateway_id in sorted(self._known))
         return Gateways(live, settled=now - self._began > LEASE_SECONDS)
 
     def _hear(self, gateway_id: str) -> _Known:

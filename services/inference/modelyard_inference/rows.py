@@ -11,6 +11,7 @@ from typing import Any
 from modelyard_inference import tables as t
 from modelyard_inference.batching_policy import Batching
 from modelyard_inference.canary import Rejection, Rollout, RolloutPolicy
+from modelyard_inference.environment_policy import Environment
 from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import (
     ROUTED_STATES,
@@ -50,6 +51,7 @@ def deployment_row(deployment: Deployment) -> dict[str, Any]:
         "autoscaling": asdict(deployment.autoscaling),
         "batching": asdict(deployment.batching),
         "environment_variables": dict(deployment.environment_variables),
+        "environment": asdict(deployment.environment),
     }
 
 
@@ -68,6 +70,7 @@ def deployment(row: Mapping[Any, Any]) -> Deployment:
         "autoscaling": Autoscaling.from_json(row["autoscaling"]),
         "batching": Batching.from_json(row["batching"]),
         "environment_variables": sorted_variables(row["environment_variables"]),
+        "environment": Environment.from_json(row["environment"]),
         "update_strategy": UpdateStrategy(row["update_strategy"]),
     }
     return Deployment(**{**values, **read})
@@ -109,6 +112,7 @@ def group_row(group: Group) -> dict[str, Any]:
         "scale": group.scale.to_json() if group.scale else None,
         "batching": asdict(group.batching),
         "environment_variables": dict(group.environment_variables),
+        "environment": asdict(group.environment),
     }
     return {**vars(group), **written}
 
@@ -122,6 +126,7 @@ def group(row: Mapping[Any, Any]) -> Group:
         "scale": Scale.from_json(row["scale"]) if row["scale"] else None,
         "batching": Batching.from_json(row["batching"]),
         "environment_variables": sorted_variables(row["environment_variables"]),
+        "environment": Environment.from_json(row["environment"]),
     }
     return Group(**{**row, **read})
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
 from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard_inference.batching_policy import USUAL, Batching
+from modelyard_inference.environment_policy import (
+    OLDEST,
+    Environment,
+    EnvironmentSource,
+    minor_version,
+    requirement_of,
+)
 from modelyard_inference.variables import Variables, problem_with, sorted_variables
 from modelyard_kit import limits
 from modelyard_kit.errors import Violation
 
 _MICROSECONDS = 1_000_000
 _SHOWN_LENGTH = 80
+_TOLD_LINES = 8
+"""Wrong lines that a refusal tells of, which travels in headers, of which gRPC takes 8 KiB."""
 
 Problems = list[Violation]
 
@@ -74,3 +83,69 @@ def parse_variables(values: Mapping[str, str], problems: Problems) -> Variables:
             told = f"{name[:_SHOWN_LENGTH]!r} {problem}"
             problems.append(Violation("deployment.environment_variables", told))
     return sorted_variables(values)
+
+
+def parse_environment(message: d.Environment, problems: Problems) -> Environment:
+    """Read which Python environment replicas run in; what is wrong is added to `problems`, by its line.
+
+    Raises:
+        LimitExceeded: there are too many requirements, or they are too long.
+    """
+    given = message.requirements
+    limits.check("environment_requirements", len(given))
+    limits.check("environment_requirements_bytes", sum(len(line.encode()) for line in given))
+    source, lines = _source(message, problems), _requirements(given, problems)
+    return Environment(source, lines, _python_version(message.python_version, problems))
+
+
+def _source(message: d.Environment, problems: Problems) -> EnvironmentSource:
+    said = bool(message.requirements or message.python_version)
+    source = EnvironmentSource.REQUIREMENTS if said else EnvironmentSource.ARTIFACT
+    if not message.source:
+        return source
+    field = "deployment.environment.source"
+    try:
+        source = EnvironmentSource(d.Environment.Source.Name(message.source).removeprefix("SOURCE_"))
+    except ValueError:
+        told = f"{message.source} is unknown: choose one of {', '.join(EnvironmentSource)}"
+        problems.append(Violation(field, told))
+    if said and source is not EnvironmentSource.REQUIREMENTS:
+        told = f"{source} takes no requirements or python_version: leave those out, or choose REQUIREMENTS"
+        problems.append(Violation(field, told))
+    return source
+
+
+def _requirements(given: Sequence[str], problems: Problems) -> tuple[str, ...]:
+    field, found, wrong = "deployment.environment.requirements", set(), []
+    for number, line in enumerate(given, 1):
+        try:
+            found.add(requirement_of(line))
+        except ValueError as error:
+            wrong.append(Violation(f"{field}[{number - 1}]", f"line {number}: {error}"))
+    problems += wrong[:_TOLD_LINES]
+    if len(wrong) > _TOLD_LINES:
+        problems.append(Violation(field, f"{len(wrong) - _TOLD_LINES} more lines are wrong"))
+    return tuple(sorted(found - {""}))
+
+
+def _python_version(text: str, problems: Problems) -> str:
+    if not text:
+        return ""
+    field, version = "deployment.environment.python_version", minor_version(text)
+    if version is None:
+        problems.append(Violation(field, f"{text[:_SHOWN_LENGTH]!r} is no version like '3.12'"))
+        return ""
+    if version < OLDEST:
+        problems.append(
+            Violation(field, f"replicas need Python {OLDEST[0]}.{OLDEST[1]} or later: choose one")
+        )
+    return f"{version[0]}.{version[1]}"
+
+
+def environment_to_proto(environment: Environment) -> d.Environment:
+    """Return the message of the environment that replicas run in."""
+    return d.Environment(
+        source=d.Environment.Source.Value(f"SOURCE_{environment.source}"),
+        requirements=environment.requirements,
+        python_version=environment.python_version,
+    )

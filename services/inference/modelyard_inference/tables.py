@@ -53,6 +53,7 @@ deployments = sa.Table(
     sa.Column("log_policy", JSONB, nullable=False),
     sa.Column("batching", JSONB, nullable=False),
     sa.Column("environment_variables", JSONB, nullable=False),
+    sa.Column("environment", JSONB, nullable=False),
     sa.Column("update_strategy", sa.Text, nullable=False),
     _ordered("deployments_order", "id"),
     _ordered("deployments_order_in_schema", "schema_id", "id"),
@@ -112,6 +113,7 @@ groups = sa.Table(
     sa.Column("scale", JSONB(none_as_null=True)),
     sa.Column("batching", JSONB, nullable=False),
     sa.Column("environment_variables", JSONB, nullable=False),
+    sa.Column("environment", JSONB, nullable=False),
 )
 
 rollout_origins = sa.Table(

@@ -77,6 +77,13 @@ class Settings(BaseSettings):
     def _address(cls, value: str) -> str:
         return check_address(value) if value else value
 
+    @field_validator("metrics_listen")
+    @classmethod
+    def _scraped(cls, value: str) -> str:
+        if value.startswith("unix:"):
+            raise ValueError(f"{value!r}: Prometheus reaches no socket: write host:port")
+        return check_address(value) if value else value
+
     @field_validator("failpoints")
     @classmethod
     def _failpoints(cls, value: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
 
 import asyncpg
@@ -20,7 +20,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from modelyard_kit.driver import driver_of, from_json, translated
+from modelyard_kit.driver import driver_of, ended_if_it_fails, from_json, is_lost, translated
 from modelyard_kit.errors import Contention
 from modelyard_kit.prepared import Prepared
 
@@ -149,8 +149,14 @@ class Database:
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         """Take a connection out of the pool; what asyncpg says while a new one is set up, SQLAlchemy passes on as it is."""
         connection = self.engine.connect()
-        with translated("CONNECT"):
-            await connection.start()
+        try:
+            with translated("CONNECT"):
+                await connection.start()
+        except DBAPIError as error:
+            error.connection_invalidated = (
+                True  # SQLAlchemy says so only of connections that were there before
+            )
+            raise
         try:
             yield connection
         finally:
@@ -204,6 +210,20 @@ class Database:
                 await connection.close(timeout=1.0)
 
 
+@asynccontextmanager
+async def planned_for_values(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Have PostgreSQL plan every statement within this block for the values it has; the block is in a transaction of `Database`.
+
+    Left to itself, it plans a statement that came a few times for any values, and never again.
+    """
+    driver = driver_of(connection)
+    with translated("SET"):
+        await driver.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+    yield
+    with translated("SET"):
+        await driver.execute("SET LOCAL plan_cache_mode = auto")
+
+
 def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _RETRYABLE
 
@@ -231,29 +251,18 @@ async def _transact(
     Its own costs more than a statement: it sets a level at every turn, and back.
     """
     driver = driver_of(connection)
-    with translated("BEGIN"), _ended_if_it_fails(driver):
+    with translated("BEGIN"), ended_if_it_fails(driver):
         transaction = driver.transaction(**kind)
         await transaction.start()
     try:
         result = await work(connection)
     except BaseException:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError), _ended_if_it_fails(driver):
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError), ended_if_it_fails(driver):
             await transaction.rollback()
         raise
-    with translated("COMMIT"), _ended_if_it_fails(driver, unless=asyncpg.PostgresError):
+    with translated("COMMIT"), ended_if_it_fails(driver, unless=asyncpg.PostgresError):
         await transaction.commit()
     return result
-
-
-@contextmanager
-def _ended_if_it_fails(driver: Any, unless: type[BaseException] | tuple[()] = ()) -> Iterator[None]:
-    """End a connection on which a step of a transaction failed or was cancelled: else the next would get what is left of it."""
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, unless):
-            driver.terminate()
-        raise
 
 
 async def _again_if_lost(work: Callable[[], Awaitable[T]]) -> T:
@@ -261,7 +270,7 @@ async def _again_if_lost(work: Callable[[], Awaitable[T]]) -> T:
     try:
         return await work()
     except DBAPIError as error:
-        if not error.connection_invalidated:
+        if not is_lost(error):
             raise
     return await work()
 

@@ -29,7 +29,7 @@ import structlog
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import StatusCode
 
 from modelyard_kit import telemetry
 from modelyard_kit.auth import NOBODY, Call, TokenVerifier, current_call, set_current_call
@@ -43,7 +43,8 @@ from modelyard_kit.authorization import (
     Services,
     authorize,
 )
-from modelyard_kit.errors import DeadlineExceeded, DomainError, Internal, TokenMissing
+from modelyard_kit.driver import is_lost
+from modelyard_kit.errors import DeadlineExceeded, DomainError, Internal, PeerUnavailable, TokenMissing
 from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
@@ -216,11 +217,8 @@ class CallChain(grpc.aio.ServerInterceptor):
 
     async def _telemetry(self, incoming: Incoming, proceed: Proceed) -> Any:
         begin = time.perf_counter()
-        parent = telemetry.incoming_context(incoming.metadata)
         name = incoming.method.removeprefix("/")
-        with telemetry.tracer().start_as_current_span(
-            name, context=parent, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
-        ) as span:
+        with telemetry.server_span(name, incoming.metadata) as span:
             try:
                 return await proceed(incoming)
             finally:
@@ -245,7 +243,10 @@ class CallChain(grpc.aio.ServerInterceptor):
             await abort(incoming.context, DeadlineExceeded())
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an id and the log the cause
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an id and the log the cause
+            if is_lost(error):
+                _log.warning("database_unavailable", error=str(error))
+                await abort(incoming.context, PeerUnavailable("database"))
             error_id = new_id()
             _log.exception("internal_error", error_id=error_id)
             await abort(incoming.context, Internal(error_id))

@@ -87,6 +87,13 @@ _TABLE = (
         "bytes",
         "names and values of the variables of the environment of replicas",
     ),
+    Limit("environment_requirements", 1_000, "lines", "requirements of the environment of a deployment"),
+    Limit(
+        "environment_requirements_bytes",
+        65_536,
+        "bytes",
+        "requirements of the environment of a deployment, together",
+    ),
     Limit("warm_up_requests", 100, "requests", "requests in the warmup.jsonl of an artifact"),
     Limit("warm_up_bytes", 16 * 2**20, "bytes", "warmup.jsonl of an artifact"),
     Limit("rollout_steps", 20, "steps", "steps of a rollout"),

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import asyncpg
 from opentelemetry import trace
 from sqlalchemy import Insert, Select, Update
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
-from modelyard_kit.driver import driver_of, from_json, translated
+from modelyard_kit.driver import driver_of, ended_if_it_fails, from_json, translated
 
 _Process = Callable[[Any], Any]
 
@@ -65,9 +66,9 @@ class Prepared:
         driver = driver_of(connection)
         with translated(form.sql):
             if self._row is None:
-                # Before it is executed: what asyncpg only prepares stays open, and no transaction could begin after it.
-                self._row = await self._reader(driver)
-            records = await self.fetch(driver, values)
+                self._row, records = await self._first(driver, values)
+            else:
+                records = await self.fetch(driver, values)
         return list(map(self._row, records))
 
     @property
@@ -89,6 +90,11 @@ class Prepared:
         names = compiled.positiontup or ()
         parameters = [(name, compiled.params[name], _binder(kinds[name])) for name in names]
         return _Form(str(compiled), parameters)
+
+    async def _first(self, driver: Any, values: Sequence[Any]) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+        """Find out how to read rows, then execute it: PostgreSQL waits for that inside what is prepared, and begins no transaction."""
+        with ended_if_it_fails(driver, unless=asyncpg.PostgresError):
+            return await self._reader(driver), await self.fetch(driver, values)
 
     async def _reader(self, driver: Any) -> Callable[[Any], Any]:
         """Return what makes a row of a record."""

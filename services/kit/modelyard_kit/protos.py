@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import cast
 
 from google.protobuf import json_format
@@ -17,16 +17,21 @@ from modelyard_kit.errors import InvalidField
 from modelyard_kit.outbox import Event
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
     """Return the message for a moment, or None, which leaves a message field unset."""
+    fields = timestamp_fields(moment)
+    return None if fields is None else Timestamp(**fields)
+
+
+def timestamp_fields(moment: datetime | None) -> dict[str, int] | None:
+    """Return the fields of the message for a moment, of which a field of another message is made sooner; or None."""
     if moment is None:
         return None
     # As Timestamp.FromDatetime, which goes through the calendar: lists have thousands of moments.
-    seconds, microseconds = divmod((moment - _EPOCH) // _MICROSECOND, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=microseconds * 1_000)
+    since = moment - _EPOCH
+    return {"seconds": since.days * 86_400 + since.seconds, "nanos": since.microseconds * 1_000}
 
 
 def moment(message: Timestamp) -> datetime:

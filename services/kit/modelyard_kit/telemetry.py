@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from opentelemetry import metrics, propagate, trace
+from opentelemetry.trace import SpanKind
 
 from modelyard_kit.config import Settings
 
@@ -132,3 +134,16 @@ def incoming_context(metadata: Mapping[str, str | bytes]) -> Any:
         return None
     carrier = {key: value for key, value in metadata.items() if isinstance(value, str)}
     return propagate.extract(carrier)
+
+
+def server_span(name: str, metadata: Mapping[str, str | bytes]) -> AbstractContextManager[trace.Span]:
+    """Begin the span of an incoming call, in the trace that it brought along.
+
+    Without one, where this process exports no traces, there is nothing to begin: a tenth of what the layers around a call take.
+    """
+    parent = incoming_context(metadata)
+    if parent is None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return nullcontext(trace.INVALID_SPAN)
+    return tracer().start_as_current_span(
+        name, parent, SpanKind.SERVER, record_exception=False, set_status_on_exception=False
+    )

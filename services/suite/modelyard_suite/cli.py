@@ -72,6 +72,9 @@ def up(
     Data stays in the home directory (~/.modelyard, or MODELYARD_HOME). This machine's user is logged in as administrator.
     """
     home, options = suite_home(), plan.Options(listen=listen, metrics_port=metrics_port)
+    if ignored := plan.ignored():
+        told = f"{', '.join(ignored)} of the environment: `modelyard up` does not take that (docs/deploy.md)"
+        Console(stderr=True, highlight=False).print(f"note: {told}", markup=False)
     begin = time.monotonic()
     try:
         if detach:

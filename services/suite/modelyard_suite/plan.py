@@ -28,6 +28,19 @@ SERVICES = ("governance", "catalog", "artifact", "inference")
 GATEWAY = "gateway"
 SCRAPED = (*SERVICES, GATEWAY)
 """What answers Prometheus, in the order of ports."""
+TAKEN = (
+    *("OTLP_ENDPOINT", "LOG_LEVEL", "LOG_FORMAT"),
+    *("ALLOW_MODEL_CODE", "BUILD_ENVIRONMENTS", "BUILD_TIMEOUT_SECONDS"),
+    *("REQUIRE_SIGNATURE", "START_TIMEOUT_SECONDS"),
+    *("PREDICTION_LOGS", "PREDICTION_LOGS_SECONDS", "PREDICTION_LOGS_DAYS", "S3_ENDPOINT"),
+    *("CORS_ORIGINS", "PRIVATE_LISTEN", "MAX_REQUEST_BYTES"),
+    *("UPLOAD_EXPIRY_HOURS", "GARBAGE_GRACE_HOURS"),
+    *("AUDIT_RETENTION_DAYS", "AUDIT_CHECKPOINT_SECONDS"),
+    *("WEBHOOK_PRIVATE_TARGETS", "WEBHOOK_TIMEOUT_SECONDS"),
+)
+"""Settings that a suite takes from its user's environment, without the prefix; docs/deploy.md names them."""
+_OF_CLIENTS = ("HOME", "CONTEXT", "TARGET", "TOKEN", "CACHE", "CACHE_SIZE", "KEY_PASSWORD")
+"""What the command line reads, and services do not."""
 _PROBE_SECONDS = 1.0
 
 
@@ -142,18 +155,20 @@ def _common(home: Home, name: str) -> dict[str, str]:
 
 
 def _inherited() -> dict[str, str]:
-    """Return the environment without settings of Modelyard: those come from the plan, but for a few of the user's own."""
-    names = (
-        *("OTLP_ENDPOINT", "LOG_LEVEL", "LOG_FORMAT", "ALLOW_MODEL_CODE", "BUILD_ENVIRONMENTS"),
-        *("PREDICTION_LOGS", "PREDICTION_LOGS_SECONDS", "S3_ENDPOINT"),
-    )
-    kept = {SIZE_VARIABLE, *(f"{PREFIX}{name}" for name in names)}
+    """Return the environment without settings of Modelyard: those come from the plan, but for the user's own."""
+    kept = {SIZE_VARIABLE, *(f"{PREFIX}{name}" for name in TAKEN)}
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in kept}
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     ours = {f"{PREFIX}{name.upper()}": value for name, value in settings.items()}
     return {**_inherited(), "PYTHONUNBUFFERED": "1", **ours}
+
+
+def ignored() -> list[str]:
+    """Return the settings in the environment that a suite does not take: it has values of its own for them."""
+    known = {f"{PREFIX}{name}" for name in (*TAKEN, *_OF_CLIENTS)}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
 
 async def _is_serving(address: str) -> bool:

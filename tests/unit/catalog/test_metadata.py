@@ -13,8 +13,8 @@ from modelyard_catalog import messages
 from modelyard_catalog.metadata import (
     FRAMEWORKS,
     USE_CASES,
+    metadata_fields,
     metadata_from_proto,
-    metadata_to_proto,
     size,
 )
 from modelyard_catalog.models import CustomMetadata, DatasetReference, MetadataCategory, ModelMetadata
@@ -115,9 +115,9 @@ def test_bytes_are_counted_over_all_of_it() -> None:
 
 def test_there_and_back() -> None:
     found = parse(FULL)
-    assert metadata_to_proto(found) == FULL
+    assert Message(**metadata_fields(found)) == FULL
     assert metadata_from_json(metadata_to_json(found)) == found
-    assert metadata_to_proto(parse(Message())) == Message()
+    assert Message(**metadata_fields(parse(Message()))) == Message()
     assert metadata_to_json(ModelMetadata()) == {}
     assert metadata_to_json(None) is None
     assert parse(custom({"key": "a"})).custom == (CustomMetadata("a", category=MetadataCategory.OTHER),)

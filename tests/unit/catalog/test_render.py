@@ -86,7 +86,7 @@ def test_version_comes_back_as_sent() -> None:
         author_name="ada",
         artifact_tests=ArtifactTests(ArtifactTestsState.FAILED, {"t": {"success": False}}),
     )
-    answer = render.version(stored)
+    answer = model_pb2.ModelVersion(**render.version(stored))
     shown = json_format.MessageToDict(answer)
     assert {name: shown[name] for name in SENT} == SENT
     assert (shown["model"], shown["modelId"], shown["number"], shown["etag"]) == (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,23 @@ def test_refusals_come_with_a_hint(connected: Fake) -> None:
         "  unmet: 1 approval is missing",
         "hint: see `modelyard policies explain VERSION`, with `--alias` for an alias",
     ]
+
+
+def test_what_is_unavailable_decides_the_hint(connected: Fake) -> None:
+    hints = {
+        "": "hint: is it running there? See `modelyard context show` and `modelyard status`",
+        "REPLICA_NOT_READY": "hint: `modelyard deployments show NAME` says what is being waited for",
+        "PEER_UNAVAILABLE": None,
+        "PERMISSIONS_STALE": None,
+    }
+    for reason, hint in hints.items():
+
+        def away(_: object, reason: str = reason) -> None:
+            raise Refusal("UNAVAILABLE", reason, "not now")
+
+        connected.answers["SetAliases"] = away  # which no client repeats by itself
+        told = modelyard("aliases", "set", MODEL, "a=1").stderr.splitlines()
+        assert told == ["error: not now", *([hint] if hint else [])]
 
 
 def test_wrong_use_is_exit_code_2(connected: Fake) -> None:
@@ -347,6 +365,41 @@ def test_autoscaling_is_set(connected: Fake) -> None:
         ), wrong
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "told"),
+    [
+        (
+            "--autoscaling",
+            "least=1",
+            "'least=1' is none of min=NUMBER, max=NUMBER, target=NUMBER, delay=SECONDS",
+        ),
+        ("--autoscaling", "max=2 max=3", "max is given twice"),
+        ("--batching", "delay=soon", "'delay=soon' is not delay=SECONDS"),
+        ("--limits", "rps", "'rps' is none of rps=NUMBER"),
+        ("--limits", "rps=-1", "'rps=-1' is not rps=NUMBER"),
+        ("--resources", "memory=1GB", "'memory=1GB' is not memory=SIZE, such as 512MiB"),
+        ("--rollout", "5,100 errors=few", "'errors=few' is not errors=NUMBER"),
+        ("--logging", "predict=101", "'predict=101' is not predict=PERCENT (0 to 100)"),
+        ("--logging", "access=yes", "'access=yes' is none of access, predict=PERCENT"),
+    ],
+)
+def test_what_is_wrong_in_a_setting_is_named(option: str, given: str, told: str, connected: Fake) -> None:
+    refused = modelyard("deployments", "update", MODEL, option, given, "--no-wait")
+    assert refused.exit_code == 2
+    assert told in " ".join(re.sub("[│╭╮╰╯─]", " ", refused.stderr).split())
+    assert connected.requests("UpdateDeployment") == []
+
+
+def test_an_example_is_asked_for_as_the_command_line_takes_it(connected: Fake, tmp_path: Path) -> None:
+    (tmp_path / "model.skops").write_bytes(b"unread")
+    refused = modelyard("log", str(tmp_path / "model.skops"), MODEL)
+    assert refused.exit_code == 1
+    assert refused.stderr.splitlines() == [
+        "error: signature: cannot be told from model.skops alone, without rows as the model takes them",
+        "hint: give some in a file, JSON or CSV: --example rows.csv",
+    ]
+
+
 def test_resources_are_written_with_units(connected: Fake) -> None:
     for given, wanted in (
         ("cpus=2 memory=1GiB instances=3", (2, 2**30, 3)),
@@ -362,6 +415,28 @@ def test_resources_are_written_with_units(connected: Fake) -> None:
         assert modelyard("deployments", "update", MODEL, "--resources", wrong, "--no-wait").exit_code == 2, (
             wrong
         )
+
+
+def test_an_environment_is_chosen(connected: Fake, tmp_path: Path) -> None:
+    update = ("deployments", "update", MODEL, "--no-wait", "--environment")
+    file = tmp_path / "my requirements.txt"
+    file.write_bytes("\ufeff# captured\n\nnumpy==2.1.0\n".encode())
+    lines = ["# captured", "", "numpy==2.1.0"]
+    source = deployment_pb2.Environment
+    for given, wanted in (
+        ("default", (source.SOURCE_DEFAULT, [], "")),
+        ("artifact", (source.SOURCE_ARTIFACT, [], "")),
+        ("", (source.SOURCE_ARTIFACT, [], "")),
+        (f"requirements='{file}' python=3.12", (source.SOURCE_REQUIREMENTS, lines, "3.12")),
+        ("python=3.12", (source.SOURCE_REQUIREMENTS, [], "3.12")),
+    ):
+        assert modelyard(*update, given).exit_code == 0, given
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert sent.update_mask.paths == ["environment"]
+        chosen = sent.deployment.environment
+        assert (chosen.source, list(chosen.requirements), chosen.python_version) == wanted
+    for wrong in ("system", "requirements=", "requirements=missing.txt", "python=", "requirements='a", "a=b"):
+        assert modelyard(*update, wrong).exit_code == 2, wrong
 
 
 def test_batching_and_variables_are_set(connected: Fake) -> None:
@@ -414,6 +489,14 @@ def test_limits_are_set(connected: Fake) -> None:
     for wrong in ("rps", "rps=many", "qps=1"):
         refused = modelyard("deployments", "update", MODEL, "--limits", wrong, "--no-wait")
         assert refused.exit_code == 2, wrong
+
+
+def test_the_size_of_requests_is_set_and_forgotten(connected: Fake) -> None:
+    for size in (1000, 0):
+        told = modelyard("deployments", "update", MODEL, "--max-request-bytes", str(size), "--no-wait")
+        assert told.exit_code == 0
+        sent = connected.requests("UpdateDeployment")[-1]
+        assert (sent.deployment.max_request_bytes, sent.update_mask.paths) == (size, ["max_request_bytes"])
 
 
 def test_the_listener_is_set(connected: Fake) -> None:
@@ -472,13 +555,31 @@ def test_deployments_take_weights_and_grants_take_kinds(connected: Fake) -> None
         ["require_signature"],
         True,
     )
-    for verb in ("activate", "deactivate"):
-        assert modelyard("deployments", verb, MODEL, "--no-wait").exit_code == 0
-        assert connected.requests(f"{verb.capitalize()}Deployment")[0].name == MODEL
+    for verb in ("activate", "deactivate", "delete"):
+        assert modelyard("deployments", verb, MODEL, "--etag", "e1", "--no-wait").exit_code == 0
+        (sent,) = connected.requests(f"{verb.capitalize()}Deployment")
+        assert (sent.name, sent.etag) == (MODEL, "e1")
     modelyard("grants", "create", "ada", "execute", MODEL, "--type", "deployment", "--deny")
     grant = connected.requests("CreateGrant")[0]
     assert (grant.privilege, grant.effect, grant.resource) == (9, 2, MODEL)
     assert "MODEL or a DEPLOYMENT" in modelyard("grants", "create", "ada", "EXECUTE", MODEL).stderr
+
+
+def test_what_a_deployment_does_not_have_is_not_shown(connected: Fake) -> None:
+    statuses = [
+        {"reference": "prod.ml.iris/1", "ready_replicas": 2},
+        {"reference": "prod.ml.iris/2", "shadow_counts": {"mirrored": 3, "different": 1}},
+    ]
+    found = deployment_pb2.Deployment(name=MODEL, target_statuses=statuses)
+    connected.answers["GetDeployment"] = lambda _: inference_service_pb2.GetDeploymentResponse(
+        deployment=found
+    )
+    told = modelyard("deployments", "show", MODEL).stdout
+    assert "reference=prod.ml.iris/1  ready_replicas=2\n" in "".join(
+        f"{x.rstrip()}\n" for x in told.splitlines()
+    )
+    assert "shadow_counts=mirrored=3  different=1" in told
+    assert told.count("shadow_counts") == 1
 
 
 def test_a_deployment_is_watched_line_by_line(connected: Fake) -> None:
@@ -516,7 +617,7 @@ def test_what_is_written_down_is_said_in_words(connected: Fake) -> None:
         access_log=True, predict_log_percent=5, include_payload=True, otlp=True, parquet=True
     )
     assert second.deployment.logging == log_pb2.LoggingPolicy()
-    for wrong in ("everything", "predict", "predict=101", "access=1"):
+    for wrong in ("everything", "predict", "access=1"):
         found = modelyard("deployments", "update", MODEL, "--logging", wrong)
         assert "is none of access" in found.stderr
     modelyard("deployments", "logs", MODEL, "--log", "access")

@@ -204,3 +204,43 @@ def test_one_deployment_is_not_looked_for(serving: Fake) -> None:
 def test_nothing_deployed_is_said(serving: Fake) -> None:
     serving.answers["ListDeployments"] = lambda _: pb.ListDeploymentsResponse()
     assert "no deployments" in top().stdout
+
+
+def test_figures_of_versions_are_sums_over_their_replicas_and_averages_for_people(connected: Fake) -> None:
+    def one(version: int, answered: int, *, shadow: bool = False, measured: bool = True) -> Any:
+        counted = statistics_pb2.InferenceCounters(
+            success_count=answered,
+            failure_counts={"BACKEND": 1, "CANCELED": 2},
+            inference_count=3 * answered,
+            execution_count=answered,
+            request_ns=10_000_000 * answered,
+            queue_ns=4_000_000 * answered,
+            compute_infer_ns=5_000_000 * answered,
+        )
+        return statistics_pb2.ReplicaStatistics(
+            replica=f"{version}-{answered}",
+            model_version=f"{NAME}/{version}",
+            shadow=shadow,
+            measured=measured,
+            counters=counted if measured else None,
+        )
+
+    replicas = [one(3, 10), one(4, 0, shadow=True), one(3, 30), one(3, 0, measured=False)]
+    connected.answers["GetDeploymentStatistics"] = lambda _: pb.GetDeploymentStatisticsResponse(
+        statistics=statistics_pb2.DeploymentStatistics(deployment=NAME, replicas=replicas)
+    )
+    arguments = ["deployments", "statistics", NAME]
+    table = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    head, third, fourth = table.stdout.splitlines()
+    assert head.split()[:4] == ["model", "version", "replicas", "success"]
+    times = ["10.000", "ms", "4.000", "ms", "0.000", "ms", "5.000", "ms", "0.000", "ms"]
+    assert third.split() == [f"{NAME}/3", "2", "40", "6", "120", "40", *times]
+    assert fourth.split() == [f"{NAME}/4", "1", "0", "3", "0", "0"]
+    rows = json.loads(CliRunner().invoke(app, [*arguments, "-o", "json"], catch_exceptions=False).stdout)
+    assert [(row["model_version"], row["shadow"], row["queue_ns"]) for row in rows] == [
+        (f"{NAME}/3", False, 160_000_000),
+        (f"{NAME}/4", True, 0),
+    ]
+    assert rows[0]["failure_counts"] == {"BACKEND": 2, "CANCELED": 4}
+    connected.answers["GetDeploymentStatistics"] = lambda _: pb.GetDeploymentStatisticsResponse()
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).stderr == "no replicas\n"

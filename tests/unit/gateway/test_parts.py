@@ -97,6 +97,18 @@ def test_incomplete_messages_are_refused() -> None:
         keys_from_proto(odd)
 
 
+async def test_an_envoy_that_crashes_is_told_from_one_that_refuses(tmp_path: Path) -> None:
+    crashing, refusing = tmp_path / "crashing", tmp_path / "refusing"
+    crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    refusing.write_text(
+        "#!/bin/sh\necho '[2026-01-01 10:00:00.000][1][critical][main] no such filter'\nexit 1\n"
+    )
+    for program in (crashing, refusing):
+        program.chmod(0o700)
+    assert await envoy.validate(str(crashing), {}) == "envoy --mode validate was ended by SIGSEGV"
+    assert await envoy.validate(str(refusing), {}) == "no such filter"
+
+
 def test_settings_name_what_is_wrong() -> None:
     with pytest.raises(ValidationError, match="tls_certificate"):
         settings(listen="0.0.0.0:8080")
@@ -112,6 +124,8 @@ def test_settings_name_what_is_wrong() -> None:
     for address in ("0.0.0.0:8081", "127.0.0.1:8080", "nowhere"):
         with pytest.raises(ValidationError, match=address):
             settings(private_listen=address)
+    with pytest.raises(ValidationError, match="gateway_id"):
+        settings(gateway_id="two words")  # inference would refuse it with every confirmation
     with pytest.raises(ValidationError, match="tls_client_ca"):
         settings(tls_client_ca="/ca")
     assert settings(listen="0.0.0.0:8080", tls_certificate="/c", tls_key="/k").listen == "0.0.0.0:8080"

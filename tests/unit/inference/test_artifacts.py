@@ -12,6 +12,7 @@ import pytest
 from modelyard._cache import BlobCache
 from modelyard._manifest import manifest_digest
 from modelyard.types import FileEntry
+from modelyard_inference import artifacts
 from modelyard_inference.artifacts import SPARE, ArtifactCache
 from modelyard_inference.models import Version
 from modelyard_kit.errors import PeerUnavailable
@@ -136,6 +137,41 @@ async def test_failed_download_is_repeated_only_after_a_pause(tmp_path: Path) ->
     await fetch(cache, source.version)
     assert cache.status(source.version.artifact_digest).present
     assert not cache.status(source.version.artifact_digest).problem
+
+
+async def test_silence_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silence(version: str, path: str) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    monkeypatch.setattr(artifacts, "SILENCE_SECONDS", 0.01)
+    source = Source(weights=b"x")
+    monkeypatch.setattr(source, "read", silence)
+    cache = make(source, tmp_path)
+    await fetch(cache, source.version)
+    problem = cache.status(source.version.artifact_digest).problem
+    assert problem == "its artifact could not be downloaded: nothing arrived for 0.01 s"
+
+
+@pytest.mark.parametrize("turns", range(3))
+async def test_an_end_that_comes_with_a_chunk_is_heard(tmp_path: Path, turns: int) -> None:
+    """Whichever turn of the loop it comes in, after something arrived."""
+    asked, arrived = asyncio.Event(), asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        asked.set()
+        await arrived.wait()
+        yield b"0123456789"
+
+    entry = FileEntry("weights", 10, "0" * 64)
+    receiving = asyncio.create_task(artifacts._receive(chunks(), tmp_path / "weights", entry))
+    await asked.wait()
+    arrived.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert receiving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await receiving
 
 
 async def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:

@@ -105,8 +105,7 @@ def test_replicas_that_start_or_cannot() -> None:
 
 def test_an_environment_that_is_being_built() -> None:
     found = observed(deployment(), STARTING, (replica(1, ReplicaState.STOPPED),))
-    digest = found.groups[0].version.artifact_digest
-    building = replace(found, builds={digest: Build("3fa2b1c4d5e6f7", NOW)})
+    building = replace(found, builds={found.groups[0].id: Build("3fa2b1c4d5e6f7", NOW)})
     condition = conditions(building)["ReplicasReady"]
     text = f"environment 3fa2b1c4d5e6 is being built since {NOW:%H:%M:%S} UTC"
     assert (condition.reason, condition.message) == (

@@ -331,6 +331,58 @@ def test_what_is_ill_can_be_replaced(count: int) -> None:
     assert found.most == count
 
 
+def looping(found: Place, count: int) -> set[str]:
+    """Let replicas of version 1 end until so many are in a crash loop, and return the ids of all of it."""
+    there = [r.id for r in found.replicas.values() if found.groups[r.group_id].version.number == 1]
+    found.broken = {"prod.ml.iris/1"}
+    found.processes |= dict.fromkeys(there[:count], ENDED)
+    found.run(
+        until=lambda: all(found.replicas[one].state is ReplicaState.CRASH_LOOP for one in there[:count])
+    )
+    return set(there)
+
+
+def exchanged(found: Place) -> bool:
+    return found.deployment.rollout is None or found.deployment.rollout.watching
+
+
+def weights(found: Place) -> dict[int, int]:
+    return {g.version.number: g.weight for g in found.groups.values() if g.weight}
+
+
+@pytest.mark.parametrize("ill", [1, 2])
+def test_a_crash_loop_of_a_target_that_stays_holds_up_no_other(ill: int) -> None:
+    found = place(2, target(1, 9), target(2, 1))
+    staying = looping(found, ill)
+    found.want(target(1, 9), target(3, 1))
+    found.run(until=lambda: weights(found) == {1: 9, 3: 1} and exchanged(found))
+    assert versions(found) == ["prod.ml.iris/1"] * 2 + ["prod.ml.iris/3"] * 2
+    assert staying < found.replicas.keys()
+    assert found.most == 4
+
+
+def test_what_loses_its_only_place_is_held_and_not_sent_to_what_is_ill() -> None:
+    found = place(1, target(1, 9), target(2, 1))
+    looping(found, 1)
+    found.want(target(1, 9), target(3, 1))
+    seen: list[dict[int, int]] = []
+
+    def noted() -> bool:
+        seen.append(weights(found))
+        return seen[-1] == {1: 9, 3: 1} and exchanged(found)
+
+    found.run(until=noted)
+    assert {1: 9} not in seen
+
+
+def test_a_replica_that_is_new_and_keeps_ending_holds_up_no_other_target() -> None:
+    found = place(1, target(1, 9), target(2, 1))
+    found.broken = {"prod.ml.iris/1"}
+    found.want(target(1, 9), target(3, 1), replicas=2)
+    found.run(until=lambda: weights(found) == {1: 9, 3: 1} and exchanged(found))
+    assert versions(found) == ["prod.ml.iris/1"] + ["prod.ml.iris/3"] * 2
+
+
 def test_a_pause_holds_it() -> None:
     found = place(2)
     found.want(target(2))

@@ -15,6 +15,7 @@ from modelyard_inference import gateway_messages, messages, render
 from modelyard_inference.batching_policy import USUAL, Batching
 from modelyard_inference.canary import Figures, Rollout, RolloutPolicy
 from modelyard_inference.commands import RolloutVerb
+from modelyard_inference.environment_policy import OF_ARTIFACT, Environment, EnvironmentSource
 from modelyard_inference.models import DeploymentState, GroupState
 from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.resources import UNBOUNDED, Resources
@@ -23,6 +24,7 @@ from modelyard_inference.scaling import FIXED, Autoscaling
 from modelyard_inference.strategies import UpdateStrategy
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.errors import InvalidField, LimitExceeded
+from modelyard_kit.interceptors import status_of
 from modelyard_kit.limits import LIMITS
 from tests.unit.inference.test_planner import NOW, deployment, group, replica, target
 
@@ -191,6 +193,25 @@ def test_fingerprint_ignores_the_request_id_only() -> None:
         ({"batching": d.Batching(max_batch_rows=10_001)}, "deployment.batching.max_queue_rows"),
         ({"batching": d.Batching(max_delay=Duration(nanos=-1_000))}, "deployment.batching.max_delay"),
         ({"update_strategy": 7}, "deployment.update_strategy"),
+        ({"environment": d.Environment(source=7)}, "deployment.environment.source"),  # type: ignore[arg-type]
+        *(
+            (
+                {"environment": d.Environment(source=source, requirements=["numpy"])},
+                "deployment.environment.source",
+            )
+            for source in (d.Environment.SOURCE_DEFAULT, d.Environment.SOURCE_ARTIFACT)
+        ),
+        *(
+            (
+                {"environment": d.Environment(requirements=["numpy", "", line])},
+                "deployment.environment.requirements[2]",
+            )
+            for line in ("-e .", "a @ file:///x", "a==", "a\nb", 'a; sys_platform == "x\n--index-url y"')
+        ),
+        *(
+            ({"environment": d.Environment(python_version=version)}, "deployment.environment.python_version")
+            for version in ("3", "three", "3.10", "2.7")
+        ),
         *(
             ({"environment_variables": {name: value}}, "deployment.environment_variables")
             for name, value in (
@@ -237,6 +258,8 @@ def test_create_refuses(changes: dict[str, object], field: str) -> None:
         ({"batching": d.Batching(max_delay=Duration(seconds=1, nanos=1_000))}, "batch_delay_microseconds"),
         ({"environment_variables": {f"A{n}": "" for n in range(101)}}, "environment_variables"),
         ({"environment_variables": {"A": "x" * 32_768}}, "environment_variables_bytes"),
+        ({"environment": d.Environment(requirements=["a"] * 1_001)}, "environment_requirements"),
+        ({"environment": d.Environment(requirements=["#" * 65_537])}, "environment_requirements_bytes"),
         (
             {"targets": [d.TrafficTarget(model_version=f"a.b.c/{n + 1}") for n in range(17)]},
             "targets_per_deployment",
@@ -272,6 +295,47 @@ def test_batching_and_variables_up_to_their_limits_and_back_to_nothing() -> None
     changed = messages.parse_update(s.UpdateDeploymentRequest(deployment=wanted(), update_mask=mask))
     assert (changed.batching, changed.environment_variables) == (USUAL, ())
     assert not render.deployment_to_proto(deployment()).HasField("batching")
+
+
+def test_an_environment_is_read_and_told() -> None:
+    def read(**fields: Any) -> Environment:
+        given = wanted(environment=d.Environment(**fields))
+        made = messages.parse_create(s.CreateDeploymentRequest(deployment=given)).environment
+        told = render.deployment_to_proto(deployment(environment=made))
+        again = messages.parse_create(
+            s.CreateDeploymentRequest(deployment=wanted(environment=told.environment))
+        )
+        assert again.environment == made
+        return made
+
+    assert read() == OF_ARTIFACT
+    assert read(source=d.Environment.SOURCE_DEFAULT) == Environment(EnvironmentSource.DEFAULT)
+    assert read(source=d.Environment.SOURCE_REQUIREMENTS) == Environment(EnvironmentSource.REQUIREMENTS)
+    lines = [
+        "# captured",
+        "",
+        "scikit-learn >= 1.5",
+        "numpy==2.1.0  # exactly",
+        "modelyard==0.1",
+        "numpy == 2.1.0",
+    ]
+    own = Environment(EnvironmentSource.REQUIREMENTS, ("numpy==2.1.0", "scikit-learn>=1.5"), "3.12")
+    assert read(requirements=lines, python_version="3.12.1") == own
+    assert read(requirements=["#" * 65_536]).requirements == ()
+    assert read(requirements=["a"] * 1_000).requirements == ("a",)
+    mask = FieldMask(paths=["environment"])
+    changed = messages.parse_update(s.UpdateDeploymentRequest(deployment=wanted(), update_mask=mask))
+    assert changed.environment == OF_ARTIFACT
+
+
+def test_wrong_lines_are_told_by_their_numbers_as_many_as_fit_into_an_answer() -> None:
+    lines = ["numpy==2.1.0 --hash=sha256:00", "numpy", *["x" * 500 + " y"] * 98]
+    given = wanted(environment=d.Environment(requirements=lines))
+    with pytest.raises(InvalidField, match="line 1: options of pip such as") as refused:
+        messages.parse_create(s.CreateDeploymentRequest(deployment=given))
+    assert "line 3: 'xxx" in str(refused.value)
+    assert str(refused.value).endswith("deployment.environment.requirements: 91 more lines are wrong")
+    assert len(status_of(refused.value).SerializeToString()) < 4_000
 
 
 def test_a_strategy_is_read_and_told() -> None:

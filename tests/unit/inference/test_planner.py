@@ -366,6 +366,22 @@ def test_all_targets_shift_together() -> None:
     assert steps(observed(split, both, (replica(1), replica(2)))) == [a.Shift({"g1": 9, "g2": 1}, WATCHED)]
 
 
+@pytest.mark.parametrize(("weight", "waits"), [(1, False), (2, True)])
+def test_what_stays_may_be_ill_unless_it_is_to_get_more(weight: int, waits: bool) -> None:
+    groups = (group(1, GroupState.SERVING, weight=1), group(2, GroupState.SERVING, weight=1))
+    groups = (*groups, group(3, GroupState.WARM))
+    ill = replica(1, ReplicaState.CRASH_LOOP, routed=True, message="it is broken", failures=3, process_id=0)
+    found = observed(
+        deployment(target(1, weight), target(3)),
+        groups,
+        (ill, replica(2), replica(3)),
+        processes={"r2.0": READY, "r3.0": READY},
+        gateways=(gateway(9, "iris-v2", "iris-v3"),),
+    )
+    shifts = [action.weights for action in steps(found) if isinstance(action, a.Shift)]
+    assert shifts == ([] if waits else [{"g1": weight, "g3": 1}])
+
+
 def test_targets_that_mean_one_version_share_a_group() -> None:
     wanted = desired_groups(deployment(target(1, 3), target(1, 4)))
     assert [desired.weight for desired in wanted.values()] == [7]

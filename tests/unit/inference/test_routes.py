@@ -78,6 +78,23 @@ async def test_gateway_that_stops_confirming_is_forgotten_after_its_lease() -> N
     assert routes.gateways().settled
 
 
+async def test_what_two_gateways_confirm_under_one_id_does_not_count() -> None:
+    """Each would speak for the other: routes would be taken for confirmed that one of them does not have."""
+    routes, ticks = make()
+    async with aclosing(routes.watch("g")) as one:
+        await next_version(one)
+        routes.confirm(Gateway("g", 5, frozenset(("a",))))
+        async with aclosing(routes.watch("g")) as other:
+            await next_version(other)
+            ticks.now = 10.0  # perhaps the same one, which lost its first watch
+            assert routes.gateways().live[0].version == 5
+            ticks.now = 10.1
+            (told,) = routes.gateways().lagging(1)
+            assert "MODELYARD_GATEWAY_ID" in told.problem
+            assert not told.healthy
+        assert routes.gateways().live[0].version == 5
+
+
 async def test_only_news_wake_the_reconciler() -> None:
     routes, ticks = make()
     for gateway in (Gateway("g", 5, frozenset()), Gateway("g", 5, frozenset()), Gateway("g", 6, frozenset())):

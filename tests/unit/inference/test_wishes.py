@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from modelyard_inference.environment_policy import OF_ARTIFACT, Environment, EnvironmentSource
 from modelyard_inference.environments import EnvironmentFailed, wishes
 from modelyard_inference.environments.archives import Archive
 from modelyard_kit.limits import LIMITS
@@ -40,6 +42,22 @@ def test_names_with_versions_beside_what_a_replica_needs(tmp_path: Path) -> None
     )
     (tmp_path / "requirements.txt").write_text("XGBoost==2.1\n")
     assert wishes.read(tmp_path, NEEDS, "sha256:aa") == wishes.Wish(HERE, ("XGBoost==2.1", "grpcio<1.84"))
+
+
+def test_what_a_deployment_says_by_itself() -> None:
+    own = Environment(EnvironmentSource.REQUIREMENTS, ("XGBoost==2.1", "numpy==2.1.0"))
+    assert wishes.chosen(own, NEEDS) == wishes.Wish(HERE, ("XGBoost==2.1", "grpcio<1.84", "numpy==2.1.0"))
+    other = Environment(EnvironmentSource.REQUIREMENTS, (), "3.20")
+    assert wishes.chosen(other, NEEDS) == wishes.Wish("3.20", NEEDS)
+
+
+def test_uses_differ_by_what_is_asked_for() -> None:
+    own = Environment(EnvironmentSource.REQUIREMENTS, ("a", "b"))
+    others = (replace(own, requirements=("a",)), replace(own, python_version="3.12"), OF_ARTIFACT)
+    uses = {own.use("sha256:aa"), own.use("sha256:bb"), *(other.use("sha256:aa") for other in others)}
+    assert len(uses) == 5
+    assert OF_ARTIFACT.use("sha256:aa") == "sha256:aa"
+    assert Environment(EnvironmentSource.DEFAULT).use("sha256:aa") == ""
 
 
 def test_the_order_of_lines_makes_no_difference(tmp_path: Path) -> None:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import base64
 import gc
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import trace
 
-from modelyard_kit import api_tokens, config, faults, garbage, limits, migrate, paging
+from modelyard_kit import api_tokens, config, faults, garbage, limits, migrate, paging, protos, telemetry
 from modelyard_kit.errors import InvalidField, LimitExceeded
 
 
@@ -93,6 +101,15 @@ def test_malformed_addresses_are_refused(address: str) -> None:
         settings(listen=address)
 
 
+@pytest.mark.parametrize("address", ["9400", ":9400", "host:x", "unix:/run/metrics"])
+def test_prometheus_needs_a_host_and_a_port(address: str) -> None:
+    """Without a host everybody could scrape."""
+    with pytest.raises(ValueError, match="host:port"):
+        settings(metrics_listen=address)
+    assert settings(metrics_listen="127.0.0.1:9400").metrics_listen == "127.0.0.1:9400"
+    assert settings().metrics_listen == ""
+
+
 def test_every_problem_of_a_configuration_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_LISTEN", "nowhere")
     monkeypatch.setenv("MODELYARD_LOG_LEVEL", "loud")
@@ -138,6 +155,26 @@ def test_the_name_of_a_migration_begins_with_its_revision(service: str) -> None:
     assert migrate.newest(package) == files[-1].name.partition("_")[0]
 
 
+@pytest.mark.parametrize(
+    "package", ["catalog", "artifact", "governance", "inference", "inference.replica", "gateway"]
+)
+def test_the_kit_is_loaded_before_grpc(package: str) -> None:
+    spec = importlib.util.find_spec(f"modelyard_{package}.__main__")
+    assert spec is not None
+    assert spec.origin is not None
+    text = Path(spec.origin).read_text("utf-8")
+    imports = re.findall(r"^ *(?:from|import) (modelyard\w*|grpc)", text, re.MULTILINE)
+    assert imports[0] == "modelyard_kit"
+
+
+def test_programs_that_a_process_starts_do_not_crash_in_handlers_of_grpc() -> None:
+    variable = "GRPC_ENABLE_FORK_SUPPORT"
+    told = f"import modelyard_kit, os, sys; print(os.environ['{variable}'], 'grpc' in sys.modules)"
+    clean = {name: value for name, value in os.environ.items() if name != variable}
+    done = subprocess.run([sys.executable, "-c", told], env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["false", "False"]  # in time: grpc asks when it is loaded
+
+
 def test_garbage_is_collected_again_once_a_process_serves() -> None:
     before = gc.get_threshold()
     try:
@@ -150,3 +187,24 @@ def test_garbage_is_collected_again_once_a_process_serves() -> None:
         gc.unfreeze()
         gc.enable()
         gc.set_threshold(*before)
+
+
+def test_a_call_without_a_trace_begins_none_where_none_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
+    with telemetry.server_span("Get", {}) as span:
+        assert span is trace.INVALID_SPAN
+        assert telemetry.outgoing_context() == []
+
+
+def test_the_trace_of_a_call_is_passed_on_even_where_none_is_taken() -> None:
+    with telemetry.server_span("Get", {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "other-bin": b"x"}):
+        [(key, value)] = telemetry.outgoing_context()
+    assert (key, value.split("-")[1]) == ("traceparent", "a" * 32)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_moments_are_those_of_protobuf_itself(moment: datetime) -> None:
+    expected = Timestamp()
+    expected.FromDatetime(moment)
+    assert protos.timestamp(moment) == expected
+    assert protos.moment(expected) == moment

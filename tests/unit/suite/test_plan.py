@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from modelyard_artifact.app import ArtifactSettings
+from modelyard_gateway.settings import GatewaySettings
+from modelyard_governance.app import GovernanceSettings
+from modelyard_inference.app import InferenceSettings
 from modelyard_suite import plan
 from modelyard_suite.home import Home
+
+SETTINGS = (ArtifactSettings, GatewaySettings, GovernanceSettings, InferenceSettings)
+GUIDE = Path(__file__).parents[3] / "docs" / "deploy.md"
 
 
 @pytest.mark.parametrize(
@@ -22,3 +29,24 @@ def test_services_and_the_gateway_can_be_scraped_each_on_its_port(
     assert [process.environment["MODELYARD_METRICS_LISTEN"] for process in scraped] == listens
     told = plan.metrics_addresses(plan.Options(metrics_port=port))
     assert list(told.values()) == [listen for listen in listens if listen]
+
+
+def test_settings_of_the_user_reach_every_process_but_for_those_of_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"MODELYARD_CORS_ORIGINS": "https://a.example", "MODELYARD_PRIVATE_LISTEN": "127.0.0.1:8081"}
+    for name, value in {**given, "MODELYARD_LISTEN": "127.0.0.1:1", "MODELYARD_TLS_KEY": "key.pem"}.items():
+        monkeypatch.setenv(name, value)
+    _, services, gateway = plan.stages(Home(tmp_path), plan.Options(listen="127.0.0.1:8090"))
+    for process in (*services, *gateway):
+        assert given.items() <= process.environment.items()
+        assert process.environment["MODELYARD_LISTEN"] != "127.0.0.1:1"
+        assert "MODELYARD_TLS_KEY" not in process.environment
+    assert plan.ignored() == ["MODELYARD_LISTEN", "MODELYARD_TLS_KEY"]
+
+
+def test_what_a_suite_takes_is_a_setting_and_is_documented() -> None:
+    known = {name for kind in SETTINGS for name in kind.model_fields}
+    assert {name.lower() for name in plan.TAKEN} <= known
+    guide = GUIDE.read_text(encoding="utf-8")
+    assert [name for name in plan.TAKEN if f"`{name}`" not in guide.split("## Settings")[1]] == []

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from modelyard.cli._settings import Setting, parse_settings, seconds, whole
 from modelyard.types import Autoscaling
 
-_READ: dict[str, tuple[str, Any]] = {
-    "min": ("min_replicas", int),
-    "max": ("max_replicas", int),
-    "target": ("target_in_flight", float),
-    "delay": ("scale_down_delay", lambda text: timedelta(seconds=float(text))),
+_SETTINGS = {
+    "min": Setting("min_replicas", whole),
+    "max": Setting("max_replicas", whole),
+    "target": Setting("target_in_flight", float),
+    "delay": Setting("scale_down_delay", seconds, "SECONDS"),
 }
 
 Scaling = Annotated[
@@ -36,13 +36,5 @@ def parse_autoscaling(text: str | None) -> Autoscaling | None:
     """
     if text is None:
         return None
-    found = {}
-    for setting in text.split():
-        name, _, value = setting.partition("=")
-        try:
-            field, read = _READ[name]
-            found[field] = read(value)
-        except (KeyError, ValueError, OverflowError):
-            wanted = ", ".join(f"{known}=NUMBER" for known in _READ)
-            raise typer.BadParameter(f"{setting!r} is not one of {wanted}") from None
+    found = parse_settings(text.split(), _SETTINGS)
     return Autoscaling(**found, scale_to_zero=found.get("min_replicas") == 0)

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from modelyard.cli._settings import Setting, parse_settings, whole
 from modelyard.types import TrafficLimits
 
-_FIELDS = {
-    "rps": "requests_per_second",
-    "mbps": "bandwidth_mbps",
-    "concurrent": "concurrent_per_replica",
+_SETTINGS = {
+    "rps": Setting("requests_per_second", whole),
+    "mbps": Setting("bandwidth_mbps", whole),
+    "concurrent": Setting("concurrent_per_replica", whole),
 }
 
 Limits = Annotated[
@@ -31,14 +32,4 @@ def parse_limits(text: str | None) -> TrafficLimits | None:
     Raises:
         typer.BadParameter: it says none; the message says what is wrong.
     """
-    if text is None:
-        return None
-    found: dict[str, int] = {}
-    for setting in text.split():
-        name, _, value = setting.partition("=")
-        if name not in _FIELDS:
-            raise typer.BadParameter(f"{setting!r} is not one of {', '.join(f'{f}=NUMBER' for f in _FIELDS)}")
-        if not value.isdecimal():
-            raise typer.BadParameter(f"{setting!r} has no whole number after the '='")
-        found[_FIELDS[name]] = int(value)
-    return TrafficLimits(**found)
+    return None if text is None else TrafficLimits(**parse_settings(text.split(), _SETTINGS))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from modelyard.cli._settings import Setting, parse_settings, percent, word
 from modelyard.types import LoggingPolicy
 
-_WHOLE = 100
+_SETTINGS = {
+    "access": word("access_log"),
+    "predict": Setting("predict_log_percent", percent, "PERCENT (0 to 100)"),
+    "payload": word("include_payload"),
+    "otlp": word("otlp"),
+    "parquet": word("parquet"),
+}
 
 Logging = Annotated[
     str | None,
@@ -28,21 +34,4 @@ def parse_logging(text: str | None) -> LoggingPolicy | None:
     Raises:
         typer.BadParameter: it is none; the message says what is wrong.
     """
-    if text is None:
-        return None
-    policy = LoggingPolicy()
-    for word in text.split():
-        name, _, value = word.partition("=")
-        if word == "access":
-            policy = replace(policy, access_log=True)
-        elif word == "payload":
-            policy = replace(policy, include_payload=True)
-        elif word in ("otlp", "parquet"):
-            policy = replace(policy, **{word: True})
-        elif name == "predict" and value.isdecimal() and int(value) <= _WHOLE:
-            policy = replace(policy, predict_log_percent=int(value))
-        else:
-            raise typer.BadParameter(
-                f"{word!r} is none of access, predict=PERCENT (0 to 100), payload, otlp, parquet"
-            )
-    return policy
+    return None if text is None else LoggingPolicy(**parse_settings(text.split(), _SETTINGS))

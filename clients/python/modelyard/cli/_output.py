@@ -146,7 +146,7 @@ def _text(value: Any) -> str:
 
 def _text_of_dataclass(value: Any) -> str:
     shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    named = {name: item for name, item in shown.items() if item not in (None, "", (), {}, False)}
+    named = {n: i for n, i in shown.items() if i not in (None, "", (), {}, False) and _text(i)}
     if set(shown) == {"name", "datatype", "shape"}:
         return f"{value.name}: {value.datatype}{list(value.shape)}"
     if set(shown) == {"methods"}:

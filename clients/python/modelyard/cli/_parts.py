@@ -52,7 +52,13 @@ PARTS: Mapping[str, Part] = {
     "artifacts": Part("artifacts", also=("storage", "trust", "inspections")),
     "trust": Part("trust"),
     "cache": Part("cache"),
-    "deployments": Part("deployments", also=("observing",)),
+    "deployments": Part(
+        "deployments",
+        also=(
+            "observing",
+            "statistics",
+        ),
+    ),
     "principals": Part("access"),
     "groups": Part("identities"),
     "issuers": Part("identities"),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from modelyard.cli._settings import Setting, parse_settings, size, whole
 from modelyard.types import Resources
 
-_UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_SIZE = re.compile(r"(\d+)([KMGT]iB|B?)")
+_SETTINGS = {
+    "cpus": Setting("cpus", whole, "CORES"),
+    "memory": Setting("memory_bytes", size, "SIZE, such as 512MiB"),
+    "instances": Setting("instances", whole, "COPIES"),
+}
 
 ResourceBounds = Annotated[
     str | None,
@@ -30,18 +32,4 @@ def parse_resources(text: str | None) -> Resources | None:
     Raises:
         typer.BadParameter: it says something else; the message says what is wrong.
     """
-    if text is None:
-        return None
-    found = Resources()
-    for setting in text.split():
-        name, _, value = setting.partition("=")
-        size = _SIZE.fullmatch(value)
-        if name in ("cpus", "instances") and value.isdecimal():
-            found = replace(found, **{name: int(value)})
-        elif name == "memory" and size:
-            found = replace(found, memory_bytes=int(size[1]) * _UNITS[size[2]])
-        else:
-            raise typer.BadParameter(
-                f"{setting!r} is not cpus=CORES, memory=SIZE, such as 512MiB, or instances=COPIES"
-            )
-    return found
+    return None if text is None else Resources(**parse_settings(text.split(), _SETTINGS))

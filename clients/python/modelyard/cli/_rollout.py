@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from modelyard.cli._settings import Setting, parse_settings, seconds, whole
 from modelyard.types import RolloutPolicy
 
-_FIELDS = {
-    "pause": "pause",
-    "requests": "min_requests",
-    "errors": "max_error_percent",
-    "rise": "max_error_rise",
-    "latency": "max_latency",
-    "ratio": "max_latency_ratio",
+_SETTINGS = {
+    "pause": Setting("pause", seconds, "SECONDS"),
+    "requests": Setting("min_requests", whole),
+    "errors": Setting("max_error_percent", float),
+    "rise": Setting("max_error_rise", float),
+    "latency": Setting("max_latency", seconds, "SECONDS"),
+    "ratio": Setting("max_latency_ratio", float),
 }
-_SECONDS = frozenset(("pause", "max_latency"))
 
 Rollout = Annotated[
     str | None,
@@ -44,20 +42,4 @@ def parse_rollout(text: str | None) -> RolloutPolicy | None:
     numbers = steps.split(",") if steps else []
     if not all(number.isdecimal() for number in numbers):
         raise typer.BadParameter(f"{steps!r} are not steps: write percentages such as 5,25,50,100")
-    policy = RolloutPolicy(steps=tuple(map(int, numbers)))
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        if name not in _FIELDS:
-            raise typer.BadParameter(f"{setting!r} is not one of {', '.join(f'{f}=NUMBER' for f in _FIELDS)}")
-        policy = replace(policy, **{_FIELDS[name]: _value(_FIELDS[name], setting, value)})
-    return policy
-
-
-def _value(field: str, setting: str, text: str) -> Any:
-    try:
-        if field == "min_requests":
-            return int(text)
-        number = float(text)
-        return timedelta(seconds=number) if field in _SECONDS else number
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(f"{setting!r} has no number after the '='") from None
+    return RolloutPolicy(steps=tuple(map(int, numbers)), **parse_settings(settings, _SETTINGS))

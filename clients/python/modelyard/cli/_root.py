@@ -10,6 +10,7 @@ import typer
 import typer.core
 
 from modelyard import errors
+from modelyard._examples import ExampleNeeded
 from modelyard.cli._parts import Commands
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def added_commands() -> Mapping[str, Any]:
 
 def explain(error: errors.ModelyardError | errors.MissingExtra) -> list[str]:
     """The error as lines for people: what went wrong, each part of it, and what to do."""
-    lines = [f"error: {error}"]
+    lines = [f"error: {error.needed if isinstance(error, ExampleNeeded) else error}"]
     if isinstance(error, errors.ModelyardError):
         lines += [
             f"  {v.field}: {v.description}" for v in error.violations if v.description not in str(error)
@@ -102,8 +103,14 @@ def explain(error: errors.ModelyardError | errors.MissingExtra) -> list[str]:
 def _hint(error: Exception) -> str:
     if isinstance(error, errors.Unauthenticated):
         return "log in again with `modelyard login`"
-    if isinstance(error, errors.Unavailable) and not isinstance(error, errors.PeerUnavailable):
+    if isinstance(error, errors.ReplicaNotReady):
+        return "`modelyard deployments show NAME` says what is being waited for"
+    if isinstance(error, errors.DeploymentFailed):
+        return f"see `modelyard deployments show {error.name}`; another update, or `rollback`, leads out"
+    if isinstance(error, errors.Unavailable) and not error.reason:
         return "is it running there? See `modelyard context show` and `modelyard status`"
+    if isinstance(error, ExampleNeeded):
+        return "give some in a file, JSON or CSV: --example rows.csv"
     if isinstance(error, errors.PermissionDenied) and error.privilege:
         return f"ask an owner: modelyard grants create YOUR_NAME {error.privilege} {_grantee(error)}".rstrip()
     if isinstance(error, errors.ResourceInUse):

@@ -1,18 +1,20 @@
-"""How the set-up of replicas is written on the command line: `rows=256 delay=0.002 queue=5000`, `NAME=VALUE`, and how they take over."""
+"""How the set-up of replicas is written on the command line: `rows=256 delay=0.002`, `NAME=VALUE`, `requirements=FILE`, and how they take over."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated, Any
+import shlex
+from typing import Annotated
 
 import typer
 
-from modelyard.types import Batching, UpdateStrategy
+from modelyard.cli._session import read_text
+from modelyard.cli._settings import Setting, parse_settings, seconds, whole
+from modelyard.types import Batching, Environment, EnvironmentSource, UpdateStrategy
 
-_READ: dict[str, tuple[str, Any]] = {
-    "rows": ("max_batch_rows", int),
-    "delay": ("max_delay", lambda text: timedelta(seconds=float(text))),
-    "queue": ("max_queue_rows", int),
+_BATCHING = {
+    "rows": Setting("max_batch_rows", whole),
+    "delay": Setting("max_delay", seconds, "SECONDS"),
+    "queue": Setting("max_queue_rows", whole),
 }
 
 BatchingBounds = Annotated[
@@ -32,6 +34,15 @@ Variables = Annotated[
         help="A variable of the environment of each replica, no secret. May be repeated; together they are all of them, '' is none.",
     ),
 ]
+PythonEnvironment = Annotated[
+    str | None,
+    typer.Option(
+        "--environment",
+        metavar="ENVIRONMENT",
+        help="In which Python environment each replica runs: 'artifact', as its artifact asks for; 'default', that of the service; or"
+        " 'requirements=requirements.txt python=3.12', as a file says (- is standard input), with another Python or not.",
+    ),
+]
 Strategy = Annotated[
     UpdateStrategy | None,
     typer.Option(
@@ -48,18 +59,7 @@ def parse_batching(text: str | None) -> Batching | None:
     Raises:
         typer.BadParameter: it says something else; the message says what is wrong.
     """
-    if text is None:
-        return None
-    found = {}
-    for setting in text.split():
-        name, _, value = setting.partition("=")
-        try:
-            field, read = _READ[name]
-            found[field] = read(value)
-        except (KeyError, ValueError, OverflowError):
-            wanted = ", ".join(f"{known}=NUMBER" for known in _READ)
-            raise typer.BadParameter(f"{setting!r} is not one of {wanted}") from None
-    return Batching(**found)
+    return None if text is None else Batching(**parse_settings(text.split(), _BATCHING))
 
 
 def parse_variables(texts: list[str] | None) -> dict[str, str] | None:
@@ -79,3 +79,36 @@ def parse_variables(texts: list[str] | None) -> dict[str, str] | None:
             raise typer.BadParameter(f"--env {name} is given twice")
         found[name] = value
     return found
+
+
+def parse_environment(text: str | None) -> Environment | None:
+    """Return the environment that a text says, with the lines of the file that it names; None if nothing is said.
+
+    Raises:
+        typer.BadParameter: it says something else, or the file cannot be read; the message says what is wrong.
+    """
+    if text is None:
+        return None
+    if text in ("", "artifact", "default"):
+        return Environment(source=EnvironmentSource(text.upper() or "ARTIFACT"))
+    requirements, python = "", ""
+    for setting in _words(text):
+        name, _, value = setting.partition("=")
+        if name == "requirements" and value:
+            requirements = read_text(value, "--environment")
+        elif name == "python" and value:
+            python = value
+        else:
+            wanted = "artifact, default, requirements=FILE, python=VERSION"
+            raise typer.BadParameter(f"{setting!r} is not one of {wanted}")
+    lines = requirements.removeprefix("\ufeff").splitlines()
+    return Environment(
+        source=EnvironmentSource.REQUIREMENTS, requirements=tuple(lines), python_version=python
+    )
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: {error}") from None

@@ -17,7 +17,15 @@ from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_r
 from modelyard.cli._resources import ResourceBounds, parse_resources
 from modelyard.cli._rollout import Rollout, parse_rollout
 from modelyard.cli._session import Description, Etag, Limit, connect
-from modelyard.cli._setup import BatchingBounds, Strategy, Variables, parse_batching, parse_variables
+from modelyard.cli._setup import (
+    BatchingBounds,
+    PythonEnvironment,
+    Strategy,
+    Variables,
+    parse_batching,
+    parse_environment,
+    parse_variables,
+)
 from modelyard.types import (
     ConditionStatus,
     Deployment,
@@ -36,9 +44,12 @@ Replicas = Annotated[
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it answers.")]
 WaitSeconds = Annotated[float, typer.Option("--wait-timeout", min=0, help="Longest wait in seconds.")]
 RequestSeconds = Annotated[
-    float | None, typer.Option("--timeout", min=0.001, help="Longest time a prediction may take, in seconds.")
+    float | None,
+    typer.Option("--timeout", min=0.001, help="Longest time a prediction may take, in seconds; at first 60."),
 ]
-MaxBytes = Annotated[int | None, typer.Option("--max-request-bytes", min=1, help="Largest request.")]
+MaxBytes = Annotated[
+    int | None, typer.Option("--max-request-bytes", min=0, help="Largest request; 0 for the usual 64 MiB.")
+]
 RequireSignature = Annotated[
     bool | None,
     typer.Option(
@@ -107,6 +118,7 @@ def create(
     logging: Logging = None,
     batching: BatchingBounds = None,
     env: Variables = None,
+    environment: PythonEnvironment = None,
     update_strategy: Strategy = None,
     reason: Reason = "",
     wait: Wait = True,
@@ -132,6 +144,7 @@ def create(
             logging=parse_logging(logging),
             batching=parse_batching(batching),
             environment_variables=parse_variables(env),
+            environment=parse_environment(environment),
             update_strategy=update_strategy,
             reason=reason,
         )
@@ -159,6 +172,7 @@ def update(
     logging: Logging = None,
     batching: BatchingBounds = None,
     env: Variables = None,
+    environment: PythonEnvironment = None,
     update_strategy: Strategy = None,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of the principal that is to own it.")
@@ -188,6 +202,7 @@ def update(
             logging=parse_logging(logging),
             batching=parse_batching(batching),
             environment_variables=parse_variables(env),
+            environment=parse_environment(environment),
             update_strategy=update_strategy,
             owner=owner,
             etag=etag,
@@ -263,6 +278,7 @@ def watch(name: Name, output: Output = TABLE) -> None:
 @deployments.command("activate")
 def activate(
     name: Name,
+    etag: Etag = "",
     reason: Reason = "",
     wait: Wait = True,
     wait_timeout: WaitSeconds = 300,
@@ -270,13 +286,14 @@ def activate(
 ) -> None:
     """Let an inactive endpoint answer again."""
     with connect() as client:
-        deployment = client.deployments.activate(name, reason=reason)
+        deployment = client.deployments.activate(name, etag=etag, reason=reason)
         show_one(client.deployments.wait(name, timeout=wait_timeout) if wait else deployment, output)
 
 
 @deployments.command("deactivate")
 def deactivate(
     name: Name,
+    etag: Etag = "",
     reason: Reason = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until nothing runs any more.")] = True,
     wait_timeout: WaitSeconds = 120,
@@ -284,7 +301,7 @@ def deactivate(
 ) -> None:
     """End everything that an endpoint runs and keep its settings."""
     with connect() as client:
-        deployment = client.deployments.deactivate(name, reason=reason)
+        deployment = client.deployments.deactivate(name, etag=etag, reason=reason)
         if wait:
             deployment = client.deployments.wait(name, state=DeploymentState.INACTIVE, timeout=wait_timeout)
         show_one(deployment, output)
@@ -293,12 +310,13 @@ def deactivate(
 @deployments.command("delete")
 def delete(
     name: Name,
+    etag: Etag = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is gone.")] = True,
     wait_timeout: WaitSeconds = 120,
 ) -> None:
     """Drain and remove an endpoint."""
     with connect() as client:
-        client.deployments.delete(name)
+        client.deployments.delete(name, etag=etag)
         if wait:
             client.deployments.wait_deleted(name, timeout=wait_timeout)
     typer.echo(f"Deployment {name} is {'gone' if wait else 'being drained'}.")

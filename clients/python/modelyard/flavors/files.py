@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard import _metadata
+from modelyard._examples import ExampleNeeded
 from modelyard.errors import InvalidArgument
 from modelyard.flavors import Prepared, lightgbm, mlflow, onnx, remote, sklearn, torch, transformers, xgboost
 from modelyard.remote import FILE_NAME as REMOTE_FILE
@@ -44,7 +45,7 @@ def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signatu
     runtime = runtime or told
     if not runtime:
         raise InvalidArgument(
-            f"runtime: cannot be told from {path}; say which runtime loads it (runtime='sklearn')"
+            f"runtime: cannot be told from {path}; say which runtime loads it, such as sklearn"
         )
     metadata = ModelMetadata(framework=_FRAMEWORKS.get(told, ""))
     if signature is None and main and told == onnx.RUNTIME:
@@ -59,9 +60,9 @@ def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signatu
         # Which version of scikit-learn saved it is not known; ours only read it.
         metadata = replace(_metadata.of_estimator(estimator), framework_version="")
     if signature is None:
-        raise InvalidArgument(
-            f"signature: cannot be told from {path.name} alone; give an example (example=X[:5]) or "
-            "signature=modelyard.infer_signature(inputs, outputs)"
+        raise ExampleNeeded(
+            f"signature: cannot be told from {path.name} alone, without rows as the model takes them",
+            "give example=X[:5], or signature=modelyard.infer_signature(inputs, outputs)",
         )
     return Prepared(path, runtime, signature, _PACKAGES.get(runtime, ("modelyard",)), metadata)
 

@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from modelyard import _metadata
+from modelyard._examples import ExampleNeeded
 from modelyard.errors import InvalidArgument, MissingExtra
 from modelyard.flavors import Prepared
 
@@ -42,8 +43,8 @@ def infer(estimator: Any, example: Any) -> Signature:
     from modelyard.types import Signature
 
     if example is None:
-        raise InvalidArgument(
-            "example: give some rows as the model takes them (example=X[:5]), or signature=…"
+        raise ExampleNeeded(
+            "example: give some rows as the model takes them", "example=X[:5], or signature=…"
         )
     if not signatures.is_table(example):
         example = signatures.as_array(example)

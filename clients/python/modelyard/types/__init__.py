@@ -47,6 +47,7 @@ from modelyard.types._common import (
     Resource,
     ResourceType,
 )
+from modelyard.types._environments import Environment, EnvironmentSource
 from modelyard.types._governance import (
     Activity,
     ApiToken,
@@ -172,6 +173,8 @@ __all__ = [
     "EffectivePrivilege",
     "EndpointInfo",
     "EndpointStatistics",
+    "Environment",
+    "EnvironmentSource",
     "Event",
     "FileEntry",
     "FileFormat",

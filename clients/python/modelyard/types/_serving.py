@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from modelyard.types._catalog import TensorSpec
+from modelyard.types._environments import Environment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -259,6 +260,7 @@ class Deployment:
     private: bool = False
     batching: Batching = Batching()
     environment_variables: Mapping[str, str] = field(default_factory=dict)
+    environment: Environment = field(default_factory=Environment)
     update_strategy: UpdateStrategy | None = None
 
 

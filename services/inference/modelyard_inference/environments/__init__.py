@@ -2,7 +2,7 @@
 
     <folder>/<key>/               an environment, named by the SHA-256 of its lock and its Python
              .wishes/<wish>       the key of the environment that a wish led to; with it no index is asked again
-             .uses/<digest>.<key> an artifact whose replicas run in an environment
+             .uses/<use>.<key>    an artifact, or one under a deployment that chose for itself, whose replicas run in an environment
              .partial-*           what is being built
 
 An environment gets its name by an atomic rename when all of it is there, so what has the name is whole. Only the build may reach an

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from modelyard_inference.environment_policy import OLDEST
 from modelyard_inference.environments import EnvironmentFailed, links, processes, uv
 from modelyard_kit.limits import LIMITS
 
-OLDEST: Final = (3, 11)
-"""Oldest Python that replicas run on."""
 _TELL: Final = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 
@@ -73,9 +72,10 @@ async def unpack(archive: Archive, folder: Path, *, seconds: float, packages: Se
                 python, fix, folder=made, seconds=seconds, what=f"conda-unpack of {archive.name}"
             )
         await _check(archive, python, seconds)
+        # It may say that only its own tools may add to it: but this copy is ours.
         await uv.run(
-            "pip", "install", "--python", python, "--only-binary", ":all:", *archive.requirements,
-            folder=made, seconds=seconds,
+            "pip", "install", "--python", python, "--break-system-packages", "--only-binary", ":all:",
+            *archive.requirements, folder=made, seconds=seconds,
         )  # fmt: skip
         await asyncio.to_thread(links.show, made, packages)
     except BaseException:

@@ -65,8 +65,9 @@ async def _interpreter(python: str, partial: Path) -> str:
         found = await uv.run("python", "find", "--no-project", python, folder=partial, seconds=60.0)
     except EnvironmentFailed as error:
         raise EnvironmentFailed(
-            f"runtime.yaml asks for Python {python}, which is not on this machine: install it where uv finds it, or train "
-            f"the model with Python {sys.version_info[0]}.{sys.version_info[1]}\n{error}"
+            f"Python {python}, which is asked for, is not on this machine: install it where uv finds it, or ask for "
+            f"{sys.version_info[0]}.{sys.version_info[1]} (python_version of the deployment's environment, "
+            f"INFERENCE_PYTHON_VERSION in the artifact's runtime.yaml)\n{error}"
         ) from error
     return found.strip().splitlines()[-1]
 

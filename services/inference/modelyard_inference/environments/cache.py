@@ -1,4 +1,4 @@
-"""Environments on this machine: found by what an artifact asks for, built in the background, removed when unused."""
+"""Environments on this machine: found by what is asked for, built in the background, removed when unused."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from modelyard_inference.environment_policy import NOT_BUILT, Environment, EnvironmentSource
 from modelyard_inference.environments import EnvironmentFailed, wishes
 from modelyard_inference.environments.archives import Archive, unpack
 from modelyard_inference.environments.building import PARTIAL, build
@@ -25,6 +26,8 @@ SPARE: Final = 4
 """Environments kept although nothing uses them, so that going back to a version builds nothing."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+_FORGET_SECONDS: Final = 10 * LONGEST_PAUSE
+"""After which nobody seems to want any more what could not be built."""
 
 _log = structlog.get_logger()
 
@@ -41,7 +44,7 @@ class _Problem:
 class _Running:
     build: Build
     task: asyncio.Task[None]
-    digests: set[str]
+    uses: set[str]
 
 
 class EnvironmentCache:
@@ -93,11 +96,19 @@ class EnvironmentCache:
             shutil.rmtree(leftover, ignore_errors=True)
 
     async def python(
-        self, digest: str, artifact: Path, runtime: str, *, signed: bool, done: Callable[[], None]
+        self,
+        environment: Environment,
+        digest: str,
+        artifact: Path,
+        runtime: str,
+        *,
+        signed: bool,
+        done: Callable[[], None],
     ) -> str | None:
         """Return the Python that replicas of an artifact run in: empty for this service's own, None while it is being built.
 
         Args:
+            environment: what their deployment chose.
             digest: of the artifact.
             artifact: its files.
             runtime: what loads it.
@@ -107,11 +118,16 @@ class EnvironmentCache:
         Raises:
             EnvironmentFailed: it cannot be had; asked again after a pause it is tried again.
         """
-        if not self._enabled:
+        own = environment.source is EnvironmentSource.REQUIREMENTS
+        if own and not self._enabled:
+            raise EnvironmentFailed(NOT_BUILT)
+        if environment.source is EnvironmentSource.DEFAULT or not self._enabled:
             return ""
         needs = self._needs
         if needs is None:
             needs = wishes.needs_of(runtime, signed=signed, traced=self._traced)
+        if own:
+            return await self._found(wishes.chosen(environment, needs), environment.use(digest), done)
         wish = await asyncio.to_thread(wishes.read, artifact, needs, digest)
         if wish is None:
             return ""
@@ -120,15 +136,11 @@ class EnvironmentCache:
                 f"runtime.yaml names an environment inside the artifact, {wish.name}, whose programs would run here: set "
                 "MODELYARD_ALLOW_MODEL_CODE=true if you trust everybody who may upload, or write a requirements.txt instead"
             )
-        key = await asyncio.to_thread(self._use, wish, digest)
-        if key:
-            return str(self._folder / key / "bin" / "python")
-        self._build(wish, digest, done)
-        return None
+        return await self._found(wish, environment.use(digest), done)
 
-    def building(self, digest: str) -> Build | None:
-        """Return the environment that is being built for an artifact."""
-        return next((running.build for running in self._building.values() if digest in running.digests), None)
+    def building(self, use: str) -> Build | None:
+        """Return the environment that is being built for a use: `Environment.use`."""
+        return next((running.build for running in self._building.values() if use in running.uses), None)
 
     async def close(self) -> None:
         """Stop every build."""
@@ -137,16 +149,22 @@ class EnvironmentCache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def stop_unwanted(self, used: Collection[str]) -> None:
+        """Stop builds that nothing in use waits for, so that others need not; `used` has each `Environment.use`."""
+        for running in self._building.values():
+            if running.uses.isdisjoint(used):
+                running.task.cancel()
+
     def prune(self, used: Collection[str]) -> None:
-        """Remove environments that no artifact in use runs in, but for the most recent few."""
-        digests = {digest.removeprefix("sha256:") for digest in used}
+        """Remove environments that nothing in use runs in, but for the most recent few; `used` has each `Environment.use`."""
+        uses = {use.removeprefix("sha256:") for use in used}
         keys = set()
-        for use in (self._folder / ".uses").iterdir():
-            digest, _, key = use.name.partition(".")
-            if digest in digests:
+        for path in (self._folder / ".uses").iterdir():
+            use, _, key = path.name.partition(".")
+            if use in uses:
                 keys.add(key)
             else:
-                use.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
         unused = [
             path for path in self._folder.iterdir() if path.name not in keys and not path.name.startswith(".")
         ]
@@ -160,7 +178,14 @@ class EnvironmentCache:
             if not (self._folder / wish.read_text("utf-8")).is_dir():
                 wish.unlink(missing_ok=True)
 
-    def _use(self, wish: Wish | Archive, digest: str) -> str:
+    async def _found(self, wish: Wish | Archive, use: str, done: Callable[[], None]) -> str | None:
+        key = await asyncio.to_thread(self._use, wish, use)
+        if key:
+            return str(self._folder / key / "bin" / "python")
+        self._build(wish, use, done)
+        return None
+
+    def _use(self, wish: Wish | Archive, use: str) -> str:
         """Return the key of the environment of a wish and note who uses it; empty if there is none."""
         try:
             key = (self._folder / ".wishes" / wish.id).read_text("utf-8")
@@ -168,13 +193,13 @@ class EnvironmentCache:
             return ""
         if not (self._folder / key).is_dir():
             return ""
-        (self._folder / ".uses" / f"{digest.removeprefix('sha256:')}.{key}").touch()
+        (self._folder / ".uses" / f"{use.removeprefix('sha256:')}.{key}").touch()
         os.utime(self._folder / key)
         return key
 
-    def _build(self, wish: Wish | Archive, digest: str, done: Callable[[], None]) -> None:
+    def _build(self, wish: Wish | Archive, use: str, done: Callable[[], None]) -> None:
         if running := self._building.get(wish.id):
-            running.digests.add(digest)
+            running.uses.add(use)
             return
         problem = self._problems.get(wish.id)
         if problem and self._monotonic() < problem.until:
@@ -185,7 +210,7 @@ class EnvironmentCache:
             done()
 
         task = asyncio.create_task(self._try(wish))
-        self._building[wish.id] = _Running(Build(wish.id, self._clock()), task, {digest})
+        self._building[wish.id] = _Running(Build(wish.id, self._clock()), task, {use})
         task.add_done_callback(ended)
 
     async def _try(self, wish: Wish | Archive) -> None:
@@ -198,7 +223,9 @@ class EnvironmentCache:
             failures = self._problems[wish.id].failures + 1 if wish.id in self._problems else 1
             pause = min(FIRST_PAUSE * 2 ** min(failures, 16), LONGEST_PAUSE)
             message = f"its environment could not be built: {error}"
-            self._problems[wish.id] = _Problem(message, self._monotonic() + pause, failures)
+            now = self._monotonic()
+            recent = {key: p for key, p in self._problems.items() if now < p.until + _FORGET_SECONDS}
+            self._problems = {**recent, wish.id: _Problem(message, now + pause, failures)}
             _log.warning("environment_failed", wish=wish.id, error=str(error), retry_seconds=pause)
         else:
             self._problems.pop(wish.id, None)

@@ -64,8 +64,10 @@ async def run(program: str | Path, *arguments: str | Path, folder: Path, seconds
             while await process.stdout.read(_READ_BYTES):
                 pass  # a pipe that nobody empties is never seen to close, and asyncio waits for that
             await process.wait()
+    if code < 0:
+        raise EnvironmentFailed(f"{what} was ended by {signal.Signals(-code).name}\n{_tail(printed)}")
     if code:
-        raise EnvironmentFailed(f"{what} failed\n{_tail(printed)}")
+        raise EnvironmentFailed(f"{what} failed with exit status {code}\n{_tail(printed)}")
     return printed.decode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""What an artifact asks for: `requirements.txt`, and the Python or the packed environment of OCI's `runtime.yaml`."""
+"""What is asked for: by a deployment, or by an artifact with `requirements.txt` and the Python or packed environment of `runtime.yaml`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from modelyard.oci import runtime_yaml
+from modelyard_inference.environment_policy import OLDEST, Environment, minor_version, requirement_of
 from modelyard_inference.environments import EnvironmentFailed
-from modelyard_inference.environments.archives import OLDEST, Archive
+from modelyard_inference.environments.archives import Archive
 from modelyard_kit.limits import LIMITS
 
 REQUIREMENTS: Final = "requirements.txt"
@@ -25,7 +26,6 @@ RUNTIME: Final = "runtime.yaml"
 _OCI: Final = ("MODEL_DEPLOYMENT", "INFERENCE_CONDA_ENV")
 _PYTHON_KEY: Final = "INFERENCE_PYTHON_VERSION"
 _PATH_KEY: Final = "INFERENCE_ENV_PATH"
-_PYTHON: Final = re.compile(r"(\d+)\.(\d+)(\.\d+)?")
 _EXTRA: Final = re.compile(r"extra == ['\"]([\w-]+)['\"]")
 _REPLICA: Final = (
     "grpcio", "grpcio-health-checking", "googleapis-common-protos", "numpy", "protobuf", "structlog", "uvloop",
@@ -43,7 +43,7 @@ class Wish:
     python: str
     """`3.12`: the minor version."""
     requirements: tuple[str, ...]
-    """Names with versions, sorted; those of the artifact and those of the replica that will run in it."""
+    """Names with versions, sorted; those that were asked for and those of the replica that will run in it."""
 
     @property
     def id(self) -> str:
@@ -62,7 +62,7 @@ def read(folder: Path, needs: Iterable[str], digest: str) -> Wish | Archive | No
     Raises:
         EnvironmentFailed: a file cannot be read or asks for what cannot be had; the text names file and line.
     """
-    here = ".".join(platform.python_version_tuple()[:2])
+    here = _here()
     runtime = _runtime(folder / RUNTIME)
     named_python = _python(runtime)
     archive = _archive(folder, runtime)
@@ -74,6 +74,24 @@ def read(folder: Path, needs: Iterable[str], digest: str) -> Wish | Archive | No
     if not path.is_file() and python == here:
         return None
     lines = _requirements(path) if path.is_file() else []
+    return _wish(python, lines, needs)
+
+
+def chosen(environment: Environment, needs: Iterable[str]) -> Wish:
+    """Return what a deployment asks for by itself.
+
+    Args:
+        environment: what it says.
+        needs: requirements of the replica.
+    """
+    return _wish(environment.python_version or _here(), environment.requirements, needs)
+
+
+def _here() -> str:
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def _wish(python: str, lines: Iterable[str], needs: Iterable[str]) -> Wish:
     named = {canonicalize_name(Requirement(line).name) for line in lines}
     kept = [need for need in needs if _SAME.get(Requirement(need).name, "") not in named]
     return Wish(python, tuple(sorted({*lines, *kept})))
@@ -118,27 +136,13 @@ def _requirements(path: Path) -> list[str]:
 
 
 def _parsed(name: str, text: str) -> Iterator[str]:
-    """Yield names with versions: nothing that a client writes may name a file or an address to fetch from."""
     for number, line in enumerate(text.splitlines(), 1):
-        content = re.sub(r"(^|\s)#.*$", "", line).strip()
-        if not content:
-            continue
-        where = f"{name}, line {number}"
-        if content.startswith("-") or " --" in content or content.endswith("\\"):
-            raise EnvironmentFailed(
-                f"{where}: options of pip such as {content[:40]!r} are not taken, only names with versions: numpy==2.1.0"
-            )
         try:
-            requirement = Requirement(content)
-        except InvalidRequirement as error:
-            raise EnvironmentFailed(f"{where}: {content[:100]!r} is no requirement: {error}") from error
-        if requirement.url:
-            raise EnvironmentFailed(
-                f"{where}: {requirement.name} is named by an address; name a version of the index instead"
-            )
-        if requirement.name.lower() == "modelyard":
-            continue  # a replica runs this installation's own
-        yield str(requirement)
+            requirement = requirement_of(line)
+        except ValueError as error:
+            raise EnvironmentFailed(f"{name}, line {number}: {error}") from error
+        if requirement:
+            yield requirement
 
 
 def _runtime(path: Path) -> runtime_yaml.Runtime:
@@ -169,10 +173,9 @@ def _python(runtime: runtime_yaml.Runtime) -> str:
     given = runtime.get(*_OCI, _PYTHON_KEY)
     if given is None:
         return ""
-    match = _PYTHON.fullmatch(str(given))
-    if not match:
+    version = minor_version(str(given))
+    if version is None:
         raise EnvironmentFailed(f"{RUNTIME}: {_PYTHON_KEY} is {given!r}, no version like '3.12'")
-    version = int(match[1]), int(match[2])
     if version < OLDEST:
         raise EnvironmentFailed(
             f"{RUNTIME} asks for Python {given}, and replicas need {OLDEST[0]}.{OLDEST[1]} or later: train the model "

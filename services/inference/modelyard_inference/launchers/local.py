@@ -231,6 +231,8 @@ class LocalLauncher:
             what = f"its process was ended by {signal.Signals(-code).name}"
             if -code in _SHORT_OF_MEMORY and (memory := self._memory_bytes(replica_id)):
                 what += f", as happens to one that needs more memory than it may use, {memory} bytes"
+            elif -code == signal.SIGKILL:
+                what += ": by hand, or by the kernel because the machine or the container ran short of memory"
         else:
             what = f"its process ended with exit code {code}"
         tail = _tail(self._log(replica_id))

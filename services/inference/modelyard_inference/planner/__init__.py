@@ -58,6 +58,7 @@ def plan(observed: Observed) -> tuple[Action, ...]:
                     key.resources,
                     key.batching,
                     key.environment_variables,
+                    key.environment,
                 )
             )
         else:

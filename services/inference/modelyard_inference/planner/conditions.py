@@ -71,7 +71,7 @@ def _replicas_ready(state: Plan) -> Judgement:
         evidence = state.observed.evidence.get(desired.version.id)
         if evidence and evidence.problem:
             return Status.FALSE, "SIGNATURES_UNKNOWN", f"{told}: {evidence.problem}"
-        if build := state.observed.builds.get(desired.version.artifact_digest):
+        if build := state.observed.builds.get(group.id if group else ""):
             return Status.FALSE, "BUILDING_ENVIRONMENT", f"{told}: {build}"
         return Status.FALSE, "STARTING", told
     return _HOLDS

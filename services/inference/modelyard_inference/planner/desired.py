@@ -104,4 +104,5 @@ def key_of(deployment: Deployment, target: Target) -> GroupKey:
         deployment.resources,
         deployment.batching,
         deployment.environment_variables,
+        deployment.environment,
     )

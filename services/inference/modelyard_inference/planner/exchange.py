@@ -3,6 +3,8 @@
 One of the old is taken out of the routes, drains and ends; one of the new starts in its place; then each group gets traffic by how many
 replicas of it answer. The next one follows when every gateway serves the last one, so all but one answer at any time. Where there is
 but one, predictions are held, as those of a deployment that sleeps, from the moment it drains until the new one is ready.
+
+A replica in a crash loop of a target that stays is not waited for: it does not answer whatever happens to the others.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from modelyard_inference.canary import Rollout
 from modelyard_inference.models import Group, GroupState, Replica, ReplicaState
 from modelyard_inference.planner.desired import Plan
 from modelyard_inference.planner.places import free, standing
-from modelyard_inference.planner.shifts import cannot_start, versions, when_ready
+from modelyard_inference.planner.shifts import cannot_start, stays, versions, when_ready
 from modelyard_inference.planner.watch import watched
 
 
@@ -43,6 +45,12 @@ def strength(state: Plan, group: Group) -> int:
     return sum(replica.routed for replica in standing(state.observed, group))
 
 
+def _ill(state: Plan, group: Group) -> bool:
+    """Return whether no replica of a group answers."""
+    there = standing(state.observed, group)
+    return not any(replica.routed and replica.state is ReplicaState.READY for replica in there)
+
+
 def leaving(state: Plan) -> list[Group]:
     """Return the groups that answer and are not wanted."""
     wanted = state.wanted_groups
@@ -57,8 +65,17 @@ def _answering(state: Plan) -> list[Group]:
 
 def _complete(state: Plan) -> bool:
     """Return whether every group that is wanted has all its replicas in the routes."""
-    count = state.observed.count
-    return all(strength(state, group) >= count(group) for group in state.wanted_groups)
+    observed = state.observed
+    return all(
+        sum(replica.routed or _looping(state, group, replica) for replica in standing(observed, group))
+        >= observed.count(group)
+        for group in state.wanted_groups
+    )
+
+
+def _looping(state: Plan, group: Group, replica: Replica) -> bool:
+    """Return whether a replica of a group that stays keeps ending."""
+    return replica.state is ReplicaState.CRASH_LOOP and stays(state, group)
 
 
 def _rollout(state: Plan) -> Rollout:
@@ -79,11 +96,11 @@ def _rollout(state: Plan) -> Rollout:
 
 
 def _shares(state: Plan, rollout: Rollout, old: Collection[Group]) -> dict[str, int]:
-    """Return the weight of each group, by how many replicas of it answer; as it is while there is none."""
+    """Return the weight of each group, by how many replicas of it there are; as it is while none of them answers."""
     routed = [g for g in _answering(state) if g.state in (GroupState.WARM, GroupState.SERVING)]
     shares = {group.id: rollout.old.get(group.id, 1) * strength(state, group) for group in old}
     shares |= {group.id: state.final[group.id] * strength(state, group) for group in routed}
-    if not any(shares.values()):
+    if all(_ill(state, group) for group in (*old, *routed)):
         return state.shares
     copies = {g.id: g.weight for g in state.wanted_groups if g.shadow and g.state is GroupState.SERVING}
     return {**{group_id: share for group_id, share in shares.items() if share}, **copies}
@@ -99,7 +116,7 @@ def _make_room(
         victim = min(routed, key=lambda replica: (replica.state is ReplicaState.READY, -replica.ordinal))
         yield UnrouteReplicas(group.id, (victim.id,))
         return
-    others = {each.id for each in old if each is not group} | {each.id for each in _answering(state)}
+    others = {each.id for each in (*old, *_answering(state)) if each is not group and not _ill(state, each)}
     rest = {group_id: share for group_id, share in shares.items() if group_id != group.id}
     if not rest.keys() & others:
         # Nothing else answers: what takes over gets it all, and holds it until a replica is ready.
@@ -114,18 +131,24 @@ def _make_room(
 def _settled(state: Plan) -> bool:
     """Return whether what was done before has come true: nothing drains or starts, and every gateway serves it."""
     observed = state.observed
-    wanted = {group.id for group in state.wanted_groups}
+    wanted = {group.id: group for group in state.wanted_groups}
     tables = [group.table_version for group in observed.groups]
     tables += [replica.table_version for replica in observed.replicas]
     return (
-        all(_rests(replica, wanted=replica.group_id in wanted) for replica in observed.replicas)
+        all(_rests(state, replica, wanted.get(replica.group_id)) for replica in observed.replicas)
         and not any(g.state in (GroupState.DRAINING, GroupState.STOPPING) for g in observed.groups)
-        and not any(observed.gateways.cold(g) for g in state.wanted_groups if g.state is GroupState.SERVING)
+        and not any(
+            observed.gateways.cold(g) and not stays(state, g)
+            for g in state.wanted_groups
+            if g.state is GroupState.SERVING
+        )
         and observed.confirmed(max(tables, default=0))
     )
 
 
-def _rests(replica: Replica, *, wanted: bool) -> bool:
+def _rests(state: Plan, replica: Replica, wanted: Group | None) -> bool:
     if replica.state is ReplicaState.DRAINING:
         return False
-    return not wanted or (replica.state is ReplicaState.READY and replica.routed)
+    if wanted is None or _looping(state, wanted, replica):
+        return True
+    return replica.state is ReplicaState.READY and replica.routed

@@ -124,7 +124,7 @@ class Observed:
     admitted: Mapping[str, Admitted] = field(default_factory=dict)
     """By id of version; only those that the catalog has just answered about."""
     builds: Mapping[str, Build] = field(default_factory=dict)
-    """Environments that are being built, by digest of the artifact that asks for one."""
+    """Environments that are being built, by id of the group that runs in one."""
 
     def group(self, group_id: str) -> Group:
         """Return the group with this id."""

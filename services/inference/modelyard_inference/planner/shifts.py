@@ -13,15 +13,26 @@ from modelyard_inference.planner.observed import Observed
 
 
 def when_ready(state: Plan, shift: Shift) -> Iterator[Action]:
-    """Move the traffic as soon as every gateway finds each group healthy that is to get some; what has to go may be ill."""
+    """Move the traffic as soon as every gateway finds each group healthy that is to get more; what has to go, or stays, may be ill."""
     gateways = state.observed.gateways
     ready = all(
-        group.state in (GroupState.WARM, GroupState.SERVING) and not gateways.cold(group)
+        stays(state, group)
+        or (group.state in (GroupState.WARM, GroupState.SERVING) and not gateways.cold(group))
         for group in state.wanted_groups
         if group.id in shift.weights
     )
     if ready and gateways.live:
         yield shift
+
+
+def stays(state: Plan, group: Group) -> bool:
+    """Return whether a group answers and is to get no larger share than before: while it is ill, nothing else has to wait for it."""
+    if group.state is not GroupState.SERVING or group.shadow:
+        return group.state is GroupState.SERVING
+    before, after = state.old, {g.id: state.final[g.id] for g in state.wanted_groups if not g.shadow}
+    if group.id not in before or group.id not in after:
+        return False
+    return after[group.id] * sum(before.values()) <= before[group.id] * sum(after.values())
 
 
 def cannot_start(observed: Observed, groups: Collection[Group]) -> str:

@@ -115,7 +115,7 @@ def _starting(observed: Observed, group: Group) -> str:
     unknown = observed.evidence.get(group.version.id)
     if unknown and unknown.problem:
         return unknown.problem
-    if build := observed.builds.get(group.version.artifact_digest):
+    if build := observed.builds.get(group.id):
         return f"starting {group.version.name}: {build}"
     return (
         f"starting {group.version.name}: {_ready(observed, group)} of {observed.count(group)} replicas ready"

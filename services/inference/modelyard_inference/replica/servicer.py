@@ -88,6 +88,7 @@ class Servicer:
         unary[f"/{REST_SERVICE}/Invoke"] = wrap("Invoke", self.rest_invoke)
         unary[f"/{REST_SERVICE}/Describe"] = self.rest_describe
         unary[f"/{REST_SERVICE}/Ready"] = self.rest_ready
+        unary[f"/{REST_SERVICE}/Statistics"] = self.rest_statistics
         unary[f"/{HEALTH_SERVICE}/Check"] = self.health_check
         unary[TAKE_SAMPLES] = self.take_samples
         unary[GET_STATISTICS] = self.get_statistics
@@ -193,7 +194,19 @@ class Servicer:
         """ModelStatistics."""
         request = _decode(pb.ModelStatisticsRequest, body)
         self._contract.check_model(request.name, request.version)
-        return self._engine.statistics.for_triton(self._contract.name, self._contract.version)
+        found = self._engine.statistics.for_triton(self._contract.name, self._contract.version)
+        return pb.ModelStatisticsResponse(**found).SerializeToString()
+
+    async def rest_statistics(self, body: bytes, call: Call) -> bytes:
+        """RestInferenceService.Statistics."""
+        request = _decode(rest_pb.StatisticsRequest, body)
+        self._contract.check_model(request.model_name, request.model_version)
+        response = rest_pb.StatisticsResponse()
+        response.body.content_type = _JSON
+        response.body.data = rest.dump(
+            self._engine.statistics.for_triton(self._contract.name, self._contract.version)
+        )
+        return response.SerializeToString()
 
     async def rest_describe(self, body: bytes, call: Call) -> bytes:
         """RestInferenceService.Describe."""

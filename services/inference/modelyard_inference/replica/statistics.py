@@ -10,11 +10,10 @@ import sys
 import time
 from bisect import bisect_left
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from modelyard.api.inference.v1.replica_service_pb2 import GetStatisticsResponse
 from modelyard.api.inference.v1.statistics_pb2 import InferenceCounters
-from modelyard.api.oip.v2 import grpc_inference_pb2 as pb
 from modelyard_inference.replica.errors import ModelFailed, QueueFull
 from modelyard_kit.errors import DeadlineExceeded
 
@@ -87,29 +86,29 @@ class Statistics:
             counters=counters, in_flight=in_flight, pending=pending, memory_bytes=memory_bytes()
         ).SerializeToString()
 
-    def for_triton(self, name: str, version: str) -> bytes:
-        """Return an encoded ModelStatisticsResponse about the model of a name and version."""
+    def for_triton(self, name: str, version: str) -> dict[str, Any]:
+        """Return what a ModelStatisticsResponse says, and the JSON of Triton, about the model of a name and version."""
 
-        def part(ns: int) -> pb.StatisticDuration:
-            return pb.StatisticDuration(count=self.success, ns=ns)
+        def part(ns: int, count: int = self.success) -> dict[str, int]:
+            return {"count": count, "ns": ns}
 
-        found = pb.ModelStatistics(
-            name=name,
-            version=version,
-            last_inference=_milliseconds_since_1970(self.last_answer) if self.last_answer else 0,
-            inference_count=self.inferences,
-            execution_count=self.executions,
-            inference_stats=pb.InferStatistics(
-                success=part(self.request_ns),
-                fail=pb.StatisticDuration(count=sum(self.failures.values()), ns=self.failed_ns),
-                queue=part(self.queue_ns),
-                compute_input=part(self.input_ns),
-                compute_infer=part(self.infer_ns),
-                compute_output=part(self.output_ns),
-            ),
-            memory_usage=[pb.MemoryUsage(type="CPU", byte_size=memory_bytes())],
-        )
-        return pb.ModelStatisticsResponse(model_stats=[found]).SerializeToString()
+        found = {
+            "name": name,
+            "version": version,
+            "last_inference": _milliseconds_since_1970(self.last_answer) if self.last_answer else 0,
+            "inference_count": self.inferences,
+            "execution_count": self.executions,
+            "inference_stats": {
+                "success": part(self.request_ns),
+                "fail": part(self.failed_ns, sum(self.failures.values())),
+                "queue": part(self.queue_ns),
+                "compute_input": part(self.input_ns),
+                "compute_infer": part(self.infer_ns),
+                "compute_output": part(self.output_ns),
+            },
+            "memory_usage": [{"type": "CPU", "byte_size": memory_bytes()}],
+        }
+        return {"model_stats": [found]}
 
 
 def memory_bytes() -> int:

@@ -109,6 +109,7 @@ class Steps:
             resources=action.resources,
             batching=action.batching,
             environment_variables=action.environment_variables,
+            environment=action.environment,
             scale=Scale(action.replicas) if deployment.autoscaling.on else None,
         )
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]

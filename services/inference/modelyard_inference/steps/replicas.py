@@ -248,6 +248,7 @@ class ReplicaSteps:
 
     async def _python(self, group: Group, config: ReplicaConfig) -> str | None:
         return await self._parts.environments.python(
+            group.environment,
             group.version.artifact_digest,
             config.model_directory,
             config.runtime,

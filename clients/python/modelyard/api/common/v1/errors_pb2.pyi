@@ -117,7 +117,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason":"STORAGE_FULL","metadata":{}}
     """
     ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 20
-    """UNAVAILABLE. A service that this one needs for the answer cannot be reached; repeat with backoff.
+    """UNAVAILABLE. A service that this one needs for the answer cannot be reached, or its `database`; repeat with backoff. A change may have
+    been made all the same if the database was lost at its end, so repeat creations with the same `request_id`.
     Metadata: service.
     Example: {"reason":"PEER_UNAVAILABLE","metadata":{"service":"catalog"}}
     """
@@ -303,7 +304,8 @@ ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 19
 Example: {"reason":"STORAGE_FULL","metadata":{}}
 """
 ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 20
-"""UNAVAILABLE. A service that this one needs for the answer cannot be reached; repeat with backoff.
+"""UNAVAILABLE. A service that this one needs for the answer cannot be reached, or its `database`; repeat with backoff. A change may have
+been made all the same if the database was lost at its end, so repeat creations with the same `request_id`.
 Metadata: service.
 Example: {"reason":"PEER_UNAVAILABLE","metadata":{"service":"catalog"}}
 """

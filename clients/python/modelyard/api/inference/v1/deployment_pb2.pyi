@@ -452,6 +452,78 @@ class Batching(_message.Message):
 Global___Batching: _TypeAlias = Batching  # noqa: Y015
 
 @_typing.final
+class Environment(_message.Message):
+    """Environment says in which Python environment replicas run: in one that all share, or one of their own, which is built once and shared
+    by whoever asks for the same (docs/environments.md). Another one makes new replicas, which take over like a new version; if it cannot
+    be built, the deployment is FAILED with the reason, and what answered before goes on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Source:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Environment._Source.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SOURCE_UNSPECIFIED: Environment._Source.ValueType  # 0
+        """REQUIREMENTS if `requirements` or `python_version` is given, else ARTIFACT."""
+        SOURCE_DEFAULT: Environment._Source.ValueType  # 1
+        """Nobody: it is the Python of the inference service, with the packages that are installed there."""
+        SOURCE_ARTIFACT: Environment._Source.ValueType  # 2
+        """The artifact, with its `requirements.txt` and `runtime.yaml`. Where it says nothing, and on an installation that builds no
+        environments (`MODELYARD_BUILD_ENVIRONMENTS`), as DEFAULT.
+        """
+        SOURCE_REQUIREMENTS: Environment._Source.ValueType  # 3
+        """`requirements` and `python_version`; what the artifact says counts for nothing. INVALID_FIELD on an installation that builds no
+        environments.
+        """
+
+    class Source(_Source, metaclass=_SourceEnumTypeWrapper):
+        """Source is who says what an environment holds."""
+
+    SOURCE_UNSPECIFIED: Environment.Source.ValueType  # 0
+    """REQUIREMENTS if `requirements` or `python_version` is given, else ARTIFACT."""
+    SOURCE_DEFAULT: Environment.Source.ValueType  # 1
+    """Nobody: it is the Python of the inference service, with the packages that are installed there."""
+    SOURCE_ARTIFACT: Environment.Source.ValueType  # 2
+    """The artifact, with its `requirements.txt` and `runtime.yaml`. Where it says nothing, and on an installation that builds no
+    environments (`MODELYARD_BUILD_ENVIRONMENTS`), as DEFAULT.
+    """
+    SOURCE_REQUIREMENTS: Environment.Source.ValueType  # 3
+    """`requirements` and `python_version`; what the artifact says counts for nothing. INVALID_FIELD on an installation that builds no
+    environments.
+    """
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    PYTHON_VERSION_FIELD_NUMBER: _builtins.int
+    source: Global___Environment.Source.ValueType
+    """Who says what it holds. Default: see SOURCE_UNSPECIFIED."""
+    python_version: _builtins.str
+    """Minor version of Python, `3.12`: 3.11 or later, and installed on the machine. Default: that of the inference service."""
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The lines of a requirements.txt, at most 1,000 of 64 KiB together: names with versions, as `numpy==2.1.0`. Empty lines and comments may be
+        among them and are not kept; options, addresses and paths are refused. What the replica itself needs is added.
+        """
+
+    def __init__(
+        self,
+        *,
+        source: Global___Environment.Source.ValueType = ...,
+        requirements: _abc.Iterable[_builtins.str] | None = ...,
+        python_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["python_version", b"python_version", "requirements", b"requirements", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Environment: _TypeAlias = Environment  # noqa: Y015
+
+@_typing.final
 class Autoscaling(_message.Message):
     """Autoscaling lets the number of replicas of each target follow its predictions in flight: as many as keep those of each replica at
     `target_in_flight`. There are more at once, at most twice as many each time those before answer; there are fewer when fewer would have
@@ -628,6 +700,7 @@ class Deployment(_message.Message):
     BATCHING_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_VARIABLES_FIELD_NUMBER: _builtins.int
     UPDATE_STRATEGY_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Immutable id (UUIDv7)."""
     name: _builtins.str
@@ -722,6 +795,10 @@ class Deployment(_message.Message):
         Whoever may see the deployment sees their values, so they are no place for secrets; events and logs tell names alone.
         """
 
+    @_builtins.property
+    def environment(self) -> Global___Environment:
+        """In which Python environment each replica runs. Default: in the one that its artifact asks for, as ARTIFACT."""
+
     def __init__(
         self,
         *,
@@ -753,10 +830,11 @@ class Deployment(_message.Message):
         batching: Global___Batching | None = ...,
         environment_variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         update_strategy: Global___UpdateStrategy.ValueType = ...,
+        environment: Global___Environment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "logging", b"logging", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "environment", b"environment", "logging", b"logging", "resources", b"resources", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "environment_variables", b"environment_variables", "etag", b"etag", "id", b"id", "logging", b"logging", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_strategy", b"update_strategy", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "environment", b"environment", "environment_variables", b"environment_variables", "etag", b"etag", "id", b"id", "logging", b"logging", "max_request_bytes", b"max_request_bytes", "name", b"name", "owner_id", b"owner_id", "private", b"private", "replicas", b"replicas", "require_signature", b"require_signature", "resources", b"resources", "revision", b"revision", "rollout", b"rollout", "rollout_policy", b"rollout_policy", "state", b"state", "state_message", b"state_message", "sticky_header", b"sticky_header", "target_statuses", b"target_statuses", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits", "update_strategy", b"update_strategy", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -211,9 +211,7 @@ class UpdateDeploymentRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. Fields to change: `description`, `targets`, `replicas`, `max_request_bytes`, `timeout`,
-        `require_signature`, `sticky_header`, `rollout_policy`, `logging`, `owner_id`.
-        """
+        """Required. Fields to change: any that CreateDeployment takes but `name`, and `owner_id`."""
 
     def __init__(
         self,
@@ -919,7 +917,7 @@ class WatchRoutesRequest(_message.Message):
 
     GATEWAY_ID_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
-    """Required. Id of the gateway, stable over restarts of its Envoy."""
+    """Required. Id of the gateway, stable over restarts of its Envoy, and no other's: what two confirm under one id does not count."""
     def __init__(
         self,
         *,

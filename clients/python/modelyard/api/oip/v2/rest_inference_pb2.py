@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)modelyard/api/oip/v2/rest_inference.proto\x12\x14modelyard.api.oip.v2\x1a\x19google/api/httpbody.proto\"]\n\x0cInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"l\n\rInvokeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\"\n\x04\x62ody\x18\x04 \x01(\x0b\x32\x14.google.api.HttpBody\"<\n\x0f\x44\x65scribeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"9\n\x0cReadyRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"3\n\rInferResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"4\n\x0eInvokeResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"6\n\x10\x44\x65scribeResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"3\n\rReadyResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\xea\x02\n\x14RestInferenceService\x12P\n\x05Infer\x12\".modelyard.api.oip.v2.InferRequest\x1a#.modelyard.api.oip.v2.InferResponse\x12S\n\x06Invoke\x12#.modelyard.api.oip.v2.InvokeRequest\x1a$.modelyard.api.oip.v2.InvokeResponse\x12Y\n\x08\x44\x65scribe\x12%.modelyard.api.oip.v2.DescribeRequest\x1a&.modelyard.api.oip.v2.DescribeResponse\x12P\n\x05Ready\x12\".modelyard.api.oip.v2.ReadyRequest\x1a#.modelyard.api.oip.v2.ReadyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)modelyard/api/oip/v2/rest_inference.proto\x12\x14modelyard.api.oip.v2\x1a\x19google/api/httpbody.proto\"]\n\x0cInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\"\n\x04\x62ody\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"l\n\rInvokeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\"\n\x04\x62ody\x18\x04 \x01(\x0b\x32\x14.google.api.HttpBody\"<\n\x0f\x44\x65scribeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"9\n\x0cReadyRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\">\n\x11StatisticsRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"3\n\rInferResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"4\n\x0eInvokeResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"6\n\x10\x44\x65scribeResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"3\n\rReadyResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"8\n\x12StatisticsResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\xcb\x03\n\x14RestInferenceService\x12P\n\x05Infer\x12\".modelyard.api.oip.v2.InferRequest\x1a#.modelyard.api.oip.v2.InferResponse\x12S\n\x06Invoke\x12#.modelyard.api.oip.v2.InvokeRequest\x1a$.modelyard.api.oip.v2.InvokeResponse\x12Y\n\x08\x44\x65scribe\x12%.modelyard.api.oip.v2.DescribeRequest\x1a&.modelyard.api.oip.v2.DescribeResponse\x12P\n\x05Ready\x12\".modelyard.api.oip.v2.ReadyRequest\x1a#.modelyard.api.oip.v2.ReadyResponse\x12_\n\nStatistics\x12\'.modelyard.api.oip.v2.StatisticsRequest\x1a(.modelyard.api.oip.v2.StatisticsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,14 +40,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEREQUEST']._serialized_end=359
   _globals['_READYREQUEST']._serialized_start=361
   _globals['_READYREQUEST']._serialized_end=418
-  _globals['_INFERRESPONSE']._serialized_start=420
-  _globals['_INFERRESPONSE']._serialized_end=471
-  _globals['_INVOKERESPONSE']._serialized_start=473
-  _globals['_INVOKERESPONSE']._serialized_end=525
-  _globals['_DESCRIBERESPONSE']._serialized_start=527
-  _globals['_DESCRIBERESPONSE']._serialized_end=581
-  _globals['_READYRESPONSE']._serialized_start=583
-  _globals['_READYRESPONSE']._serialized_end=634
-  _globals['_RESTINFERENCESERVICE']._serialized_start=637
-  _globals['_RESTINFERENCESERVICE']._serialized_end=999
+  _globals['_STATISTICSREQUEST']._serialized_start=420
+  _globals['_STATISTICSREQUEST']._serialized_end=482
+  _globals['_INFERRESPONSE']._serialized_start=484
+  _globals['_INFERRESPONSE']._serialized_end=535
+  _globals['_INVOKERESPONSE']._serialized_start=537
+  _globals['_INVOKERESPONSE']._serialized_end=589
+  _globals['_DESCRIBERESPONSE']._serialized_start=591
+  _globals['_DESCRIBERESPONSE']._serialized_end=645
+  _globals['_READYRESPONSE']._serialized_start=647
+  _globals['_READYRESPONSE']._serialized_end=698
+  _globals['_STATISTICSRESPONSE']._serialized_start=700
+  _globals['_STATISTICSRESPONSE']._serialized_end=756
+  _globals['_RESTINFERENCESERVICE']._serialized_start=759
+  _globals['_RESTINFERENCESERVICE']._serialized_end=1218
 # @@protoc_insertion_point(module_scope)

@@ -138,6 +138,32 @@ class ReadyRequest(_message.Message):
 Global___ReadyRequest: _TypeAlias = ReadyRequest  # noqa: Y015
 
 @_typing.final
+class StatisticsRequest(_message.Message):
+    """StatisticsRequest names a deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the deployment, from the path."""
+    model_version: _builtins.str
+    """Version number from the path; empty means any."""
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_name", b"model_name", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatisticsRequest: _TypeAlias = StatisticsRequest  # noqa: Y015
+
+@_typing.final
 class InferResponse(_message.Message):
     """InferResponse holds the answer as the protocol's JSON."""
 
@@ -232,3 +258,27 @@ class ReadyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadyResponse: _TypeAlias = ReadyResponse  # noqa: Y015
+
+@_typing.final
+class StatisticsResponse(_message.Message):
+    """StatisticsResponse holds the statistics as Triton's JSON."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """The body of the HTTP answer."""
+
+    def __init__(
+        self,
+        *,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatisticsResponse: _TypeAlias = StatisticsResponse  # noqa: Y015

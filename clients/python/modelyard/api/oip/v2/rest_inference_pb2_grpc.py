@@ -57,6 +57,11 @@ class RestInferenceServiceStub(object):
                 request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.ReadyRequest.SerializeToString,
                 response_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.ReadyResponse.FromString,
                 _registered_method=True)
+        self.Statistics = channel.unary_unary(
+                '/modelyard.api.oip.v2.RestInferenceService/Statistics',
+                request_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.StatisticsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.StatisticsResponse.FromString,
+                _registered_method=True)
 
 
 class RestInferenceServiceServicer(object):
@@ -94,6 +99,14 @@ class RestInferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Statistics(self, request, context):
+        """Statistics answers what one replica of a deployment counted, as ModelStatistics: `GET /v2/models/{name}[/versions/{version}]/stats`,
+        Triton's statistics extension. Needs EXECUTE on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RestInferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -116,6 +129,11 @@ def add_RestInferenceServiceServicer_to_server(servicer, server):
                     servicer.Ready,
                     request_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.ReadyRequest.FromString,
                     response_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.ReadyResponse.SerializeToString,
+            ),
+            'Statistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.Statistics,
+                    request_deserializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.StatisticsRequest.FromString,
+                    response_serializer=modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.StatisticsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +247,33 @@ class RestInferenceService(object):
             '/modelyard.api.oip.v2.RestInferenceService/Ready',
             modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.ReadyRequest.SerializeToString,
             modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.ReadyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Statistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.api.oip.v2.RestInferenceService/Statistics',
+            modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.StatisticsRequest.SerializeToString,
+            modelyard_dot_api_dot_oip_dot_v2_dot_rest__inference__pb2.StatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

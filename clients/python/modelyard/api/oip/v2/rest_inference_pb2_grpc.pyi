@@ -46,6 +46,10 @@ class RestInferenceServiceStub:
     """Describe answers the metadata of a deployment. Needs EXECUTE on it."""
     Ready: _grpc.UnaryUnaryMultiCallable[_rest_inference_pb2.ReadyRequest, _rest_inference_pb2.ReadyResponse]
     """Ready answers whether a deployment is ready. Needs EXECUTE on it."""
+    Statistics: _grpc.UnaryUnaryMultiCallable[_rest_inference_pb2.StatisticsRequest, _rest_inference_pb2.StatisticsResponse]
+    """Statistics answers what one replica of a deployment counted, as ModelStatistics: `GET /v2/models/{name}[/versions/{version}]/stats`,
+    Triton's statistics extension. Needs EXECUTE on it.
+    """
 
 @_typing.type_check_only
 class RestInferenceServiceAsyncStub(RestInferenceServiceStub):
@@ -65,6 +69,10 @@ class RestInferenceServiceAsyncStub(RestInferenceServiceStub):
     """Describe answers the metadata of a deployment. Needs EXECUTE on it."""
     Ready: _aio.UnaryUnaryMultiCallable[_rest_inference_pb2.ReadyRequest, _rest_inference_pb2.ReadyResponse]  # type: ignore[assignment]
     """Ready answers whether a deployment is ready. Needs EXECUTE on it."""
+    Statistics: _aio.UnaryUnaryMultiCallable[_rest_inference_pb2.StatisticsRequest, _rest_inference_pb2.StatisticsResponse]  # type: ignore[assignment]
+    """Statistics answers what one replica of a deployment counted, as ModelStatistics: `GET /v2/models/{name}[/versions/{version}]/stats`,
+    Triton's statistics extension. Needs EXECUTE on it.
+    """
 
 class RestInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """RestInferenceService answers the REST form of the Open Inference Protocol. The gateway turns
@@ -105,5 +113,15 @@ class RestInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rest_inference_pb2.ReadyResponse, _abc.Awaitable[_rest_inference_pb2.ReadyResponse]]:
         """Ready answers whether a deployment is ready. Needs EXECUTE on it."""
+
+    @_abc_1.abstractmethod
+    def Statistics(
+        self,
+        request: _rest_inference_pb2.StatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rest_inference_pb2.StatisticsResponse, _abc.Awaitable[_rest_inference_pb2.StatisticsResponse]]:
+        """Statistics answers what one replica of a deployment counted, as ModelStatistics: `GET /v2/models/{name}[/versions/{version}]/stats`,
+        Triton's statistics extension. Needs EXECUTE on it.
+        """
 
 def add_RestInferenceServiceServicer_to_server(servicer: RestInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
