@@ -7,12 +7,12 @@ The Open Inference Protocol travels under its public name `inference.GRPCInferen
 from __future__ import annotations
 
 from google.api import annotations_pb2, httpbody_pb2
-from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
 
 from modelyard.api.oip.v2 import grpc_inference_pb2, rest_inference_pb2
+from modelyard_kit.reflection import under_package
 
 PUBLIC_PACKAGE = "inference"
 OWN_PACKAGE = "modelyard.api.oip.v2"
@@ -22,32 +22,7 @@ REST_SERVICE = f"{OWN_PACKAGE}.RestInferenceService"
 
 def public_oip() -> FileDescriptorProto:
     """Return the protocol's file under its public package name."""
-    file = FileDescriptorProto()
-    grpc_inference_pb2.DESCRIPTOR.CopyToProto(file)
-    file.name = "inference/grpc_inference.proto"
-    file.package = PUBLIC_PACKAGE
-    for message in file.message_type:
-        _rename_fields(message)
-    for service in file.service:
-        for method in service.method:
-            method.input_type = _renamed(method.input_type)
-            method.output_type = _renamed(method.output_type)
-    return file
-
-
-def _rename_fields(message: descriptor_pb2.DescriptorProto) -> None:
-    for field in message.field:
-        if field.type_name:
-            field.type_name = _renamed(field.type_name)
-    for nested in message.nested_type:
-        _rename_fields(nested)
-
-
-def _renamed(type_name: str) -> str:
-    prefix = f".{OWN_PACKAGE}."
-    return (
-        f".{PUBLIC_PACKAGE}.{type_name.removeprefix(prefix)}" if type_name.startswith(prefix) else type_name
-    )
+    return under_package(grpc_inference_pb2.DESCRIPTOR, PUBLIC_PACKAGE, "inference/grpc_inference.proto")
 
 
 def with_imports(rest: FileDescriptorProto) -> FileDescriptorSet:

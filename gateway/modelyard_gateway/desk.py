@@ -13,9 +13,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from modelyard.api.artifact.v1 import artifact_service_pb2
 from modelyard.api.catalog.v1 import catalog_service_pb2
@@ -25,10 +23,10 @@ from modelyard.api.oip.v2 import grpc_inference_pb2 as oip
 from modelyard.api.oip.v2 import rest_inference_pb2
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE, public_oip
 from modelyard_gateway.routes import CONTROL_PLANE
+from modelyard_kit.reflection import add_reflection
 
 _CONTRACTS = (
     catalog_service_pb2, artifact_service_pb2, governance_service_pb2, inference_service_pb2, oip, rest_inference_pb2,
-    health_pb2,
 )  # fmt: skip
 
 
@@ -46,8 +44,7 @@ async def serving(desk_socket: Path, is_ready: Callable[[], bool]) -> AsyncItera
     await status.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     names = (*OIP_SERVICES, REST_SERVICE, *CONTROL_PLANE.values(), health.SERVICE_NAME)
-    # A pool of its own: in the default one the public name of the protocol may belong to another package.
-    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server, pool=_pool())
+    add_reflection(server, names, (module.DESCRIPTOR for module in _CONTRACTS), [public_oip()])
     await asyncio.to_thread(desk_socket.unlink, missing_ok=True)
     server.add_insecure_port(f"unix:{desk_socket}")
     await server.start()
@@ -87,21 +84,3 @@ def _unary(answer: Callable[[Any], Any], request_type: Any) -> grpc.RpcMethodHan
         request_deserializer=request_type.FromString,
         response_serializer=lambda message: message.SerializeToString(),
     )
-
-
-def _pool() -> DescriptorPool:
-    pool = DescriptorPool()
-    added: set[str] = set()
-
-    def add(descriptor: Any) -> None:
-        if descriptor.name in added:
-            return
-        added.add(descriptor.name)
-        for dependency in descriptor.dependencies:
-            add(dependency)
-        pool.AddSerializedFile(descriptor.serialized_pb)
-
-    for module in (*_CONTRACTS, reflection_pb2):
-        add(module.DESCRIPTOR)
-    pool.AddSerializedFile(public_oip().SerializeToString())
-    return pool

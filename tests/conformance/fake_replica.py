@@ -108,7 +108,11 @@ class FakeReplica:
 
         async def metadata(request: oip.ModelMetadataRequest, context: Any) -> oip.ModelMetadataResponse:
             await self._enter(request.name, context)
-            return oip.ModelMetadataResponse(name=request.name, versions=[self.label])
+            rows = {"datatype": "FP32", "shape": [-1, 4]}
+            answer = oip.ModelMetadataResponse(name=request.name, versions=[self.label])
+            answer.inputs.add(name="x", **rows)
+            answer.outputs.add(name="y", **rows)
+            return answer
 
         async def statistics(
             request: oip.ModelStatisticsRequest, context: Any

@@ -1,4 +1,4 @@
-"""Stand-ins for the services that a gateway follows: governance and inference, and a catalog that answers one call."""
+"""Stand-ins for the services that a gateway follows: governance and inference, and a catalog that answers two calls."""
 
 from __future__ import annotations
 
@@ -69,6 +69,9 @@ class Governance(governance_service_pb2_grpc.GovernanceServiceServicer):
         response.expire_time.FromDatetime(datetime.now(UTC) + timedelta(minutes=5))
         return response
 
+    async def GetCaller(self, _request: Any, _context: Any) -> Any:
+        return governance_pb2.GetCallerResponse(principal={"name": "ada"})
+
     async def GetJwks(self, _request: Any, _context: Any) -> Any:
         known = signing_keys(*self.issuers)
         keys = [identity_pb2.JsonWebKey(kid=key.kid, alg="ES256", x=key.x, y=key.y) for key in known.keys]
@@ -126,7 +129,7 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
 
 
 class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
-    """Answers one call and one watch, and keeps metadata."""
+    """Answers two calls and one watch, and keeps metadata."""
 
     def __init__(self) -> None:
         self.metadata: dict[str, Any] = {}
@@ -143,6 +146,9 @@ class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
         response.catalog.name = request.name
         response.catalog.owner_id = "ada"
         return response
+
+    async def ListCatalogs(self, _request: Any, _context: Any) -> Any:
+        return catalog_service_pb2.ListCatalogsResponse(catalogs=[{"name": "prod"}])
 
     async def WatchEvents(self, request: Any, _context: Any) -> AsyncIterator[Any]:
         for kind in request.types:

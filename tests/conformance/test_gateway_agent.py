@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -19,9 +17,7 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -31,11 +27,8 @@ from modelyard.api.governance.v1.governance_service_pb2 import GetJwksRequest, L
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
 from modelyard.api.inference.v1.inference_service_pb2 import ConfirmRoutesRequest
 from modelyard_gateway import admin
-from modelyard_gateway.agent import Agent
 from modelyard_gateway.envoy_metrics import EnvoyCollector
 from modelyard_kit.auth import Principal
-from modelyard_kit.grants import Grants
-from modelyard_kit.peers import Peers
 from modelyard_suite.plan import free_port
 from tests.conformance.gateway_control_plane import ControlPlane, allow
 from tests.conformance.gateway_stack import (
@@ -46,52 +39,16 @@ from tests.conformance.gateway_stack import (
     route,
     start_program,
 )
+from tests.conformance.whole_gateway import IRIS, Gateway, whole_gateway
 from tests.framework.grafana import asked_for, told
 from tests.framework.tokens import Issuer
 from tests.framework.waiting import eventually
 
-IRIS = "prod.ml.iris"
-
-
-class Gateway:
-    """An agent, its Envoy, the services it follows, and one replica of `iris` that Ada may use."""
-
-    def __init__(self, stack: GatewayStack, plane: ControlPlane) -> None:
-        self.stack, self.plane = stack, plane
-        self.working: Agent
-
-    @contextlib.asynccontextmanager
-    async def agent(self) -> AsyncIterator[Agent]:
-        settings = self.stack.settings
-        peers = Peers(settings)
-        agent = Agent(settings, peers, Grants(), self.stack.admin, self.stack.applier)
-        task = asyncio.create_task(agent.run())
-        try:
-            yield agent
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-            await peers.close()
-
-    async def deploy(self, group: str, *addresses: str) -> None:
-        version = await self.plane.inference.publish(route(IRIS, (group, 1, addresses)))
-        await self.plane.inference.until_confirmed(version, [group])
-        self.stack.port = await self.stack.admin.listen_port()
-
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
-    async with gateway_stack(keys_interval_seconds=0.2) as stack:
-        plane = ControlPlane(stack.folder, stack.issuer)
-        await plane.start()
-        made = Gateway(stack, plane)
-        async with made.agent() as made.working:
-            replica = await stack.replica("one")
-            await plane.governance.grants.set({ADA.id: allow(IRIS)})
-            await made.deploy("g1", replica.address)
-            yield made
-        await plane.stop()
+    async with whole_gateway(keys_interval_seconds=0.2) as made:
+        yield made
 
 
 async def code_of(call: object) -> grpc.StatusCode:
@@ -262,67 +219,11 @@ async def test_services_answer_through_the_gateway(gateway: Gateway) -> None:
         await gateway.plane.start("catalog")
 
 
-async def test_health_and_reflection(gateway: Gateway) -> None:
+async def test_health(gateway: Gateway) -> None:
     async with gateway.stack.channel() as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         health = await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
-    services = await asyncio.to_thread(_reflected, gateway.stack)
-    assert {"inference.GRPCInferenceService", "modelyard.api.catalog.v1.CatalogService"} <= services
-
-
-async def test_buf_curl_lists_and_calls(gateway: Gateway) -> None:
-    """A client that knows no contract finds every service on the one port."""
-    url = f"http://127.0.0.1:{gateway.stack.port}"
-    token = ":".join(gateway.stack.authorization())
-
-    async def buf_curl(*arguments: str) -> str:
-        program = Path(sys.executable).with_name("buf")
-        command = [
-            program,
-            "curl",
-            "--protocol",
-            "grpc",
-            "--http2-prior-knowledge",
-            "--reflect-header",
-            token,
-        ]
-        process = await asyncio.create_subprocess_exec(
-            *command, "-H", token, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        out, err = await process.communicate()
-        assert process.returncode == 0, err.decode()
-        return out.decode()
-
-    listed = set((await buf_curl("--list-methods", url)).split())
-    assert {
-        "inference.GRPCInferenceService/ModelInfer",
-        "modelyard.api.catalog.v1.CatalogService/GetModel",
-        "modelyard.api.artifact.v1.ArtifactService/ReadFile",
-        "modelyard.api.governance.v1.GovernanceService/CreateGrant",
-        "modelyard.api.inference.v1.InferenceService/CreateDeployment",
-        "grpc.health.v1.Health/Check",
-    } <= listed
-    called = await buf_curl(
-        "-d", '{"name": "prod"}', f"{url}/modelyard.api.catalog.v1.CatalogService/GetCatalog"
-    )
-    assert json.loads(called)["catalog"]["name"] == "prod"
-    asked = json.dumps({"model_name": IRIS})
-    answer = await buf_curl("-d", asked, f"{url}/inference.GRPCInferenceService/ModelInfer")
-    assert json.loads(answer)["modelVersion"] == "one"
-
-
-def _reflected(stack: GatewayStack) -> set[str]:
-    class WithToken(grpc.StreamStreamClientInterceptor):
-        def intercept_stream_stream(self, continuation, details, requests):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            return continuation(details._replace(metadata=[stack.authorization()]), requests)
-
-    with grpc.insecure_channel(f"127.0.0.1:{stack.port}") as channel:
-        database = ProtoReflectionDescriptorDatabase(grpc.intercept_channel(channel, WithToken()))
-        pool = DescriptorPool(database)
-        method = pool.FindServiceByName("inference.GRPCInferenceService").methods_by_name["ModelInfer"]
-        assert method.input_type.full_name == "inference.ModelInferRequest"
-        return set(database.get_services())
 
 
 async def test_unmodified_tritonclient(gateway: Gateway) -> None:

@@ -14,7 +14,7 @@ import pytest
 from modelyard_gateway.render import CLUSTERS_FILE, ROUTES_FILE
 from tests.conformance.gateway_control_plane import ControlPlane, allow
 from tests.conformance.gateway_stack import ADA, GatewayStack, route
-from tests.conformance.test_gateway_agent import IRIS, Gateway
+from tests.conformance.whole_gateway import IRIS, Gateway
 from tests.framework.waiting import eventually
 
 

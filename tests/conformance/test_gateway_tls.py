@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import aiohttp
@@ -14,59 +12,22 @@ import grpc
 import grpc.aio
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from modelyard.aio import AsyncClient
 from modelyard.api.catalog.v1.catalog_service_pb2 import GetCatalogRequest
 from modelyard.api.catalog.v1.catalog_service_pb2_grpc import (
     CatalogServiceStub,
     add_CatalogServiceServicer_to_server,
 )
+from modelyard.errors import TlsFailed
 from modelyard_gateway.apply import ApplyFailedError
 from tests.conformance.gateway_control_plane import Catalog
-from tests.conformance.gateway_stack import GatewayStack, gateway_stack, route
+from tests.conformance.gateway_stack import ADA, GatewayStack, gateway_stack, route
 from tests.conformance.test_gateway_edges import IRIS, serving
+from tests.conformance.whole_gateway import whole_gateway
+from tests.framework.certificates import Pair, pair
+from tests.framework.cli import Cli
 from tests.framework.waiting import eventually
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A certificate that vouches for itself, and its key, both as PEM."""
-
-    certificate: bytes
-    key: bytes
-
-    def put(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Rename both into their places."""
-        paths = folder / f"{name}.crt", folder / f"{name}.key"
-        for path, content in zip(paths, (self.certificate, self.key), strict=True):
-            fresh = folder / f".{path.name}"
-            fresh.write_bytes(content)
-            fresh.replace(path)
-        return paths
-
-
-def pair(name: str, serial: int) -> Pair:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(serial)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    unencrypted = serialization.NoEncryption()
-    return Pair(
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unencrypted),
-    )
 
 
 async def predict(stack: GatewayStack, server: Pair, client: Pair | None = None) -> str:
@@ -120,6 +81,59 @@ async def test_clients_need_a_certificate_where_that_is_wanted(tmp_path: Path) -
                 await predict(stack, server, client)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert len(stack._replicas[0].asked) == 1
+
+
+async def test_the_client_and_the_command_line_show_a_certificate(tmp_path: Path) -> None:
+    server, ada, stranger = pair("localhost", 1), pair("ada", 2), pair("stranger", 3)
+    certificate, key = server.put(tmp_path, "tls")
+    ca, _ = ada.put(tmp_path, "clients")
+    shown, own_key = ada.put(tmp_path, "ada")
+    foreign, foreign_key = stranger.put(tmp_path, "stranger")
+    rows = [[1.0, 2.0, 3.0, 4.0]]
+    cli = Cli(tmp_path / "home")
+    async with whole_gateway(tls_certificate=certificate, tls_key=key, tls_client_ca=ca) as gateway:
+        stack = gateway.stack
+        target, token = f"https://127.0.0.1:{stack.port}", stack.issuer.token(ADA)
+
+        async def connect(certificate_: Path | None, key_: Path | None) -> None:
+            async with AsyncClient(
+                target, token, ca_certificate=certificate, client_certificate=certificate_, client_key=key_
+            ) as client:
+                assert [found.name async for found in client.catalogs.list()] == ["prod"]
+                assert (await client.predict(IRIS, rows)).output.tolist() == rows
+
+        await connect(shown, own_key)
+        with pytest.raises(
+            TlsFailed, match=f"{target}: it wants to see .*client_certificate=… and client_key=…"
+        ):
+            await connect(None, None)
+        with pytest.raises(TlsFailed, match=f"{target}: it refuses client_certificate {foreign}, .*unknown"):
+            await connect(foreign, foreign_key)
+
+        (tmp_path / "token").write_text(token)
+        (tmp_path / "token").chmod(0o600)
+        login = (
+            "login",
+            target,
+            "--token-file",
+            str(tmp_path / "token"),
+            "--ca-certificate",
+            str(certificate),
+        )
+        refused = await asyncio.to_thread(cli.refused, *login)
+        assert "--client-certificate FILE --client-key FILE" in refused
+        assert "hint" not in refused
+        pair_ = ("--client-certificate", str(shown), "--client-key", str(own_key))
+        await asyncio.to_thread(cli.ok, *login, *pair_)
+        saved = (tmp_path / "home" / "contexts.json").read_text()
+        assert str(own_key) in saved
+        assert "PRIVATE KEY" not in saved
+        assert [row["name"] for row in await asyncio.to_thread(cli.json, "catalogs", "list")] == ["prod"]
+        (tmp_path / "rows.json").write_text(json.dumps(rows))
+        predicted = await asyncio.to_thread(cli.json, "predict", IRIS, "--input", str(tmp_path / "rows.json"))
+        assert predicted["outputs"] == {"y": rows}
+        told = await asyncio.to_thread(cli.json, "context", "show")
+        assert (told["client_certificate"], told["client_key"]) == (str(shown), str(own_key))
 
 
 async def test_services_that_listen_with_tls_are_believed_by_their_ca(tmp_path: Path) -> None:

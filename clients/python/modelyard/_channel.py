@@ -6,12 +6,13 @@ import ipaddress
 import json
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import grpc
 
+from modelyard._secure_channel import SecureChannel
+from modelyard._tls import NO_FILES, TlsFiles
 from modelyard.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -67,19 +68,18 @@ SERVICE_CONFIG = {
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An address as gRPC takes it, and how to secure the way to it."""
+    """An address as gRPC takes it, and the files of TLS, or None for a way without."""
 
     address: str
-    certificates: bytes | None = None
-    secure: bool = False
+    tls: TlsFiles | None = None
 
 
-def parse_target(text: str, *, ca_certificate: str | Path | None = None, insecure: bool = False) -> Endpoint:
+def parse_target(text: str, *, tls: TlsFiles = NO_FILES, insecure: bool = False) -> Endpoint:
     """Understand `host:port`, `http://…`, `https://…` and `unix:/path`.
 
     Args:
         text: The target.
-        ca_certificate: File with the certificates to trust (PEM); makes the connection TLS.
+        tls: Certificates and key; any of them makes `host:port` a connection with TLS.
         insecure: Allow a connection without TLS to another machine.
 
     Raises:
@@ -88,11 +88,11 @@ def parse_target(text: str, *, ca_certificate: str | Path | None = None, insecur
     if text.startswith("unix:"):
         return Endpoint(text)
     scheme, address = _split(text)
-    if scheme == "https" or (not scheme and ca_certificate):
-        return Endpoint(address, certificates=_read(ca_certificate), secure=True)
-    if ca_certificate:
+    if scheme == "https" or (not scheme and tls.given):
+        return Endpoint(address, tls)
+    if tls.given:
         raise ConfigurationError(
-            f"target {text}: http:// uses no certificate; write https:// or drop ca_certificate"
+            f"target {text}: http:// uses no certificate; write https:// or drop {' and '.join(tls.given)}"
         )
     if not insecure and not _is_loopback(address):
         raise ConfigurationError(
@@ -102,13 +102,12 @@ def parse_target(text: str, *, ca_certificate: str | Path | None = None, insecur
     return Endpoint(address)
 
 
-def open_channel(endpoint: Endpoint, max_message_bytes: int) -> grpc.aio.Channel:
+def open_channel(endpoint: Endpoint, max_message_bytes: int) -> grpc.aio.Channel | SecureChannel:
     """A channel with retries, keepalive and message limits; call it on the event loop that will use it."""
     options = _options(max_message_bytes)
-    if not endpoint.secure:
+    if endpoint.tls is None:
         return grpc.aio.insecure_channel(endpoint.address, options=options)
-    credentials = grpc.ssl_channel_credentials(endpoint.certificates)
-    return grpc.aio.secure_channel(endpoint.address, credentials, options=options)
+    return SecureChannel(endpoint.address, endpoint.tls, options)
 
 
 def _options(max_message_bytes: int) -> Sequence[tuple[str, Any]]:
@@ -155,12 +154,3 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _read(path: str | Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"ca_certificate {path} cannot be read: {error.strerror}") from error

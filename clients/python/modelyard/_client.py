@@ -97,6 +97,8 @@ class AsyncClient:
         *,
         services: Mapping[str, str] | None = None,
         ca_certificate: str | Path | None = None,
+        client_certificate: str | Path | None = None,
+        client_key: str | Path | None = None,
         insecure: bool = False,
         timeout: float = 10.0,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
@@ -109,18 +111,22 @@ class AsyncClient:
             services: Other targets for single services (`catalog`, `artifact`, `governance`, `inference`, `serving`),
                 where there is no gateway.
             ca_certificate: File with the certificates to trust (PEM), if not those of the system.
+            client_certificate: File with the certificate (PEM, with its chain) to show to a gateway that asks for one (mTLS).
+            client_key: File with its key (PEM, without a password). When either file is renewed, new calls use it.
             insecure: Allow a connection without TLS to another machine.
             timeout: Seconds that a call may take where it does not say otherwise.
             max_message_bytes: Largest message sent or received.
 
         Raises:
-            ConfigurationError: a target is malformed, or would send the token in the clear.
+            ConfigurationError: a target is malformed, or would send the token in the clear; a certificate or key cannot be used.
         """
         self._connection = Connection(
             target,
             token,
             services=services or {},
             ca_certificate=ca_certificate,
+            client_certificate=client_certificate,
+            client_key=client_key,
             insecure=insecure,
             timeout=timeout,
             max_message_bytes=max_message_bytes,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 
-from modelyard._channel import open_channel, parse_target
+from modelyard._channel import Endpoint, open_channel, parse_target
 from modelyard._chunks import RawArtifactStub
 from modelyard._refusals import FirstStatus, cut_off, is_cancelled
+from modelyard._secure_channel import SecureChannel
 from modelyard._status import error_from_call
+from modelyard._tls import tls_files
 from modelyard._token import TokenSource, is_external
 from modelyard._tracing import call_span
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceStub
@@ -20,7 +22,14 @@ from modelyard.api.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from modelyard.api.governance.v1.governance_service_pb2 import ExchangeTokenRequest
 from modelyard.api.governance.v1.governance_service_pb2_grpc import GovernanceServiceStub
 from modelyard.api.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
-from modelyard.errors import ConfigurationError, TokenMissing, Unauthenticated
+from modelyard.errors import (
+    ConfigurationError,
+    ModelyardError,
+    TlsFailed,
+    TokenMissing,
+    Unauthenticated,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -59,6 +68,8 @@ class Connection:
         *,
         services: Mapping[str, str],
         ca_certificate: str | Path | None,
+        client_certificate: str | Path | None,
+        client_key: str | Path | None,
         insecure: bool,
         timeout: float,
         max_message_bytes: int,
@@ -69,13 +80,20 @@ class Connection:
                 f"services: {', '.join(sorted(unknown))} unknown; use {', '.join(SERVICES)}"
             )
         targets = {name: services.get(name, target) for name in SERVICES}
+        tls = tls_files(ca_certificate, client_certificate, client_key)
         self._endpoints = {
-            name: parse_target(text, ca_certificate=ca_certificate, insecure=insecure)
-            for name, text in targets.items()
+            name: parse_target(text, tls=tls, insecure=insecure) for name, text in targets.items()
         }
+        if any(endpoint.tls for endpoint in self._endpoints.values()):
+            tls.read()
+        elif client_certificate:
+            raise ConfigurationError(
+                f"target {target}: a connection without TLS shows no certificate; "
+                "use https://… or drop client_certificate and client_key"
+            )
         self._timeout = timeout
         self._max_message_bytes = max_message_bytes
-        self._channels: dict[Any, grpc.aio.Channel] = {}
+        self._channels: dict[Endpoint, grpc.aio.Channel | SecureChannel] = {}
         self._stubs: dict[tuple[str, Any], Any] = {}
         self._token = TokenSource(token, self._exchange)
         self._closed = False
@@ -222,7 +240,15 @@ class Connection:
             try:
                 return await start([("x-request-id", request_id), *identity, *trace])
             except grpc.aio.AioRpcError as error:
-                raise error_from_call(error, request_id) from error
+                raise await self._explained(error_from_call(error, request_id)) from error
+
+    async def _explained(self, error: ModelyardError) -> ModelyardError:
+        """The error, or a better one if a service cannot be reached because of certificates."""
+        if type(error) is Unavailable and not error.reason:
+            for channel in list(self._channels.values()):
+                if isinstance(channel, SecureChannel) and (problem := await channel.explain()):
+                    return TlsFailed(problem, request_id=error.request_id)
+        return error
 
     async def _exchange(self, token: str) -> tuple[str, datetime]:
         """Exchange an API token, or the token of an external issuer."""
@@ -234,7 +260,7 @@ class Connection:
 
         return await self._run(ExchangeTokenRequest, start, "")
 
-    def _channel(self, service: str) -> grpc.aio.Channel:
+    def _channel(self, service: str) -> grpc.aio.Channel | SecureChannel:
         if self._closed:
             raise ConfigurationError("the client is closed; make a new one")
         endpoint = self._endpoints[service]

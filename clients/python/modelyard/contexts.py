@@ -1,7 +1,8 @@
 """Named installations and the tokens for them, kept in the home directory.
 
 `~/.modelyard` (or MODELYARD_HOME) is a folder of mode 0700, `contexts.json` in it a file of mode 0600, replaced in one step.
-MODELYARD_TARGET and MODELYARD_TOKEN override the context, MODELYARD_CONTEXT chooses one.
+MODELYARD_TARGET and MODELYARD_TOKEN override the context, and so do MODELYARD_CA_CERTIFICATE, and MODELYARD_CLIENT_CERTIFICATE
+with MODELYARD_CLIENT_KEY; MODELYARD_CONTEXT chooses one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import stat
 import tempfile
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,12 @@ class Context:
     token: str = field(default="", repr=False)
     ca_certificate: str = ""
     insecure: bool = False
+    client_certificate: str = ""
+    client_key: str = ""
 
     def connection(self) -> dict[str, Any]:
         """The arguments for a client."""
-        return {**asdict(self), "ca_certificate": self.ca_certificate or None}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -112,26 +115,26 @@ def resolve(name: str | None = None) -> Context:
     """The context to use: `name`, else MODELYARD_CONTEXT, else the current one; then the environment's overrides.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is none, or the environment names a client certificate without its key.
     """
     environment = os.environ
     target, token = environment.get("MODELYARD_TARGET", ""), environment.get("MODELYARD_TOKEN", "")
     name = name or environment.get("MODELYARD_CONTEXT")
     if target and token and not name:
-        return Context(target, token)
+        return _with_files(Context(target, token))
     contexts = read()
     name = name or contexts.current
     if not name:
         if target or token:
-            return Context(target or DEFAULT_TARGET, token)
+            return _with_files(Context(target or DEFAULT_TARGET, token))
         raise ConfigurationError(
             "no context is saved; start an installation with `modelyard up`, or connect to one with `modelyard login`"
         )
     saved = _get(contexts, name)
     if target and target != saved.target:
         # The saved token is for the saved target and must not reach another one.
-        return Context(target, token)
-    return Context(saved.target, token or saved.token, saved.ca_certificate, saved.insecure)
+        return _with_files(Context(target, token))
+    return _with_files(replace(saved, token=token or saved.token))
 
 
 def read_secret(path: Path) -> str:
@@ -146,6 +149,24 @@ def read_secret(path: Path) -> str:
             return file.read().strip()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _with_files(context: Context) -> Context:
+    """The context with the certificates that the environment names."""
+    ca, certificate, key = (
+        os.environ.get(f"MODELYARD_{name}", "")
+        for name in ("CA_CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+    )
+    if bool(certificate) != bool(key):
+        raise ConfigurationError(
+            "MODELYARD_CLIENT_CERTIFICATE and MODELYARD_CLIENT_KEY belong together: set both or neither"
+        )
+    return replace(
+        context,
+        ca_certificate=ca or context.ca_certificate,
+        client_certificate=certificate or context.client_certificate,
+        client_key=key or context.client_key,
+    )
 
 
 def _get(contexts: Contexts, name: str) -> Context:

@@ -6,8 +6,7 @@
     ├── InvalidArgument (ValueError)       violations
     │   ├── LimitExceeded                  limit, maximum, actual
     │   ├── DigestMismatch, RequestIdReused
-    │   ├── SignatureInvalid               problem
-    │   └── InvalidTensor                  tensor
+    │   └── SignatureInvalid, InvalidTensor  problem; tensor
     ├── NotFound (LookupError)             resource_type, name
     ├── AlreadyExists                      resource_type, name
     ├── Conflict                           read again, then repeat
@@ -17,22 +16,19 @@
     │   └── TokenMissing, TokenInvalid, TokenExpired
     ├── PermissionDenied (PermissionError) privilege, resource_type, name
     ├── FailedPrecondition
-    │   ├── PolicyUnmet                    unmet
+    │   ├── PolicyUnmet, ResourceInUse     unmet: conditions, what uses it
     │   ├── SelfApproval, LineageCycle, GroupCycle, UploadIncomplete
     │   ├── InvalidState                   state, wanted
-    │   ├── ResourceInUse                  unmet: what uses it
     │   ├── DirectTransferUnavailable      send and read through the service
     │   └── DeploymentFailed               raised while waiting for a deployment
-    ├── OffsetMismatch
     ├── ResourceExhausted
     │   ├── StorageFull, QueueFull, TooManyWatches
-    │   ├── RateLimited                    more predictions per second than the deployment allows
-    │   ├── Overloaded                     more predictions at once than its replicas may have
+    │   ├── RateLimited, Overloaded        more predictions a second, at once, than the deployment takes
     │   └── RequestTooLarge                maximum
     ├── Unavailable (ConnectionError)      repeat with backoff
-    │   └── PeerUnavailable, PermissionsStale, ReplicaNotReady
+    │   └── PeerUnavailable, PermissionsStale, ReplicaNotReady, TlsFailed
     ├── DeadlineExceeded (TimeoutError)
-    ├── Cancelled, Unimplemented
+    ├── OffsetMismatch, Cancelled, Unimplemented
     ├── InternalError                      error_id
     │   └── ModelFailed
     └── ConfigurationError                 contexts, credentials, targets of this machine
@@ -314,6 +310,10 @@ class PermissionsStale(Unavailable):
 
 class ReplicaNotReady(Unavailable):
     """The replica is starting or draining."""
+
+
+class TlsFailed(Unavailable):
+    """No connection, because of a certificate: the message says which, and how to give another."""
 
 
 class DeadlineExceeded(ModelyardError, TimeoutError):

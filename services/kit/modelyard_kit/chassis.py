@@ -20,8 +20,8 @@ import grpc
 import grpc.aio
 import structlog
 import uvloop
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from modelyard.api.governance.v1.governance_service_pb2 import RecordEventsRequest
 from modelyard_kit import faults, garbage, migrate, outbox, permissions, telemetry
@@ -37,6 +37,7 @@ from modelyard_kit.interceptors import CallChain
 from modelyard_kit.outbox import Event, Relay
 from modelyard_kit.peers import Peers
 from modelyard_kit.protos import event_to_proto
+from modelyard_kit.reflection import add_reflection
 
 S = TypeVar("S", bound=Settings)
 
@@ -165,8 +166,7 @@ async def _serving(
     check_access(service)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    names = (service.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    add_reflection(server, (service.full_name, health.SERVICE_NAME), [_contract(service).file])
     _bind(server, settings)
     await server.start()
     for name in ("", service.full_name):
@@ -188,15 +188,17 @@ def check_access(service: Service) -> None:
     Raises:
         RuntimeError: an RPC has no rule, or a rule has no RPC.
     """
-    from google.protobuf import descriptor_pool
-
-    descriptor: Any = descriptor_pool.Default().FindServiceByName(service.full_name)
-    contract = {method.name for method in descriptor.methods}
+    contract = {method.name for method in _contract(service).methods}
     if contract != set(service.access):
         unruled, unknown = sorted(contract - set(service.access)), sorted(set(service.access) - contract)
         raise RuntimeError(
             f"access table of {service.name}: RPCs without a rule {unruled}, rules without an RPC {unknown}"
         )
+
+
+def _contract(service: Service) -> Any:
+    """Return the descriptor of a service."""
+    return descriptor_pool.Default().FindServiceByName(service.full_name)
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> None:

@@ -43,8 +43,8 @@ def client(fake: Fake) -> Iterator[Client]:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or writes the contexts of whoever runs it."""
-    for name in ("MODELYARD_TARGET", "MODELYARD_TOKEN", "MODELYARD_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("TARGET", "TOKEN", "CONTEXT", "CA_CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
+        monkeypatch.delenv(f"MODELYARD_{name}", raising=False)
     monkeypatch.setenv("MODELYARD_CACHE", str(tmp_path / "home" / "cache"))
     folder = tmp_path / "home"
     monkeypatch.setenv("MODELYARD_HOME", str(folder))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def test_the_environment_overrides_but_never_sends_a_token_elsewhere(monkeypatch
     monkeypatch.setenv("MODELYARD_CONTEXT", "nowhere")
     with pytest.raises(ConfigurationError, match="nowhere"):
         contexts.resolve()
+
+
+def test_certificates_come_from_the_context_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = Context("https://a", "secret", "/ca", client_certificate="/crt", client_key="/key")
+    contexts.save("a", saved)
+    assert contexts.resolve() == saved
+    monkeypatch.setenv("MODELYARD_TARGET", "https://b")
+    monkeypatch.setenv("MODELYARD_CA_CERTIFICATE", "/other-ca")
+    assert contexts.resolve() == Context("https://b", "", "/other-ca")
+    monkeypatch.setenv("MODELYARD_CLIENT_CERTIFICATE", "/other-crt")
+    with pytest.raises(ConfigurationError, match="MODELYARD_CLIENT_KEY belong together"):
+        contexts.resolve()
+    monkeypatch.setenv("MODELYARD_CLIENT_KEY", "/other-key")
+    there = Context("https://b", "", "/other-ca", client_certificate="/other-crt", client_key="/other-key")
+    assert contexts.resolve() == there
+    monkeypatch.delenv("MODELYARD_TARGET")
+    assert contexts.resolve() == replace(there, target="https://a", token="secret")
 
 
 def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,14 +211,14 @@ def test_calls_carry_the_trace_they_are_part_of(fake: Fake, client: Client) -> N
 )
 def test_targets(text: str, address: str, *, secure: bool) -> None:
     endpoint = parse_target(text)
-    assert (endpoint.address, endpoint.secure) == (address, secure)
+    assert (endpoint.address, endpoint.tls is not None) == (address, secure)
 
 
 @pytest.mark.parametrize("text", ["models.example.com:80", "http://10.0.0.1:8080", "0.0.0.0:8080"])
 def test_another_machine_without_tls_is_refused(text: str) -> None:
     with pytest.raises(errors.ConfigurationError, match="without TLS would show your token"):
         parse_target(text)
-    assert not parse_target(text, insecure=True).secure
+    assert parse_target(text, insecure=True).tls is None
 
 
 @pytest.mark.parametrize("text", ["", "ftp://host:1", "host:port", "host:1/path", "host:99999", "https://"])
@@ -229,9 +229,9 @@ def test_malformed_targets_are_named(text: str) -> None:
 
 def test_a_certificate_that_cannot_be_read_or_used_is_refused() -> None:
     with pytest.raises(errors.ConfigurationError, match="cannot be read"):
-        parse_target("https://host", ca_certificate="/nowhere.pem")
+        Client("https://host", ca_certificate="/nowhere.pem")
     with pytest.raises(errors.ConfigurationError, match="uses no certificate"):
-        parse_target("http://127.0.0.1:1", ca_certificate="/nowhere.pem")
+        Client("http://127.0.0.1:1", ca_certificate="/nowhere.pem")
 
 
 def test_services_override_the_target_one_by_one(fake: Fake) -> None:

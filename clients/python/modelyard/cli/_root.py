@@ -107,7 +107,7 @@ def _hint(error: Exception) -> str:
         return "`modelyard deployments show NAME` says what is being waited for"
     if isinstance(error, errors.DeploymentFailed):
         return f"see `modelyard deployments show {error.name}`; another update, or `rollback`, leads out"
-    if isinstance(error, errors.Unavailable) and not error.reason:
+    if type(error) is errors.Unavailable and not error.reason:
         return "is it running there? See `modelyard context show` and `modelyard status`"
     if isinstance(error, ExampleNeeded):
         return "give some in a file, JSON or CSV: --example rows.csv"

@@ -31,13 +31,39 @@ def login(
     name: Annotated[str, typer.Option("--name", help="Name under which to save it.")] = "default",
     ca_certificate: Annotated[
         Path | None,
-        typer.Option("--ca-certificate", help="Certificates to trust (PEM), if not those of the system."),
+        typer.Option(
+            "--ca-certificate",
+            envvar="MODELYARD_CA_CERTIFICATE",
+            help="Certificates to trust (PEM), if not those of the system.",
+        ),
+    ] = None,
+    client_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--client-certificate",
+            envvar="MODELYARD_CLIENT_CERTIFICATE",
+            help="Certificate (PEM) to show, where the gateway asks its clients for one (mTLS).",
+        ),
+    ] = None,
+    client_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--client-key",
+            envvar="MODELYARD_CLIENT_KEY",
+            help="Key of the client certificate (PEM). Both are saved as paths and read again when they are renewed.",
+        ),
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow another machine without TLS.")] = False,
 ) -> None:
     """Connect to an installation: check the token there and save both as a context."""
-    ca = str(ca_certificate.expanduser().absolute()) if ca_certificate else ""
-    saved = contexts.Context(target, _token(token_file), ca, insecure)
+    saved = contexts.Context(
+        target,
+        _token(token_file),
+        _absolute(ca_certificate),
+        insecure,
+        _absolute(client_certificate),
+        _absolute(client_key),
+    )
     with Client(**saved.connection()) as client:
         caller = client.whoami()
     path = contexts.save(name, saved)
@@ -81,6 +107,8 @@ def show(output: Output = TABLE) -> None:
             "target": resolved.target,
             "token": "set" if resolved.token else "none",
             "ca_certificate": resolved.ca_certificate,
+            "client_certificate": resolved.client_certificate,
+            "client_key": resolved.client_key,
             "insecure": resolved.insecure,
         },
         output,
@@ -110,6 +138,10 @@ class _Row:
 
     def public(self) -> dict[str, str | bool]:
         return {"name": self.name, "target": self.target, "current": self.current}
+
+
+def _absolute(path: Path | None) -> str:
+    return str(path.expanduser().absolute()) if path else ""
 
 
 def _token(file: str) -> str:
