@@ -59,9 +59,9 @@ up: $(READY) ## Start the whole suite on this machine and stay (Ctrl-C stops it)
 
 # --- Tests ---------------------------------------------------------------------------------------------------------------
 
-# Two processes, each of which keeps what a file of tests starts; the order of the files is in tests/conftest.py.
+# Three processes, because half the time is waiting; each of which keeps what a file of tests starts; the order of the files is in tests/conftest.py.
 PYTEST = $(BIN)/pytest --no-header --junitxml=$(REPORTS)/$(@:test-%=%).xml $(ARGS)
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test test-frameworks $(TESTS)
 test: $(READY) ## Run every kind of test: at once, so that each process imports everything once, and none waits at the end of each kind.
