@@ -15,7 +15,6 @@ from modelyard._namespace import Namespace, resource_name, version_reference
 from modelyard._pager import AsyncPager
 from modelyard._sources import opened
 from modelyard._versions import AsyncVersions
-from modelyard.api.artifact.v1 import artifact_pb2
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.types import Artifact, BlobUrls, FileEntry, FileUrl, Upload
 
@@ -158,12 +157,10 @@ class AsyncArtifacts(Namespace):
     async def begin_upload(self, model: str, files: Sequence[FileEntry], *, request_id: str = "") -> Upload:
         """Announce the files of an artifact and learn which blobs to send; `upload` does all of it."""
         request = pb.BeginUploadRequest(
-            model=resource_name(model, 3, "model"),
-            files=[
-                artifact_pb2.FileEntry(path=file.path, size=file.size, sha256=file.sha256) for file in files
-            ],
-            request_id=request_id or new_request_id(),
+            model=resource_name(model, 3, "model"), request_id=request_id or new_request_id()
         )
+        for file in files:  # made in place: a list of messages would be copied into the request
+            request.files.add(path=file.path, size=file.size, sha256=file.sha256)
         method = self._connection.artifact.BeginUpload
         answer = await self._connection.call(method, request, timeout=_MANIFEST_SECONDS)
         return from_proto(Upload, answer.upload)

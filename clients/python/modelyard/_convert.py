@@ -7,10 +7,11 @@ One generic pair of functions serves every message: the field names of a datacla
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf import json_format, struct_pb2
@@ -19,13 +20,14 @@ from modelyard import types
 from modelyard.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from google.protobuf.descriptor import EnumDescriptor
+    from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
     from google.protobuf.message import Message
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Message")
+_Reader = Callable[[Any], Any]
 
 _API = "modelyard.api"
 MESSAGES: dict[str, type[Any]] = {
@@ -45,7 +47,7 @@ MESSAGES: dict[str, type[Any]] = {
     f"{_API}.catalog.v1.DatasetReference": types.Dataset,
     **{
         f"{_API}.artifact.v1.{c.__name__}": c
-        for c in (types.FileEntry, types.Artifact, types.MissingBlob, types.Upload)
+        for c in (types.FileEntry, types.Artifact, types.MissingBlob, types.Upload, types.DamagedBlob)
     },
     **{
         f"{_API}.artifact.v1.{c.__name__}": c
@@ -140,14 +142,12 @@ ENUMS: dict[str, type[StrEnum]] = {
 
 def from_proto(kind: type[T], message: Message) -> T:
     """The dataclass `kind` with the values of `message`."""
-    known = message.DESCRIPTOR.fields_by_name
-    return kind(
-        **{
-            f.name: _get(message, known[f.name])
-            for f in fields(cast("Any", kind))
-            if f.default is not None or _is_given(message, known[f.name])
-        }
-    )
+    values = {}
+    for name, read, may_be_absent in _plan(cast("Any", kind), message.DESCRIPTOR):
+        if not may_be_absent or message.HasField(name):
+            value = getattr(message, name)
+            values[name] = value if read is None else read(value)
+    return kind(**values)
 
 
 def to_proto(kind: type[M], value: object) -> M:
@@ -162,36 +162,41 @@ def rows(kind: type[T], messages: Iterable[Message]) -> list[T]:
     return [from_proto(kind, message) for message in messages]
 
 
-def _is_given(message: Message, field: Any) -> bool:
-    """Whether there is a value of a field that may have none: the dataclass then has its default, None."""
-    return not field.has_presence or message.HasField(field.name)
+@cache
+def _plan(kind: type[Any], descriptor: Descriptor) -> Sequence[tuple[str, _Reader | None, bool]]:
+    """For each field of a dataclass its name, what reads its value, and whether it keeps its default, None, where none is given.
+
+    Looked up once: descriptors answer slowly, and an answer may have 100,000 rows.
+    """
+    known = descriptor.fields_by_name
+    return [
+        (f.name, _reader(known[f.name]), f.default is None and known[f.name].has_presence)
+        for f in fields(kind)
+    ]
 
 
-def _get(message: Message, field: Any) -> Any:
-    value = getattr(message, field.name)
+def _reader(field: FieldDescriptor) -> _Reader | None:
+    """What makes a value of this field one of the dataclass; None where it is the same."""
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        entry = field.message_type.fields_by_name["value"]
-        return {key: _one(value[key], entry) for key in sorted(value)}
+        item = _reader_of_one(field.message_type.fields_by_name["value"]) or _same
+        return lambda value: {key: item(value[key]) for key in sorted(value)}
+    one = _reader_of_one(field)
     if field.is_repeated:
-        return tuple(_one(item, field) for item in value)
-    return _one(value, field)
+        return tuple if one is None else lambda value: tuple(map(one, value))
+    return one
 
 
-def _one(value: Any, field: Any) -> Any:
+def _reader_of_one(field: FieldDescriptor) -> _Reader | None:
     if field.enum_type is not None:
-        return enum_from_number(field.enum_type, value)
+        return partial(enum_from_number, field.enum_type)
     if field.message_type is None:
-        return value
+        return None
     name = field.message_type.full_name
-    if name == "google.protobuf.Timestamp":
-        return value.ToDatetime(tzinfo=UTC)
-    if name == "google.protobuf.Duration":
-        return value.ToTimedelta()
-    if name == "google.protobuf.Struct":
-        return _whole(json_format.MessageToDict(value))
-    if name == "google.protobuf.Value":
-        return json_format.MessageToDict(value)
-    return from_proto(MESSAGES[name], value)
+    return _WELL_KNOWN.get(name) or partial(from_proto, MESSAGES[name])
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _whole(value: Any) -> Any:
@@ -201,6 +206,14 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WELL_KNOWN: Mapping[str, _Reader] = {
+    "google.protobuf.Timestamp": lambda value: value.ToDatetime(tzinfo=UTC),
+    "google.protobuf.Duration": lambda value: value.ToTimedelta(),
+    "google.protobuf.Struct": lambda value: _whole(json_format.MessageToDict(value)),
+    "google.protobuf.Value": json_format.MessageToDict,
+}
 
 
 def _fill(message: Message, value: object) -> None:
@@ -233,9 +246,6 @@ def _set(message: Message, field: Any, value: Any) -> None:
         _fill(target, value)
     else:
         setattr(message, field.name, value)
-
-
-_TIMES = {"google.protobuf.Timestamp", "google.protobuf.Duration"}
 
 
 def enum_from_number(descriptor: EnumDescriptor, number: int) -> StrEnum | None:

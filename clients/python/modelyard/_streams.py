@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -64,7 +65,8 @@ async def send_streams(
     work = deque(_divide(blobs))
     left = sum(blob.size - blob.offset for blob in blobs)
     count = min(STREAMS, len(work))
-    pool = ThreadPoolExecutor(count, thread_name_prefix="modelyard-read")
+    # No more than can run: threads that wait for each other make small files slower.
+    pool = ThreadPoolExecutor(min(count, os.cpu_count() or 1), thread_name_prefix="modelyard-read")
     try:
         cuts = await together(
             _Stream(connection, files, upload_id, work, pool, tell).send(left) for _ in range(count)
@@ -153,8 +155,10 @@ class _Stream:
                 yield from self._one(blobs[0])
             else:
                 contents = [self._whole(blob) for blob in blobs]
-                request = pb.WholeBlobs(upload_id=self._upload_id, contents=contents)
-                yield pb.UploadBlobsRequest(blobs=request).SerializeToString(), sum(map(len, contents))
+                request = pb.UploadBlobsRequest()  # filled in place: a message given to another is copied
+                request.blobs.upload_id = self._upload_id
+                request.blobs.contents.extend(contents)
+                yield request.SerializeToString(), sum(map(len, contents))
 
     def _one(self, blob: MissingBlob) -> Iterator[tuple[bytes, int]]:
         """The rest of a blob in chunks; never more than was announced, so that a growing file ends as a mismatch."""

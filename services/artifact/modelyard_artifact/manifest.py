@@ -61,20 +61,22 @@ def collisions(paths: Sequence[str]) -> Iterator[tuple[int, str]]:
     That is: the same path twice, paths that differ only in case (one file on macOS and Windows), and a file where
     another path needs a folder.
     """
+    keys = [_fold(path) for path in paths]
     seen: dict[str, str] = {}
     folders: dict[str, str] = {}
-    for index, path in enumerate(paths):
-        key = _fold(path)
+    for index, (path, key) in enumerate(zip(paths, keys, strict=True)):
         if seen.get(key) == path:
             yield index, f"{path!r} is there twice"
         elif key in seen:
             yield index, f"{path!r} and {seen[key]!r} differ only in case, which is one file on some systems"
         seen.setdefault(key, path)
-        for end, character in enumerate(path):
-            if character == "/":
-                folders.setdefault(_fold(path[:end]), path)
-    for index, path in enumerate(paths):
-        if (inside := folders.get(_fold(path))) is not None:
+        end = path.rfind("/")
+        # Whoever noted a folder noted all above it.
+        while end >= 0 and (folder := _fold(path[:end])) not in folders:
+            folders[folder] = path
+            end = path.rfind("/", 0, end)
+    for index, (path, key) in enumerate(zip(paths, keys, strict=True)):
+        if (inside := folders.get(key)) is not None:
             yield index, f"{path!r} is a file, but {inside!r} needs a folder there"
 
 

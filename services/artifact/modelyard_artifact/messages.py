@@ -228,19 +228,18 @@ def parse_version(text: str, field: str = "model_version") -> str:
 def upload_to_proto(status: UploadStatus) -> artifact_pb2.Upload:
     """Returns the message of an upload and what it misses."""
     upload: Upload = status.upload
-    return artifact_pb2.Upload(
+    message = artifact_pb2.Upload(
         id=upload.id,
         model=upload.model,
         state=_STATES[upload.state],
         artifact_digest=upload.digest,
-        missing=[
-            artifact_pb2.MissingBlob(sha256=each.blob.sha256, size=each.blob.size, offset=each.offset)
-            for each in status.missing
-        ],
         create_time=timestamp(upload.create_time),
         expire_time=timestamp(status.expire_time) if status.expire_time else None,
         direct=status.direct,
     )
+    for each in status.missing:  # made in place: a list of messages would be copied into this one
+        message.missing.add(sha256=each.blob.sha256, size=each.blob.size, offset=each.offset)
+    return message
 
 
 def file_to_proto(file: FileEntry) -> artifact_pb2.FileEntry:

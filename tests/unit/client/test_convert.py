@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pool
 
 from modelyard import types
 from modelyard._convert import ENUMS, MESSAGES, from_proto, json_values, parse_enum, to_proto
+from modelyard.api.artifact.v1 import artifact_service_pb2
 from modelyard.api.catalog.v1 import model_pb2, signature_pb2
 from modelyard.api.governance.v1 import approval_pb2
 from modelyard.api.inference.v1 import deployment_pb2
@@ -99,3 +100,12 @@ def test_what_a_message_does_not_hold_is_none() -> None:
     given = approval_pb2.GateExplanation(override=approval_pb2.GateOverride(reason="outage"))
     assert from_proto(types.GateExplanation, given).override == types.GateOverride(reason="outage")
     assert from_proto(types.ApprovalPolicy, approval_pb2.ApprovalPolicy()).resource == types.Resource()
+
+
+def test_a_verification_tells_what_is_damaged() -> None:
+    damaged = artifact_service_pb2.DamagedBlob(sha256="ab", size=3, problem="lost", artifact_digests=["cd"])
+    told = from_proto(
+        types.VerifyProgress, artifact_service_pb2.VerifyBlobsResponse(total_count=1, damaged=[damaged])
+    )
+    (found,) = told.damaged
+    assert found == types.DamagedBlob(sha256="ab", size=3, problem="lost", artifact_digests=("cd",))
