@@ -59,7 +59,8 @@ up: $(READY) ## Start the whole suite on this machine and stay (Ctrl-C stops it)
 
 # --- Tests ---------------------------------------------------------------------------------------------------------------
 
-# Three processes, because half the time is waiting; each of which keeps what a file of tests starts; the order of the files is in tests/conftest.py.
+# Three processes, because half of the time is waiting. Each keeps what a file of tests starts; the order of the files is in
+# tests/conftest.py.
 PYTEST = $(BIN)/pytest --no-header --junitxml=$(REPORTS)/$(@:test-%=%).xml $(ARGS)
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
