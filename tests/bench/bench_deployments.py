@@ -4,8 +4,8 @@
 
 Starts the whole suite (real PostgreSQL, Envoy, replicas), deploys a model with two versions, and changes the deployment again and again:
 its version, at once, in steps, and one replica in the place of another; the number of replicas, the largest request, the timeout, a followed
-alias, batching, variables of the environment, limits, logging. All the while callers predict one after the other, by our client with calls of
-their own and over one stream, and over REST, each on a connection of its own. Every answer is compared with that of its version's own
+alias, batching, variables, the Python environment of replicas (one is built by uv, from its index), limits, logging. All the while callers
+predict one after the other, by our client with calls of their own and over one stream, and over REST, each on a connection of its own. Every answer is compared with that of its version's own
 model. A change is over when the deployment is ACTIVE.
 
 While a version takes over at once, no caller may meet the old one again after it met the new: that is what "order" counts.
@@ -29,7 +29,16 @@ from rich.console import Console
 from rich.table import Table
 
 from modelyard.aio import AsyncClient
-from modelyard.types import Batching, Deployment, LoggingPolicy, RolloutPolicy, TrafficLimits, UpdateStrategy
+from modelyard.types import (
+    Batching,
+    Deployment,
+    Environment,
+    EnvironmentSource,
+    LoggingPolicy,
+    RolloutPolicy,
+    TrafficLimits,
+    UpdateStrategy,
+)
 from tests.bench.goals import Goal, machine
 from tests.framework import folders
 from tests.framework.deployed import LABELS, ROWS, Deployed, deployed, estimators, over_one_stream
@@ -37,9 +46,11 @@ from tests.framework.stack import Processes
 
 IN_STEPS = RolloutPolicy(steps=(20, 60, 100), min_requests=20)
 AT_ONCE = RolloutPolicy()
+OWN = Environment(requirements=("humanize==4.9.0",))  # small, and nothing else has it
+SHARED = Environment(source=EnvironmentSource.DEFAULT)
 KINDS = (
-    "version", "replicas", "limit", "batching", "version", "timeout", "environment", "alias", "logging", "replicas", "steps", "limits",
-    "exchange",
+    "version", "replicas", "limit", "batching", "version", "timeout", "variables", "alias", "logging", "replicas", "steps", "limits",
+    "exchange", "environment",
 )  # fmt: skip
 # A row on which the two versions differ, so that a wrong answer cannot pass for a right one.
 ROW = ROWS[[int(np.flatnonzero(LABELS == 2)[0])]]
@@ -72,7 +83,7 @@ async def main() -> None:
     """Run the benchmark and print figures and goals."""
     arguments = _arguments()
     heard = Heard()
-    with Processes.start(where=folders.ON_DISK) as stack:
+    with Processes.start(where=folders.ON_DISK, build_environments="true") as stack:
         async with stack.admin() as admin, deployed(stack, models=estimators()) as endpoint:
             began = time.monotonic()
             changes = await _under_load(stack, admin, endpoint, heard, arguments)
@@ -165,7 +176,8 @@ def _settings(kind: str, now: Deployment, other: int, number: int) -> dict[str, 
         "limit": {"max_request_bytes": 2**20 + number},
         "timeout": {"timeout": 120.0 + number % 20},
         "batching": {"batching": Batching(max_batch_rows=64 + number)},
-        "environment": {"environment_variables": {"CHANGE": str(number)}},
+        "variables": {"environment_variables": {"CHANGE": str(number)}},
+        "environment": {"environment": SHARED if now.environment.requirements else OWN},
         "limits": {"traffic_limits": TrafficLimits(requests_per_second=10_000 + number)},
         "logging": {"logging": LoggingPolicy(access_log=not now.logging.access_log)},
     }
