@@ -38,7 +38,6 @@ _HEALTHY = (
     "%5E(cluster%5C.group-.*%5C.membership_healthy%7Ccluster_manager%5C.warming_clusters)$"
 )
 
-_REST_RATIO = 1.0
 _LONGEST_REST_SECONDS = 5.0
 
 Host = dict[str, Any]
@@ -215,10 +214,8 @@ class Admin:
         try:
             connection.request("GET", path)
             return connection.getresponse().read()
-        except (
-            TimeoutError,
-            BlockingIOError,
-        ) as error:  # the latter: so many wait already that the socket takes no more
+        except (TimeoutError, BlockingIOError) as error:
+            # The latter: so many wait already that the socket takes no more.
             raise EnvoyBusyError(
                 f"Envoy runs, but gave no answer on {self._socket} within {_TIMEOUT_SECONDS:.0f} s"
             ) from error
@@ -229,8 +226,8 @@ class Admin:
 
 
 def rest_after(seconds: float, least: float) -> float:
-    """Return how long to leave Envoy alone after a look that took so long: looks are work for it."""
-    return min(max(least, _REST_RATIO * seconds), _LONGEST_REST_SECONDS)
+    """Return how long to leave Envoy alone after a look that took so long, as long again: looks are work for it."""
+    return min(max(least, seconds), _LONGEST_REST_SECONDS)
 
 
 class _UnixConnection(http.client.HTTPConnection):

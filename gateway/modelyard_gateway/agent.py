@@ -206,7 +206,9 @@ class Agent:
 async def _within(seconds: float, event: asyncio.Event) -> None:
     """Wait for an event, but no longer than this, and take it back."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        # Not `wait_for`, which until Python 3.12 forgets a cancellation that comes with what it waits for.
+        async with asyncio.timeout(seconds):
+            await event.wait()
     event.clear()
 
 

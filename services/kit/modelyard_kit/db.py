@@ -153,9 +153,8 @@ class Database:
             with translated("CONNECT"):
                 await connection.start()
         except DBAPIError as error:
-            error.connection_invalidated = (
-                True  # SQLAlchemy says so only of connections that were there before
-            )
+            # SQLAlchemy says so only of connections that were there before.
+            error.connection_invalidated = True
             raise
         try:
             yield connection

@@ -39,7 +39,10 @@ TAKEN = (
     *("WEBHOOK_PRIVATE_TARGETS", "WEBHOOK_TIMEOUT_SECONDS"),
 )
 """Settings that a suite takes from its user's environment, without the prefix; docs/deploy.md names them."""
-_OF_CLIENTS = ("HOME", "CONTEXT", "TARGET", "TOKEN", "CACHE", "CACHE_SIZE", "KEY_PASSWORD")
+_OF_CLIENTS = (
+    *("HOME", "CONTEXT", "TARGET", "TOKEN", "CACHE", "CACHE_SIZE", "KEY_PASSWORD"),
+    *("CA_CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"),
+)
 """What the command line reads, and services do not."""
 _PROBE_SECONDS = 1.0
 

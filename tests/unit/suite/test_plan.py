@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+import modelyard
 from modelyard_artifact.app import ArtifactSettings
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_governance.app import GovernanceSettings
@@ -43,6 +45,15 @@ def test_settings_of_the_user_reach_every_process_but_for_those_of_the_plan(
         assert process.environment["MODELYARD_LISTEN"] != "127.0.0.1:1"
         assert "MODELYARD_TLS_KEY" not in process.environment
     assert plan.ignored() == ["MODELYARD_LISTEN", "MODELYARD_TLS_KEY"]
+
+
+def test_what_the_command_line_reads_is_not_told_to_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [path.read_text(encoding="utf-8") for path in Path(modelyard.__file__).parent.rglob("*.py")]
+    read = {name for text in sources for name in re.findall(r"MODELYARD_[A-Z_]+", text)} - {"MODELYARD_"}
+    assert "MODELYARD_CLIENT_KEY" in read
+    for name in read:
+        monkeypatch.setenv(name, "given")
+    assert plan.ignored() == []
 
 
 def test_what_a_suite_takes_is_a_setting_and_is_documented() -> None:
