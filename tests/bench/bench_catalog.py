@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import multiprocessing
 import signal
+from collections import Counter
 from collections.abc import Callable
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -36,9 +37,10 @@ from tests.bench.catalog_report import (
     Key,
     Results,
     Sample,
+    durations,
+    median_of,
     read_metrics,
     report,
-    server_milliseconds,
 )
 from tests.bench.catalog_rows import Rows
 from tests.bench.catalog_suite import Installation, installation
@@ -129,20 +131,17 @@ async def _sample(pool: Pool, job: Job, concurrency: int, seconds: float, metric
     before = await _inside(metrics, job.call)
     found: Measured = await asyncio.to_thread(measure, pool, job, concurrency, seconds)
     after = await _inside(metrics, job.call)
-    calls = after[1] - before[1]
     return _summary(
         found.latencies,
         per_second=len(found.latencies) / found.seconds,
         contended=found.contended,
-        server_ms=(after[0] - before[0]) / calls if calls else None,
+        server_ms=median_of({bound: count - before[bound] for bound, count in after.items()}),
     )
 
 
-async def _inside(metrics: str, call: str) -> tuple[float, int]:
-    """Return milliseconds and number of calls as the service counted them until now; none of what has no metrics."""
-    if not metrics:
-        return 0.0, 0
-    return server_milliseconds(await asyncio.to_thread(read_metrics, metrics), call)
+async def _inside(metrics: str, call: str) -> Counter[float]:
+    """Return how long calls took until now, as the service counts them; nothing of what has no metrics."""
+    return durations(await asyncio.to_thread(read_metrics, metrics), call) if metrics else Counter()
 
 
 async def _watch(pool: Pool, here: Installation, size: int, job: Job, watchers: int, changes: int) -> Sample:
