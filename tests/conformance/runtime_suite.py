@@ -43,6 +43,9 @@ class RuntimeSuite(abc.ABC):
     def write_iris(self, directory: Path) -> Signature:
         """Write a classifier of irises; its first method takes FP32 [-1, 4] and gives INT64 labels."""
 
+    any_name: bool = False
+    """Whether the suffix of the file tells enough, so that a file of any name is loaded if there is no second."""
+
     def labels(self, rows: Any) -> list[int]:
         """Return what the library itself, called directly, says about rows."""
         return [int(label) for label in iris_model().predict(rows)]
@@ -94,6 +97,19 @@ class RuntimeSuite(abc.ABC):
         else:
             signature = self.write_iris(tmp_path)
             runtimes.find(self.name)(tmp_path, signature).unload()
+
+    def test_a_file_of_another_name_is_loaded_if_its_suffix_tells_enough(self, tmp_path: Path) -> None:
+        signature = self.write_iris(tmp_path)
+        if not self.any_name:
+            return
+        suffix = Path(self.file).suffix
+        (tmp_path / self.file).rename(tmp_path / f"iris{suffix}")
+        self.load(tmp_path, signature).unload()
+        (tmp_path / f"second{suffix}").write_bytes(b"")
+        with pytest.raises(
+            LoadError, match=rf"iris\{suffix}, second\{suffix}: call the one .* loads {self.file}"
+        ):
+            self.load(tmp_path, signature)
 
     @pytest.mark.parametrize("rows", [1, 2, 150])
     def test_predicts_what_the_model_predicts(self, tmp_path: Path, rows: int) -> None:

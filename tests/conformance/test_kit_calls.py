@@ -21,6 +21,7 @@ from modelyard_kit.access import SYSTEM, Chain, Effect, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal, current_call
 from modelyard_kit.authorization import AUTHENTICATED, PUBLIC, SERVICES, Requires, Rule
 from modelyard_kit.chassis import Service, check_access
+from modelyard_kit.driver import PoolExhausted
 from modelyard_kit.errors import DomainError, InvalidField, PolicyUnmet, Violation
 from modelyard_kit.grants import Grants
 from modelyard_kit.interceptors import CallChain
@@ -213,6 +214,18 @@ async def test_a_domain_error_survives_the_wire(server: Fixture) -> None:
     assert isinstance(rebuilt, PolicyUnmet)
     assert [violation.description for violation in rebuilt.violations] == ["one", "two"]
     assert rebuilt.metadata == {"action": "DEPLOY", "name": "a.b.c/1", "policy": "a"}
+
+
+async def test_a_call_for_which_no_connection_to_the_database_is_free_is_told_to_come_back(
+    server: Fixture,
+) -> None:
+    async def busy() -> None:
+        raise PoolExhausted(10, 0.1)
+
+    server.behaviour = busy
+    error = await refused(server.get(), grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    assert details(error)[1] == {"maximum": "10"}
+    assert "repeat later" in str(error.details())
 
 
 async def test_an_unknown_exception_tells_nothing_but_an_id(server: Fixture) -> None:

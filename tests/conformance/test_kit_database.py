@@ -15,13 +15,14 @@ from alembic import command
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.event import listen, remove
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_kit import idempotency, migrate, outbox, outbox_tables
 from modelyard_kit.access import SYSTEM
 from modelyard_kit.auth import Principal
 from modelyard_kit.db import Database, Isolation
+from modelyard_kit.driver import PoolExhausted, driver_of, is_lost, translated
 from modelyard_kit.errors import Contention, LimitExceeded, PeerUnavailable, RequestIdReused
 from modelyard_kit.limits import LIMITS
 from modelyard_kit.outbox import Event, Relay
@@ -285,6 +286,43 @@ async def test_a_connection_that_breaks_before_its_transaction_is_lost_as_any(da
         assert caught.value.connection_invalidated
     remove(database.engine.sync_engine, "checkout", breaks)
     assert await database.read(count) == 0
+
+
+async def test_whoever_waits_too_long_for_a_connection_is_told_so(postgres_server: TestPostgres) -> None:
+    small = Database.connect(postgres_server.empty(), pool_size=1, patience=0.05)
+
+    async def holds(connection: AsyncConnection) -> None:
+        for use in (small.in_tx, small.read, small.query):
+            with pytest.raises(
+                PoolExhausted, match="no connection to the database was free for 0.05 s; there are 1"
+            ):
+                await use(count)
+
+    await small.query(holds)
+    await small.close()
+
+
+async def test_what_asyncpg_refuses_by_itself_is_no_lost_connection(database: Database) -> None:
+    async def wrong(connection: AsyncConnection) -> None:
+        driver = driver_of(connection)
+        with pytest.raises(InterfaceError, match="expects 1 argument") as caught, translated("SELECT"):
+            await driver.fetch("SELECT $1::int", 1, 2)
+        assert not is_lost(caught.value)
+        first = asyncio.create_task(driver.fetch("SELECT pg_sleep(0.05)"))
+        await asyncio.sleep(0)
+        with pytest.raises(InterfaceError, match="another operation is in progress"), translated("SELECT"):
+            await driver.fetch("SELECT 1")
+        await first
+
+    async def closed(connection: AsyncConnection) -> None:
+        driver = driver_of(connection)
+        driver.terminate()
+        with pytest.raises(OperationalError, match="connection is closed") as caught, translated("SELECT"):
+            await driver.fetch("SELECT 1")
+        assert is_lost(caught.value)
+
+    await database.query(wrong)
+    await database.query(closed)
 
 
 async def _end_others(database: Database) -> None:

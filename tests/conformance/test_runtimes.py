@@ -32,6 +32,7 @@ from tests.conformance.runtime_suite import COLOURS, TextSuite, colours_method
 class TestSklearn(TextSuite):
     name = "sklearn"
     file = "model.skops"
+    any_name = True
 
     def write_iris(self, directory: Path) -> Signature:
         replicas.write_iris(directory)
@@ -115,6 +116,7 @@ class TestSklearn(TextSuite):
 class TestOnnx(TextSuite):
     name = "onnx"
     file = "model.onnx"
+    any_name = True
 
     def write_iris(self, directory: Path) -> Signature:
         graph = skl2onnx.to_onnx(

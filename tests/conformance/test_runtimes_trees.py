@@ -47,6 +47,7 @@ def plain_signature(output: TensorSpec, name: str = "predict") -> Signature:
 class TestXgboost(RuntimeSuite):
     name = "xgboost"
     file = "model.ubj"
+    any_name = True
 
     def write_iris(self, directory: Path) -> Signature:
         xgboost_classifier().save_model(directory / self.file)

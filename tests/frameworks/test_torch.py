@@ -60,6 +60,7 @@ def logged(model: Any, folder: Path, example: Any) -> Prepared:
 class TestTorch(RuntimeSuite):
     name = "torch"
     file = "model.pt2"
+    any_name = True
 
     def write_iris(self, directory: Path) -> Signature:
         logged(labels(), directory, iris_rows()[:1])

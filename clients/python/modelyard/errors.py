@@ -291,7 +291,7 @@ class RateLimited(ResourceExhausted):
 
 
 class Overloaded(ResourceExhausted):
-    """As many predictions as the replicas may have at once are under way; repeat with backoff."""
+    """As many predictions as the replicas may have at once are under way, or a service is at as many calls as it can; repeat with backoff."""
 
 
 class Unavailable(ModelyardError, ConnectionError):

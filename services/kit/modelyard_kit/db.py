@@ -11,6 +11,7 @@ import asyncpg
 import structlog
 from sqlalchemy import bindparam, event, func, select
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from tenacity import (
     AsyncRetrying,
@@ -20,7 +21,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from modelyard_kit.driver import driver_of, ended_if_it_fails, from_json, is_lost, translated
+from modelyard_kit.driver import PoolExhausted, driver_of, ended_if_it_fails, from_json, is_lost, translated
 from modelyard_kit.errors import Contention
 from modelyard_kit.prepared import Prepared
 
@@ -46,32 +47,36 @@ _log = structlog.get_logger()
 class Database:
     """A pool of connections to one PostgreSQL database."""
 
-    def __init__(self, engine: AsyncEngine, dsn: str) -> None:
+    def __init__(self, engine: AsyncEngine, dsn: str, pool_size: int, patience: float) -> None:
         self.engine = engine
         self.dsn = dsn
+        self._pool_size = pool_size
+        self._patience = patience
         self._turns = _Turns()
         self._to_notify: set[str] = set()
         self._notifier: asyncio.Task[None] | None = None
 
     @classmethod
-    def connect(cls, dsn: str, *, pool_size: int = 10) -> Database:
+    def connect(cls, dsn: str, *, pool_size: int = 10, patience: float = 10.0) -> Database:
         """Return a pool that connects when first used.
 
         Args:
             dsn: `postgresql://user:password@host:port/database`, or `postgresql://user@/database?host=/socket/folder`.
             pool_size: connections held at most.
+            patience: seconds that a call waits for one of them.
         """
         url = dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
         engine = create_async_engine(
             url,
             pool_size=pool_size,
             max_overflow=0,
+            pool_timeout=patience,
             json_deserializer=from_json,
             isolation_level="AUTOCOMMIT",
             connect_args={"server_settings": _SHORT_QUERIES},
         )
         event.listen(engine.sync_engine, "checkout", _require_open)
-        return cls(engine, dsn)
+        return cls(engine, dsn, pool_size, patience)
 
     async def in_tx(
         self,
@@ -147,11 +152,17 @@ class Database:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        """Take a connection out of the pool; what asyncpg says while a new one is set up, SQLAlchemy passes on as it is."""
+        """Take a connection out of the pool; what asyncpg says while a new one is set up, SQLAlchemy passes on as it is.
+
+        Raises:
+            PoolExhausted: none was free in time.
+        """
         connection = self.engine.connect()
         try:
             with translated("CONNECT"):
                 await connection.start()
+        except PoolTimeout as error:
+            raise PoolExhausted(self._pool_size, self._patience) from error
         except DBAPIError as error:
             # SQLAlchemy says so only of connections that were there before.
             error.connection_invalidated = True

@@ -8,11 +8,20 @@ from typing import Any
 
 import asyncpg
 import pydantic_core
-from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from_json = pydantic_core.from_json
 """What `json.loads` does, in half the time."""
+
+
+class PoolExhausted(PoolTimeout):
+    """Every connection of the pool was in use for as long as a call waits for one; nothing was done."""
+
+    def __init__(self, size: int, seconds: float) -> None:
+        super().__init__(f"no connection to the database was free for {seconds:g} s; there are {size}")
+        self.size = size
 
 
 def driver_of(connection: AsyncConnection) -> Any:
@@ -44,14 +53,19 @@ def translated(statement: str) -> Iterator[None]:
     Raises:
         IntegrityError: a constraint is violated.
         OperationalError: the connection is lost.
+        InterfaceError: asyncpg refuses it by itself, as the wrong number of parameters.
         DatabaseError: anything else that PostgreSQL refuses.
     """
     try:
         yield
     except asyncpg.IntegrityConstraintViolationError as error:
         raise IntegrityError(statement, None, error) from error
+    except asyncpg.InterfaceError as error:
+        # A class alone does not say it, and whoever cleans up may have closed the connection since: SQLAlchemy reads the text too.
+        if "connection is closed" not in str(error):
+            raise InterfaceError(statement, None, error) from error
+        raise OperationalError(statement, None, error, connection_invalidated=True) from error
     except (
-        asyncpg.InterfaceError,
         asyncpg.InternalClientError,
         asyncpg.PostgresConnectionError,
         asyncpg.AdminShutdownError,

@@ -178,6 +178,20 @@ class TooManyWatches(DomainError):
         )
 
 
+class Overloaded(DomainError):
+    """The service is at as many calls as it has connections to its database, and none became free in time."""
+
+    reason = "OVERLOADED"
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(
+            f"the service is busy: all of its {maximum:,} connections to the database are in use; nothing was done, repeat later,"
+            " with growing pauses",
+            metadata={"maximum": str(maximum)},
+        )
+
+
 class RequestTooLarge(DomainError):
     """The request has more bytes than may be sent there."""
 

@@ -43,8 +43,15 @@ from modelyard_kit.authorization import (
     Services,
     authorize,
 )
-from modelyard_kit.driver import is_lost
-from modelyard_kit.errors import DeadlineExceeded, DomainError, Internal, PeerUnavailable, TokenMissing
+from modelyard_kit.driver import PoolExhausted, is_lost
+from modelyard_kit.errors import (
+    DeadlineExceeded,
+    DomainError,
+    Internal,
+    Overloaded,
+    PeerUnavailable,
+    TokenMissing,
+)
 from modelyard_kit.grants import Grants
 from modelyard_kit.ids import new_id
 
@@ -246,6 +253,9 @@ class CallChain(grpc.aio.ServerInterceptor):
             await abort(incoming.context, error)
         except TimeoutError:
             await abort(incoming.context, DeadlineExceeded())
+        except PoolExhausted as error:
+            _log.warning("database_pool_exhausted", error=str(error))
+            await abort(incoming.context, Overloaded(error.size))
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an id and the log the cause

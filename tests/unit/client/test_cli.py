@@ -475,6 +475,18 @@ def test_batching_and_variables_are_set(connected: Fake) -> None:
         assert modelyard(*update, *wrong).exit_code == 2, wrong
 
 
+def test_a_table_of_deployments_has_the_first_line_of_what_is_wrong(connected: Fake) -> None:
+    failed = deployment_pb2.Deployment(
+        id="1", name=MODEL, state_message="its process is gone\ninfo: replica_ready"
+    )
+    connected.answers["ListDeployments"] = lambda _: inference_service_pb2.ListDeploymentsResponse(
+        deployments=[failed]
+    )
+    assert "gone" in modelyard("deployments", "list").output
+    assert "replica_ready" not in modelyard("deployments", "list").output
+    assert "replica_ready" in modelyard("deployments", "list", "-o", "json").output
+
+
 def test_limits_are_set(connected: Fake) -> None:
     for given, limits in (
         ("rps=100 mbps=50 concurrent=16", (100, 50, 16)),
@@ -486,7 +498,7 @@ def test_limits_are_set(connected: Fake) -> None:
         assert sent.update_mask.paths == ["traffic_limits"]
         found = sent.deployment.traffic_limits
         assert (found.requests_per_second, found.bandwidth_mbps, found.concurrent_per_replica) == limits
-    for wrong in ("rps", "rps=many", "qps=1"):
+    for wrong in ("rps", "rps=many", "rps=0", "qps=1"):
         refused = modelyard("deployments", "update", MODEL, "--limits", wrong, "--no-wait")
         assert refused.exit_code == 2, wrong
 

@@ -97,6 +97,14 @@ def test_the_client_sends_filter_and_order(rpc: str, fake: Fake, client: Client)
     assert {name: getattr(request, name) for name in asked(rpc)} == asked(rpc)
 
 
+@pytest.mark.parametrize("rpc", ["ListActivity", "ListAuditEntries"])
+def test_the_command_line_lists_the_newest_of_the_chain_first(rpc: str, fake: Fake) -> None:
+    contexts.save("test", Context(fake.target, "secret"))
+    assert modelyard(*LISTS[rpc][1], "--limit", "5").exit_code == 0
+    (request,) = fake.requests(rpc)
+    assert request.order_by == "sequence desc"
+
+
 @EACH_LIST
 def test_the_command_line_sends_filter_and_order(rpc: str, fake: Fake) -> None:
     contexts.save("test", Context(fake.target, "secret"))

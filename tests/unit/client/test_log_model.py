@@ -129,6 +129,44 @@ def test_onnx_tells_its_own_signature(
     assert [o.name for o in first.signature.methods[0].outputs] == ["label", "probabilities"]
 
 
+def test_a_file_may_have_any_name_if_its_suffix_tells_enough(
+    client: Client, store: Store, estimator: Any, tmp_path: Path
+) -> None:
+    from skl2onnx import to_onnx
+
+    proto = to_onnx(estimator, X[:1].astype(np.float32), options={"zipmap": False})
+    (tmp_path / "iris.onnx").write_bytes(proto.SerializeToString())
+    client.log_model(tmp_path / "iris.onnx", MODEL)
+    assert [f.path for f in store.files] == ["iris.onnx"]
+    client.log_model(tmp_path, MODEL)
+    (tmp_path / "second.onnx").write_bytes(b"")
+    with pytest.raises(
+        errors.InvalidArgument, match=r"loads model\.onnx, and .* holds iris\.onnx, second\.onnx; rename"
+    ):
+        client.log_model(tmp_path, MODEL, runtime="onnx", signature=infer_signature(X, y))
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime", "wanted"),
+    [
+        ("trees.txt", "lightgbm", "model.txt"),
+        ("iris.json", "xgboost", "model.ubj or model.json"),
+        ("serve.py", "python", "model.py"),
+        ("iris.onnx", "sklearn", "model.skops"),
+    ],
+)
+def test_what_no_replica_could_load_is_refused_by_name(
+    fake: Fake, client: Client, tmp_path: Path, name: str, runtime: str, wanted: str
+) -> None:
+    (tmp_path / name).write_bytes(b"1")
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(
+            errors.InvalidArgument, match=f"model: the runtime {runtime} loads {wanted}, and .*; rename it"
+        ):
+            client.log_model(path, MODEL, runtime=runtime, signature=infer_signature(X, y))
+    assert not fake.requests("BeginUpload")
+
+
 def test_onnx_with_other_outputs_than_tensors_is_refused(client: Client, estimator: Any) -> None:
     from skl2onnx import to_onnx
 

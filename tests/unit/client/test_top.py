@@ -189,6 +189,23 @@ def test_one_table_is_shown(serving: Fake) -> None:
     assert [request.schema for request in serving.requests("ListDeployments")] == ["", ""]
 
 
+@pytest.mark.parametrize(("columns", "restarts"), [("80", False), ("120", True)])
+def test_what_runs_is_shown_before_there_are_rates_as_far_as_there_is_room(
+    serving: Fake, monkeypatch: pytest.MonkeyPatch, columns: str, restarts: bool
+) -> None:
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelyard.cli.top.time.sleep", interrupt)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # else it would not draw, since nobody looks
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = CliRunner().invoke(app, ["top"], catch_exceptions=False).stdout
+    assert NAME in shown
+    assert "ACTIVE" in shown
+    assert ("restarts" in shown) == restarts
+    assert len(serving.requests("GetDeploymentStatistics")) == 1
+
+
 def test_programs_get_a_list_on_a_line(serving: Fake) -> None:
     (line,) = top("-o", "json").stdout.splitlines()
     total, one = json.loads(line)

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from modelyard.cli._settings import Setting, parse_settings, whole
+from modelyard.cli._settings import ABOVE_ZERO, Setting, parse_settings, positive
 from modelyard.types import TrafficLimits
 
 _SETTINGS = {
-    "rps": Setting("requests_per_second", whole),
-    "mbps": Setting("bandwidth_mbps", whole),
-    "concurrent": Setting("concurrent_per_replica", whole),
+    "rps": Setting("requests_per_second", positive, ABOVE_ZERO),
+    "mbps": Setting("bandwidth_mbps", positive, ABOVE_ZERO),
+    "concurrent": Setting("concurrent_per_replica", positive, ABOVE_ZERO),
 }
 
 Limits = Annotated[

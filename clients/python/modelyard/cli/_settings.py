@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+ABOVE_ZERO = "NUMBER (1 or more)"
 _SIZE = re.compile(r"(\d+)([KMGT]iB|B?)")
 
 
@@ -54,6 +55,14 @@ def whole(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(text)
     return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number above zero: where zero would mean that there is no bound, which is said by leaving it out."""
+    found = whole(text)
+    if found == 0:
+        raise ValueError(text)
+    return found
 
 
 def percent(text: str) -> int:

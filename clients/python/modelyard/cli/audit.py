@@ -25,6 +25,9 @@ audit = typer.Typer(
     no_args_is_help=True,
 )
 
+_NEWEST_FIRST = "sequence desc"
+"""The contract's order is that of the chain; who lists a few in a terminal wants the last of them."""
+
 
 @audit.command("list")
 def list_entries(
@@ -39,7 +42,7 @@ def list_entries(
     ] = False,
     output: Output = TABLE,
 ) -> None:
-    """List what was changed, oldest first; newest first with --order-by 'sequence desc'."""
+    """List what was changed, newest first; oldest first with --order-by sequence."""
     columns = ("sequence", "event.time", "event.actor_name", "event.type", "event.resource.name", "hash")
     with connect() as client:
         if follow:
@@ -50,7 +53,7 @@ def list_entries(
             except KeyboardInterrupt:
                 pass
             return
-        pager = client.audit.list(resource_id=resource_id, filter=filter_, order_by=order_by)
+        pager = client.audit.list(resource_id=resource_id, filter=filter_, order_by=order_by or _NEWEST_FIRST)
         show_rows(pager.collect(limit), columns, output, empty="no entries")
 
 
@@ -62,9 +65,10 @@ def activity(
     limit: Limit = None,
     output: Output = TABLE,
 ) -> None:
-    """Show what happened to a version: who, what, when, and what was so before and after."""
+    """Show what happened to a version, newest first: who, what, when, and what was so before and after."""
     with connect() as client:
-        found = client.audit.activity(reference, filter=filter_, order_by=order_by).collect(limit)
+        pager = client.audit.activity(reference, filter=filter_, order_by=order_by or _NEWEST_FIRST)
+        found = pager.collect(limit)
     if output is Format.JSON:
         show_rows(found, (), output, empty="nothing happened")
         return

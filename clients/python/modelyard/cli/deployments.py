@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -86,11 +86,13 @@ def list_deployments(
     limit: Limit = None,
     output: Output = TABLE,
 ) -> None:
-    """List deployments."""
+    """List deployments; of a state message, which may end with a replica's log, a table has the first line."""
     columns = ("name", "state", "replicas", "targets", "state_message", "update_time")
     with connect() as client:
-        pager = client.deployments.list(schema, filter=filter_, order_by=order_by)
-        show_rows(pager.collect(limit), columns, output, empty="no deployments")
+        found = client.deployments.list(schema, filter=filter_, order_by=order_by).collect(limit)
+    if output is not Format.JSON:
+        found = [replace(each, state_message=each.state_message.partition("\n")[0]) for each in found]
+    show_rows(found, columns, output, empty="no deployments")
 
 
 @deployments.command("show")

@@ -19,7 +19,7 @@ from modelyard.cli._rates import Row, rows
 from modelyard.cli._session import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from modelyard.client import Client
     from modelyard.types import DeploymentStatistics
@@ -30,6 +30,8 @@ _COLUMNS = (
 )  # fmt: skip
 _TEXTS = 3
 """Of the columns, those with text; the others have numbers."""
+_ALWAYS = 8
+"""Columns that are shown however narrow the terminal is; of the others, those for which there is room."""
 
 
 def top(
@@ -45,23 +47,26 @@ def top(
 ) -> None:
     """Show traffic, latency and replicas live, until you interrupt.
 
-    Predictions, errors and percentiles are those between two looks, so the first table comes after one interval. An error is a
+    Predictions, errors and percentiles are those between two looks, so they come after one interval. An error is a
     prediction that was not answered, unless its caller went. JSON comes as one list on each line.
     """
     with connect() as client, contextlib.suppress(KeyboardInterrupt):
         before = _look(client, schema, limit)
         live = Live(console=Console(), screen=True, auto_refresh=False)
-        with live if output is Format.TABLE and not once else contextlib.nullcontext():
+        screen = output is Format.TABLE and not once
+        with live if screen else contextlib.nullcontext():
+            if screen:
+                live.update(fitting(_rows({}, before), live.console), refresh=True)
             while True:
                 time.sleep(interval)
                 now = _look(client, schema, limit)
-                found = [row for name, figures in now.items() for row in rows(before.get(name), figures)]
+                found = _rows(before, now)
                 if output is Format.JSON:
                     typer.echo(json.dumps(plain(found)))
                 elif once:
                     draw(table_of(found))
                 else:
-                    live.update(table_of(found), refresh=True)
+                    live.update(fitting(found, live.console), refresh=True)
                 if once:
                     return
                 before = now
@@ -78,10 +83,22 @@ def _look(client: Client, schema: str, limit: int) -> dict[str, DeploymentStatis
     return found
 
 
-def table_of(found: Sequence[Row]) -> Table:
+def _rows(before: Mapping[str, DeploymentStatistics], now: Mapping[str, DeploymentStatistics]) -> list[Row]:
+    return [row for name, figures in now.items() for row in rows(before.get(name), figures)]
+
+
+def fitting(found: Sequence[Row], console: Console) -> Table:
+    """The table without its last columns if the terminal has no room for them, since a name that is cut off says nothing."""
+    unbounded = console.options.update(max_width=10_000)
+    tables = (table_of(found, _COLUMNS[:count]) for count in range(len(_COLUMNS), _ALWAYS, -1))
+    fit = (table for table in tables if console.measure(table, options=unbounded).maximum <= console.width)
+    return next(fit, table_of(found, _COLUMNS[:_ALWAYS]))
+
+
+def table_of(found: Sequence[Row], columns: Sequence[str] = _COLUMNS) -> Table:
     """Rows as a table: each deployment, and below it its replicas."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for index, column in enumerate(_COLUMNS):
+    for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < _TEXTS else "right", no_wrap=index >= _TEXTS)
     for row in found:
         style = "" if row.replica else "bold"
@@ -91,7 +108,7 @@ def table_of(found: Sequence[Row]) -> Table:
             Text(row.state, style=style_of(row.state)),
             *(Text(text, style=style) for text in _numbers(row)),
         )
-        table.add_row(*cells)
+        table.add_row(*cells[: len(columns)])
     if not found:
         table.add_row(Text("no deployments", style="dim"))
     return table

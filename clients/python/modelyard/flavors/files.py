@@ -30,7 +30,9 @@ _RUNTIMES = {
 }
 """Runtime by the file in a folder that it begins with; the first one there tells, and formats without code come first."""
 _SUFFIXES = {Path(flavor.FILE_NAME).suffix: flavor.RUNTIME for flavor in (onnx, sklearn, xgboost, torch)}
-"""Runtime by the suffix of a single file, for those that no other files have."""
+"""Runtime by the suffix of its file, for those that no other files have: then it may have any name, if there is no second."""
+_OTHER_NAMES = {xgboost.RUNTIME: ("model.json",)}
+"""Names that a runtime loads too, but that do not tell it."""
 _FRAMEWORKS = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm", "torch": "pytorch"}
 _FLAVORS = (onnx, sklearn, xgboost, lightgbm, torch, transformers, mlflow)
 _PACKAGES = {flavor.RUNTIME: flavor.PACKAGES for flavor in _FLAVORS}
@@ -40,13 +42,14 @@ def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signatu
     """Take a saved model where it is; ONNX and MLflow tell the signature themselves, a remote server does, a skops file needs an example."""
     if not path.exists():
         raise InvalidArgument(f"model: {path} does not exist")
-    main = _main_file(path)
+    main = _main_file(path, runtime)
     told = _runtime_of(main) if main else ""
     runtime = runtime or told
     if not runtime:
         raise InvalidArgument(
             f"runtime: cannot be told from {path}; say which runtime loads it, such as sklearn"
         )
+    _require_loadable(path, runtime)
     metadata = ModelMetadata(framework=_FRAMEWORKS.get(told, ""))
     if signature is None and main and told == onnx.RUNTIME:
         signature, metadata = onnx.infer(main)
@@ -67,11 +70,40 @@ def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signatu
     return Prepared(path, runtime, signature, _PACKAGES.get(runtime, ("modelyard",)), metadata)
 
 
-def _main_file(path: Path) -> Path | None:
-    """The file that a runtime would load."""
-    if path.is_file():
-        return path if _runtime_of(path) else None
-    return next((path / name for name in _RUNTIMES if (path / name).is_file()), None)
+def _main_file(path: Path, runtime: str | None) -> Path | None:
+    """The file that tells the runtime: the first with a name of its own, else the only one with a suffix of its own (or of `runtime`)."""
+    files = _files(path)
+    named = [file for name in _RUNTIMES for file in files if file.name == name]
+    suffixed = [
+        file
+        for file in files
+        if _SUFFIXES.get(file.suffix) in ({runtime} if runtime else {*_SUFFIXES.values()})
+    ]
+    return next(iter(named or (suffixed if len(suffixed) == 1 else ())), None)
+
+
+def _require_loadable(path: Path, runtime: str) -> None:
+    """Refuse now what a replica would refuse when it is deployed: a runtime whose file is not there.
+
+    Raises:
+        InvalidArgument: naming the file.
+    """
+    names = [name for name, told in _RUNTIMES.items() if told == runtime] + [*_OTHER_NAMES.get(runtime, ())]
+    files = _files(path)
+    if not names or any(file.name in names for file in files):
+        return
+    suffixed = [file.name for file in files if _SUFFIXES.get(file.suffix) == runtime]
+    if len(suffixed) == 1:
+        return
+    found = f"{path.name} is none" if path.is_file() else f"{path} holds {', '.join(suffixed) or 'none'}"
+    raise InvalidArgument(
+        f"model: the runtime {runtime} loads {' or '.join(names)}, and {found}; rename it, or name another runtime"
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    """What lies at the root of the artifact."""
+    return [path] if path.is_file() else sorted(child for child in path.iterdir() if child.is_file())
 
 
 def _runtime_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""ONNX models, run by onnxruntime on the CPU from `model.onnx` at the root of the artifact (external data beside it).
+"""ONNX models, run by onnxruntime on the CPU: `model.onnx` or the only `.onnx` at the artifact's root (external data beside it).
 
 The inputs and outputs of every method are inputs and outputs of the graph, by name; a method that names fewer outputs
 computes only those. With the layout COLUMNS each column goes to the input of its name, as [n, 1] where the graph wants a
@@ -16,6 +16,7 @@ import onnxruntime
 
 from modelyard_inference.runtimes import LoadError, RejectedInput
 from modelyard_inference.runtimes.datatypes import Array, texts
+from modelyard_inference.runtimes.files import find_file
 from modelyard_inference.runtimes.signature import InputLayout, MethodSignature, Signature, TensorSpec
 
 FILE: Final = "model.onnx"
@@ -70,10 +71,8 @@ class OnnxRuntime:
 
 
 def load(directory: Path, signature: Signature, *, threads: int = 1) -> OnnxRuntime:
-    """Load `model.onnx`; see `Load`."""
-    path = directory / FILE
-    if not path.is_file():
-        raise LoadError(f"the artifact has no {FILE}, which the ONNX runtime loads")
+    """Load the graph; see `Load`."""
+    path = find_file(directory, FILE, suffix=".onnx", runtime="ONNX")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -83,7 +82,7 @@ def load(directory: Path, signature: Signature, *, threads: int = 1) -> OnnxRunt
     except Exception as error:  # onnxruntime raises one class per status, without a common base
         text = (str(error).splitlines() or [type(error).__name__])[0][:500]
         raise LoadError(
-            f"{FILE} cannot be loaded by onnxruntime {onnxruntime.__version__}: {text}"
+            f"{path.name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {text}"
         ) from error
     graph_inputs = {item.name: item.type for item in session.get_inputs()}
     graph_outputs = {item.name: item.type for item in session.get_outputs()}

@@ -1,4 +1,4 @@
-"""scikit-learn models, saved by skops as `model.skops` at the root of the artifact; see `estimators` for what they take.
+"""scikit-learn models, saved by skops: `model.skops` or the only `.skops` at the artifact's root; see `estimators` for what they take.
 
 skops builds only types it knows. Types that it does not trust by itself are accepted if they are classes of scikit-learn
 or NumPy; anything else, functions included, fails the load by name: a model must not bring code along.
@@ -17,6 +17,7 @@ import skops.io
 
 from modelyard_inference.runtimes import LoadError
 from modelyard_inference.runtimes.estimators import EstimatorRuntime, check, first_line
+from modelyard_inference.runtimes.files import find_file
 from modelyard_inference.runtimes.signature import Signature
 
 FILE: Final = "model.skops"
@@ -25,12 +26,9 @@ _NOT_IMPORTED: Final = frozenset({"tests", "conftest", "externals", "datasets", 
 
 
 def load(directory: Path, signature: Signature, *, threads: int = 1) -> EstimatorRuntime:
-    """Load `model.skops`; see `Load`. scikit-learn's threads are those of the process, so `threads` changes nothing."""
+    """Load the estimator; see `Load`. scikit-learn's threads are those of the process, so `threads` changes nothing."""
     del threads
-    path = directory / FILE
-    if not path.is_file():
-        raise LoadError(f"the artifact has no {FILE}, which the scikit-learn runtime loads")
-    model = _read(path)
+    model = _read(find_file(directory, FILE, suffix=".skops", runtime="scikit-learn"))
     check(model, signature, width=getattr(model, "n_features_in_", None))
     # Whether names are there is the signature's business; a warning per prediction helps nobody.
     warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)

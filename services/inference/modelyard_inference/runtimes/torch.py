@@ -1,4 +1,4 @@
-"""PyTorch programs that `torch.export` made: `model.pt2` at the root of the artifact, run on the CPU.
+"""PyTorch programs that `torch.export` made: `model.pt2` or the only `.pt2` at the artifact's root, run on the CPU.
 
 The one method is `predict`, the module's forward: the inputs in the order of the signature are its arguments; its outputs are
 named by the signature in order, or by the keys of a dict. PyTorch itself says not to read such files from people one does not
@@ -17,6 +17,7 @@ import torch
 from modelyard_inference.runtimes import LoadError
 from modelyard_inference.runtimes.datatypes import Array
 from modelyard_inference.runtimes.estimators import first_line
+from modelyard_inference.runtimes.files import find_file
 from modelyard_inference.runtimes.signature import MethodSignature, Signature
 
 FILE: Final = "model.pt2"
@@ -63,10 +64,8 @@ class TorchRuntime:
 
 
 def load(directory: Path, signature: Signature, *, threads: int = 1) -> TorchRuntime:
-    """Load `model.pt2`; see `Load`."""
-    path = directory / FILE
-    if not path.is_file():
-        raise LoadError(f"the artifact has no {FILE}, which the PyTorch runtime loads")
+    """Load the program; see `Load`."""
+    path = find_file(directory, FILE, suffix=".pt2", runtime="PyTorch")
     names = [method.name for method in signature.methods]
     if names != [METHOD]:
         raise LoadError(
@@ -78,7 +77,7 @@ def load(directory: Path, signature: Signature, *, threads: int = 1) -> TorchRun
         module = program.module()
     except Exception as error:  # a broken file raises many kinds
         raise LoadError(
-            f"{FILE} cannot be loaded by PyTorch {torch.__version__}: {first_line(error)}"
+            f"{path.name} cannot be loaded by PyTorch {torch.__version__}: {first_line(error)}"
         ) from error
     _check(program, signature.methods[0])
     return TorchRuntime(module, signature.methods[0])

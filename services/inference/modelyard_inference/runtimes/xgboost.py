@@ -1,4 +1,4 @@
-"""XGBoost models in XGBoost's own formats, which hold no code: `model.ubj` or `model.json` at the root of the artifact.
+"""XGBoost models in XGBoost's own formats, which hold no code: `model.ubj`, `model.json` or the only `.ubj` at the artifact's root.
 
 A model that an estimator saved (XGBClassifier, XGBRegressor, XGBRanker) has the methods of that estimator; any other has the
 method `predict` of a booster. See `estimators` for what they take; NaN is a missing value, texts are not taken.
@@ -15,6 +15,7 @@ import xgboost
 from modelyard_inference.runtimes import LoadError
 from modelyard_inference.runtimes.datatypes import Array
 from modelyard_inference.runtimes.estimators import EstimatorRuntime, check, first_line
+from modelyard_inference.runtimes.files import find_file
 from modelyard_inference.runtimes.signature import Signature
 
 FILES: Final = ("model.ubj", "model.json")
@@ -38,9 +39,7 @@ class Booster:
 
 def load(directory: Path, signature: Signature, *, threads: int = 1) -> EstimatorRuntime:
     """Load the model; see `Load`."""
-    path = next((directory / name for name in FILES if (directory / name).is_file()), None)
-    if path is None:
-        raise LoadError(f"the artifact has no {' or '.join(FILES)}, which the XGBoost runtime loads")
+    path = find_file(directory, *FILES, suffix=".ubj", runtime="XGBoost")
     try:
         booster = xgboost.Booster(params={"nthread": threads}, model_file=path)
         model = _estimator(booster, path, threads)

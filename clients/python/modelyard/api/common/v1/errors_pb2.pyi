@@ -195,7 +195,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason":"RATE_LIMITED","metadata":{"maximum":"100"}}
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 51
-    """RESOURCE_EXHAUSTED. As many predictions as its replicas may have at once are under way; repeat with backoff.
+    """RESOURCE_EXHAUSTED. As many predictions as the replicas of a deployment may have at once are under way, or as many calls as a
+    service has connections to its database, and none of these became free in time; nothing was done, repeat with backoff.
     Metadata: maximum.
     Example: {"reason":"OVERLOADED","metadata":{"maximum":"16"}}
     """
@@ -382,7 +383,8 @@ Metadata: maximum.
 Example: {"reason":"RATE_LIMITED","metadata":{"maximum":"100"}}
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 51
-"""RESOURCE_EXHAUSTED. As many predictions as its replicas may have at once are under way; repeat with backoff.
+"""RESOURCE_EXHAUSTED. As many predictions as the replicas of a deployment may have at once are under way, or as many calls as a
+service has connections to its database, and none of these became free in time; nothing was done, repeat with backoff.
 Metadata: maximum.
 Example: {"reason":"OVERLOADED","metadata":{"maximum":"16"}}
 """
