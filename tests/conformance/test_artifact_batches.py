@@ -10,7 +10,8 @@ import pytest
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard_artifact.errors import DigestMismatch
-from modelyard_artifact.messages import MAX_PATHS, MAX_WHOLE_BLOBS
+from modelyard_artifact.messages import MAX_PATHS
+from modelyard_artifact.models import MAX_WHOLE_BLOBS
 from modelyard_kit.errors import InvalidField, NotFound, RequestIdReused
 from tests.framework.artifact import (
     BOB,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_artifact import store
 from modelyard_artifact.manifest import build
@@ -76,6 +78,24 @@ async def test_a_manifest_is_written_once_and_listed_by_bytes(database: Database
         await run(database, store.page_of_files, "sha256:" + "0" * 64, Asked(size=3, page_token=token))
     assert await run(database, store.get_file, of.digest, "b") == FileEntry("b", 1, sha("x"))
     assert await run(database, store.get_file, of.digest, "c") is None
+
+
+async def test_two_who_write_one_manifest_at_once_both_succeed(database: Database) -> None:
+    of = manifest(**{f"file-{number}": str(number) for number in range(50)})
+    attempts, together = 0, asyncio.Event()
+
+    async def work(connection: AsyncConnection) -> None:
+        nonlocal attempts
+        await store.count_open_uploads(connection, "ada")  # from here on neither sees what the other writes
+        attempts += 1
+        if attempts == 2:
+            together.set()
+        await together.wait()
+        await store.add_manifest(connection, of)
+
+    await asyncio.gather(database.in_tx(work), database.in_tx(work))
+    assert attempts == 3
+    assert tuple(await run(database, store.list_files, of.digest, "", 100)) == of.files
 
 
 async def test_missing_shrinks_as_blobs_come(database: Database) -> None:

@@ -30,11 +30,14 @@ MAX_PATH_BYTES = 1024
 _HEADER = "modelyard-manifest-v1\n"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # all characters of the category Cc
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+SMALL_BYTES = 256 * 1024
+"""Files up to this size are read at once, and share messages."""
 BATCH_BYTES = 4 * 1024 * 1024
 BATCH_FILES = 256
 _READ_BYTES = 1024 * 1024
 _TELL_BYTES = 32 * 1024 * 1024
 _HASHERS = min(8, os.cpu_count() or 1)
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
 
 
 @dataclass(frozen=True)
@@ -172,21 +175,43 @@ def _regular_size(source: str) -> int:
 
 def _hash_all(batch: Sequence[_Found], tell: Callable[[int, int], None]) -> list[LocalFile]:
     """Hash files in one thread; a large one tells of its progress on the way."""
-    buffer = memoryview(bytearray(_READ_BYTES))
     hashed = []
     told = files = 0
     for file in batch:
         digest = hashlib.sha256()
         size = 0
-        with open(file.source, "rb", buffering=0) as source:
-            while count := source.readinto(buffer):
-                digest.update(buffer[:count])
-                size += count
-                told += count
-                if told >= _TELL_BYTES:
-                    tell(told, files)
-                    told = files = 0
+        for piece in _pieces(file):
+            digest.update(piece)
+            size += len(piece)
+            told += len(piece)
+            if told >= _TELL_BYTES:
+                tell(told, files)
+                told = files = 0
         files += 1
         hashed.append(LocalFile(file.source, FileEntry(file.path, size, digest.hexdigest())))
     tell(told, files)
     return hashed
+
+
+def _pieces(file: _Found) -> Iterator[bytes | memoryview]:
+    """The content of a file; a piece may be overwritten by the next one."""
+    if file.size <= SMALL_BYTES:
+        content = read_at(file.source, 0, file.size + 1)
+        if len(content) == file.size:
+            yield content
+            return
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with open(file.source, "rb", buffering=0) as source:
+        while count := source.readinto(buffer):
+            yield buffer[:count]
+
+
+def read_at(path: str, offset: int, length: int) -> bytes:
+    """Up to `length` bytes of a file in as few system calls as can be."""
+    descriptor = os.open(path, os.O_RDONLY | _BINARY)
+    try:
+        if offset:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, length)
+    finally:
+        os.close(descriptor)

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from modelyard import errors
-from modelyard._chunks import upload_chunk
-from modelyard._manifest import BATCH_BYTES
+from modelyard._chunks import upload_blobs, upload_chunk
+from modelyard._manifest import BATCH_BYTES, SMALL_BYTES, read_at
 from modelyard._tasks import together
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1024 * 1024
 STREAMS = 4
-SMALL_BYTES = 256 * 1024
-"""Blobs up to this size share a message."""
 _SMALL_FILES = 500
 _SLOWEST_BYTES_PER_SECOND = 256 * 1024
 CUT = (
@@ -155,10 +153,7 @@ class _Stream:
                 yield from self._one(blobs[0])
             else:
                 contents = [self._whole(blob) for blob in blobs]
-                request = pb.UploadBlobsRequest()  # filled in place: a message given to another is copied
-                request.blobs.upload_id = self._upload_id
-                request.blobs.contents.extend(contents)
-                yield request.SerializeToString(), sum(map(len, contents))
+                yield upload_blobs(self._upload_id, contents), sum(map(len, contents))
 
     def _one(self, blob: MissingBlob) -> Iterator[tuple[bytes, int]]:
         """The rest of a blob in chunks; never more than was announced, so that a growing file ends as a mismatch."""
@@ -177,10 +172,8 @@ class _Stream:
 
     def _whole(self, blob: MissingBlob) -> bytes:
         file = self._files[blob.sha256]
-        with open(file.source, "rb", buffering=0) as source:
-            source.seek(file.offset)
-            # Never more of a file that grew; of a part of a file something else follows.
-            data = source.read(blob.size if file.offset else blob.size + 1)
+        # Never more of a file that grew; of a part of a file something else follows.
+        data = read_at(file.source, file.offset, blob.size if file.offset else blob.size + 1)
         if hashlib.sha256(data).hexdigest() != blob.sha256:
             raise _not_as_announced(file)
         return data

@@ -2,7 +2,7 @@
 
 An upload goes in rounds. A round sends everything that is missing, large blobs straight to the object store where it gives
 addresses, the rest by a few streams that take the next blob from one queue; small blobs share a message. Then the store is
-asked what it still lacks, and whatever was cut by a broken connection or a restart goes into the next round.
+asked what it still lacks if something was cut by a broken connection or a restart, and that goes into the next round.
 
 The id of the request that begins an upload follows from model and content. So the same files sent again after the client
 was killed find their open upload, also from another machine, and continue.
@@ -116,17 +116,19 @@ async def _send_missing(
         rounds = _Rounds(artifacts, connection, files, advance)
         while upload.missing:
             cut = await rounds.send(upload)
+            if cut is None:
+                # All of it was acknowledged; what is lost nevertheless, the commit misses.
+                advance(left[0] - rounds.told, left[1])
+                return
             upload = await _ask(artifacts, upload.id)
             now = _left(upload)
             # What was told on the way was not acknowledged: the truth is what the store says.
             advance(left[0] - now[0] - rounds.told, left[1] - now[1])
             attempts = 0 if now < left else attempts + 1
             left, rounds.told = now, 0
-            if upload.missing and attempts >= MAX_ATTEMPTS:
-                raise cut or errors.InternalError(
-                    "the store takes the bytes and keeps saying that they are missing"
-                )
-            if cut and upload.missing:
+            if upload.missing:
+                if attempts >= MAX_ATTEMPTS:
+                    raise cut
                 await _pause(attempts)
 
 

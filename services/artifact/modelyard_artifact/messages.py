@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from modelyard.api.artifact.v1 import artifact_pb2, artifact_service_pb2
 from modelyard.references import InvalidReference, parse_name, parse_version_reference
 from modelyard_artifact import manifest
-from modelyard_artifact.models import CHUNK_BYTES, FileEntry, UploadState
+from modelyard_artifact.models import CHUNK_BYTES, MAX_WHOLE_BLOBS, FileEntry, UploadState
 from modelyard_artifact.reading import ListFiles, ReadFile, ReadFiles
 from modelyard_artifact.transfers import BlobHeader, WholeBlobs
 from modelyard_artifact.uploads import BeginUpload
@@ -31,8 +31,6 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MAX_PATHS = 1_000
 """Files that one call reads or signs addresses for."""
-MAX_WHOLE_BLOBS = 1_000
-"""Blobs in one piece of an upload."""
 _SHOWN_VIOLATIONS = 20
 _STATES = {
     UploadState.OPEN: artifact_pb2.Upload.STATE_OPEN,
@@ -61,7 +59,7 @@ def parse_begin_upload(request: artifact_service_pb2.BeginUploadRequest) -> Begi
 
 
 def parse_piece(
-    request: artifact_service_pb2.UploadBlobsRequest | memoryview,
+    request: artifact_service_pb2.UploadBlobsRequest | WholeBlobs | memoryview,
 ) -> BlobHeader | WholeBlobs | bytes | memoryview:
     """Reads one piece of an upload stream.
 
@@ -71,13 +69,15 @@ def parse_piece(
     """
     if isinstance(request, memoryview):
         return _chunk(request)
+    if isinstance(request, WholeBlobs):
+        return _whole_blobs(request.upload_id, request.contents)
     kind = request.WhichOneof("piece")
     if kind == "chunk":
         return _chunk(request.chunk)
     if kind is None:
         raise InvalidField("piece", "is missing: send a header, a chunk or blobs")
     if kind == "blobs":
-        return _whole_blobs(request.blobs)
+        return _whole_blobs(request.blobs.upload_id, request.blobs.contents)
     header = request.header
     check_sha256(header.sha256, "header.sha256")
     if header.offset < 0:
@@ -272,9 +272,8 @@ def _chunk(data: B) -> B:
     return data
 
 
-def _whole_blobs(message: artifact_service_pb2.WholeBlobs) -> WholeBlobs:
-    upload_id = parse_upload_id(message.upload_id, "blobs.upload_id")
-    contents = tuple(message.contents)
+def _whole_blobs(upload_id: str, contents: Sequence[bytes | memoryview]) -> WholeBlobs:
+    parse_upload_id(upload_id, "blobs.upload_id")
     if not 0 < len(contents) <= MAX_WHOLE_BLOBS:
         raise InvalidField("blobs.contents", f"has {len(contents)} blobs; send 1 to {MAX_WHOLE_BLOBS:,}")
     size = sum(map(len, contents))

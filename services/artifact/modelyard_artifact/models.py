@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 """Most bytes of one chunk, on the wire and out of a blob store."""
+MAX_WHOLE_BLOBS = 1_000
+"""Most blobs in one piece of an upload."""
 
 
 @dataclass(frozen=True, slots=True)

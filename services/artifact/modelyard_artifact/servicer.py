@@ -64,7 +64,7 @@ class ArtifactServicer(ArtifactServiceServicer):
         return pb.BeginUploadResponse(upload=messages.upload_to_proto(status))
 
     async def UploadBlobs(
-        self, request_iterator: AsyncIterator[pb.UploadBlobsRequest | memoryview], context: Any
+        self, request_iterator: AsyncIterator[pb.UploadBlobsRequest | WholeBlobs | memoryview], context: Any
     ) -> pb.UploadBlobsResponse:
         completed = await self._transfers.receive(current_call(), _pieces(request_iterator))
         return pb.UploadBlobsResponse(completed=completed)
@@ -198,7 +198,7 @@ class ArtifactServicer(ArtifactServiceServicer):
 
 
 async def _pieces(
-    requests: AsyncIterator[pb.UploadBlobsRequest | memoryview],
+    requests: AsyncIterator[pb.UploadBlobsRequest | WholeBlobs | memoryview],
 ) -> AsyncIterator[BlobHeader | WholeBlobs | bytes | memoryview]:
     async for request in requests:
         yield messages.parse_piece(request)

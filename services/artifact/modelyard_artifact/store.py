@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     ColumnElement,
     DateTime,
-    Select,
     and_,
     any_,
     bindparam,
@@ -19,12 +18,13 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, TEXT, insert
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, TEXT, aggregate_order_by, insert
 
 from modelyard_artifact.fields import FILES
 from modelyard_artifact.models import Artifact, Blob, FileEntry, Upload, UploadState
 from modelyard_artifact.tables import artifact_models, artifacts, blobs, manifest_files, requests, uploads
 from modelyard_kit.filters import Asked, fetch
+from modelyard_kit.prepared import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 _INSERT_FILES = text(
     "INSERT INTO manifest_files (digest, path, sha256, size)"
-    " SELECT :digest, * FROM unnest(:paths, :hashes, :sizes) ON CONFLICT DO NOTHING"
+    " SELECT :digest, * FROM unnest(:paths, :hashes, :sizes)"
+    " WHERE NOT EXISTS (SELECT FROM manifest_files WHERE digest = :digest)"
 ).bindparams(
     bindparam("digest", type_=TEXT),
     bindparam("paths", type_=ARRAY(TEXT)),
@@ -70,7 +71,10 @@ async def lock_manifests(connection: AsyncConnection, *, removing: bool) -> None
 
 
 async def add_manifest(connection: AsyncConnection, manifest: Manifest) -> None:
-    """Writes what the digest means; nothing where it is written already."""
+    """Writes what the digest means; nothing where it is written already. In a serializable transaction, as it looks first.
+
+    Looking once costs less than ON CONFLICT does for each of 100,000 rows.
+    """
     await connection.execute(
         _INSERT_FILES,
         {
@@ -173,9 +177,9 @@ async def remove_manifest(connection: AsyncConnection, digest: str) -> None:
 
 async def missing_blobs(connection: AsyncConnection, digest: str) -> list[Blob]:
     """The content of a manifest that is not stored, each once, in the order of first use."""
-    query = _missing(digest).group_by(manifest_files.c.sha256, manifest_files.c.size)
-    rows = await connection.execute(query.order_by(func.min(manifest_files.c.path)))
-    return [Blob(row.sha256, row.size) for row in rows]
+    [row] = await _MISSING.execute(connection, {"digest": digest})
+    sizes = dict(zip(row.hashes or (), row.sizes or (), strict=True))
+    return [Blob(sha256, size) for sha256, size in sizes.items()]
 
 
 async def announced_blob(connection: AsyncConnection, digest: str, sha256: str) -> tuple[Blob, bool] | None:
@@ -194,14 +198,8 @@ async def announced_blobs(
     connection: AsyncConnection, digest: str, hashes: Sequence[str]
 ) -> list[tuple[Blob, bool]]:
     """Those of some blobs that a manifest announces, each once, and whether they are stored."""
-    query = (
-        select(manifest_files.c.sha256, manifest_files.c.size, blobs.c.sha256.is_not(None).label("stored"))
-        .select_from(manifest_files.outerjoin(blobs, _same_content()))
-        .where(manifest_files.c.digest == digest, manifest_files.c.sha256 == _any(hashes))
-        .distinct()
-    )
-    rows = await connection.execute(query)
-    return [(Blob(row.sha256, row.size), bool(row.stored)) for row in rows]
+    rows = await _ANNOUNCED.execute(connection, {"digest": digest, "hashes": hashes})
+    return [(Blob(row.sha256, row.size), row.stored) for row in rows]
 
 
 async def add_blobs(connection: AsyncConnection, new: Sequence[Blob], now: datetime) -> None:
@@ -307,18 +305,31 @@ def _any(values: Sequence[str]) -> CollectionAggregate[bool]:
     return any_(bindparam(None, list(values), ARRAY(TEXT)))
 
 
-def _missing(digest: str) -> Select[Any]:
-    return (
-        select(manifest_files.c.sha256, manifest_files.c.size)
-        .select_from(manifest_files.outerjoin(blobs, _same_content()))
-        .where(manifest_files.c.digest == digest, blobs.c.sha256.is_(None))
-    )
-
-
 def _same_content() -> ColumnElement[bool]:
     # The size too: a manifest that announces a wrong size for known content can never be committed.
     same = and_(blobs.c.sha256 == manifest_files.c.sha256, blobs.c.size == manifest_files.c.size)
     return and_(same, ~blobs.c.damaged)
+
+
+_ANNOUNCED = Prepared(
+    select(manifest_files.c.sha256, manifest_files.c.size, blobs.c.sha256.is_not(None).label("stored"))
+    .select_from(manifest_files.outerjoin(blobs, _same_content()))
+    .where(
+        manifest_files.c.digest == bindparam("digest"),
+        manifest_files.c.sha256 == any_(bindparam("hashes", type_=ARRAY(TEXT))),
+    )
+    .distinct()
+)
+
+# Two arrays, because a row for each of 100,000 blobs takes several times as long to be read.
+_MISSING = Prepared(
+    select(
+        func.array_agg(aggregate_order_by(manifest_files.c.sha256, manifest_files.c.path)).label("hashes"),
+        func.array_agg(aggregate_order_by(manifest_files.c.size, manifest_files.c.path)).label("sizes"),
+    )
+    .select_from(manifest_files.outerjoin(blobs, _same_content()))
+    .where(manifest_files.c.digest == bindparam("digest"), blobs.c.sha256.is_(None))
+)
 
 
 def _is_open() -> ColumnElement[bool]:

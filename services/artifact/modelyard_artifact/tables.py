@@ -47,8 +47,7 @@ manifest_files = Table(
     Column("path", Text(collation="C"), primary_key=True),
     Column("sha256", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
-    Index("manifest_files_content", "digest", "sha256"),
-    Index("manifest_files_sha256", "sha256"),
+    Index("manifest_files_content", "sha256", "digest"),
     comment="What a digest means, announced or committed: it can mean nothing else, so it is written once.",
 )
 

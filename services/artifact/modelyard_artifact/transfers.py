@@ -19,7 +19,7 @@ from modelyard_kit.errors import InvalidField, NotFound
 from modelyard_kit.faults import failpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -47,7 +47,7 @@ class WholeBlobs:
     """Small blobs, each at once."""
 
     upload_id: str
-    contents: tuple[bytes, ...]
+    contents: Sequence[bytes | memoryview]
 
 
 class Recorder:
@@ -123,7 +123,7 @@ class _Stream:
         self._call = call
         self._upload: Upload | None = None
         self._receiver: _Receiver | _Drain | None = None
-        self._group: dict[str, bytes] = {}
+        self._group: dict[str, bytes | memoryview] = {}
         self._storing: asyncio.Task[None] | None = None
         self.completed = 0
 
@@ -192,7 +192,7 @@ class _Stream:
             if self._storing.done():
                 self._storing = None
 
-    async def _store_whole(self, upload: Upload, group: dict[str, bytes]) -> None:
+    async def _store_whole(self, upload: Upload, group: Mapping[str, bytes | memoryview]) -> None:
         async def work(connection: AsyncConnection) -> list[tuple[Blob, bool]]:
             return await store.announced_blobs(connection, upload.digest, list(group))
 
@@ -251,7 +251,7 @@ class _Stream:
         await self._recorder.record(upload_id, [receiver.blob])
 
 
-def _by_hash(contents: Sequence[bytes]) -> dict[str, bytes]:
+def _by_hash(contents: Sequence[bytes | memoryview]) -> dict[str, bytes | memoryview]:
     return {hashlib.sha256(data).hexdigest(): data for data in contents}
 
 

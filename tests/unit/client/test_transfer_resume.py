@@ -175,6 +175,24 @@ def test_an_upload_that_somebody_cancels_meanwhile_is_begun_again(
     assert len(fake.requests("BeginUpload")) == 2
 
 
+def test_what_is_lost_between_sending_and_commit_is_sent_again(
+    client: Client, store: Store, folder: Path, fake: Fake
+) -> None:
+    commits: list[Any] = []
+
+    def commit(request: Any) -> Any:
+        commits.append(request)
+        if len(commits) == 1:
+            store.blobs.clear()
+            raise Refusal("FAILED_PRECONDITION", "UPLOAD_INCOMPLETE", metadata={"missing": "3"})
+        return store.commit(request)
+
+    fake.answers["CommitUpload"] = commit
+    assert client.artifacts.upload(MODEL, folder, progress=False).digest == store.digest
+    assert store.received == 2 * (7000 + 6)
+    assert not fake.requests("GetUpload")  # nothing was cut, so nothing had to be asked
+
+
 def test_a_file_that_changes_while_it_is_sent_is_named(
     client: Client, store: Store, folder: Path, fake: Fake
 ) -> None:

@@ -149,7 +149,7 @@ class BlobStore(ABC):
                 yield [(place, data) for (place, _), data in zip(batch, contents, strict=True)]
 
     @abstractmethod
-    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
+    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes | memoryview]) -> None:
         """Makes small blobs durable under their hashes, all together; the caller found the hashes right.
 
         Raises:

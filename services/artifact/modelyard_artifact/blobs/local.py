@@ -88,7 +88,7 @@ class LocalBlobStore(BlobStore):
             for blob in await self._disk.run(_blobs_in, folder, older_than.timestamp()):
                 yield blob
 
-    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
+    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes | memoryview]) -> None:
         """See BlobStore."""
         folder = await self._disk.run(self._write_group, owner, contents)
         await failpoint("artifact.blob.before_rename")
@@ -132,7 +132,7 @@ class LocalBlobStore(BlobStore):
         await failpoint("artifact.blob.after_rename")
         await self._disk.run(sync_many, self._root, changed)
 
-    def _write_group(self, owner: str, contents: Mapping[Blob, bytes]) -> Path:
+    def _write_group(self, owner: str, contents: Mapping[Blob, bytes | memoryview]) -> Path:
         self._partials.check_room(sum(map(len, contents.values())))
         folder = self._partials.group_folder(owner)
         try:

@@ -71,13 +71,13 @@ class MemoryBlobStore(BlobStore):
             if self.times[sha256] < older_than:
                 yield Blob(sha256, len(self.blobs[sha256]))
 
-    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
+    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes | memoryview]) -> None:
         """See BlobStore."""
         del owner  # there is no step in between that could be left over
         if sum(map(len, contents.values())) > self.room():
             raise StorageFull
         for blob, data in contents.items():
-            self.put(blob.sha256, data)
+            self.put(blob.sha256, bytes(data))
 
     def put(self, sha256: str, data: bytes) -> None:
         """Keeps a blob."""

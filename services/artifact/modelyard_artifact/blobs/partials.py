@@ -358,7 +358,7 @@ def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
         offset += written
 
 
-def write_new(path: str, data: bytes) -> None:
+def write_new(path: str, data: bytes | memoryview) -> None:
     """Writes a file that is not there yet and that nobody writes again, only for this user."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
     try:

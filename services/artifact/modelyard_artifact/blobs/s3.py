@@ -183,14 +183,15 @@ class S3BlobStore(BlobStore):
                 if item["LastModified"] < older_than:
                     yield Blob(item["Key"].rpartition("/")[2], int(item["Size"]))
 
-    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes]) -> None:
+    async def put_whole(self, owner: str, contents: Mapping[Blob, bytes | memoryview]) -> None:
         """See BlobStore. Straight to the bucket, many at once."""
         del owner  # nothing of it waits anywhere
         room = asyncio.Semaphore(_PUTS_AT_ONCE)
 
-        async def put(blob: Blob, data: bytes) -> None:
+        async def put(blob: Blob, data: bytes | memoryview) -> None:
             async with room:
-                await self._put(blob, data, _md5(data))
+                body = bytes(data)  # botocore takes no view
+                await self._put(blob, body, _md5(body))
 
         await failpoint("artifact.blob.before_put")
         await _all([put(blob, data) for blob, data in contents.items()])
