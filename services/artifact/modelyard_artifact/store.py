@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, TEXT, insert
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, TEXT, aggregate_order_by, insert
 
 from modelyard_artifact.fields import FILES
 from modelyard_artifact.models import Artifact, Blob, FileEntry, Upload, UploadState
@@ -177,8 +177,9 @@ async def remove_manifest(connection: AsyncConnection, digest: str) -> None:
 
 async def missing_blobs(connection: AsyncConnection, digest: str) -> list[Blob]:
     """The content of a manifest that is not stored, each once, in the order of first use."""
-    rows = await _MISSING.execute(connection, {"digest": digest})
-    return list(dict.fromkeys(Blob(row.sha256, row.size) for row in rows))
+    [row] = await _MISSING.execute(connection, {"digest": digest})
+    sizes = dict(zip(row.hashes or (), row.sizes or (), strict=True))
+    return [Blob(sha256, size) for sha256, size in sizes.items()]
 
 
 async def announced_blob(connection: AsyncConnection, digest: str, sha256: str) -> tuple[Blob, bool] | None:
@@ -310,6 +311,11 @@ def _same_content() -> ColumnElement[bool]:
     return and_(same, ~blobs.c.damaged)
 
 
+def _in_order(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """All values of a column in the order of the manifest."""
+    return func.array_agg(aggregate_order_by(column, manifest_files.c.path))
+
+
 _ANNOUNCED = Prepared(
     select(manifest_files.c.sha256, manifest_files.c.size, blobs.c.sha256.is_not(None).label("stored"))
     .select_from(manifest_files.outerjoin(blobs, _same_content()))
@@ -320,11 +326,14 @@ _ANNOUNCED = Prepared(
     .distinct()
 )
 
+# Two arrays, because a row for each of 100,000 blobs takes several times as long to be read.
 _MISSING = Prepared(
-    select(manifest_files.c.sha256, manifest_files.c.size)
+    select(
+        _in_order(manifest_files.c.sha256).label("hashes"),
+        _in_order(manifest_files.c.size).label("sizes"),
+    )
     .select_from(manifest_files.outerjoin(blobs, _same_content()))
     .where(manifest_files.c.digest == bindparam("digest"), blobs.c.sha256.is_(None))
-    .order_by(manifest_files.c.path)
 )
 
 
