@@ -311,6 +311,11 @@ def _same_content() -> ColumnElement[bool]:
     return and_(same, ~blobs.c.damaged)
 
 
+def _in_order(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """All values of a column in the order of the manifest."""
+    return func.array_agg(aggregate_order_by(column, manifest_files.c.path))
+
+
 _ANNOUNCED = Prepared(
     select(manifest_files.c.sha256, manifest_files.c.size, blobs.c.sha256.is_not(None).label("stored"))
     .select_from(manifest_files.outerjoin(blobs, _same_content()))
@@ -324,8 +329,8 @@ _ANNOUNCED = Prepared(
 # Two arrays, because a row for each of 100,000 blobs takes several times as long to be read.
 _MISSING = Prepared(
     select(
-        func.array_agg(aggregate_order_by(manifest_files.c.sha256, manifest_files.c.path)).label("hashes"),
-        func.array_agg(aggregate_order_by(manifest_files.c.size, manifest_files.c.path)).label("sizes"),
+        _in_order(manifest_files.c.sha256).label("hashes"),
+        _in_order(manifest_files.c.size).label("sizes"),
     )
     .select_from(manifest_files.outerjoin(blobs, _same_content()))
     .where(manifest_files.c.digest == bindparam("digest"), blobs.c.sha256.is_(None))
