@@ -42,6 +42,9 @@ _COPIED = ".*/(?:ModelInfer|Infer|Invoke)"
 """Methods that a shadow gets copies of: predictions with one answer. Envoy refuses an expression that lists their whole paths."""
 _STREAMED = {"name": ":path", "string_match": {"suffix": "/ModelStreamInfer"}}
 """Predictions over a stream, under either name of the protocol."""
+_SUBJECT, _LIMITED = ("jwt_payload", "sub"), ("jwt_payload", "no_execute")
+"""Where the metadata of a checked token has its principal, and whether it gives no right to predict."""
+_TRUE: Json = {"bool_match": True}
 _STREAM_IDLE = "300s"
 """How long nothing may be said on such a stream."""
 
@@ -58,7 +61,7 @@ def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes
     refusals = {
         "denied": denied(route.name, private=route.private),
         "too_large": too_large(largest),
-        "unavailable": no_replica(route.name),
+        "unavailable": no_replica(route.name, route.idle),
         **_limit_refusals(route.limits),
     }
     filters = {
@@ -90,6 +93,9 @@ def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes
             "typed_per_filter_config": {**common["typed_per_filter_config"], BUFFER: UNBUFFERED},
         }
         yield {"match": {"prefix": "/", "headers": pins}, **action, **common}
+    if not _serving(route):
+        for match, action in _told(principals, private=route.private):
+            yield {"match": match, **action, **common}
     yield unresolved_route("/", max_request_bytes)
 
 
@@ -133,16 +139,14 @@ def _choices(route: Route) -> Iterable[tuple[list[Json], Sequence[Target]]]:
 
     A call that asks for a version that does not answer matches nothing here, and is refused where names are resolved.
     """
-    serving = [target for target in route.targets if target.weight and target.addresses]
+    serving = _serving(route)
     by_number: dict[str, list[Target]] = {}
     for target in serving:
         by_number.setdefault(target.model_version.rpartition("/")[2], []).append(target)
-    if not serving:
-        yield [], ()
-    elif len(by_number) == 1:
+    if len(by_number) == 1:
         (number,) = by_number  # one route for both kinds of calls, and so one account of what they use
         yield [_version_match({"safe_regex": {"regex": f"(?:{re.escape(number)})?"}}, missing=True)], serving
-    else:
+    elif serving:
         yield [{"name": VERSION_HEADER, "present_match": True, "invert_match": True}], serving
         for number, targets in by_number.items():
             yield [_version_match({"exact": number})], targets
@@ -154,7 +158,7 @@ def _copied(route: Route) -> Iterable[tuple[Json, Json]]:
     They are routes of their own, so that replicas keep digests of what is compared and of nothing else. The share is drawn in
     millionths: Envoy draws the target from the same random number, and from its last digits.
     """
-    shadow, serving = route.mirror, [t for t in route.targets if t.weight and t.addresses]
+    shadow, serving = route.mirror, _serving(route)
     if shadow is None or not serving:
         return
     share = {"numerator": shadow.shadow_percent * 10_000, "denominator": "MILLION"}
@@ -170,13 +174,31 @@ def _copied(route: Route) -> Iterable[tuple[Json, Json]]:
     )
 
 
+def _serving(route: Route) -> list[Target]:
+    return [target for target in route.targets if target.weight and target.addresses]
+
+
+def _told(principals: Sequence[str], *, private: bool) -> Iterable[tuple[Json, Json]]:
+    """Yield match and action while nothing answers: only who may predict is told that there is such a deployment.
+
+    Without a match the call is refused where names are resolved, as for a name that does not exist. A call that names its deployment
+    in a header meets this route before its token is checked, and so always goes there first.
+    """
+    if not principals:
+        return
+    subjects = [{"string_match": {"exact": principal}} for principal in sorted(principals)]
+    subject = {"or_match": {"value_matchers": subjects}} if len(subjects) > 1 else subjects[0]
+    conditions = [_metadata(JWT, *_SUBJECT, value=subject), {**_metadata(JWT, *_LIMITED), "invert": True}]
+    if private:
+        conditions.append(_metadata(PRIVATE_NAME, "private"))
+    yield {"prefix": "/", "dynamic_metadata": conditions}, {"direct_response": {"status": 503}}
+
+
 def _version_match(match: Json, *, missing: bool = False) -> Json:
     return {"name": VERSION_HEADER, "string_match": match, "treat_missing_header_as_empty": missing}
 
 
 def _action(route: Route, serving: Sequence[Target]) -> Json:
-    if not serving:
-        return {"direct_response": {"status": 503}}
     timeout = f"{route.timeout:.3f}s"
     return {
         # Replicas run code of others: they never see tokens. What is compared is Envoy's choice, not the caller's.
@@ -207,8 +229,6 @@ def _action(route: Route, serving: Sequence[Target]) -> Json:
 
 def _streamed(action: Json) -> Json:
     """Return the action for streams: they last as long as both sides like, and a caller's deadline says."""
-    if "route" not in action:
-        return action
     lasting = {"idle_timeout": _STREAM_IDLE, "max_stream_duration": {"grpc_timeout_header_max": "0s"}}
     return {**action, "route": {**action["route"], **lasting}}
 
@@ -241,20 +261,12 @@ def _allow(principals: Sequence[str], *, private: bool) -> Json:
     policies = {}
     if principals:
         ids = [
-            {
-                "sourced_metadata": {
-                    "metadata_matcher": {
-                        "filter": JWT,
-                        "path": [{"key": "jwt_payload"}, {"key": "sub"}],
-                        "value": {"string_match": {"exact": principal}},
-                    }
-                }
-            }
+            _sourced(_metadata(JWT, *_SUBJECT, value={"string_match": {"exact": principal}}))
             for principal in sorted(principals)
         ]
-        rules = [{"not_rule": _metadata_is_true(JWT, "jwt_payload", "no_execute")}]
+        rules = [{"not_rule": _sourced(_metadata(JWT, *_LIMITED))}]
         if private:
-            rules.append(_metadata_is_true(PRIVATE_NAME, "private"))
+            rules.append(_sourced(_metadata(PRIVATE_NAME, "private")))
         policies["execute"] = {
             "permissions": [{"and_rules": {"rules": rules}}],
             "principals": [{"or_ids": {"ids": ids}}],
@@ -265,10 +277,9 @@ def _allow(principals: Sequence[str], *, private: bool) -> Json:
     }
 
 
-def _metadata_is_true(namespace: str, *path: str) -> Json:
-    matcher = {
-        "filter": namespace,
-        "path": [{"key": key} for key in path],
-        "value": {"bool_match": True},
-    }
+def _sourced(matcher: Json) -> Json:
     return {"sourced_metadata": {"metadata_matcher": matcher}}
+
+
+def _metadata(namespace: str, *path: str, value: Json = _TRUE) -> Json:
+    return {"filter": namespace, "path": [{"key": key} for key in path], "value": value}

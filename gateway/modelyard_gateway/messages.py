@@ -69,8 +69,13 @@ def _route(message: route_pb2.Route) -> Route:
         sticky_header=message.sticky_header,
         measured=message.measured,
         limits=_limits(message.traffic_limits),
+        idle=_idle(message),
         private=message.private,
     )
+
+
+def _idle(message: route_pb2.Route) -> str:
+    return deployment_pb2.Deployment.State.Name(message.idle).removeprefix("STATE_") if message.idle else ""
 
 
 def _limits(message: deployment_pb2.TrafficLimits) -> Limits:

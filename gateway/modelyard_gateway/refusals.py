@@ -93,11 +93,19 @@ def overloaded(maximum: int) -> Refusal:
     )
 
 
-def no_replica(deployment: str) -> Refusal:
-    """Return the answer while no replica of a deployment can take the call."""
-    return Refusal(
-        UNAVAILABLE, f"no replica of deployment '{deployment}' answers at the moment", "REPLICA_NOT_READY", {}
-    )
+_IDLE = {
+    "INACTIVE": "is inactive: `modelyard deployments activate {0}` (ActivateDeployment) lets it answer again",
+    "FAILED": "could not be started: `modelyard deployments show {0}` (GetDeployment) says why",
+    "CREATING": "is being started: ask again in a moment; `modelyard deployments show {0}` (GetDeployment) says how far it is",
+}
+
+
+def no_replica(deployment: str, idle: str = "") -> Refusal:
+    """Return the answer while no replica of a deployment can take the call; `idle` is its state if nothing shall answer now."""
+    text = f"no replica of deployment '{deployment}' answers at the moment"
+    if told := _IDLE.get(idle):
+        text = f"deployment '{deployment}' {told.format(deployment)}"
+    return Refusal(UNAVAILABLE, text, "REPLICA_NOT_READY", {})
 
 
 def no_service(service: str) -> Refusal:

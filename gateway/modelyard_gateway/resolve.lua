@@ -103,7 +103,7 @@ function envoy_on_request(handle)
   if valid then
     local info = field(1, "RESOURCE_NOT_FOUND") .. field(2, "modelyard")
       .. entry("resource_type", "deployment") .. entry("name", name)
-    local problem = "does not exist or has no replicas"
+    local problem = "does not exist, or does not answer at the moment and you lack EXECUTE on it"
     if pinned and #pinned <= 19 and pinned:match("^%d+$") then
       problem = "does not exist or does not answer with version " .. pinned
     elseif pinned then

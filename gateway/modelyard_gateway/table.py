@@ -50,6 +50,8 @@ class Route:
     measured: bool = False
     """Whether figures about its groups are reported."""
     limits: Limits = UNLIMITED
+    idle: str = ""
+    """State of the deployment while nothing answers for it: CREATING, FAILED or INACTIVE."""
     private: bool = False
     """Whether it answers on the private listener alone."""
 

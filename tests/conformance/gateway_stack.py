@@ -51,6 +51,7 @@ def route(
     timeout: float = 10.0,
     limits: Limits = UNLIMITED,
     private: bool = False,
+    idle: str = "",
 ) -> Route:
     """A route of a deployment; each target is group, weight, addresses, and their versions are 1, 2 and so on."""
     chain = (Link(ResourceType.DEPLOYMENT, f"id-{name}", name), SYSTEM)
@@ -58,7 +59,7 @@ def route(
         Target(group, f"{name}/{number}", weight, tuple(addresses))
         for number, (group, weight, addresses) in enumerate(targets, start=1)
     )
-    return Route(chain, made, max_bytes, timeout, sticky_header, limits=limits, private=private)
+    return Route(chain, made, max_bytes, timeout, sticky_header, limits=limits, idle=idle, private=private)
 
 
 def signing_keys(*issuers: Issuer) -> SigningKeys:

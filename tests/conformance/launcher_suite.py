@@ -114,6 +114,12 @@ class LauncherSuite(ABC):
         found = await _ended(launcher, handle)
         assert found.report.startswith("the model cannot be loaded: it is broken")
 
+    async def test_each_end_is_told_with_the_log_of_its_own_life(self, launcher: Launcher) -> None:
+        spec = _spec(launcher, "broken")
+        reports = [(await _ended(launcher, await launcher.start(spec))).report for _ in range(2)]
+        assert reports[0] == reports[1]
+        assert reports[1].count("tiny replica of prod.ml.iris/1") == 1
+
     async def test_what_it_waits_for_is_told(self, launcher: Launcher) -> None:
         handle = await launcher.start(_spec(launcher, "waiting"))
 

@@ -95,22 +95,22 @@ async def test_a_shadow_that_fails_or_is_gone_is_not_felt(stack: GatewayStack) -
     await predict(stack, 20)
 
 
-async def test_a_stuck_shadow_holds_few_copies_and_those_not_for_ever(stack: GatewayStack) -> None:
+async def test_a_stuck_shadow_holds_few_copies(stack: GatewayStack) -> None:
     await serve(
-        stack, 100, timeout=5.0
-    )  # of copies, and of the predictions, which a loaded machine must be able to keep
+        stack, 100, timeout=60.0
+    )  # no copy is given up meanwhile: one that is ends here later than at Envoy
     _, shadow = replicas(stack)
     shadow.delay = 60
-    most = int(SHADOW_THRESHOLDS["max_requests"])
     async with stack.channel() as channel:
         for _ in range(25):
             await asyncio.gather(*(stack.infer_on(channel, IRIS, header=IRIS) for _ in range(20)))
-    # A copy that was given up may end here after the next one came.
-    assert shadow.most_at_once <= most + 20
-    copied = len(shadow.asked)
+    assert 0 < shadow.most_at_once <= int(SHADOW_THRESHOLDS["max_requests"])
 
-    async def copied_again() -> bool:
-        await stack.infer(IRIS, header=IRIS)
-        return len(shadow.asked) > copied
 
-    await eventually(copied_again)  # the first ones were given up, though the shadow never answered
+async def test_a_stuck_shadow_does_not_hold_copies_for_ever(stack: GatewayStack) -> None:
+    await serve(stack, 100, timeout=5.0)  # of the prediction too, which a loaded machine must be able to keep
+    _, shadow = replicas(stack)
+    shadow.delay = 60
+    await stack.infer(IRIS, header=IRIS)
+    await eventually(lambda: len(shadow.asked) == 1)
+    await eventually(lambda: shadow.at_once == 0)  # given up, though the shadow never answered

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import notes, shadow_rows, tables
-from modelyard_inference.commands import ListDeployments, ListReplicas, UpdateDeployment
+from modelyard_inference.commands import ListDeployments, ListReplicas, SetActive, UpdateDeployment
 from modelyard_inference.deployments import Deployments
 from modelyard_inference.log_policy import SILENT
 from modelyard_inference.lookups import Lookups
@@ -193,6 +193,23 @@ async def test_kept_targets_are_not_checked_again(rig: Rig) -> None:
     await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", "", targets=both[:1]))
     with pytest.raises(PolicyUnmet):
         await rig.rules.update(call(), UpdateDeployment("prod.ml.iris", "", targets=both))
+
+
+async def test_gateways_learn_why_nothing_answers(rig: Rig) -> None:
+    async def learned() -> tuple[int, list[str]]:
+        table = await rig.db.read(rig.store.routes)
+        assert not any(route.targets for route in table.routes)
+        return table.version, [route.idle for route in table.routes]
+
+    assert await learned() == (1, [])
+    await rig.rules.create(call(), creation())
+    assert await learned() == (2, [DeploymentState.CREATING])
+    await rig.rules.deactivate(call(), SetActive("prod.ml.iris"))
+    assert await learned() == (3, [DeploymentState.INACTIVE])
+    await rig.rules.activate(call(), SetActive("prod.ml.iris"))
+    assert await learned() == (4, [DeploymentState.CREATING])
+    await rig.rules.delete(call(), "prod.ml.iris", "")
+    assert await learned() == (5, [])
 
 
 async def test_limits_of_a_route_make_a_new_table(rig: Rig) -> None:
@@ -391,7 +408,7 @@ async def test_route_table_follows_from_the_rows(rig: Rig) -> None:
     assert (target.group, target.version, target.weight) == ("iris-v1-g", "prod.ml.iris/1", 3)
     assert target.addresses == ("unix:/s/0",)
     assert route.chain == made.chain
-    assert table.version == 2
+    assert table.version == 3
     world = await rig.db.read(rig.store.world)
     assert world.groups == (group, other)
     assert world.replicas == (replica, joining)

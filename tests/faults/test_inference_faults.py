@@ -121,6 +121,7 @@ async def test_an_abort_may_fail_once(place: Site) -> None:
             await inference.deployments.create(call(), creation())
             failed = await inference.until_state(DeploymentState.FAILED)
             assert "not ready within 0.5 s" in failed.state_message
+            await eventually(lambda: [r.idle for r in place.gateway.table.routes] == [failed.state])
             assert counting.reached >= {"inference.before_abort", "inference.after_abort"}
             await inference.deployments.delete(call(), "prod.ml.iris", "")
             await inference.until_gone()

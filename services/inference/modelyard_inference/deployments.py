@@ -123,6 +123,7 @@ class Deployments:
             if await self._store.deployment(connection, command.name):
                 raise errors.name_taken(command.name)
             await self._store.insert_deployment(connection, made)
+            await self._store.next_table(connection)  # gateways say that it is being started
             await idempotency.remember(
                 connection,
                 principal_id=call.principal.id,
@@ -240,6 +241,7 @@ class Deployments:
                 update_time=self._clock(),
             )
             await self._store.update_deployment(connection, after)
+            await self._reroute(connection, found, after)
             await outbox.append(connection, event("deleted", call, after, {"before": content(found)}))
             return after
 
@@ -286,10 +288,13 @@ class Deployments:
             await self._store.replace_targets(connection, after.id, after.targets)
         if after.state is not before.state:
             await self._store.try_again(connection, after.id)
-        if rows.of_route(after) != rows.of_route(before):
-            await self._store.route_changed(connection, after.id)
+        await self._reroute(connection, before, after)
         if after.owner_id != before.owner_id:
             await notes.owned(connection, after, self._clock())
+
+    async def _reroute(self, connection: AsyncConnection, before: Deployment, after: Deployment) -> None:
+        if rows.of_route(after) != rows.of_route(before):
+            await self._store.route_changed(connection, after.id)
 
     async def _set_active(self, call: Call, command: SetActive, change: Change) -> Deployment:
         active = change is Change.ACTIVATED
@@ -311,6 +316,7 @@ class Deployments:
             )
             await self._store.update_deployment(connection, after)
             await self._store.try_again(connection, after.id)
+            await self._reroute(connection, before, after)
             await remember(connection, call, Deed(change, command.reason), after, {"after": content(after)})
             return after
 

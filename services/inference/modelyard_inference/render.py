@@ -10,7 +10,14 @@ from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import route_pb2 as r
 from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.logging_messages import policy_to_proto
-from modelyard_inference.models import Condition, Deployment, Group, Replica, Revision, Target
+from modelyard_inference.models import (
+    Condition,
+    Deployment,
+    Group,
+    Replica,
+    Revision,
+    Target,
+)
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.route_table import RouteTable
 from modelyard_inference.scaling import Autoscaling
@@ -40,7 +47,7 @@ def deployment_to_proto(deployment: Deployment) -> d.Deployment:
         replicas=deployment.replicas,
         max_request_bytes=deployment.max_request_bytes,
         timeout=_duration(deployment.timeout_ms),
-        state=d.Deployment.State.Value(f"STATE_{deployment.state}"),
+        state=_state(deployment.state),
         state_message=deployment.state_message,
         target_statuses=[_status(deployment, target) for target in deployment.targets],
         owner_id=deployment.owner_id,
@@ -154,6 +161,7 @@ def table_to_proto(table: RouteTable) -> r.RouteTable:
                 measured=route.measured,
                 traffic_limits=_limits(route.traffic_limits),
                 private=route.private,
+                idle=_state(route.idle),
             )
             for route in table.routes
         ],
@@ -248,6 +256,10 @@ def _status(deployment: Deployment, target: Target) -> d.TargetStatus:
 
 def _counts(counts: ShadowCounts | None) -> d.ShadowCounts:
     return d.ShadowCounts(**asdict(counts or ShadowCounts()))
+
+
+def _state(state: str) -> d.Deployment.State.ValueType:
+    return d.Deployment.State.Value(f"STATE_{state or 'UNSPECIFIED'}")
 
 
 def _signature_state(state: str) -> d.SignatureState.ValueType:

@@ -35,6 +35,8 @@ class Route:
     """Whether gateways report figures about its groups."""
     traffic_limits: TrafficLimits = UNLIMITED
     private: bool = False
+    idle: str = ""
+    """State of the deployment if nothing answers for it."""
 
 
 @dataclass(frozen=True)

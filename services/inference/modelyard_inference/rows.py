@@ -146,7 +146,7 @@ def routes(
             held = not found and not one.shadow and bool(activator)
             target = _route_target(one, [activator] if held else found, held=held)
             targets[one.deployment_id].append(target)
-    return tuple(_route(d, targets[d.id]) for d in deployments if d.id in targets)
+    return tuple(_route(d, targets[d.id]) for d in deployments if d.id in targets or idle(d))
 
 
 def _route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
@@ -159,7 +159,18 @@ def _route(deployment: Deployment, targets: Sequence[RouteTarget]) -> Route:
         measured=deployment.measured,
         traffic_limits=deployment.traffic_limits,
         private=deployment.private,
+        idle=idle(deployment) or "",
     )
+
+
+def idle(deployment: Deployment) -> DeploymentState | None:
+    """Return why nothing answers, as who asks it is told; None while something does, or it is being deleted."""
+    if deployment.answers or deployment.state is DeploymentState.DELETING:
+        return None
+    if not deployment.active:
+        return DeploymentState.INACTIVE
+    failed = deployment.state is DeploymentState.FAILED
+    return DeploymentState.FAILED if failed else DeploymentState.CREATING
 
 
 def of_route(deployment: Deployment) -> tuple[object, ...]:
@@ -171,6 +182,7 @@ def of_route(deployment: Deployment) -> tuple[object, ...]:
         deployment.measured,
         deployment.traffic_limits,
         deployment.private,
+        idle(deployment),
         deployment.owner_id,
     )
 

@@ -36,7 +36,7 @@ STREAMED = {"name": ":path", "string_match": {"suffix": "/ModelStreamInfer"}}
 
 def prediction_routes(configuration: Configuration) -> list[dict[str, Any]]:
     routes = [route for route in routes_of(configuration) if LUA in metadata_of(route) and is_resolved(route)]
-    return [route for route in routes if STREAMED not in route["match"]["headers"]]
+    return [route for route in routes if STREAMED not in route["match"].get("headers", ())]
 
 
 def stream_routes(configuration: Configuration) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import subprocess
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 import structlog
@@ -258,10 +259,11 @@ class LocalLauncher:
 
 
 def _tail(log: Path) -> str:
-    """Return the last lines of a log, the end of them if they are long.
+    """Return the last lines that a log has of the last start, the end of them if they are long.
 
     Everybody who sees the deployment reads them, so what was written while predictions were computed, and may hold theirs, is left out.
     """
-    lines = log_files.tail(log, _TAIL).lines
-    told = [line for line in lines if line.logger != log_files.LAUNCHER and not line.request_ids]
-    return "\n".join(map(log_files.text_of, told))[-TAIL_CHARACTERS:].strip()
+    lines = reversed(log_files.tail(log, _TAIL).lines)
+    started = takewhile(lambda line: line.logger != log_files.LAUNCHER, lines)
+    told = [line for line in started if not line.request_ids]
+    return "\n".join(map(log_files.text_of, reversed(told)))[-TAIL_CHARACTERS:].strip()

@@ -25,6 +25,7 @@ from modelyard_inference.models import (
     ReplicaState,
 )
 from modelyard_inference.planner.observed import Observed
+from modelyard_inference.rows import idle
 from modelyard_inference.scale_rows import set_scale
 from modelyard_inference.scaling import Cause, Scale
 from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, StepParts, Verb
@@ -237,6 +238,8 @@ class Steps:
             written = await self._parts.store.set_state(
                 connection, deployment, action.state, action.message, conditions
             )
+            if written and idle(deployment) is not idle(replace(deployment, state=action.state)):
+                await self._parts.store.next_table(connection)  # gateways say why nothing answers
             failed = action.state is DeploymentState.FAILED
             if written and failed and deployment.state is not DeploymentState.FAILED:
                 await append(self._parts, connection, "failed", deployment, {"reason": action.message})

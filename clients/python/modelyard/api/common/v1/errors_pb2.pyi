@@ -138,7 +138,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason":"MODEL_FAILED","metadata":{"error_id":"9f2c"}}
     """
     ERROR_REASON_REPLICA_NOT_READY: _ErrorReason.ValueType  # 24
-    """UNAVAILABLE. The replica is starting or draining; another one answers.
+    """UNAVAILABLE. The replica is starting or draining and another one answers, or the deployment has none; the message says which.
     Example: {"reason":"REPLICA_NOT_READY","metadata":{}}
     """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 25
@@ -326,7 +326,7 @@ Metadata: error_id.
 Example: {"reason":"MODEL_FAILED","metadata":{"error_id":"9f2c"}}
 """
 ERROR_REASON_REPLICA_NOT_READY: ErrorReason.ValueType  # 24
-"""UNAVAILABLE. The replica is starting or draining; another one answers.
+"""UNAVAILABLE. The replica is starting or draining and another one answers, or the deployment has none; the message says which.
 Example: {"reason":"REPLICA_NOT_READY","metadata":{}}
 """
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 25

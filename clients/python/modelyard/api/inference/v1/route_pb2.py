@@ -27,7 +27,7 @@ from modelyard.api.common.v1 import resource_pb2 as modelyard_dot_api_dot_common
 from modelyard.api.inference.v1 import deployment_pb2 as modelyard_dot_api_dot_inference_dot_v1_dot_deployment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/api/inference/v1/route.proto\x12\x1amodelyard.api.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a&modelyard/api/common/v1/resource.proto\x1a+modelyard/api/inference/v1/deployment.proto\"P\n\nRouteTable\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x31\n\x06routes\x18\x02 \x03(\x0b\x32!.modelyard.api.inference.v1.Route\"\xc1\x02\n\x05Route\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.common.v1.ResourceChain\x12\x38\n\x07targets\x18\x02 \x03(\x0b\x32\'.modelyard.api.inference.v1.RouteTarget\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\x03\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rsticky_header\x18\x05 \x01(\t\x12\x10\n\x08measured\x18\x06 \x01(\x08\x12\x41\n\x0etraffic_limits\x18\x07 \x01(\x0b\x32).modelyard.api.inference.v1.TrafficLimits\x12\x0f\n\x07private\x18\x08 \x01(\x08\"\x8c\x01\n\x0bRouteTarget\x12\r\n\x05group\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\x16\n\x0eshadow_percent\x18\x05 \x01(\x05\x12\x0e\n\x06shadow\x18\x06 \x01(\x08\x12\x0c\n\x04held\x18\x07 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/api/inference/v1/route.proto\x12\x1amodelyard.api.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a&modelyard/api/common/v1/resource.proto\x1a+modelyard/api/inference/v1/deployment.proto\"P\n\nRouteTable\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x31\n\x06routes\x18\x02 \x03(\x0b\x32!.modelyard.api.inference.v1.Route\"\xfd\x02\n\x05Route\x12:\n\ndeployment\x18\x01 \x01(\x0b\x32&.modelyard.api.common.v1.ResourceChain\x12\x38\n\x07targets\x18\x02 \x03(\x0b\x32\'.modelyard.api.inference.v1.RouteTarget\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\x03\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rsticky_header\x18\x05 \x01(\t\x12\x10\n\x08measured\x18\x06 \x01(\x08\x12\x41\n\x0etraffic_limits\x18\x07 \x01(\x0b\x32).modelyard.api.inference.v1.TrafficLimits\x12\x0f\n\x07private\x18\x08 \x01(\x08\x12:\n\x04idle\x18\t \x01(\x0e\x32,.modelyard.api.inference.v1.Deployment.State\"\x8c\x01\n\x0bRouteTarget\x12\r\n\x05group\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\x16\n\x0eshadow_percent\x18\x05 \x01(\x05\x12\x0e\n\x06shadow\x18\x06 \x01(\x08\x12\x0c\n\x04held\x18\x07 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTETABLE']._serialized_start=187
   _globals['_ROUTETABLE']._serialized_end=267
   _globals['_ROUTE']._serialized_start=270
-  _globals['_ROUTE']._serialized_end=591
-  _globals['_ROUTETARGET']._serialized_start=594
-  _globals['_ROUTETARGET']._serialized_end=734
+  _globals['_ROUTE']._serialized_end=651
+  _globals['_ROUTETARGET']._serialized_start=654
+  _globals['_ROUTETARGET']._serialized_end=794
 # @@protoc_insertion_point(module_scope)

@@ -33,7 +33,7 @@ class RouteTable(_message.Message):
     """Grows with every change."""
     @_builtins.property
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]:
-        """One for each deployment that has replicas."""
+        """One for each deployment that has replicas, or is told of because it has none."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Route(_message.Message):
     MEASURED_FIELD_NUMBER: _builtins.int
     TRAFFIC_LIMITS_FIELD_NUMBER: _builtins.int
     PRIVATE_FIELD_NUMBER: _builtins.int
+    IDLE_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Largest request body in bytes."""
     sticky_header: _builtins.str
@@ -71,13 +72,15 @@ class Route(_message.Message):
     """Whether the gateway reports figures about the groups of this route."""
     private: _builtins.bool
     """Whether the deployment answers on the private listener alone."""
+    idle: _deployment_pb2.Deployment.State.ValueType
+    """Why nothing answers: CREATING, FAILED or INACTIVE; unspecified while something does. Told to those who may predict, and to nobody else."""
     @_builtins.property
     def deployment(self) -> _resource_pb2.ResourceChain:
         """The deployment and its containers, to decide EXECUTE by."""
 
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteTarget]:
-        """Where predictions go."""
+        """Where predictions go; none while there are no replicas."""
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
@@ -98,10 +101,11 @@ class Route(_message.Message):
         measured: _builtins.bool = ...,
         traffic_limits: _deployment_pb2.TrafficLimits | None = ...,
         private: _builtins.bool = ...,
+        idle: _deployment_pb2.Deployment.State.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "timeout", b"timeout", "traffic_limits", b"traffic_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "max_request_bytes", b"max_request_bytes", "measured", b"measured", "private", b"private", "sticky_header", b"sticky_header", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "idle", b"idle", "max_request_bytes", b"max_request_bytes", "measured", b"measured", "private", b"private", "sticky_header", b"sticky_header", "targets", b"targets", "timeout", b"timeout", "traffic_limits", b"traffic_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
