@@ -11,3 +11,7 @@ class ExampleNeeded(InvalidArgument):
     def __init__(self, needed: str, way: str) -> None:
         super().__init__(f"{needed}: {way}")
         self.needed = needed
+
+
+class AnswersNeeded(ExampleNeeded):
+    """As it, of models that are not run here: rows were given, and what comes out for them cannot be told."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
+from modelyard.api.catalog.v1 import catalog_service_pb2
 
 from .fake import Fake
 from .test_cli import MODEL, VERSION, modelyard
@@ -103,3 +104,35 @@ def test_the_cache_is_listed_and_pruned(stored: Path, tmp_path: Path) -> None:
     assert "--to: '5 apples' is no size" in modelyard("cache", "prune", "--to", "5 apples").stderr
     assert "removed 3 entries" in modelyard("cache", "prune", "--all").stdout
     assert modelyard("cache", "list").stderr == "nothing is kept\n"
+
+
+def test_answers_are_asked_for_where_a_model_is_not_run_to_find_them(
+    connected: Fake, store: Store, tmp_path: Path
+) -> None:
+    rows, answers, model = tmp_path / "rows.csv", tmp_path / "answers.json", tmp_path / "model"
+    rows.write_text("1.5,2\n3,4\n")
+    answers.write_text('{"species": ["setosa", "virginica"]}')
+    model.mkdir()
+    (model / "score.py").write_text("def predict(data, model): ...")
+    made: list[Any] = []
+
+    def create(request: Any) -> Any:
+        made.append(request)
+        return catalog_service_pb2.CreateModelVersionResponse(model_version={"name": VERSION, "number": 1})
+
+    connected.answers["CreateModelVersion"] = create
+    log = ("log", str(model), MODEL, "--runtime", "score")
+    refused = modelyard(*log, "--example", str(rows))
+    assert refused.exit_code == 1
+    assert refused.stderr.splitlines() == [
+        "error: signature: what comes out of model cannot be told without running it",
+        "hint: give what the model answers to the example, JSON or CSV: --answers answers.json",
+    ]
+    assert modelyard(*log, "--answers", str(answers)).exit_code == 2  # to which rows?
+    logged = modelyard(*log, "--example", str(rows), "--answers", str(answers))
+    assert logged.exit_code == 0, logged.stderr
+    [method] = made[-1].signature.methods
+    assert [(spec.name, spec.datatype, [*spec.shape]) for spec in (*method.inputs, *method.outputs)] == [
+        ("input", "FP64", [-1, 2]),
+        ("species", "BYTES", [-1]),
+    ]

@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 from modelyard import errors
-from modelyard._examples import ExampleNeeded
+from modelyard._examples import AnswersNeeded, ExampleNeeded
 from modelyard.cli._parts import Commands
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def _hint(error: Exception) -> str:
         return f"see `modelyard deployments show {error.name}`; another update, or `rollback`, leads out"
     if type(error) is errors.Unavailable and not error.reason:
         return "is it running there? See `modelyard context show` and `modelyard status`"
+    if isinstance(error, AnswersNeeded):
+        return "give what the model answers to the example, JSON or CSV: --answers answers.json"
     if isinstance(error, ExampleNeeded):
         return "give some in a file, JSON or CSV: --example rows.csv"
     if isinstance(error, errors.PermissionDenied) and error.privilege:

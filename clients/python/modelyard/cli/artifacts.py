@@ -6,7 +6,7 @@ import hashlib
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,8 @@ from modelyard.types import Dataset, ModelMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from modelyard.types import Signature
 
 artifacts = typer.Typer(
     help="The files of versions: stored once by content, verified, never changed.",
@@ -201,6 +203,14 @@ def log(
             help="Rows (JSON or CSV) to tell the signature from; ONNX needs none.",
         ),
     ] = "",
+    answers: Annotated[
+        str,
+        typer.Option(
+            "--answers",
+            metavar="FILE",
+            help="What the model answers to these rows (JSON or CSV), for models that only a replica runs: XGBoost, score.py ….",
+        ),
+    ] = "",
     metric: Annotated[
         list[str] | None, typer.Option("--metric", metavar="NAME=VALUE", help="Metric; may be repeated.")
     ] = None,
@@ -221,12 +231,15 @@ def log(
 ) -> None:
     """Upload a saved model and register it as a new version; registers the model if it is new."""
     rows = read_example(example, "--example")
+    if answers and rows is None:
+        raise typer.BadParameter("needs --example: the rows that they answer", param_hint="--answers")
     with connect() as client, resumable("upload"):
         version = client.log_model(
             _remote(path, remote) if remote else path,
             model,
             runtime=runtime or None,
             example=rows,
+            signature=_signature(rows, answers) if answers else None,
             metrics=values(metric, "--metric"),
             tags=pairs(tag, "--tag"),
             label=label,
@@ -236,6 +249,12 @@ def log(
             description=description,
         )
         show_one(version, output)
+
+
+def _signature(rows: Any, answers: str) -> Signature:
+    from modelyard.signature import infer_signature  # with numpy, which no other verb here needs
+
+    return infer_signature(rows, read_example(answers, "--answers"))
 
 
 def _remote(url: str, text: str) -> RemoteModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard import _metadata
-from modelyard._examples import ExampleNeeded
+from modelyard._examples import AnswersNeeded, ExampleNeeded
 from modelyard.errors import InvalidArgument
 from modelyard.flavors import Prepared, lightgbm, mlflow, onnx, remote, sklearn, torch, transformers, xgboost
 from modelyard.remote import FILE_NAME as REMOTE_FILE
@@ -62,6 +62,11 @@ def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signatu
         signature = sklearn.infer(estimator, example)
         # Which version of scikit-learn saved it is not known; ours only read it.
         metadata = replace(_metadata.of_estimator(estimator), framework_version="")
+    if signature is None and example is not None:
+        raise AnswersNeeded(
+            f"signature: what comes out of {path.name} cannot be told without running it",
+            "give signature=modelyard.infer_signature(inputs, outputs)",
+        )
     if signature is None:
         raise ExampleNeeded(
             f"signature: cannot be told from {path.name} alone, without rows as the model takes them",
