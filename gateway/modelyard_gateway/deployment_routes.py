@@ -26,10 +26,9 @@ from modelyard_gateway.route_parts import (
     RATE_LIMIT,
     RBAC,
     SAMPLE_HEADER,
-    UNBUFFERED,
     VERSION_HEADER,
     Json,
-    resolved,
+    metadata,
     set_header,
     unresolved_route,
 )
@@ -47,6 +46,17 @@ _SUBJECT, _LIMITED = ("jwt_payload", "sub"), ("jwt_payload", "no_execute")
 _TRUE: Json = {"bool_match": True}
 _STREAM_IDLE = "300s"
 """How long nothing may be said on such a stream."""
+_PREVIOUS_HOSTS = TYPE + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+RETRY_POLICY: Json = {
+    "retry_on": "connect-failure,refused-stream,reset,unavailable",
+    "num_retries": 2,
+    "retry_host_predicate": [
+        {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": _PREVIOUS_HOSTS}}
+    ],
+    "host_selection_retry_max_attempts": 5,
+    "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.250s"},
+}
+"""How predictions are repeated; the same for all deployments, so it stands where all routes see it."""
 
 
 def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes: int) -> Iterable[Json]:
@@ -60,42 +70,36 @@ def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes
     largest = min(route.max_request_bytes or max_request_bytes, max_request_bytes)
     refusals = {
         "denied": denied(route.name, private=route.private),
-        "too_large": too_large(largest),
         "unavailable": no_replica(route.name, route.idle),
         **_limit_refusals(route.limits),
     }
-    filters = {
-        **_limit_filters(route.limits),
-        RBAC: _allow(principals, private=route.private),
-        BUFFER: {
-            "@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-            "buffer": {"max_request_bytes": largest + FRAME_BYTES},
-        },
-    }
-    common = {
+    filters = {**_limit_filters(route.limits), RBAC: _allow(principals, private=route.private)}
+    counted = {
         "metadata": {
             "filter_metadata": {
-                METADATA: route_metadata(refusals),
+                METADATA: route_metadata({**refusals, "too_large": too_large(largest)}),
                 LUA: {"max_request_bytes": largest + FRAME_BYTES},
             }
         },
-        "typed_per_filter_config": resolved(**filters),
+        "typed_per_filter_config": {
+            **filters,
+            BUFFER: {
+                "@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+                "buffer": {"max_request_bytes": largest + FRAME_BYTES},
+            },
+        },
     }
+    # A stream is never complete, so it is not held back to be counted; replicas look at the size of each message.
+    streamed = {"metadata": metadata(route_metadata(refusals)), "typed_per_filter_config": filters}
     for match, action in _copied(route):
-        yield {"match": match, **action, **common}
+        yield {"match": match, **action, **counted}
     for pins, serving in _choices(route):
         action = _action(route, serving)
-        yield {
-            "match": {"prefix": "/", "headers": [*pins, _STREAMED]},
-            **_streamed(action),
-            "metadata": common["metadata"],
-            # It is never complete, so it is not held back to be counted; replicas look at the size of each message.
-            "typed_per_filter_config": {**common["typed_per_filter_config"], BUFFER: UNBUFFERED},
-        }
-        yield {"match": {"prefix": "/", "headers": pins}, **action, **common}
+        yield {"match": {"prefix": "/", "headers": [*pins, _STREAMED]}, **_streamed(action), **streamed}
+        yield {"match": {"prefix": "/", "headers": pins}, **action, **counted}
     if not _serving(route):
         for match, action in _told(principals, private=route.private):
-            yield {"match": match, **action, **common}
+            yield {"match": match, **action, **counted}
     yield unresolved_route("/", max_request_bytes)
 
 
@@ -186,9 +190,10 @@ def _told(principals: Sequence[str], *, private: bool) -> Iterable[tuple[Json, J
     """
     if not principals:
         return
-    subjects = [{"string_match": {"exact": principal}} for principal in sorted(principals)]
-    subject = {"or_match": {"value_matchers": subjects}} if len(subjects) > 1 else subjects[0]
-    conditions = [_metadata(JWT, *_SUBJECT, value=subject), {**_metadata(JWT, *_LIMITED), "invert": True}]
+    conditions = [
+        _metadata(JWT, *_SUBJECT, value=_one_of(principals)),
+        {**_metadata(JWT, *_LIMITED), "invert": True},
+    ]
     if private:
         conditions.append(_metadata(PRIVATE_NAME, "private"))
     yield {"prefix": "/", "dynamic_metadata": conditions}, {"direct_response": {"status": 503}}
@@ -208,21 +213,6 @@ def _action(route: Route, serving: Sequence[Target]) -> Json:
             "timeout": "0s",
             "idle_timeout": "0s",
             "max_stream_duration": {"max_stream_duration": timeout, "grpc_timeout_header_max": timeout},
-            "retry_policy": {
-                "retry_on": "connect-failure,refused-stream,reset,unavailable",
-                "num_retries": 2,
-                "retry_host_predicate": [
-                    {
-                        "name": "envoy.retry_host_predicates.previous_hosts",
-                        "typed_config": {
-                            "@type": TYPE
-                            + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                        },
-                    }
-                ],
-                "host_selection_retry_max_attempts": 5,
-                "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.250s"},
-            },
         },
     }
 
@@ -260,21 +250,22 @@ def _allow(principals: Sequence[str], *, private: bool) -> Json:
     """
     policies = {}
     if principals:
-        ids = [
-            _sourced(_metadata(JWT, *_SUBJECT, value={"string_match": {"exact": principal}}))
-            for principal in sorted(principals)
-        ]
-        rules = [{"not_rule": _sourced(_metadata(JWT, *_LIMITED))}]
+        allowed: Json = {"not_rule": _sourced(_metadata(JWT, *_LIMITED))}
         if private:
-            rules.append(_sourced(_metadata(PRIVATE_NAME, "private")))
+            allowed = {"and_rules": {"rules": [allowed, _sourced(_metadata(PRIVATE_NAME, "private"))]}}
         policies["execute"] = {
-            "permissions": [{"and_rules": {"rules": rules}}],
-            "principals": [{"or_ids": {"ids": ids}}],
+            "permissions": [allowed],
+            "principals": [_sourced(_metadata(JWT, *_SUBJECT, value=_one_of(principals)))],
         }
     return {
         "@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
         "rbac": {"rules": {"action": "ALLOW", "policies": policies}},
     }
+
+
+def _one_of(principals: Sequence[str]) -> Json:
+    values = [{"string_match": {"exact": principal}} for principal in sorted(principals)]
+    return values[0] if len(values) == 1 else {"or_match": {"value_matchers": values}}
 
 
 def _sourced(matcher: Json) -> Json:

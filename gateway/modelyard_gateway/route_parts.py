@@ -54,18 +54,16 @@ UNBUFFERED = {"@type": TYPE + "envoy.extensions.filters.http.buffer.v3.BufferPer
 NOWHERE = {"cluster": DESK}
 """Action of routes whose calls never come so far, because a filter answers or chooses another route; the desk would refuse them. The
 filter for pages in browsers passes over routes without a cluster."""
+_ENABLED = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "config": {}}
 _DISABLED = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "disabled": True}
 _RESOLVERS = (GRPC_TRANSCODER, FIELD_EXTRACTION, LUA)
-
-
-def resolved(**by_name: Json) -> Json:
-    """Return the per-route filters of a route whose deployment is known or which needs none."""
-    return dict.fromkeys(_RESOLVERS, _DISABLED) | {BUFFER: UNBUFFERED, RBAC: OPEN} | by_name
+USUAL_FILTERS = {BUFFER: UNBUFFERED, **dict.fromkeys(_RESOLVERS, _DISABLED)}
+"""Per-route filters of all routes that say nothing else: what finds out the deployment is off, and bodies are not counted."""
 
 
 def transcoded() -> Json:
     """Return the per-route filters of a route whose REST form becomes gRPC."""
-    return {name: given for name, given in resolved().items() if name != GRPC_TRANSCODER}
+    return {GRPC_TRANSCODER: _ENABLED, RBAC: OPEN}
 
 
 def metadata(values: Json) -> Json:
@@ -89,7 +87,7 @@ def unresolved_route(prefix: str, max_request_bytes: int) -> Json:
                 LUA: {"unresolved": True},
             }
         },
-        "typed_per_filter_config": {RBAC: OPEN, BUFFER: UNBUFFERED},
+        "typed_per_filter_config": {RBAC: OPEN, **dict.fromkeys(_RESOLVERS, _ENABLED)},
     }
 
 

@@ -1,7 +1,8 @@
 """Envoy's route table: what is where, who may, for how long, how large.
 
-Every route says by itself which filters it wants and whom RBAC lets pass; a route that says nothing is denied. Predictions that
-name their deployment are looked up by its name, so that many deployments cost a call no more than few.
+Every route says by itself whom RBAC lets pass; a route that says nothing is denied. What most routes have in common, filters that are
+off and how predictions are repeated, stands once, because Envoy takes as long for a table as there is of it. Predictions that name their
+deployment are looked up by its name, so that many deployments cost a call no more than few.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from modelyard_gateway import control_plane_rest, rest
 from modelyard_gateway.clusters import DESK, TYPE, service_cluster_name
-from modelyard_gateway.deployment_routes import deployment_routes
+from modelyard_gateway.deployment_routes import RETRY_POLICY, deployment_routes
 from modelyard_gateway.descriptors import OIP_SERVICES
 from modelyard_gateway.parts import Parts
 from modelyard_gateway.refusals import UNIMPLEMENTED, no_service, route_metadata
@@ -21,11 +22,13 @@ from modelyard_gateway.route_parts import (
     HEADER,
     NAME,
     NOWHERE,
+    OPEN,
     PREDICTION_PATHS,
     PREDICTION_PREFIXES,
+    RBAC,
+    USUAL_FILTERS,
     Json,
     metadata,
-    resolved,
     set_header,
     transcoded,
     unresolved_route,
@@ -64,9 +67,12 @@ def route_configuration(
     unresolved = [unresolved_route(prefix, max_request_bytes) for prefix in prefixes]
     others = [*_desk_routes(), *_server_routes(), *_control_plane_routes(), *unresolved, _unknown_path()]
     by_name = _by_name(predictions, max_request_bytes, parts) if predictions else {}
-    host: Json = {"name": NAME, "domains": ["*"]}
-    if origins:
-        host["typed_per_filter_config"] = {CORS: _cors(origins)}
+    host: Json = {
+        "name": NAME,
+        "domains": ["*"],
+        "retry_policy": RETRY_POLICY,
+        "typed_per_filter_config": USUAL_FILTERS | ({CORS: _cors(origins)} if origins else {}),
+    }
     host |= _choice(by_name, _routes(unresolved), _routes(others))
     return {
         "@type": TYPE + "envoy.config.route.v3.RouteConfiguration",
@@ -182,7 +188,7 @@ def _server_routes() -> list[Json]:
             "match": {"path": path},
             "direct_response": {"status": 200, "body": {"inline_string": json.dumps(answer)}},
             "response_headers_to_add": [set_header("content-type", "application/json")],
-            "typed_per_filter_config": resolved(),
+            "typed_per_filter_config": {RBAC: OPEN},
         }
         for path, answer in rest.SERVER_PATHS.items()
     ]
@@ -207,5 +213,5 @@ def _unknown_path() -> Json:
         "match": {"prefix": "/"},
         "direct_response": {"status": 404, "body_format": {"text_format_source": {"inline_string": text}}},
         "response_headers_to_add": [set_header("grpc-status", str(UNIMPLEMENTED))],
-        "typed_per_filter_config": resolved(),
+        "typed_per_filter_config": {RBAC: OPEN},
     }

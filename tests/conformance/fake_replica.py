@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,10 @@ class FakeReplica:
         self.metadata: dict[str, str | bytes] = {}
         self.fail_with: grpc.StatusCode | None = None
         self.delay = 0.0
-        self.lanes = asyncio.Semaphore(1_000_000)
-        """As many predictions run at once; the others wait."""
         self.running = asyncio.Event()
         """While it is not set, predictions that came are held."""
         self.running.set()
         self.answered = 0
-        self.busy_seconds = 0.0
         self.at_once = self.most_at_once = 0
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
@@ -171,11 +167,8 @@ class FakeReplica:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            async with self.lanes:
-                await self.running.wait()
-                began = time.monotonic()
-                await asyncio.sleep(self.delay)
-                self.busy_seconds += time.monotonic() - began
+            await self.running.wait()
+            await asyncio.sleep(self.delay)
         finally:
             self.at_once -= 1
         self.answered += 1

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import grpc
@@ -111,32 +110,21 @@ async def test_what_a_replica_has_at_once_is_bounded(stack: GatewayStack) -> Non
 
 
 async def test_an_overload_costs_those_who_are_answered_nothing(stack: GatewayStack) -> None:
-    """At twice what the replica can do it goes on answering as much as it can, and the rest hears so at once."""
+    """Over and over as many are answered as the replica can take; the rest hears so while those are still waiting."""
     (replica,) = stack._replicas
-    replica.lanes, replica.delay, callers = asyncio.Semaphore(1), 0.03, 16
     await limit(stack, Limits(concurrent_per_replica=4))
     async with stack.channel() as channel:
-        pause = (
-            callers * replica.delay / 2
-        )  # each caller asks so often that together they ask for twice as much
-
-        async def caller() -> list[Outcome]:
-            found = []
-            for _ in range(6):
-                found.append(await outcome(stack.infer_on(channel, IRIS, header=IRIS)))
-                await asyncio.sleep(max(0.0, pause - found[-1].seconds))
-            return found
-
-        began = time.monotonic()
-        found = [each for own in await asyncio.gather(*(caller() for _ in range(callers))) for each in own]
-        seconds = time.monotonic() - began
-    refused = [each for each in found if each.error]
-    answered = [each for each in found if not each.error]
-    assert all(isinstance(each.error, errors.Overloaded) for each in refused)
-    assert len(refused) >= len(found) / 5
-    assert replica.answered == len(answered)  # no work was done for nothing
-    assert replica.busy_seconds >= seconds / 2  # it was kept busy
-    assert median(each.seconds for each in refused) < median(each.seconds for each in answered)
+        for turn in range(1, 4):
+            replica.running.clear()
+            held = [asyncio.create_task(stack.infer_on(channel, IRIS, header=IRIS)) for _ in range(4)]
+            await eventually(lambda turn=turn: len(replica.asked) == 4 * turn)
+            over = [outcome(stack.infer_on(channel, IRIS, header=IRIS)) for _ in range(12)]
+            refused = await asyncio.gather(*over)
+            assert all(isinstance(each.error, errors.Overloaded) for each in refused)
+            assert not any(task.done() for task in held)
+            replica.running.set()
+            await asyncio.gather(*held)
+    assert replica.answered == len(replica.asked) == 12  # no work was done for nothing
 
 
 async def test_bandwidth_makes_wait(stack: GatewayStack) -> None:

@@ -12,6 +12,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from modelyard_gateway import render as rendering
+from modelyard_gateway.clusters import DESK
 from modelyard_gateway.render import (
     Configuration,
     InconsistentConfigurationError,
@@ -19,7 +20,7 @@ from modelyard_gateway.render import (
     discovery_file,
     render,
 )
-from modelyard_gateway.route_parts import BANDWIDTH_LIMIT, LUA, RATE_LIMIT, RBAC, every_route
+from modelyard_gateway.route_parts import BANDWIDTH_LIMIT, BUFFER, LUA, NOWHERE, RATE_LIMIT, RBAC, every_route
 from modelyard_gateway.routes import CONTROL_PLANE, by_deployment
 from modelyard_gateway.table import Desired, Limits, Predictions, Route, RouteTable
 from modelyard_gateway.validation import AT_ONCE, candidates, marks
@@ -142,14 +143,34 @@ def test_rights_become_rbac() -> None:
 
     nobody = policies()
     assert nobody == {"action": "ALLOW", "policies": {}}
-    ids = policies("p2", "p1")["policies"]["execute"]["principals"][0]["or_ids"]["ids"]
-    values = [item["sourced_metadata"]["metadata_matcher"]["value"]["string_match"]["exact"] for item in ids]
-    assert values == ["p1", "p2"]
+
+    def subject(*allowed: str) -> Any:
+        (principal,) = policies(*allowed)["policies"]["execute"]["principals"]
+        return principal["sourced_metadata"]["metadata_matcher"]["value"]
+
+    assert subject("p1") == {"string_match": {"exact": "p1"}}
+    both = [{"string_match": {"exact": "p1"}}, {"string_match": {"exact": "p2"}}]
+    assert subject("p2", "p1") == {"or_match": {"value_matchers": both}}
 
 
 def test_every_route_says_whom_it_lets_pass() -> None:
     configuration = render(settings(), desired(target()))
     assert all(RBAC in route["typed_per_filter_config"] for route in routes_of(configuration))
+
+
+def test_only_predictions_are_repeated_once_they_were_sent() -> None:
+    """What the virtual host says of repeating is for those; a change that a service may have made already must not be sent again."""
+    configuration = render(settings(), desired(target()))
+    actions = [route["route"] for route in routes_of(configuration) if "route" in route]
+    to_services = [action for action in actions if action["cluster"].startswith("service-")]
+    assert to_services
+    assert {action["retry_policy"]["retry_on"] for action in to_services} == {
+        "connect-failure,refused-stream"
+    }
+    assert all(
+        "retry_policy" in action or action == NOWHERE for action in actions if action["cluster"] == DESK
+    )
+    assert not any("retry_policy" in route.get("route", {}) for route in prediction_routes(configuration))
 
 
 def test_tokens_do_not_reach_replicas() -> None:
@@ -189,7 +210,12 @@ def test_streams_go_where_predictions_go_and_last() -> None:
     assert streamed["route"]["max_stream_duration"] == {"grpc_timeout_header_max": "0s"}
     rights = [route["typed_per_filter_config"][RBAC] for route in (streamed, single)]
     assert rights[0] == rights[1]
-    assert streamed["typed_per_filter_config"]["envoy.filters.http.buffer"]["disabled"]
+    (host,) = (configuration.routes or {})["virtual_hosts"]
+    assert host["typed_per_filter_config"][BUFFER]["disabled"]
+    assert (BUFFER in streamed["typed_per_filter_config"], BUFFER in single["typed_per_filter_config"]) == (
+        False,
+        True,
+    )
 
 
 def test_refusals_of_a_route_carry_the_reason() -> None:
