@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from modelyard_suite import plan, suite
@@ -14,21 +15,37 @@ from modelyard_suite.home import Home
 
 def main() -> None:
     """Run a suite until SIGTERM."""
+    arguments = _parser().parse_args()
+    if arguments.daemon:
+        _become_daemon()
+    try:
+        asyncio.run(suite.serve(Home(arguments.home), _options(arguments)))
+    except (suite.HomeInUseError, suite.PortTakenError, suite.StartFailedError, PermissionError) as error:
+        sys.exit(str(error))
+
+
+def options_of(arguments: Sequence[str]) -> plan.Options:
+    """Return what the arguments say of a suite; the other way round is `suite.arguments_of`."""
+    return _options(_parser().parse_args(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m modelyard_suite", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="folder of the suite")
     parser.add_argument("--listen", default=plan.Options().listen, help="host:port of the gateway")
     parser.add_argument("--metrics-port", type=int, default=0, help="first port for Prometheus; 0: none")
     parser.add_argument(
+        "--extra", action="append", default=[], metavar="NAME=VALUE", help="a setting for every process"
+    )
+    parser.add_argument(
         "--daemon", action="store_true", help="print the process id and go on in the background"
     )
-    arguments = parser.parse_args()
-    if arguments.daemon:
-        _become_daemon()
-    try:
-        options = plan.Options(listen=arguments.listen, metrics_port=arguments.metrics_port)
-        asyncio.run(suite.serve(Home(arguments.home), options))
-    except (suite.HomeInUseError, suite.PortTakenError, suite.StartFailedError, PermissionError) as error:
-        sys.exit(str(error))
+    return parser
+
+
+def _options(arguments: argparse.Namespace) -> plan.Options:
+    extra = dict(pair.split("=", 1) for pair in arguments.extra)
+    return plan.Options(listen=arguments.listen, metrics_port=arguments.metrics_port, extra=extra)
 
 
 def _become_daemon() -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -59,7 +59,7 @@ class Options:
 
     listen: str = "127.0.0.1:8080"
     metrics_port: int = 0
-    extra: Mapping[str, str] | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 def metrics_addresses(options: Options) -> dict[str, str]:
@@ -98,7 +98,7 @@ def _service(home: Home, postgres: EmbeddedPostgres, options: Options, name: str
         "database": postgres.dsn(f"modelyard_{name}"),
         "metrics_listen": metrics_addresses(options).get(name, ""),
         **_particular(home, name),
-        **(options.extra or {}),
+        **options.extra,
     }
     return ProcessSpec(
         name=name,
@@ -134,7 +134,7 @@ def _gateway(home: Home, options: Options) -> list[ProcessSpec]:
         "metrics_listen": metrics_addresses(options).get(GATEWAY, ""),
         "envoy_directory": str(home.envoy),
         "access_log": str(home.logs / "access.log"),
-        **(options.extra or {}),
+        **options.extra,
     }
     environment = _environment(settings)
 

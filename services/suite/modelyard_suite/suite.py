@@ -119,20 +119,16 @@ def start_in_background(home: Home, options: plan.Options, *, timeout: float = 1
     raise StartFailedError(f"not ready after {timeout:.0f} s; see the logs in {home.logs}")
 
 
+def arguments_of(home: Home, options: plan.Options) -> list[str]:
+    """Return the arguments of a supervisor of its own that serves this home with these options."""
+    extra = [part for name, value in options.extra.items() for part in ("--extra", f"{name}={value}")]
+    where = ["--home", str(home.root), "--listen", options.listen]
+    return [*where, "--metrics-port", str(options.metrics_port), *extra]
+
+
 def _spawn(home: Home, options: plan.Options, log: Path) -> Running:
     """Start a supervisor that is nobody's child, and return its process."""
-    command = [
-        sys.executable,
-        "-m",
-        "modelyard_suite",
-        "--home",
-        str(home.root),
-        "--listen",
-        options.listen,
-        "--metrics-port",
-        str(options.metrics_port),
-        "--daemon",
-    ]
+    command = [sys.executable, "-m", "modelyard_suite", *arguments_of(home, options), "--daemon"]
     environment = {**os.environ, "MODELYARD_HOME": str(home.root.parent)}
     with log.open("wb") as output:
         started = subprocess.run(  # noqa: S603 - our own module

@@ -13,7 +13,9 @@ from modelyard_gateway.settings import GatewaySettings
 from modelyard_governance.app import GovernanceSettings
 from modelyard_inference.app import InferenceSettings
 from modelyard_suite import plan
+from modelyard_suite.__main__ import options_of
 from modelyard_suite.home import Home
+from modelyard_suite.suite import arguments_of
 
 SETTINGS = (ArtifactSettings, GatewaySettings, GovernanceSettings, InferenceSettings)
 GUIDE = Path(__file__).parents[3] / "docs" / "deploy.md"
@@ -61,3 +63,10 @@ def test_what_a_suite_takes_is_a_setting_and_is_documented() -> None:
     assert {name.lower() for name in plan.TAKEN} <= known
     guide = GUIDE.read_text(encoding="utf-8")
     assert [name for name in plan.TAKEN if f"`{name}`" not in guide.split("## Settings")[1]] == []
+
+
+def test_a_supervisor_in_the_background_gets_every_option() -> None:
+    extra = {"build_environments": "true", "s3_endpoint": "http://127.0.0.1:9000/?a=b"}
+    options = plan.Options(listen="127.0.0.1:8081", metrics_port=9100, extra=extra)
+    assert options_of(arguments_of(Home(Path("/home")), options)) == options
+    assert options_of(arguments_of(Home(Path("/home")), plan.Options())) == plan.Options()
