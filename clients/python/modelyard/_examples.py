@@ -14,4 +14,4 @@ class ExampleNeeded(InvalidArgument):
 
 
 class AnswersNeeded(ExampleNeeded):
-    """As it, of models that are not run here: rows were given, and what comes out for them cannot be told."""
+    """As it, of models that are not run where they are logged: what comes out for the rows has to be given too."""

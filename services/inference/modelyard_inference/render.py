@@ -10,14 +10,7 @@ from modelyard.api.inference.v1 import deployment_pb2 as d
 from modelyard.api.inference.v1 import route_pb2 as r
 from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.logging_messages import policy_to_proto
-from modelyard_inference.models import (
-    Condition,
-    Deployment,
-    Group,
-    Replica,
-    Revision,
-    Target,
-)
+from modelyard_inference.models import Condition, Deployment, Group, Replica, Revision, Target
 from modelyard_inference.resources import UNBOUNDED, Resources
 from modelyard_inference.route_table import RouteTable
 from modelyard_inference.scaling import Autoscaling

@@ -35,7 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--listen", default=plan.Options().listen, help="host:port of the gateway")
     parser.add_argument("--metrics-port", type=int, default=0, help="first port for Prometheus; 0: none")
     parser.add_argument(
-        "--extra", action="append", default=[], metavar="NAME=VALUE", help="a setting for every process"
+        "--extra",
+        action="append",
+        type=_setting,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting for every process, without the prefix of its variable; may be repeated",
     )
     parser.add_argument(
         "--daemon", action="store_true", help="print the process id and go on in the background"
@@ -43,9 +48,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
 def _options(arguments: argparse.Namespace) -> plan.Options:
-    extra = dict(pair.split("=", 1) for pair in arguments.extra)
-    return plan.Options(listen=arguments.listen, metrics_port=arguments.metrics_port, extra=extra)
+    return plan.Options(
+        listen=arguments.listen, metrics_port=arguments.metrics_port, extra=dict(arguments.extra)
+    )
 
 
 def _become_daemon() -> None:

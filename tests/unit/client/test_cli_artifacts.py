@@ -122,12 +122,13 @@ def test_answers_are_asked_for_where_a_model_is_not_run_to_find_them(
 
     connected.answers["CreateModelVersion"] = create
     log = ("log", str(model), MODEL, "--runtime", "score")
-    refused = modelyard(*log, "--example", str(rows))
-    assert refused.exit_code == 1
-    assert refused.stderr.splitlines() == [
-        "error: signature: what comes out of model cannot be told without running it",
-        "hint: give what the model answers to the example, JSON or CSV: --answers answers.json",
-    ]
+    for given in ((), ("--example", str(rows))):
+        refused = modelyard(*log, *given)
+        assert refused.exit_code == 1
+        assert refused.stderr.splitlines() == [
+            "error: signature: cannot be told from model without running it",
+            "hint: give rows and what the model answers to them, JSON or CSV: --example rows.csv --answers answers.json",
+        ]
     assert modelyard(*log, "--answers", str(answers)).exit_code == 2  # to which rows?
     logged = modelyard(*log, "--example", str(rows), "--answers", str(answers))
     assert logged.exit_code == 0, logged.stderr

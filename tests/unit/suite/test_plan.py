@@ -70,3 +70,9 @@ def test_a_supervisor_in_the_background_gets_every_option() -> None:
     options = plan.Options(listen="127.0.0.1:8081", metrics_port=9100, extra=extra)
     assert options_of(arguments_of(Home(Path("/home")), options)) == options
     assert options_of(arguments_of(Home(Path("/home")), plan.Options())) == plan.Options()
+
+
+def test_an_extra_setting_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options_of(["--home", "/home", "--extra", "build_environments"])
+    assert "'build_environments' is not NAME=VALUE" in capsys.readouterr().err

@@ -110,7 +110,7 @@ def _hint(error: Exception) -> str:
     if type(error) is errors.Unavailable and not error.reason:
         return "is it running there? See `modelyard context show` and `modelyard status`"
     if isinstance(error, AnswersNeeded):
-        return "give what the model answers to the example, JSON or CSV: --answers answers.json"
+        return "give rows and what the model answers to them, JSON or CSV: --example rows.csv --answers answers.json"
     if isinstance(error, ExampleNeeded):
         return "give some in a file, JSON or CSV: --example rows.csv"
     if isinstance(error, errors.PermissionDenied) and error.privilege:

@@ -62,15 +62,15 @@ def prepare(path: Path, *, runtime: str | None, example: Any, signature: Signatu
         signature = sklearn.infer(estimator, example)
         # Which version of scikit-learn saved it is not known; ours only read it.
         metadata = replace(_metadata.of_estimator(estimator), framework_version="")
-    if signature is None and example is not None:
-        raise AnswersNeeded(
-            f"signature: what comes out of {path.name} cannot be told without running it",
-            "give signature=modelyard.infer_signature(inputs, outputs)",
-        )
-    if signature is None:
+    if signature is None and told == sklearn.RUNTIME:
         raise ExampleNeeded(
             f"signature: cannot be told from {path.name} alone, without rows as the model takes them",
             "give example=X[:5], or signature=modelyard.infer_signature(inputs, outputs)",
+        )
+    if signature is None:
+        raise AnswersNeeded(
+            f"signature: cannot be told from {path.name} without running it",
+            "give signature=modelyard.infer_signature(inputs, outputs)",
         )
     return Prepared(path, runtime, signature, _PACKAGES.get(runtime, ("modelyard",)), metadata)
 
