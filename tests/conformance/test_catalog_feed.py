@@ -725,6 +725,27 @@ async def test_a_server_that_stops_ends_watches_at_once(served: tuple[CallChain,
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_server_that_stops_while_a_first_answer_is_sent_says_so(
+    served: tuple[CallChain, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def hand_over(context: Any, response: Any) -> None:
+        asyncio.get_running_loop().call_soon(begun.set)
+        await real(context, response)
+
+    real = interceptors._hand_over
+    monkeypatch.setattr(interceptors, "_hand_over", hand_over)
+    chain, server, stub = served
+    call = stub.WatchEvents(service.WatchEventsRequest(), metadata=BY_ADA)
+    async with asyncio.timeout(60):
+        await begun.wait()
+        chain.end_watches()
+        assert (await call.read()).resume_token
+        await server.stop(600)
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

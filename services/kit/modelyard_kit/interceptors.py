@@ -306,18 +306,25 @@ def _is_endless(rule: Rule | None) -> bool:
 
 async def _hand_over(context: Any, response: Any) -> None:
     """Send an answer of a watch. A caller who does not take answers is let go: it comes back, or it is dead."""
+    writing = asyncio.ensure_future(context.write(response))
     try:
+        await asyncio.wait({writing}, timeout=PATIENCE_SECONDS)
+    except asyncio.CancelledError:
+        # Cancelled with its caller, the write would go on below grpc.aio, which would not know that the head of the answer
+        # is on its way: to say why the watch ends would send it twice, and fail.
+        await asyncio.wait({writing}, timeout=PATIENCE_SECONDS)
+        raise
+    if writing.done():
+        return writing.result()  # type: ignore[no-any-return]
+    # Within a time of its own: what says so waits behind the answer that was not taken. Behind a first one it is refused.
+    with contextlib.suppress(TimeoutError, grpc.aio.InternalError):
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await context.write(response)
-    except TimeoutError:
-        # Within a time of its own: what says so waits behind the answer that was not taken.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await context.abort(
-                    grpc.StatusCode.UNAVAILABLE,
-                    f"no answer was taken for {PATIENCE_SECONDS:g} s; watch again, from where you were",
-                )
-        raise asyncio.CancelledError from None
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                f"no answer was taken for {PATIENCE_SECONDS:g} s; watch again, from where you were",
+            )
+    writing.cancel()
+    raise asyncio.CancelledError
 
 
 def grpc_code(number: int) -> grpc.StatusCode:
