@@ -14,6 +14,7 @@ from modelyard_inference.batching_policy import Batching
 from modelyard_inference.canary import RolloutPolicy
 from modelyard_inference.commands import ListRevisions, RollbackDeployment, SetActive, UpdateDeployment
 from modelyard_inference.environment_policy import OF_ARTIFACT, Environment, EnvironmentSource
+from modelyard_inference.log_policy import LogPolicy
 from modelyard_inference.models import Change, DeploymentState, Revision
 from modelyard_inference.planner.desired import key_of
 from modelyard_inference.scaling import Autoscaling
@@ -66,6 +67,7 @@ async def test_every_change_by_a_caller_is_a_revision(rig: Rig) -> None:
     assert [r.settings.active for r in found] == [True, False, True, True]
     assert [r.settings.targets[0].model_version for r in found] == ["prod.ml.iris/2"] * 3 + ["prod.ml.iris/1"]
     assert {(r.actor_id, r.actor_name, r.deployment_id) for r in found} == {(ADA.id, ADA.name, made.id)}
+    assert [r.changed_fields for r in found] == [(), (), ("targets",), ()]
     asked = await revisions(rig, filter="change = 'UPDATED' AND actor = 'ada'", order_by="create_time")
     assert [r.number for r in asked] == [2]
     with pytest.raises(NotFound):
@@ -83,6 +85,7 @@ async def test_rollback_brings_back_settings_and_nothing_else(rig: Rig) -> None:
     assert (back.owner_id, back.active, back.revision) == (BOB.id, False, 4)
     newest = (await revisions(rig))[0]
     assert (newest.change, newest.rolled_back_to, newest.reason) == (Change.ROLLED_BACK, 1, "as it was")
+    assert newest.changed_fields == ("description", "replicas", "timeout")
     assert (await rig.events())[-1] == "inference.deployment.rolled_back"
 
 
@@ -342,3 +345,24 @@ async def test_history_begins_with_what_was_there_before_it_was_kept(rig: Rig) -
     await retarget(rig, "prod.ml.iris/1")
     back = await rig.rules.rollback(call(), RollbackDeployment(NAME))
     assert back.targets[0].wanted.name == "prod.ml.iris/2"
+
+
+async def test_what_revisions_changed_is_found_out_at_the_upgrade(rig: Rig) -> None:
+    await rig.rules.create(call(), creation(description="old"))
+    await retarget(rig, "prod.ml.iris/2")
+    await rig.rules.update(
+        call(), UpdateDeployment(NAME, "", timeout_ms=5, replicas=3, log_policy=LogPolicy(access_log=True))
+    )
+    await rig.rules.deactivate(call(), SetActive(NAME))
+    await rig.rules.rollback(call(), RollbackDeployment(NAME, revision=1))
+    before = [r.changed_fields for r in await revisions(rig)]
+    assert before[2] == ("logging", "replicas", "timeout")
+    async with rig.db.engine.connect() as connection:
+        # Settings that came with a later release are in no revision of an earlier one.
+        await connection.execute(
+            sa.text("UPDATE deployment_revisions SET settings = settings - 'environment' WHERE number < 3")
+        )
+        await connection.execute(sa.text("ALTER TABLE deployment_revisions DROP COLUMN changed_fields"))
+        await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0017'"))
+    await migrate.upgrade(rig.db.dsn, "modelyard_inference")
+    assert [r.changed_fields for r in await revisions(rig)] == before

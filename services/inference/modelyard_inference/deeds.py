@@ -60,8 +60,20 @@ async def remember(
     deed: Deed,
     deployment: Deployment,
     data: Mapping[str, object],
+    *,
+    before: Deployment | None = None,
 ) -> None:
-    """Write what was done into the history of a deployment, and into the outbox."""
+    """Write what was done into the history of a deployment, and into the outbox.
+
+    Args:
+        connection: in a transaction.
+        call: who did it.
+        deed: what kind of thing it was, and why.
+        deployment: as it left it.
+        data: what the event tells.
+        before: as it found it; None if it made it.
+    """
+    settings = history.settings_of(deployment)
     revision = Revision(
         deployment_id=deployment.id,
         number=deployment.revision,
@@ -71,7 +83,8 @@ async def remember(
         reason=deed.reason,
         create_time=deployment.update_time,
         rolled_back_to=deed.rolled_back_to,
-        settings=history.settings_of(deployment),
+        settings=settings,
+        changed_fields=history.changed_fields(history.settings_of(before), settings) if before else (),
     )
     await history.record(connection, revision)
     why: dict[str, object] = {"reason": deed.reason} if deed.reason else {}

@@ -270,7 +270,7 @@ class Deployments:
             combinations.check(after)
             await self._write(connection, before, after)
             data = {"before": content(before), "after": content(after)}
-            await remember(connection, call, deed, after, data)
+            await remember(connection, call, deed, after, data, before=before)
             return after
 
         return await self._db.in_tx(work)

@@ -32,6 +32,8 @@ from modelyard_kit.errors import InvalidField
 from modelyard_kit.filters import Asked, PrincipalIds, fetch, nobody
 from modelyard_kit.limits import LIMITS
 
+_API_NAMES = {"timeout_ms": "timeout", "log_policy": "logging"}
+
 
 def settings_of(deployment: Deployment) -> Settings:
     """Return what callers decided about a deployment."""
@@ -81,6 +83,22 @@ def essence(settings: Settings, *, pinned: bool) -> tuple[object, ...]:
     ]
     kept = replace(settings, owner_id="", active=True, targets=())
     return (kept, *targets)
+
+
+def changed_fields(before: Settings, after: Settings) -> tuple[str, ...]:
+    """Return which settings a change changed, as the API names the fields of a deployment.
+
+    A target is the same while it is written the same, whatever its alias meant at the time.
+    """
+    then, now = _written(before), _written(after)
+    return tuple(sorted(_API_NAMES.get(name, name) for name in now if now[name] != then[name]))
+
+
+def _written(settings: Settings) -> dict[str, object]:
+    targets = [(t.reference, t.weight, t.shadow_percent) for t in settings.targets]
+    written = {**vars(settings), "targets": targets}
+    del written["active"]  # what kind of change it was says that
+    return written
 
 
 def _suffix(reference: str) -> str:
@@ -147,6 +165,7 @@ def _revision(row: Mapping[Any, Any]) -> Revision:
         **{
             **values,
             "change": Change(values["change"]),
+            "changed_fields": tuple(values["changed_fields"]),
             "settings": Settings(**{**settings, **read}),
         }
     )
@@ -171,4 +190,6 @@ async def wanted(
     for revision in await newest_first(connection, deployment.id):
         if essence(revision.settings, pinned=pinned) != now:
             return revision
-    raise InvalidField("revision", "no revision that is kept has other settings than those of now")
+    raise InvalidField(
+        "revision", "no revision that is kept has other settings than those of now; change them by an update"
+    )

@@ -304,6 +304,7 @@ class Revision:
     create_time: datetime
     rolled_back_to: int
     settings: Settings
+    changed_fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

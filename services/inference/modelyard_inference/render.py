@@ -106,6 +106,7 @@ def revision_to_proto(deployment: Deployment, revision: Revision) -> d.Deploymen
             owner_id=kept.owner_id,
         ),
         model_versions=[target.model_version for target in kept.targets],
+        changed_fields=revision.changed_fields,
     )
 
 

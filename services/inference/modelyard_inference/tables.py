@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
 from modelyard_kit import idempotency, outbox_tables
 
@@ -74,6 +74,7 @@ revisions = sa.Table(
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("rolled_back_to", sa.BigInteger, nullable=False),
     sa.Column("settings", JSONB, nullable=False),
+    sa.Column("changed_fields", ARRAY(sa.Text), nullable=False),
 )
 
 targets = sa.Table(

@@ -683,14 +683,21 @@ def test_history_is_read_by_people_and_programs(connected: Fake) -> None:
     )
     revision = deployment_pb2.DeploymentRevision(
         revision=4, change=kind.CHANGE_ROLLED_BACK, rolled_back_to=1, actor_name="ada", reason="it was worse",
-        settings=settings, model_versions=[VERSION],
+        settings=settings, model_versions=[VERSION], changed_fields=["batching", "of_a_later_release", "replicas", "targets"],
     )  # fmt: skip
     answer = inference_service_pb2.ListDeploymentRevisionsResponse(revisions=[revision])
     connected.answers["ListDeploymentRevisions"] = lambda _: answer
-    (_, row) = modelyard("deployments", "history", MODEL).stdout.splitlines()
+    (_, row, more) = modelyard("deployments", "history", MODEL).stdout.splitlines()
     assert row.split("  ")[0] == "4"
-    for told in ("ada", "ROLLED_BACK to 1", f"{MODEL}@next ({VERSION})=9", "it was worse"):
+    for told in (
+        "ada",
+        "ROLLED_BACK to 1",
+        f"{MODEL}@next ({VERSION})=9",
+        "batching: default",
+        "it was worse",
+    ):
         assert told in row
+    assert more.strip() == "replicas: 2"
     (told,) = json.loads(modelyard("deployments", "history", MODEL, "-o", "json").stdout)
     assert (told["settings"]["replicas"], told["model_versions"]) == (2, [VERSION])
 

@@ -261,3 +261,17 @@ def test_figures_of_versions_are_sums_over_their_replicas_and_averages_for_peopl
     assert rows[0]["failure_counts"] == {"BACKEND": 2, "CANCELED": 4}
     connected.answers["GetDeploymentStatistics"] = lambda _: pb.GetDeploymentStatisticsResponse()
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).stderr == "no replicas\n"
+
+
+def test_tables_come_one_after_the_other_where_there_is_no_terminal(
+    serving: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter((None, None))
+
+    def pause(_seconds: float) -> None:
+        if next(looks, "over") == "over":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelyard.cli.top.time.sleep", pause)
+    lines = CliRunner().invoke(app, ["top"], catch_exceptions=False).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["deployment", NAME, "0123456789ab"] * 2

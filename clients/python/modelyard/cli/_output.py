@@ -67,7 +67,7 @@ def show_one(row: Any, output: Format) -> None:
         else ((f.name.replace("_", " "), getattr(row, f.name)) for f in dataclasses.fields(row))
     )
     for name, value in items:
-        if _text(value):
+        if brief(value):
             table.add_row(Text(str(name)), _cell(value))
     _console().print(table)
 
@@ -118,11 +118,12 @@ def _field(row: Any, path: str) -> Any:
 
 
 def _cell(value: Any) -> Text:
-    text = _text(value)
+    text = brief(value)
     return Text(text, style=style_of(text))
 
 
-def _text(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A value of a field as a table has it."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -135,9 +136,9 @@ def _text(value: Any) -> str:
         return "  ".join(f"{key}={_short(item)}" for key, item in value.items())
     if isinstance(value, tuple):
         return (
-            "\n".join(_text(item) for item in value)
+            "\n".join(brief(item) for item in value)
             if _deep(value)
-            else ", ".join(_text(item) for item in value)
+            else ", ".join(brief(item) for item in value)
         )
     if dataclasses.is_dataclass(value):
         return _text_of_dataclass(value)
@@ -146,18 +147,18 @@ def _text(value: Any) -> str:
 
 def _text_of_dataclass(value: Any) -> str:
     shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    named = {n: i for n, i in shown.items() if i not in (None, "", (), {}, False) and _text(i)}
+    named = {n: i for n, i in shown.items() if i not in (None, "", (), {}, False) and brief(i)}
     if set(shown) == {"name", "datatype", "shape"}:
         return f"{value.name}: {value.datatype}{list(value.shape)}"
     if set(shown) == {"methods"}:
-        return "\n".join(_text(method) for method in value.methods)
+        return "\n".join(brief(method) for method in value.methods)
     if "inputs" in shown:
-        return f"{value.name}({_text(_line(value.inputs))}) -> {_line(value.outputs)}"
+        return f"{value.name}({brief(_line(value.inputs))}) -> {_line(value.outputs)}"
     return "  ".join(f"{name}={_short(item)}" for name, item in named.items())
 
 
 def _line(specs: Sequence[Any]) -> str:
-    return ", ".join(_text(spec) for spec in specs)
+    return ", ".join(brief(spec) for spec in specs)
 
 
 def _deep(value: tuple[Any, ...]) -> bool:
@@ -167,7 +168,7 @@ def _deep(value: tuple[Any, ...]) -> bool:
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return json.dumps(plain(value), ensure_ascii=False)
-    return _text(value)
+    return brief(value)
 
 
 def _console() -> Console:

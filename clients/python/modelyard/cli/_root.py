@@ -106,7 +106,7 @@ def _hint(error: Exception) -> str:
     if isinstance(error, errors.ReplicaNotReady):
         return "`modelyard deployments show NAME` says what is being waited for"
     if isinstance(error, errors.DeploymentFailed):
-        return f"see `modelyard deployments show {error.name}`; another update, or `rollback`, leads out"
+        return f"see `modelyard deployments show {error.name}`; another update, or `rollback` to earlier settings, leads out"
     if type(error) is errors.Unavailable and not error.reason:
         return "is it running there? See `modelyard context show` and `modelyard status`"
     if isinstance(error, AnswersNeeded):

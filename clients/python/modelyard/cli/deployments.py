@@ -13,7 +13,7 @@ from modelyard.cli._autoscaling import Scaling, parse_autoscaling
 from modelyard.cli._life_cycle import Filter, OrderBy
 from modelyard.cli._limits import Limits, parse_limits
 from modelyard.cli._logging import Logging, parse_logging
-from modelyard.cli._output import TABLE, Format, Output, plain, show_one, show_rows
+from modelyard.cli._output import TABLE, Format, Output, brief, plain, show_one, show_rows
 from modelyard.cli._resources import ResourceBounds, parse_resources
 from modelyard.cli._rollout import Rollout, parse_rollout
 from modelyard.cli._session import Description, Etag, Limit, connect
@@ -223,7 +223,7 @@ def history(
     if output is Format.JSON:
         show_rows(found, (), output)
         return
-    columns = ("revision", "time", "actor", "change", "targets", "replicas", "reason")
+    columns = ("revision", "time", "actor", "change", "targets", "settings", "reason")
     show_rows([_past(revision) for revision in found], columns, output, empty="no revisions")
 
 
@@ -338,14 +338,14 @@ def replicas(name: Name, filter_: Filter = "", order_by: OrderBy = "", output: O
 
 @dataclass(frozen=True)
 class _Past:
-    """A revision as a row for people."""
+    """A revision as a row for people; of its settings those that it changed."""
 
     revision: int
     time: datetime | None
     actor: str
     change: str
     targets: str
-    replicas: int
+    settings: str
     reason: str
 
 
@@ -356,13 +356,16 @@ def _past(revision: DeploymentRevision) -> _Past:
         share = f"{_SHADOW}{target.shadow_percent}" if target.shadow_percent else target.weight
         targets.append(f"{target.model_version}{meant}={share}")
     back = f" to {revision.rolled_back_to}" if revision.rolled_back_to else ""
+    changed = [
+        name for name in revision.changed_fields if name != "targets" and hasattr(revision.settings, name)
+    ]
     return _Past(
         revision.revision,
         revision.create_time,
         revision.actor_name,
         f"{revision.change}{back}",
         "\n".join(targets),
-        revision.settings.replicas,
+        "\n".join(f"{name}: {brief(getattr(revision.settings, name)) or 'default'}" for name in changed),
         revision.reason,
     )
 

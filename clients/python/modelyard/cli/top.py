@@ -48,12 +48,13 @@ def top(
     """Show traffic, latency and replicas live, until you interrupt.
 
     Predictions, errors and percentiles are those between two looks, so they come after one interval. An error is a
-    prediction that was not answered, unless its caller went. JSON comes as one list on each line.
+    prediction that was not answered, unless its caller went. JSON comes as one list on each line; tables where there is no
+    terminal come one after the other.
     """
     with connect() as client, contextlib.suppress(KeyboardInterrupt):
         before = _look(client, schema, limit)
         live = Live(console=Console(), screen=True, auto_refresh=False)
-        screen = output is Format.TABLE and not once
+        screen = output is Format.TABLE and not once and live.console.is_terminal
         with live if screen else contextlib.nullcontext():
             if screen:
                 live.update(fitting(_rows({}, before), live.console), refresh=True)
@@ -63,10 +64,10 @@ def top(
                 found = _rows(before, now)
                 if output is Format.JSON:
                     typer.echo(json.dumps(plain(found)))
-                elif once:
-                    draw(table_of(found))
-                else:
+                elif screen:
                     live.update(fitting(found, live.console), refresh=True)
+                else:
+                    draw(table_of(found))
                 if once:
                     return
                 before = now

@@ -93,7 +93,7 @@ class TargetStatus:
     next_model_version: str = ""
     signature_state: SignatureState | None = None
     signer: str = ""
-    shadow_counts: ShadowCounts = ShadowCounts()
+    shadow_counts: ShadowCounts | None = None
 
 
 class ConditionStatus(StrEnum):
@@ -155,7 +155,7 @@ class TrafficLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutStatus:
-    """Where a rollout in steps stands; `step` counts from 1 and is 0 when none is under way."""
+    """Where a rollout in steps stands; `step` counts from 1."""
 
     step: int = 0
     steps: int = 0
@@ -253,7 +253,7 @@ class Deployment:
     sticky_header: str = ""
     rollout_policy: RolloutPolicy = RolloutPolicy()
     logging: LoggingPolicy = LoggingPolicy()
-    rollout: RolloutStatus = RolloutStatus()
+    rollout: RolloutStatus | None = None
     resources: Resources = Resources()
     autoscaling: Autoscaling = Autoscaling()
     traffic_limits: TrafficLimits = TrafficLimits()
@@ -276,7 +276,12 @@ class DeploymentChange(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentRevision:
-    """A deployment as one change left it; `model_versions` are what the targets of `settings` meant then."""
+    """A deployment as one change left it.
+
+    Attributes:
+        model_versions: What the targets of `settings` meant then.
+        changed_fields: Fields of `settings` that have other values than before the change.
+    """
 
     revision: int
     change: DeploymentChange | None = None
@@ -288,6 +293,7 @@ class DeploymentRevision:
     active: bool = True
     settings: Deployment
     model_versions: tuple[str, ...] = ()
+    changed_fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

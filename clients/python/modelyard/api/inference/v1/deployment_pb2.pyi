@@ -891,6 +891,7 @@ class DeploymentRevision(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     MODEL_VERSIONS_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Its number; they grow, with gaps."""
     change: Global___DeploymentRevision.Change.ValueType
@@ -917,6 +918,12 @@ class DeploymentRevision(_message.Message):
     def model_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The version that each target of `settings` meant then, in the same order: `prod.ml_team.iris/3`."""
 
+    @_builtins.property
+    def changed_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of `settings` that have other values than in the revision before, in order of their names: `replicas`, `targets`. Empty
+        for CREATED, and where only its activity changed.
+        """
+
     def __init__(
         self,
         *,
@@ -930,10 +937,11 @@ class DeploymentRevision(_message.Message):
         active: _builtins.bool = ...,
         settings: Global___Deployment | None = ...,
         model_versions: _abc.Iterable[_builtins.str] | None = ...,
+        changed_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "actor_id", b"actor_id", "actor_name", b"actor_name", "change", b"change", "create_time", b"create_time", "model_versions", b"model_versions", "reason", b"reason", "revision", b"revision", "rolled_back_to", b"rolled_back_to", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "actor_id", b"actor_id", "actor_name", b"actor_name", "change", b"change", "changed_fields", b"changed_fields", "create_time", b"create_time", "model_versions", b"model_versions", "reason", b"reason", "revision", b"revision", "rolled_back_to", b"rolled_back_to", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
