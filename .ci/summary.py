@@ -1,32 +1,42 @@
-"""Prints how many tests of each kind ran, and all together, from pytest's JUnit reports."""
+"""Prints how many tests of each kind ran, and all together, and which files took longest, from pytest's JUnit reports."""
 
 from __future__ import annotations
 
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+_SLOWEST = 15
 
-def read(report: Path) -> Counter[tuple[str, str]]:
-    """Count tests by kind, which is a folder of `tests`, and outcome; an error at set-up or collection is a failure."""
+
+def read(report: Path) -> Iterator[tuple[str, str, str, float]]:
+    """Yield kind (a folder of `tests`), file, outcome and seconds of each test; an error at set-up or collection is a failure."""
     outcomes = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-    found: Counter[tuple[str, str]] = Counter()
     for case in ET.parse(report).getroot().iter("testcase"):
         # A file that cannot be collected has a name alone.
-        _, kind, *_ = (case.get("classname") or case.get("name") or "").split(".")
-        found[kind, next((outcomes[part.tag] for part in case if part.tag in outcomes), "passed")] += 1
-    return found
+        _, kind, *rest = (case.get("classname") or case.get("name") or "").split(".")
+        outcome = next((outcomes[part.tag] for part in case if part.tag in outcomes), "passed")
+        file = next((part for part in rest if part.startswith("test_")), "")
+        yield kind, f"{kind}/{file}", outcome, float(case.get("time") or 0)
 
 
 def main() -> None:
     """Read every report in the folder named on the command line."""
-    reports = Path(sys.argv[1]).glob("*.xml")
-    counts = sum(map(read, reports), Counter())
-    for kind in sorted({kind for kind, _ in counts}):
-        print(f"{kind:12} {told({outcome: n for (one, outcome), n in counts.items() if one == kind})}")
-    print(told(sum((Counter({outcome: n}) for (_, outcome), n in counts.items()), Counter())))
+    counts: Counter[tuple[str, str]] = Counter()
+    seconds: Counter[str] = Counter()
+    for report in Path(sys.argv[1]).glob("*.xml"):
+        for kind, file, outcome, took in read(report):
+            counts[kind, outcome] += 1
+            seconds[kind] += took
+            seconds[file] += took
+    kinds = sorted({kind for kind, _ in counts})
+    for kind in kinds:
+        of_kind = {outcome: n for (one, outcome), n in counts.items() if one == kind}
+        print(f"{kind:12} {told(of_kind)}, {seconds.pop(kind):.0f} s")
+    print(told(Counter({o: sum(n for (_, one), n in counts.items() if one == o) for _, o in counts})))
+    print("longest: " + ", ".join(f"{file} {took:.0f} s" for file, took in seconds.most_common(_SLOWEST)))
 
 
 def told(counts: Mapping[str, int]) -> str:
