@@ -1,14 +1,14 @@
 """How fast artifacts go in and come out, and what that costs, against plain commands, plain S3, and MLflow's proxy.
 
-    python -m tests.bench.bench_artifacts [--rounds 2] [--size 1GiB] [--files 10000] [--only small] [--large 20GiB] [--quick]
+    python -m tests.bench.bench_artifacts [--rounds 2] [--size 1GiB] [--files 10000] [--only small|large|S3] [--large 20GiB] [--quick]
 
 Everything is compared in the same run on the same files, fresh ones for each round:
 
 * `floor`: `cp -r`, `sync -f` and `sha256sum` on the same disk, one after the other. Modelyard's times hold the same work:
   hashing here, sending through Envoy, hashing there, fsync before anything is called stored; and a download is hashed,
   synced, and appears at once.
-* `plain S3`: boto3's upload_file and download_file to the same server (`rclone serve s3` on this disk; moto keeps everything
-  in one Python process and would measure that). Modelyard's times hold the hashing here and the proof of the hash there.
+* `plain S3`: boto3's upload_file and download_file to the same server, a SeaweedFS on this disk, which like AWS checks the
+  SHA-256 of what is put. Modelyard's times hold the hashing here and the proof of the hash there.
 * `MLflow`: log_artifacts and download_artifacts through `mlflow server --serve-artifacts`, which hash nothing.
 """
 
@@ -47,7 +47,7 @@ from tests.bench.artifact_files import (
 )
 from tests.bench.artifact_report import Results, report
 from tests.framework import folders
-from tests.framework.s3 import BUCKET, ENVIRONMENT, KEY, SECRET, S3Server, rclone
+from tests.framework.s3 import BUCKET, ENVIRONMENT, KEY, SECRET, S3Server, seaweedfs
 from tests.framework.stack import Processes
 
 MODEL = "bench.ml.model"
@@ -87,7 +87,8 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-", dir=arguments.folder) as folder:
         bench = Bench(arguments, Path(folder))
-        _local(bench)
+        if arguments.only != "S3":
+            _local(bench)
         if not arguments.no_s3:
             _s3(bench)
     report(bench.results, arguments)
@@ -99,7 +100,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="measurements of each kind")
     parser.add_argument("--size", type=size, default=2**30, help="size of the one file")
     parser.add_argument(
-        "--only", choices=("large", "small"), help="one kind on the local disk: no S3, no MLflow, no memory"
+        "--only",
+        choices=("large", "small", "S3"),
+        help="S3, or one kind on the local disk: no MLflow, no memory, nothing else",
     )
     parser.add_argument("--files", type=int, default=10_000, help="number of small files, 1 to 16 KiB each")
     parser.add_argument(
@@ -116,7 +119,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small and once, to see that it runs; no goals")
     arguments = parser.parse_args()
     if arguments.only:
-        arguments.no_s3 = arguments.no_mlflow = True
+        arguments.no_s3 = arguments.only != "S3"
+        arguments.no_mlflow = True
         arguments.large = 0
     if arguments.quick:
         arguments.rounds, arguments.size, arguments.files, arguments.large = 1, 32 * MIB, 200, 64 * MIB
@@ -249,7 +253,7 @@ def _peak(pid: int) -> Iterator[Callable[[], int]]:
 
 def _s3(bench: Bench) -> None:
     """Direct transfer against boto3's own, to the same server."""
-    with rclone() as server:
+    with seaweedfs() as server:
         settings = {
             "blobs": f"s3://{BUCKET}",
             "s3_endpoint": server.endpoint,

@@ -1,9 +1,15 @@
-"""S3 servers for tests, both from PyPI, both real processes or threads with a real HTTP port on loopback."""
+"""S3 servers for tests, all from PyPI, all processes with a real HTTP port on loopback.
+
+They differ in what the store has to cope with: SeaweedFS checks the SHA-256 of what is put, rclone checks signatures but no SHA-256,
+moto neither.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -54,7 +60,47 @@ def rclone() -> Iterator[S3Server]:
 
 
 @contextmanager
-def _running(command: list[str], port: int, folder: Path) -> Iterator[S3Server]:
+def seaweedfs() -> Iterator[S3Server]:
+    """Run SeaweedFS, all of it in one process, on a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="my-weed-") as folder:
+        root = Path(folder)
+        (root / "data").mkdir()
+        credentials = [{"accessKey": KEY, "secretKey": SECRET}]
+        identity = {"name": "test", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
+        (root / "identities").write_text(json.dumps({"identities": [identity]}))
+        port = _free_port()
+        ports = {"s3.port": port, "s3.port.grpc": _free_port(), "s3.port.iceberg": 0, "s3.port.lance": 0}
+        ports |= {
+            f"{part}.port{kind}": _free_port()
+            for part in ("master", "volume", "filer")
+            for kind in ("", ".grpc")
+        }
+        command = [
+            str(_script("weed")),
+            "-logtostderr",
+            "server",
+            "-s3",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-dir={root / 'data'}",
+        ]
+        command += [f"-s3.config={root / 'identities'}", "-master.telemetry=false"]
+        command += [f"-{name}={number}" for name, number in ports.items()]
+        try:
+            # When asked to end it takes its time, and nothing of it is needed any more.
+            with _running(command, port, root, end=signal.SIGKILL) as server:
+                _make_bucket(server.endpoint)
+                yield server
+        finally:
+            for number in ports.values():  # no setting has it put them elsewhere
+                for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    socket_file.unlink()
+
+
+@contextmanager
+def _running(
+    command: list[str], port: int, folder: Path, *, end: signal.Signals = signal.SIGTERM
+) -> Iterator[S3Server]:
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
@@ -66,7 +112,7 @@ def _running(command: list[str], port: int, folder: Path) -> Iterator[S3Server]:
             time.sleep(0.05)
         yield S3Server(f"http://127.0.0.1:{port}")
     finally:
-        process.terminate()
+        process.send_signal(end)
         process.wait(10)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import io
 import threading
 from collections.abc import Iterator
@@ -37,17 +35,14 @@ class S3Proxy:
 
     Attributes:
         endpoint: its address.
-        checks_puts: whether it refuses a put whose SHA-256 is not the one in its header, and tells it afterwards.
         rules: faults to play; the first that fits is used up first.
         requests: method and path of every request.
     """
 
     upstream: str
-    checks_puts: bool = False
     endpoint: str = ""
     rules: list[Rule] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
-    checksums: dict[str, str] = field(default_factory=dict)
 
     def fail(self, fault: Fault, method: str, contains: str = "", *, times: int = 1_000_000) -> Rule:
         """Play a fault."""
@@ -76,8 +71,6 @@ class S3Proxy:
                 await asyncio.sleep(3600)
             if rule.fault == "reset":
                 _drop(request)
-        if self.checks_puts and (refused := self._check(request, body)):
-            return refused
         headers = {name: value for name, value in request.headers.items() if name.lower() != "host"}
         url = URL(self.upstream + where, encoded=True)
         async with (
@@ -88,20 +81,9 @@ class S3Proxy:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
             if request.method == "HEAD":
                 kept["Content-Length"] = answer.headers.get("Content-Length", "0")
-            if request.path in self.checksums and "x-amz-checksum-mode" in request.headers:
-                kept["x-amz-checksum-sha256"] = self.checksums[request.path]
             if rule and rule.fault == "cut":
                 return await _cut(request, answer.status, kept, content)
             return web.Response(status=answer.status, headers=kept, body=content)
-
-    def _check(self, request: web.Request, body: bytes) -> web.Response | None:
-        wanted = request.headers.get("x-amz-checksum-sha256")
-        if request.method != "PUT" or wanted is None:
-            return None
-        if base64.b64encode(hashlib.sha256(body).digest()).decode() != wanted:
-            return web.Response(status=400, text="<Error><Code>BadDigest</Code></Error>")
-        self.checksums[request.path] = wanted
-        return None
 
 
 def _drop(request: web.Request) -> None:
@@ -122,9 +104,9 @@ async def _cut(
 
 
 @contextmanager
-def proxy(upstream: str, *, checks_puts: bool = False) -> Iterator[S3Proxy]:
+def proxy(upstream: str) -> Iterator[S3Proxy]:
     """Run a proxy in a thread of its own."""
-    made = S3Proxy(upstream, checks_puts=checks_puts)
+    made = S3Proxy(upstream)
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     ready = threading.Event()

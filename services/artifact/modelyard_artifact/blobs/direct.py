@@ -1,12 +1,12 @@
 """Direct transfer with an S3 server: addresses that clients send parts to, and the proof that what came is right.
 
-Parts go to `<prefix>uploads/<upload>/<sha256>`, a name under which nobody reads. The content gets its own name only after its
-hash was found right, by a copy inside the server. It is known to be right in one of two ways:
+Nothing but content with the right hash ever has the name of a blob. That is known in one of two ways:
 
 - The server refuses a single put whose SHA-256 is not the signed one (found out at the start by sending it a wrong one). Then
-  what lies there has that SHA-256, whenever and however often it was put.
-- Otherwise the object is read and hashed here. It was made of parts, and their addresses are dead once it is complete, so
-  nobody can exchange it between the reading and the copy.
+  content is put under its own name at once: what lies there has that SHA-256, whenever and however often it was put.
+- Otherwise parts go to `<prefix>uploads/<upload>/<sha256>`, a name under which nobody reads. When they are complete the object
+  is read and hashed here, and only then gets its own name, by a copy inside the server. The addresses of parts are dead once it
+  is complete, so nobody can exchange it between the reading and the copy.
 """
 
 from __future__ import annotations
@@ -130,13 +130,15 @@ class DirectTransfers:
             await self._complete(owner, blob)
         await failpoint("artifact.direct.after_complete")
         await self._prove(owner, blob)
+        if self._in_one(blob):
+            return
         await failpoint("artifact.direct.before_copy")
-        await self._copy(key, blob)
+        await self._copy(owner, blob)
         await failpoint("artifact.direct.after_copy")
         await guarded(self._s3.delete_object(Bucket=self._bucket, Key=key))
 
     async def discard(self, owner: str) -> None:
-        """Removes everything that was sent for an upload."""
+        """Removes everything that was sent for an upload but has no name of a blob; the collector finds that."""
         prefix = f"{self._prefix}{owner}/"
         for each in await unfinished(self._s3, self._bucket, prefix):
             where = {"Bucket": self._bucket, "Key": each["Key"], "UploadId": each["UploadId"]}
@@ -159,7 +161,8 @@ class DirectTransfers:
         return self.checks_puts and blob.size <= SINGLE_PUT_BYTES
 
     def _key(self, owner: str, blob: Blob) -> str:
-        return f"{self._prefix}{owner}/{blob.sha256}"
+        """Where a blob is sent to."""
+        return self._final_key(blob.sha256) if self._in_one(blob) else f"{self._prefix}{owner}/{blob.sha256}"
 
     def _owner(self, key: str) -> str:
         return key.removeprefix(self._prefix).partition("/")[0]
@@ -216,13 +219,14 @@ class DirectTransfers:
         if size == blob.size:
             if self._in_one(blob) and await self._kept_checksum(key) == _base64(blob.sha256):
                 return
-            actual = await self._hash(key, blob)
+            actual = await self._hash(owner, blob)
             if actual == blob.sha256:
                 return
         await guarded(self._s3.delete_object(Bucket=self._bucket, Key=key))
         raise DigestMismatch(expected=blob.sha256, actual=actual)
 
-    async def _hash(self, key: str, blob: Blob) -> str:
+    async def _hash(self, owner: str, blob: Blob) -> str:
+        key = self._key(owner, blob)
         digest, pieces, size = hashlib.sha256(), [], 0
         try:
             async for piece in read_object(self._s3, self._bucket, key, blob, 0, blob.size):
@@ -232,16 +236,16 @@ class DirectTransfers:
                     await asyncio.to_thread(digest.update, b"".join(pieces))
                     pieces, size = [], 0
         except BlobLost as error:  # somebody finished it just now, or threw it away
-            raise UploadIncomplete(owner_of(key), missing=1) from error
+            raise UploadIncomplete(owner, missing=1) from error
         await asyncio.to_thread(digest.update, b"".join(pieces))
         return digest.hexdigest()
 
-    async def _copy(self, source: str, blob: Blob) -> None:
+    async def _copy(self, owner: str, blob: Blob) -> None:
         final = {"Bucket": self._bucket, "Key": self._final_key(blob.sha256)}
-        origin = {"Bucket": self._bucket, "Key": source}
+        origin = {"Bucket": self._bucket, "Key": self._key(owner, blob)}
         whole = blob.size <= _COPY_BYTES or not await self._copy_parts(origin, final, blob)
         if whole and await found(self._s3.copy_object(**final, CopySource=origin)) is None:
-            raise UploadIncomplete(owner_of(source), missing=1)
+            raise UploadIncomplete(owner, missing=1)
         head = await found(self._s3.head_object(**final))
         if head is None or int(head["ContentLength"]) != blob.size:
             raise BlobLost(blob.sha256, "did not become whole when the object store copied it")
@@ -296,11 +300,6 @@ class DirectTransfers:
         seconds = int(self._expiry.total_seconds())
         url = await self._signer.generate_presigned_url(call, Params=dict(parameters), ExpiresIn=seconds)
         return SignedUrl(url, method, dict(headers))
-
-
-def owner_of(key: str) -> str:
-    """The upload to which a key of something sent belongs."""
-    return key.split("/")[-2]
 
 
 def _base64(sha256: str) -> str:
