@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from modelyard._progress import TransferProgress
+from modelyard.aio import AsyncClient
+from modelyard_suite.home import Running
 from modelyard_suite.supervisor import is_alive
 from tests.framework.stack import Processes
 from tests.framework.waiting import eventually
@@ -38,6 +40,23 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
+async def new_model(admin: AsyncClient) -> str:
+    catalog = f"c{uuid.uuid4().hex[:8]}"
+    await admin.catalogs.create(catalog)
+    await admin.schemas.create(f"{catalog}.ml")
+    return (await admin.models.create(f"{catalog}.ml.model")).name
+
+
+async def back(processes: Processes, victim: str, before: Running) -> None:
+    """Wait until a killed process runs again."""
+
+    def runs() -> bool:
+        now = processes.process(victim)
+        return now.pid != before.pid and is_alive(now)
+
+    await eventually(runs)
+
+
 @pytest.mark.parametrize("make", [large, small])
 @pytest.mark.parametrize("victim", ["artifact", "envoy"])
 async def test_an_upload_outlasts_it(
@@ -55,20 +74,28 @@ async def test_an_upload_outlasts_it(
                 told.append(progress)
 
     async with processes.admin() as admin:
-        catalog = f"c{uuid.uuid4().hex[:8]}"
-        await admin.catalogs.create(catalog)
-        await admin.schemas.create(f"{catalog}.ml")
-        model = (await admin.models.create(f"{catalog}.ml.model")).name
+        model = await new_model(admin)
         artifact = await admin.artifacts.upload(model, tmp_path / "up", progress=kill)
         assert told[0].done < told[0].total == told[-1].done
-
-        def back() -> bool:
-            now = processes.process(victim)
-            return now.pid != before.pid and is_alive(now)
-
-        await eventually(back)
+        await back(processes, victim, before)
         version = await admin.versions.create(model, artifact.digest)
         await admin.artifacts.download(version.name, tmp_path / "down")
         assert tree(tmp_path / "down") == tree(tmp_path / "up")
         checked = [progress async for progress in admin.storage.verify()]
         assert not any(progress.damaged for progress in checked)
+
+
+@pytest.mark.parametrize("victim", ["artifact", "envoy"])
+async def test_a_commit_outlasts_it(processes: Processes, tmp_path: Path, victim: str) -> None:
+    small(tmp_path / "up")
+    before = processes.process(victim)
+
+    def kill(progress: TransferProgress) -> None:
+        if progress.action == "upload" and progress.files_done == progress.files_total:
+            os.kill(before.pid, signal.SIGKILL)
+
+    async with processes.admin() as admin:
+        model = await new_model(admin)
+        artifact = await admin.artifacts.upload(model, tmp_path / "up", progress=kill)
+        await back(processes, victim, before)
+        assert (await admin.artifacts.get(artifact.digest, model=model)).file_count == 3_000

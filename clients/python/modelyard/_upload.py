@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from modelyard import errors
 from modelyard._direct import DirectSender
@@ -22,12 +23,14 @@ from modelyard._streams import send_streams
 from modelyard.types import UploadState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from modelyard._artifacts import AsyncArtifacts
     from modelyard._connection import Connection
     from modelyard._progress import Advance, Progress
     from modelyard.types import Artifact, FileEntry, MissingBlob, Upload
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS = 8
 """Rounds one after the other without a byte getting through, before giving up."""
@@ -59,7 +62,7 @@ async def store(
         upload = await _begin(artifacts, model, entries, expected)
         try:
             await _send_missing(artifacts, connection, upload, by_hash, progress)
-            return await artifacts.commit_upload(upload.id)
+            return await _outlast(partial(artifacts.commit_upload, upload.id))
         except (errors.NotFound, errors.UploadIncomplete) as error:
             # Cancelled by another program of ours, or stored blobs were collected just before the commit.
             vanished = isinstance(error, errors.UploadIncomplete) or error.resource_type == "upload"
@@ -120,7 +123,7 @@ async def _send_missing(
                 # All of it was acknowledged; what is lost nevertheless, the commit misses.
                 advance(left[0] - rounds.told, left[1])
                 return
-            upload = await _ask(artifacts, upload.id)
+            upload = await _outlast(partial(artifacts.get_upload, upload.id))
             now = _left(upload)
             # What was told on the way was not acknowledged: the truth is what the store says.
             advance(left[0] - now[0] - rounds.told, left[1] - now[1])
@@ -132,12 +135,12 @@ async def _send_missing(
                 await _pause(attempts)
 
 
-async def _ask(artifacts: AsyncArtifacts, upload_id: str) -> Upload:
-    """What is missing; outlasts the restart of a service."""
+async def _outlast(call: Callable[[], Awaitable[T]]) -> T:
+    """The answer of a call that may be repeated; outlasts the restart of a service."""
     attempts = 0
     while True:
         try:
-            return await artifacts.get_upload(upload_id)
+            return await call()
         except (errors.Unavailable, errors.DeadlineExceeded):
             attempts += 1
             if attempts >= MAX_ATTEMPTS:

@@ -193,6 +193,20 @@ def test_what_is_lost_between_sending_and_commit_is_sent_again(
     assert not fake.requests("GetUpload")  # nothing was cut, so nothing had to be asked
 
 
+def test_a_commit_outlasts_a_restart(client: Client, store: Store, folder: Path, fake: Fake) -> None:
+    commits: list[Any] = []
+
+    def commit(request: Any) -> Any:
+        commits.append(request)
+        if len(commits) <= 5:  # gRPC itself tries four times
+            raise Refusal("UNAVAILABLE")
+        return store.commit(request)
+
+    fake.answers["CommitUpload"] = commit
+    assert client.artifacts.upload(MODEL, folder, progress=False).digest == store.digest
+    assert len(fake.requests("BeginUpload")) == 1
+
+
 def test_a_file_that_changes_while_it_is_sent_is_named(
     client: Client, store: Store, folder: Path, fake: Fake
 ) -> None:
