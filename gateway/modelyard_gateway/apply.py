@@ -1,8 +1,9 @@
 """Brings Envoy to a configuration without dropping a request, and knows what Envoy serves.
 
-Envoy reads its files of clusters, routes, certificates and listeners. They are written in the order that never leaves a route without its cluster: clusters old and
-new together, wait until the new ones are warm, then the routes, wait, then the clusters without the old ones. When
-Envoy does not run, the files are written all the same: it starts from them.
+Envoy reads its files of rights, clusters, routes, certificates and listeners. They are written in the order that never leaves a route
+without its cluster, nor lets anybody in who has no right to what it leads to: rights and clusters old and new together, wait until the new
+clusters are warm, then the routes, wait, then rights and clusters without the old ones. When Envoy does not run, the files are written all
+the same: it starts from them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Any
 
 import structlog
 
-from modelyard_gateway import envoy, validation
+from modelyard_gateway import envoy, rights, validation
 from modelyard_gateway.admin import Admin, EnvoyBusyError, EnvoyState, EnvoyUnreachableError, rest_after
 from modelyard_gateway.files import prepare_directory, write_atomic
 from modelyard_gateway.render import (
     BOOTSTRAP_FILE,
     CLUSTERS_FILE,
     LISTENERS_FILE,
+    RIGHTS_FILE,
     ROUTES_FILE,
     Configuration,
     bootstrap,
@@ -35,7 +37,7 @@ log = structlog.get_logger()
 
 _POLL_SECONDS = 0.02
 _SECRETS = (CERTIFICATE_FILE, CLIENT_CA_FILE)
-_FILES = (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE, *_SECRETS)
+_FILES = (LISTENERS_FILE, CLUSTERS_FILE, RIGHTS_FILE, ROUTES_FILE, *_SECRETS)
 Json = dict[str, Any]
 File = tuple[str, str]
 """Text and version."""
@@ -54,6 +56,8 @@ class Applier:
         self._folder = settings.envoy_directory
         self._versions: dict[str, str] = {}
         self._routes: Json | None = None
+        self._rights: Json | None = None
+        """Those that the routes were written with; None while no listener asks for any."""
         self._clusters: dict[str, Json] = {}
         self._accepted: validation.Marks = frozenset()
 
@@ -72,10 +76,13 @@ class Applier:
             self._versions[name] = version
         self._clusters = {cluster["name"]: cluster for cluster in found[CLUSTERS_FILE]}
         self._routes = found[ROUTES_FILE][0] if found[ROUTES_FILE] else None
+        self._rights = found[RIGHTS_FILE][0] if found[RIGHTS_FILE] else None
         # What was written had been accepted.
         secrets = {name: found[name][0] for name in _SECRETS if found[name]}
         listeners, clusters = tuple(found[LISTENERS_FILE]), tuple(found[CLUSTERS_FILE])
-        self._accepted = validation.marks(Configuration(listeners, clusters, self._routes, secrets))
+        self._accepted = validation.marks(
+            Configuration(listeners, clusters, self._routes, self._rights, secrets)
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -93,6 +100,7 @@ class Applier:
             await self._settle()
             return
         await self._validate(wanted)
+        await self._put_rights_between(files[RIGHTS_FILE], wanted.rights)
         both = await asyncio.to_thread(self._with_old, wanted.clusters)
         if len(both) > len(wanted.clusters):
             await self._put_clusters(await asyncio.to_thread(discovery_file, both), both)
@@ -102,7 +110,10 @@ class Applier:
         self._routes = wanted.routes
         for name in (*_SECRETS, LISTENERS_FILE):
             await self._put(name, files[name])
+        self._rights = wanted.rights
         await self._settle()
+        if await self._put(RIGHTS_FILE, files[RIGHTS_FILE]):
+            await self._settle()
         await self._put_clusters(files[CLUSTERS_FILE], wanted.clusters)
         log.info("configuration_applied", routes=self._versions[ROUTES_FILE], clusters=len(wanted.clusters))
 
@@ -123,6 +134,14 @@ class Applier:
         """Return these clusters, and those of before that the routes of now lead to."""
         gone = referenced_clusters(self._routes) - {cluster["name"] for cluster in clusters}
         return *clusters, *(self._clusters[name] for name in sorted(gone & self._clusters.keys()))
+
+    async def _put_rights_between(self, file: File, wanted: Json | None) -> None:
+        """Write what holds until the routes have changed, which most times is what is wanted."""
+        held = await asyncio.to_thread(rights.between, self._rights, wanted) if wanted else None
+        if held is not wanted and held:
+            file = await asyncio.to_thread(discovery_file, [held])
+        if await self._put(RIGHTS_FILE, file):
+            await self._settle()
 
     async def _put_clusters(self, file: File, clusters: tuple[Json, ...]) -> None:
         if await self._put(CLUSTERS_FILE, file):
@@ -167,10 +186,13 @@ class Applier:
             LISTENERS_FILE: state.listeners,
             CLUSTERS_FILE: state.clusters,
             ROUTES_FILE: state.routes,
+            RIGHTS_FILE: state.rights,
         }
-        # The route table is asked for by the listener; without a listener there is none.
+        # Routes and rights are asked for by the listener; without a listener there are none.
         if self._routes is None:
             del pairs[ROUTES_FILE]
+        if self._rights is None:
+            del pairs[RIGHTS_FILE]
         late = [name for name, applied in pairs.items() if applied != self._versions[name]]
         if late:
             return f"Envoy has not taken {', '.join(late)}"
@@ -194,6 +216,7 @@ def _files(wanted: Configuration) -> dict[str, File]:
         LISTENERS_FILE: wanted.listeners,
         CLUSTERS_FILE: wanted.clusters,
         ROUTES_FILE: _resources(wanted.routes),
+        RIGHTS_FILE: _resources(wanted.rights),
         **{name: _resources(wanted.secrets.get(name)) for name in _SECRETS},
     }
     return {name: discovery_file(given) for name, given in resources.items()}

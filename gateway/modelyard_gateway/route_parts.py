@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from modelyard_gateway import rest
@@ -33,6 +33,11 @@ RATE_LIMIT = "envoy.filters.http.local_ratelimit"
 BANDWIDTH_LIMIT = "envoy.filters.http.bandwidth_limit"
 SET_METADATA = "envoy.filters.http.set_metadata"
 JWT = "envoy.filters.http.jwt_authn"
+
+SUBJECT, EXECUTE_DENIED = (JWT, "jwt_payload", "sub"), (JWT, "jwt_payload", "no_execute")
+"""Where dynamic metadata has the principal of a checked token, and whether the token gives no right to predict."""
+PRIVATE = (PRIVATE_NAME, "private")
+"""Where it says that a call came to the private listener."""
 
 NAME_FIELDS = {
     "ModelInfer": "model_",
@@ -69,6 +74,18 @@ def transcoded() -> Json:
 def metadata(values: Json) -> Json:
     """Return metadata that local replies read."""
     return {"filter_metadata": {METADATA: values}}
+
+
+def header_input(name: str) -> Json:
+    """Return what takes the value of a header to look something up by."""
+    kind = TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
+    return {"name": "header", "typed_config": {"@type": kind, "header_name": name}}
+
+
+def one_of(values: Sequence[str]) -> Json:
+    """Return what matches any of these values of metadata."""
+    exact = [{"string_match": {"exact": value}} for value in sorted(values)]
+    return exact[0] if len(exact) == 1 else {"or_match": {"value_matchers": exact}}
 
 
 def set_header(name: str, value: str) -> Json:
