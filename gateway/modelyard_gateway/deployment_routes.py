@@ -99,7 +99,7 @@ def deployment_routes(route: Route, told: Sequence[str], max_request_bytes: int)
     if not route.serving:
         for match, action in _told(told, private=route.private):
             yield {"match": match, **action, **counted}
-    yield unresolved_route("/", max_request_bytes)
+    yield unresolved_route("/")
 
 
 def _limit_refusals(limits: Limits) -> dict[str, Refusal]:

@@ -94,7 +94,7 @@ def _connection_manager(
             "config_source": {**source(routes_file), "initial_fetch_timeout": "0s"},
         },
         "http_filters": _filters(settings, keys, rights_file),
-        "local_reply_config": {"mappers": list(_local_replies())},
+        "local_reply_config": {"mappers": list(_local_replies(settings.max_request_bytes))},
         "access_log": [_access_log(settings.access_log_file)],
         "use_remote_address": True,
         "normalize_path": True,
@@ -229,7 +229,7 @@ def _extraction() -> Json:
     }
 
 
-def _local_replies() -> Iterable[Json]:
+def _local_replies(limit: int) -> Iterable[Json]:
     """What Envoy's own refusals look like, most specific first; each for gRPC and for the REST form."""
     yield from _reply(_details_contain("Jwt_is_missing"), 401, refusals.TOKEN_MISSING)
     yield from _reply(_details_contain("Jwt_is_expired"), 401, refusals.TOKEN_EXPIRED)
@@ -239,6 +239,7 @@ def _local_replies() -> Iterable[Json]:
         _details_contain("local_rate_limited"), 429, "rate_limited", refusals.RESOURCE_EXHAUSTED
     )
     yield from _reply(_details_contain("{overflow}"), 429, "overloaded", refusals.RESOURCE_EXHAUSTED)
+    yield from _reply(_too_large_unresolved(), 413, refusals.too_large(limit))
     yield from _reply(_status(413), 413, "too_large", refusals.RESOURCE_EXHAUSTED)
     yield from _reply(_status(503), 503, "unavailable", refusals.UNAVAILABLE)
     yield from _reply(_status(408), 504, refusals.DEADLINE)
@@ -280,6 +281,11 @@ def _status(code: int) -> Json:
 
 def _details_contain(text: str) -> Json:
     return _cel(f"response.code_details.contains('{text}')")
+
+
+def _too_large_unresolved() -> Json:
+    """Bodies over the limit of the listener, on routes that do not know the deployment: there is one for each, so they carry no text."""
+    return _cel(f"response.code == 413 && 'unresolved' in xds.route_metadata.filter_metadata['{LUA}']")
 
 
 def _is_rest() -> Json:

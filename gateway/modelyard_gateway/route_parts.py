@@ -8,7 +8,7 @@ from typing import Any
 from modelyard_gateway import rest
 from modelyard_gateway.clusters import DESK, TYPE
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
-from modelyard_gateway.refusals import METADATA, route_metadata, too_large
+from modelyard_gateway.refusals import METADATA
 
 Json = dict[str, Any]
 
@@ -93,17 +93,12 @@ def set_header(name: str, value: str) -> Json:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-def unresolved_route(prefix: str, max_request_bytes: int) -> Json:
+def unresolved_route(prefix: str) -> Json:
     """Return the route of predictions whose deployment is not known yet, or does not exist: here the body is looked into."""
     return {
         "match": {"prefix": prefix},
         "route": NOWHERE,
-        "metadata": {
-            "filter_metadata": {
-                METADATA: route_metadata({"too_large": too_large(max_request_bytes)}),
-                LUA: {"unresolved": True},
-            }
-        },
+        "metadata": {"filter_metadata": {LUA: {"unresolved": True}}},
         "typed_per_filter_config": {RBAC: OPEN, **dict.fromkeys(_RESOLVERS, _ENABLED)},
     }
 

@@ -65,7 +65,7 @@ def route_configuration(
         origins: Whose pages may call from browsers, `https://console.example.com`; `*` for everybody's.
     """
     prefixes = (*PREDICTION_PREFIXES, *rest.PREFIXES)
-    unresolved = [unresolved_route(prefix, max_request_bytes) for prefix in prefixes]
+    unresolved = [unresolved_route(prefix) for prefix in prefixes]
     others = [*_desk_routes(), *_server_routes(), *_control_plane_routes(), *unresolved, _unknown_path()]
     by_name = _by_name(predictions, max_request_bytes, parts) if predictions else {}
     host: Json = {
