@@ -37,6 +37,8 @@ _LOOK_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 3.0
 _CONFIRM_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
+# Enough to confirm first, and to remove together what several changes left.
+_TIDY_SECONDS = 3.0
 # A connection that died without a word is found after this long.
 _WATCH_SECONDS = 300.0
 
@@ -135,7 +137,8 @@ class Agent:
             self._applying = True
             try:
                 wanted = await asyncio.to_thread(render, self._settings, desired, self._parts)
-                await self._applier.apply(wanted)
+                if await self._applier.apply(wanted):
+                    asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._changed.set)
             except (ApplyFailedError, ValueError, OSError) as error:
                 self._problem = str(error)
                 log.warning("configuration_not_applied", problem=self._problem)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from modelyard_gateway.render import (
     bootstrap,
     discovery_file,
     referenced_clusters,
+    version_of,
 )
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.tls import CERTIFICATE_FILE, CLIENT_CA_FILE
@@ -39,8 +41,8 @@ _POLL_SECONDS = 0.02
 _SECRETS = (CERTIFICATE_FILE, CLIENT_CA_FILE)
 _FILES = (LISTENERS_FILE, CLUSTERS_FILE, RIGHTS_FILE, ROUTES_FILE, *_SECRETS)
 Json = dict[str, Any]
-File = tuple[str, str]
-"""Text and version."""
+File = tuple[Sequence[Json], str]
+"""Resources and their version."""
 
 
 class ApplyFailedError(Exception):
@@ -71,8 +73,8 @@ class Applier:
             path = self._folder / name
             found[name], version = _read(path)
             if version is None:
-                text, version = discovery_file([])
-                write_atomic(path, text)
+                version = version_of([])
+                write_atomic(path, discovery_file([], version))
             self._versions[name] = version
         self._clusters = {cluster["name"]: cluster for cluster in found[CLUSTERS_FILE]}
         self._routes = found[ROUTES_FILE][0] if found[ROUTES_FILE] else None
@@ -89,8 +91,10 @@ class Applier:
         """Whether no configuration was ever applied in this folder."""
         return self._routes is None
 
-    async def apply(self, wanted: Configuration) -> None:
-        """Bring Envoy to `wanted`.
+    async def apply(self, wanted: Configuration) -> bool:
+        """Bring Envoy to `wanted`; return whether clusters that nothing leads to any more are left, which the next call removes.
+
+        With thousands of clusters their removal takes seconds, and nobody has to wait for it.
 
         Raises:
             ApplyFailedError: Envoy refuses it (then nothing was written), or does not take it in time.
@@ -98,14 +102,14 @@ class Applier:
         files = await asyncio.to_thread(_files, wanted)
         if all(version == self._versions[name] for name, (_, version) in files.items()):
             await self._settle()
-            return
+            return False
         await self._validate(wanted)
         await self._put_rights_between(files[RIGHTS_FILE], wanted.rights)
         both = await asyncio.to_thread(self._with_old, wanted.clusters)
         if len(both) > len(wanted.clusters):
-            await self._put_clusters(await asyncio.to_thread(discovery_file, both), both)
+            await self._put_clusters((both, await asyncio.to_thread(version_of, both)))
         else:
-            await self._put_clusters(files[CLUSTERS_FILE], wanted.clusters)
+            await self._put_clusters(files[CLUSTERS_FILE])
         await self._put(ROUTES_FILE, files[ROUTES_FILE])
         self._routes = wanted.routes
         for name in (*_SECRETS, LISTENERS_FILE):
@@ -114,8 +118,8 @@ class Applier:
         await self._settle()
         if await self._put(RIGHTS_FILE, files[RIGHTS_FILE]):
             await self._settle()
-        await self._put_clusters(files[CLUSTERS_FILE], wanted.clusters)
         log.info("configuration_applied", routes=self._versions[ROUTES_FILE], clusters=len(wanted.clusters))
+        return len(both) > len(wanted.clusters)
 
     async def _validate(self, wanted: Configuration) -> None:
         try:
@@ -139,21 +143,20 @@ class Applier:
         """Write what holds until the routes have changed, which most times is what is wanted."""
         held = await asyncio.to_thread(rights.between, self._rights, wanted) if wanted else None
         if held is not wanted and held:
-            file = await asyncio.to_thread(discovery_file, [held])
+            file = [held], await asyncio.to_thread(version_of, [held])
         if await self._put(RIGHTS_FILE, file):
             await self._settle()
 
-    async def _put_clusters(self, file: File, clusters: tuple[Json, ...]) -> None:
+    async def _put_clusters(self, file: File) -> None:
         if await self._put(CLUSTERS_FILE, file):
-            self._clusters = {cluster["name"]: cluster for cluster in clusters}
+            self._clusters = {cluster["name"]: cluster for cluster in file[0]}
             await self._settle()
 
     async def _put(self, name: str, file: File) -> bool:
-        text, version = file
-        if version == self._versions[name]:
+        if file[1] == self._versions[name]:
             return False
-        await asyncio.to_thread(write_atomic, self._folder / name, text)
-        self._versions[name] = version
+        await asyncio.to_thread(lambda: write_atomic(self._folder / name, discovery_file(*file)))
+        self._versions[name] = file[1]
         return True
 
     async def _settle(self) -> None:
@@ -211,15 +214,15 @@ class Applier:
 
 
 def _files(wanted: Configuration) -> dict[str, File]:
-    """Return the text and the version of every file."""
-    resources = {
+    """Return what is in every file."""
+    resources: dict[str, Sequence[Json]] = {
         LISTENERS_FILE: wanted.listeners,
         CLUSTERS_FILE: wanted.clusters,
         ROUTES_FILE: _resources(wanted.routes),
         RIGHTS_FILE: _resources(wanted.rights),
         **{name: _resources(wanted.secrets.get(name)) for name in _SECRETS},
     }
-    return {name: discovery_file(given) for name, given in resources.items()}
+    return {name: (given, version_of(given)) for name, given in resources.items()}
 
 
 def _resources(one: Json | None) -> list[Json]:

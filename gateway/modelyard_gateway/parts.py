@@ -5,6 +5,7 @@ With thousands of deployments one changes at a time: the others are neither rend
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Hashable
 from functools import cached_property
@@ -23,6 +24,11 @@ class Part(Json):
     def text(self) -> str:
         """It as JSON."""
         return json.dumps(self, sort_keys=True)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of its text."""
+        return _digest(self.text)
 
 
 class Parts:
@@ -46,10 +52,24 @@ class Parts:
 
 def text_of(node: Any) -> str:
     """Return JSON with sorted keys, as `json.dumps` writes it, from the texts of the parts it is made of."""
+    return _written(node, lambda part: part.text)
+
+
+def digest_of(node: Any) -> str:
+    """Return a digest of JSON, from the digests of the parts it is made of."""
+    return _digest(_written(node, lambda part: part.digest))
+
+
+def _written(node: Any, of_part: Callable[[Part], str]) -> str:
     if isinstance(node, Part):
-        return node.text
+        return of_part(node)
     if isinstance(node, dict):
-        return "{" + ", ".join(f"{json.dumps(key)}: {text_of(node[key])}" for key in sorted(node)) + "}"
+        pairs = (f"{json.dumps(key)}: {_written(node[key], of_part)}" for key in sorted(node))
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(node, list | tuple):
-        return "[" + ", ".join(map(text_of, node)) + "]"
+        return "[" + ", ".join(_written(item, of_part) for item in node) + "]"
     return json.dumps(node)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from modelyard_gateway import tls
 from modelyard_gateway.clusters import TYPE, group_clusters, service_clusters
 from modelyard_gateway.listener import listeners, source
-from modelyard_gateway.parts import Parts, text_of
+from modelyard_gateway.parts import Parts, digest_of, text_of
 from modelyard_gateway.rights import rights
 from modelyard_gateway.route_parts import NAME, RBAC, every_route
 from modelyard_gateway.routes import route_configuration
@@ -108,11 +107,14 @@ def referenced_clusters(routes: Json | None) -> set[str]:
     return found
 
 
-def discovery_file(resources: Iterable[Json]) -> tuple[str, str]:
-    """Return the text of a file of resources and its version, a digest of the content."""
-    body = text_of(list(resources))
-    version = hashlib.sha256(body.encode()).hexdigest()[:16]
-    return f'{{"version_info": "{version}", "resources": {body}}}', version
+def version_of(resources: Iterable[Json]) -> str:
+    """Return the version of a file of resources, a digest of the content."""
+    return digest_of(list(resources))[:16]
+
+
+def discovery_file(resources: Iterable[Json], version: str) -> str:
+    """Return the text of a file of resources."""
+    return f'{{"version_info": "{version}", "resources": {text_of(list(resources))}}}'
 
 
 def bootstrap(settings: GatewaySettings) -> Json:

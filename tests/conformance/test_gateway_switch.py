@@ -89,6 +89,17 @@ async def test_groups_are_switched_under_load_without_a_failure(stack: GatewaySt
         await until(answers, "two", 50)
 
 
+async def test_a_group_that_was_switched_away_from_goes_with_the_next_change(stack: GatewayStack) -> None:
+    """Nobody waits until it is gone; among thousands of groups that takes seconds."""
+    replica = await stack.replica("one")
+    assert not await stack.apply([route(IRIS, ("g1", 1, [replica.address]))])
+    after = [route(IRIS, ("g2", 1, [replica.address]))]
+    assert await stack.apply(after)
+    assert (await stack.admin.hosts()).keys() == {"g1", "g2"}
+    assert not await stack.apply(after)
+    assert (await stack.admin.hosts()).keys() == {"g2"}
+
+
 async def test_a_group_that_appears_and_serves_at_once_fails_nobody(stack: GatewayStack) -> None:
     """Even without the steps between, clusters are warm before routes lead to them."""
     first, second = await stack.replica("one"), await stack.replica("two")

@@ -19,6 +19,7 @@ from modelyard_gateway.render import (
     bootstrap,
     discovery_file,
     render,
+    version_of,
 )
 from modelyard_gateway.route_parts import BANDWIDTH_LIMIT, BUFFER, LUA, NOWHERE, RATE_LIMIT, RBAC, every_route
 from modelyard_gateway.routes import CONTROL_PLANE, by_deployment
@@ -238,11 +239,11 @@ def test_a_route_to_a_missing_cluster_is_refused() -> None:
 
 def test_the_same_state_gives_the_same_files() -> None:
     one, two = desired(target("a"), target("b")), desired(target("a"), target("b"), allowed=("p1",))
-    files = [discovery_file(render(settings(), wanted).clusters) for wanted in (one, two)]
-    assert files[0] == files[1]
-    text, version = files[0]
-    assert json.loads(text)["version_info"] == version
-    assert discovery_file([])[1] != version
+    first, second = (render(settings(), wanted).clusters for wanted in (one, two))
+    version = version_of(first)
+    assert version == version_of(second) != version_of([])
+    assert discovery_file(first, version) == discovery_file(second, version)
+    assert json.loads(discovery_file(first, version)) == {"version_info": version, "resources": [*first]}
 
 
 def test_deployments_and_rights_do_not_change_the_listener() -> None:
