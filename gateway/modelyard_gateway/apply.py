@@ -92,9 +92,10 @@ class Applier:
         return self._routes is None
 
     async def apply(self, wanted: Configuration) -> bool:
-        """Bring Envoy to `wanted`; return whether clusters that nothing leads to any more are left, which the next call removes.
+        """Bring Envoy to `wanted`; return whether clusters that nothing leads to any more are left.
 
-        With thousands of clusters their removal takes seconds, and nobody has to wait for it.
+        With thousands of clusters their removal takes seconds, and nobody has to wait for it: a call that has nothing else to change
+        removes them, or one that adds clusters.
 
         Raises:
             ApplyFailedError: Envoy refuses it (then nothing was written), or does not take it in time.
@@ -105,10 +106,10 @@ class Applier:
             return False
         await self._validate(wanted)
         await self._put_rights_between(files[RIGHTS_FILE], wanted.rights)
-        both = await asyncio.to_thread(self._with_old, wanted.clusters)
-        if len(both) > len(wanted.clusters):
+        if await asyncio.to_thread(self._are_new, wanted.clusters):
+            both = await asyncio.to_thread(self._with_old, wanted.clusters)
             await self._put_clusters((both, await asyncio.to_thread(version_of, both)))
-        else:
+        elif files[ROUTES_FILE][1] == self._versions[ROUTES_FILE]:
             await self._put_clusters(files[CLUSTERS_FILE])
         await self._put(ROUTES_FILE, files[ROUTES_FILE])
         self._routes = wanted.routes
@@ -119,7 +120,7 @@ class Applier:
         if await self._put(RIGHTS_FILE, files[RIGHTS_FILE]):
             await self._settle()
         log.info("configuration_applied", routes=self._versions[ROUTES_FILE], clusters=len(wanted.clusters))
-        return len(both) > len(wanted.clusters)
+        return files[CLUSTERS_FILE][1] != self._versions[CLUSTERS_FILE]
 
     async def _validate(self, wanted: Configuration) -> None:
         try:
@@ -133,6 +134,9 @@ class Applier:
                 raise ApplyFailedError(f"Envoy refuses the configuration: {problem}")
             self._accepted |= held
         self._accepted = await asyncio.to_thread(validation.marks, wanted)
+
+    def _are_new(self, clusters: tuple[Json, ...]) -> bool:
+        return any(self._clusters.get(cluster["name"]) != cluster for cluster in clusters)
 
     def _with_old(self, clusters: tuple[Json, ...]) -> tuple[Json, ...]:
         """Return these clusters, and those of before that the routes of now lead to."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -52,23 +52,30 @@ class Parts:
 
 def text_of(node: Any) -> str:
     """Return JSON with sorted keys, as `json.dumps` writes it, from the texts of the parts it is made of."""
-    return _written(node, lambda part: part.text)
+    return "".join(_pieces(node, lambda part: part.text))
 
 
 def digest_of(node: Any) -> str:
     """Return a digest of JSON, from the digests of the parts it is made of."""
-    return _digest(_written(node, lambda part: part.digest))
+    return _digest("".join(_pieces(node, lambda part: part.digest)))
 
 
-def _written(node: Any, of_part: Callable[[Part], str]) -> str:
+def _pieces(node: Any, of_part: Callable[[Part], str]) -> Iterator[str]:
+    """Yield what to join, once: joined at each level, tens of megabytes would be copied at each."""
     if isinstance(node, Part):
-        return of_part(node)
-    if isinstance(node, dict):
-        pairs = (f"{json.dumps(key)}: {_written(node[key], of_part)}" for key in sorted(node))
-        return "{" + ", ".join(pairs) + "}"
-    if isinstance(node, list | tuple):
-        return "[" + ", ".join(_written(item, of_part) for item in node) + "]"
-    return json.dumps(node)
+        yield of_part(node)
+    elif isinstance(node, dict):
+        for number, key in enumerate(sorted(node)):
+            yield f"{', ' if number else '{'}{json.dumps(key)}: "
+            yield from _pieces(node[key], of_part)
+        yield "}" if node else "{}"
+    elif isinstance(node, list | tuple):
+        for number, item in enumerate(node):
+            yield ", " if number else "["
+            yield from _pieces(item, of_part)
+        yield "]" if node else "[]"
+    else:
+        yield json.dumps(node)
 
 
 def _digest(text: str) -> str:

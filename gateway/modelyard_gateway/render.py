@@ -114,7 +114,7 @@ def version_of(resources: Iterable[Json]) -> str:
 
 def discovery_file(resources: Iterable[Json], version: str) -> str:
     """Return the text of a file of resources."""
-    return f'{{"version_info": "{version}", "resources": {text_of(list(resources))}}}'
+    return text_of({"version_info": version, "resources": list(resources)})
 
 
 def bootstrap(settings: GatewaySettings) -> Json:
