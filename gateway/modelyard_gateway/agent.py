@@ -37,7 +37,7 @@ _LOOK_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 3.0
 _CONFIRM_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
-# Enough to confirm first, and to remove together what several changes left.
+# Long enough that a change is confirmed first and the next one of several does not meet it.
 _TIDY_SECONDS = 3.0
 # A connection that died without a word is found after this long.
 _WATCH_SECONDS = 300.0
@@ -128,9 +128,13 @@ class Agent:
         return Desired(keys, Predictions(table, allowed))
 
     async def _apply_changes(self) -> None:
+        again: asyncio.TimerHandle | None = None
+        later = asyncio.get_running_loop().call_later
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if again:
+                again.cancel()
             desired = await self._desired()
             if desired is None:
                 continue
@@ -138,11 +142,11 @@ class Agent:
             try:
                 wanted = await asyncio.to_thread(render, self._settings, desired, self._parts)
                 if await self._applier.apply(wanted):
-                    asyncio.get_running_loop().call_later(_TIDY_SECONDS, self._changed.set)
+                    again = later(_TIDY_SECONDS, self._changed.set)
             except (ApplyFailedError, ValueError, OSError) as error:
                 self._problem = str(error)
                 log.warning("configuration_not_applied", problem=self._problem)
-                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._changed.set)
+                again = later(_RETRY_SECONDS, self._changed.set)
             else:
                 self._problem = ""
                 self._applied = desired.predictions.table if desired.predictions else None
