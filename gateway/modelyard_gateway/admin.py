@@ -14,13 +14,14 @@ from urllib.parse import quote
 
 from modelyard_gateway.clusters import group_of_cluster
 from modelyard_gateway.figures import Counted
-from modelyard_gateway.route_parts import NAME
+from modelyard_gateway.route_parts import NAME, RBAC
 
 # Envoy answers on the thread that takes configurations, which with thousands of clusters it is busy with for seconds.
 _TIMEOUT_SECONDS = 10.0
 _LDS = "listener_manager.lds.version_text"
 _CDS = "cluster_manager.cds.version_text"
 _RDS = f"http.{NAME}.rds.{NAME}.version_text"
+_RIGHTS = f"extension_config_discovery.http_filter.{RBAC}.version_text"
 _WARMING = "cluster_manager.warming_clusters"
 _HEALTHY_NAME = re.compile(r"cluster\.group-(.*)\.membership_healthy")
 # One time for each prediction, as Envoy waited for its replica.
@@ -59,6 +60,7 @@ class EnvoyState:
     listeners: str
     clusters: str
     routes: str
+    rights: str
     warming: int
 
 
@@ -81,6 +83,7 @@ class Admin:
             listeners=str(values.get(_LDS, "")),
             clusters=str(values.get(_CDS, "")),
             routes=str(values.get(_RDS, "")),
+            rights=str(values.get(_RIGHTS, "")),
             warming=len(warming),
         )
 

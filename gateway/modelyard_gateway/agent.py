@@ -37,6 +37,8 @@ _LOOK_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 3.0
 _CONFIRM_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
+# Long enough that a change is confirmed first and the next one of several does not meet it.
+_TIDY_SECONDS = 3.0
 # A connection that died without a word is found after this long.
 _WATCH_SECONDS = 300.0
 
@@ -126,20 +128,25 @@ class Agent:
         return Desired(keys, Predictions(table, allowed))
 
     async def _apply_changes(self) -> None:
+        again: asyncio.TimerHandle | None = None
+        later = asyncio.get_running_loop().call_later
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if again:
+                again.cancel()
             desired = await self._desired()
             if desired is None:
                 continue
             self._applying = True
             try:
                 wanted = await asyncio.to_thread(render, self._settings, desired, self._parts)
-                await self._applier.apply(wanted)
+                if await self._applier.apply(wanted):
+                    again = later(_TIDY_SECONDS, self._changed.set)
             except (ApplyFailedError, ValueError, OSError) as error:
                 self._problem = str(error)
                 log.warning("configuration_not_applied", problem=self._problem)
-                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._changed.set)
+                again = later(_RETRY_SECONDS, self._changed.set)
             else:
                 self._problem = ""
                 self._applied = desired.predictions.table if desired.predictions else None

@@ -19,16 +19,17 @@ from modelyard_gateway.refusals import (
 from modelyard_gateway.route_parts import (
     BANDWIDTH_LIMIT,
     BUFFER,
+    EXECUTE_DENIED,
     GROUP_HEADER,
-    JWT,
     LUA,
-    PRIVATE_NAME,
+    PRIVATE,
     RATE_LIMIT,
-    RBAC,
     SAMPLE_HEADER,
+    SUBJECT,
     VERSION_HEADER,
     Json,
     metadata,
+    one_of,
     set_header,
     unresolved_route,
 )
@@ -41,8 +42,6 @@ _COPIED = ".*/(?:ModelInfer|Infer|Invoke)"
 """Methods that a shadow gets copies of: predictions with one answer. Envoy refuses an expression that lists their whole paths."""
 _STREAMED = {"name": ":path", "string_match": {"suffix": "/ModelStreamInfer"}}
 """Predictions over a stream, under either name of the protocol."""
-_SUBJECT, _LIMITED = ("jwt_payload", "sub"), ("jwt_payload", "no_execute")
-"""Where the metadata of a checked token has its principal, and whether it gives no right to predict."""
 _TRUE: Json = {"bool_match": True}
 _STREAM_IDLE = "300s"
 """How long nothing may be said on such a stream."""
@@ -59,12 +58,12 @@ RETRY_POLICY: Json = {
 """How predictions are repeated; the same for all deployments, so it stands where all routes see it."""
 
 
-def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes: int) -> Iterable[Json]:
+def deployment_routes(route: Route, told: Sequence[str], max_request_bytes: int) -> Iterable[Json]:
     """Yield the routes of predictions that name this deployment, most specific first; the last one is for versions that do not answer.
 
     Args:
         route: The deployment.
-        principals: Ids of those who may predict.
+        told: Ids of those who are told if nothing answers, and not that there is no such deployment.
         max_request_bytes: Largest body the listener takes.
     """
     largest = min(route.max_request_bytes or max_request_bytes, max_request_bytes)
@@ -73,7 +72,7 @@ def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes
         "unavailable": no_replica(route.name, route.idle),
         **_limit_refusals(route.limits),
     }
-    filters = {**_limit_filters(route.limits), RBAC: _allow(principals, private=route.private)}
+    filters = _limit_filters(route.limits)
     counted = {
         "metadata": {
             "filter_metadata": {
@@ -97,10 +96,10 @@ def deployment_routes(route: Route, principals: Sequence[str], max_request_bytes
         action = _action(route, serving)
         yield {"match": {"prefix": "/", "headers": [*pins, _STREAMED]}, **_streamed(action), **streamed}
         yield {"match": {"prefix": "/", "headers": pins}, **action, **counted}
-    if not _serving(route):
-        for match, action in _told(principals, private=route.private):
+    if not route.serving:
+        for match, action in _told(told, private=route.private):
             yield {"match": match, **action, **counted}
-    yield unresolved_route("/", max_request_bytes)
+    yield unresolved_route("/")
 
 
 def _limit_refusals(limits: Limits) -> dict[str, Refusal]:
@@ -143,7 +142,7 @@ def _choices(route: Route) -> Iterable[tuple[list[Json], Sequence[Target]]]:
 
     A call that asks for a version that does not answer matches nothing here, and is refused where names are resolved.
     """
-    serving = _serving(route)
+    serving = route.serving
     by_number: dict[str, list[Target]] = {}
     for target in serving:
         by_number.setdefault(target.model_version.rpartition("/")[2], []).append(target)
@@ -162,7 +161,7 @@ def _copied(route: Route) -> Iterable[tuple[Json, Json]]:
     They are routes of their own, so that replicas keep digests of what is compared and of nothing else. The share is drawn in
     millionths: Envoy draws the target from the same random number, and from its last digits.
     """
-    shadow, serving = route.mirror, _serving(route)
+    shadow, serving = route.mirror, route.serving
     if shadow is None or not serving:
         return
     share = {"numerator": shadow.shadow_percent * 10_000, "denominator": "MILLION"}
@@ -178,10 +177,6 @@ def _copied(route: Route) -> Iterable[tuple[Json, Json]]:
     )
 
 
-def _serving(route: Route) -> list[Target]:
-    return [target for target in route.targets if target.weight and target.addresses]
-
-
 def _told(principals: Sequence[str], *, private: bool) -> Iterable[tuple[Json, Json]]:
     """Yield match and action while nothing answers: only who may predict is told that there is such a deployment.
 
@@ -191,11 +186,11 @@ def _told(principals: Sequence[str], *, private: bool) -> Iterable[tuple[Json, J
     if not principals:
         return
     conditions = [
-        _metadata(JWT, *_SUBJECT, value=_one_of(principals)),
-        {**_metadata(JWT, *_LIMITED), "invert": True},
+        _metadata(*SUBJECT, value=one_of(principals)),
+        {**_metadata(*EXECUTE_DENIED), "invert": True},
     ]
     if private:
-        conditions.append(_metadata(PRIVATE_NAME, "private"))
+        conditions.append(_metadata(*PRIVATE))
     yield {"prefix": "/", "dynamic_metadata": conditions}, {"direct_response": {"status": 503}}
 
 
@@ -240,36 +235,6 @@ def _destination(serving: Sequence[Target], sticky_header: str) -> Json:
         "weighted_clusters": {"clusters": clusters, "use_hash_policy": True},
         "hash_policy": [{"header": {"header_name": sticky_header}}],
     }
-
-
-def _allow(principals: Sequence[str], *, private: bool) -> Json:
-    """RBAC of one deployment: the `sub` of the verified token must be one of `principals`.
-
-    A token that is limited to other privileges than EXECUTE says so in its claim `no_execute`. If the deployment is private, the call
-    must have come to the private listener.
-    """
-    policies = {}
-    if principals:
-        allowed: Json = {"not_rule": _sourced(_metadata(JWT, *_LIMITED))}
-        if private:
-            allowed = {"and_rules": {"rules": [allowed, _sourced(_metadata(PRIVATE_NAME, "private"))]}}
-        policies["execute"] = {
-            "permissions": [allowed],
-            "principals": [_sourced(_metadata(JWT, *_SUBJECT, value=_one_of(principals)))],
-        }
-    return {
-        "@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
-        "rbac": {"rules": {"action": "ALLOW", "policies": policies}},
-    }
-
-
-def _one_of(principals: Sequence[str]) -> Json:
-    values = [{"string_match": {"exact": principal}} for principal in sorted(principals)]
-    return values[0] if len(values) == 1 else {"or_match": {"value_matchers": values}}
-
-
-def _sourced(matcher: Json) -> Json:
-    return {"sourced_metadata": {"metadata_matcher": matcher}}
 
 
 def _metadata(namespace: str, *path: str, value: Json = _TRUE) -> Json:

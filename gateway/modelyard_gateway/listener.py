@@ -13,6 +13,7 @@ from modelyard_gateway import control_plane_rest, refusals, rest, tls
 from modelyard_gateway.clusters import TELEMETRY, TYPE, envoy_address
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
 from modelyard_gateway.refusals import METADATA, Refusal
+from modelyard_gateway.rights import RBAC_TYPE
 from modelyard_gateway.route_parts import (
     BANDWIDTH_LIMIT,
     BUFFER,
@@ -42,12 +43,15 @@ _FRAME_BYTES = 64 * 2**10
 _WITHOUT_TOKEN = ("ExchangeToken", "GetJwks")
 
 
-def listeners(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> list[Json]:
-    """Return the public listener and the private one, if there is one; both take their routes from `routes_file`."""
-    public = _listener(NAME, settings.listen, settings, _connection_manager(settings, keys, routes_file))
+def listeners(
+    settings: GatewaySettings, keys: SigningKeys, routes_file: Path, rights_file: Path
+) -> list[Json]:
+    """Return the public listener and the private one, if there is one; both take routes and rights from these files."""
+    files = routes_file, rights_file
+    public = _listener(NAME, settings.listen, settings, _connection_manager(settings, keys, *files))
     if not settings.private_listen:
         return [public]
-    manager = _connection_manager(settings, keys, routes_file)
+    manager = _connection_manager(settings, keys, *files)
     note = {"metadata_namespace": PRIVATE_NAME, "value": {"private": True}}
     noting = _filter(SET_METADATA, f"{_HTTP}.set_metadata.v3.Config", metadata=[note])
     manager |= {"stat_prefix": PRIVATE_NAME, "http_filters": [noting, *manager["http_filters"]]}
@@ -73,21 +77,24 @@ def _listener(name: str, address: str, settings: GatewaySettings, manager: Json)
     return listener
 
 
-def _connection_manager(settings: GatewaySettings, keys: SigningKeys, routes_file: Path) -> Json:
+def source(file: Path) -> Json:
+    """Return a file as the place where Envoy finds resources, and looks again whenever it is replaced."""
+    return {"path_config_source": {"path": str(file)}, "resource_api_version": "V3"}
+
+
+def _connection_manager(
+    settings: GatewaySettings, keys: SigningKeys, routes_file: Path, rights_file: Path
+) -> Json:
     manager: Json = {
         "@type": TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": NAME,
         "codec_type": "AUTO",
         "rds": {
             "route_config_name": NAME,
-            "config_source": {
-                "path_config_source": {"path": str(routes_file)},
-                "resource_api_version": "V3",
-                "initial_fetch_timeout": "0s",
-            },
+            "config_source": {**source(routes_file), "initial_fetch_timeout": "0s"},
         },
-        "http_filters": _filters(settings, keys),
-        "local_reply_config": {"mappers": list(_local_replies())},
+        "http_filters": _filters(settings, keys, rights_file),
+        "local_reply_config": {"mappers": list(_local_replies(settings.max_request_bytes))},
         "access_log": [_access_log(settings.access_log_file)],
         "use_remote_address": True,
         "normalize_path": True,
@@ -129,12 +136,12 @@ def _tracing() -> Json:
     }
 
 
-def _filters(settings: GatewaySettings, keys: SigningKeys) -> list[Json]:
+def _filters(settings: GatewaySettings, keys: SigningKeys, rights_file: Path) -> list[Json]:
     """Filters in the order in which a request meets them; that order is what makes them right.
 
     1. Browsers ask whether their page may call, without a token. 2. gRPC-Web is unwrapped. 3. The token is checked. 4-6. Only on
     routes that do not know the deployment yet: the REST form becomes gRPC, the name is read from the message, the route is
-    chosen again. 7. RBAC decides on the final route. 8-9. Rate and bandwidth of the deployment, which those who may not predict
+    chosen again. 7. RBAC decides by the name that the final route was chosen by. 8-9. Rate and bandwidth of the deployment, which those who may not predict
     use nothing of. 10. The body is counted, after RBAC so that nothing is held for callers who may not. 11. The router.
     """
     limit = settings.max_request_bytes
@@ -147,7 +154,7 @@ def _filters(settings: GatewaySettings, keys: SigningKeys) -> list[Json]:
             FIELD_EXTRACTION, f"{_HTTP}.grpc_field_extraction.v3.GrpcFieldExtractionConfig", **_extraction()
         ),
         _filter(LUA, f"{_HTTP}.lua.v3.Lua", default_source_code={"inline_string": _lua()}),
-        _filter(RBAC, f"{_HTTP}.rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {}}),
+        _rbac(rights_file),
         _filter(RATE_LIMIT, f"{_HTTP}.local_ratelimit.v3.LocalRateLimit", stat_prefix="rate"),
         _filter(BANDWIDTH_LIMIT, f"{_HTTP}.bandwidth_limit.v3.BandwidthLimit", stat_prefix="bandwidth"),
         _filter(BUFFER, f"{_HTTP}.buffer.v3.Buffer", max_request_bytes=limit),
@@ -157,6 +164,12 @@ def _filters(settings: GatewaySettings, keys: SigningKeys) -> list[Json]:
 
 def _filter(name: str, message: str, **config: Any) -> Json:
     return {"name": name, "typed_config": {"@type": TYPE + message, **config}}
+
+
+def _rbac(rights_file: Path) -> Json:
+    """The filter without which nothing is let in: the listener waits for its file as long as it takes."""
+    found = {**source(rights_file), "initial_fetch_timeout": "0s"}
+    return {"name": RBAC, "config_discovery": {"config_source": found, "type_urls": [RBAC_TYPE]}}
 
 
 def _lua() -> str:
@@ -216,7 +229,7 @@ def _extraction() -> Json:
     }
 
 
-def _local_replies() -> Iterable[Json]:
+def _local_replies(limit: int) -> Iterable[Json]:
     """What Envoy's own refusals look like, most specific first; each for gRPC and for the REST form."""
     yield from _reply(_details_contain("Jwt_is_missing"), 401, refusals.TOKEN_MISSING)
     yield from _reply(_details_contain("Jwt_is_expired"), 401, refusals.TOKEN_EXPIRED)
@@ -226,6 +239,7 @@ def _local_replies() -> Iterable[Json]:
         _details_contain("local_rate_limited"), 429, "rate_limited", refusals.RESOURCE_EXHAUSTED
     )
     yield from _reply(_details_contain("{overflow}"), 429, "overloaded", refusals.RESOURCE_EXHAUSTED)
+    yield from _reply(_too_large_unresolved(), 413, refusals.too_large(limit))
     yield from _reply(_status(413), 413, "too_large", refusals.RESOURCE_EXHAUSTED)
     yield from _reply(_status(503), 503, "unavailable", refusals.UNAVAILABLE)
     yield from _reply(_status(408), 504, refusals.DEADLINE)
@@ -267,6 +281,11 @@ def _status(code: int) -> Json:
 
 def _details_contain(text: str) -> Json:
     return _cel(f"response.code_details.contains('{text}')")
+
+
+def _too_large_unresolved() -> Json:
+    """Bodies over the limit of the listener, on routes that do not know the deployment: there is one for each, so they carry no text."""
+    return _cel(f"response.code == 413 && 'unresolved' in xds.route_metadata.filter_metadata['{LUA}']")
 
 
 def _is_rest() -> Json:

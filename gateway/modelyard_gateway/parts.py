@@ -5,8 +5,9 @@ With thousands of deployments one changes at a time: the others are neither rend
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +24,11 @@ class Part(Json):
     def text(self) -> str:
         """It as JSON."""
         return json.dumps(self, sort_keys=True)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of its text."""
+        return _digest(self.text)
 
 
 class Parts:
@@ -46,10 +52,31 @@ class Parts:
 
 def text_of(node: Any) -> str:
     """Return JSON with sorted keys, as `json.dumps` writes it, from the texts of the parts it is made of."""
+    return "".join(_pieces(node, lambda part: part.text))
+
+
+def digest_of(node: Any) -> str:
+    """Return a digest of JSON, from the digests of the parts it is made of."""
+    return _digest("".join(_pieces(node, lambda part: part.digest)))
+
+
+def _pieces(node: Any, of_part: Callable[[Part], str]) -> Iterator[str]:
+    """Yield what to join, once: joined at each level, tens of megabytes would be copied at each."""
     if isinstance(node, Part):
-        return node.text
-    if isinstance(node, dict):
-        return "{" + ", ".join(f"{json.dumps(key)}: {text_of(node[key])}" for key in sorted(node)) + "}"
-    if isinstance(node, list | tuple):
-        return "[" + ", ".join(map(text_of, node)) + "]"
-    return json.dumps(node)
+        yield of_part(node)
+    elif isinstance(node, dict):
+        for number, key in enumerate(sorted(node)):
+            yield f"{', ' if number else '{'}{json.dumps(key)}: "
+            yield from _pieces(node[key], of_part)
+        yield "}" if node else "{}"
+    elif isinstance(node, list | tuple):
+        for number, item in enumerate(node):
+            yield ", " if number else "["
+            yield from _pieces(item, of_part)
+        yield "]" if node else "[]"
+    else:
+        yield json.dumps(node)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

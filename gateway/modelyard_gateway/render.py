@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from modelyard_gateway import tls
 from modelyard_gateway.clusters import TYPE, group_clusters, service_clusters
-from modelyard_gateway.listener import listeners
-from modelyard_gateway.parts import Parts, text_of
-from modelyard_gateway.route_parts import NAME, every_route
+from modelyard_gateway.listener import listeners, source
+from modelyard_gateway.parts import Parts, digest_of, text_of
+from modelyard_gateway.rights import rights
+from modelyard_gateway.route_parts import NAME, RBAC, every_route
 from modelyard_gateway.routes import route_configuration
 from modelyard_gateway.settings import GatewaySettings
 from modelyard_gateway.table import Desired
@@ -24,6 +23,7 @@ Json = dict[str, Any]
 LISTENERS_FILE = "listeners.json"
 CLUSTERS_FILE = "clusters.json"
 ROUTES_FILE = "routes.json"
+RIGHTS_FILE = "rights.json"
 BOOTSTRAP_FILE = "bootstrap.json"
 _BUFFER_SLACK = 2**20
 LATENCY_BOUNDS = tuple(
@@ -43,11 +43,12 @@ class Configuration:
     listeners: tuple[Json, ...]
     clusters: tuple[Json, ...]
     routes: Json | None
+    rights: Json | None
     secrets: Mapping[str, Json] = field(default_factory=dict)
     """Of TLS, by name of their file."""
 
 
-EMPTY = Configuration((), (), None)
+EMPTY = Configuration((), (), None, None)
 
 
 def render(settings: GatewaySettings, desired: Desired, parts: Parts | None = None) -> Configuration:
@@ -64,12 +65,14 @@ def render(settings: GatewaySettings, desired: Desired, parts: Parts | None = No
         clusters += group_clusters(
             desired.predictions.table, settings.max_request_bytes + _BUFFER_SLACK, parts
         )
+    folder = settings.envoy_directory
     configuration = Configuration(
-        listeners=tuple(listeners(settings, desired.keys, settings.envoy_directory / ROUTES_FILE)),
+        listeners=tuple(listeners(settings, desired.keys, folder / ROUTES_FILE, folder / RIGHTS_FILE)),
         clusters=tuple(clusters),
         routes=route_configuration(
             desired.predictions, settings.max_request_bytes, parts, settings.allowed_origins
         ),
+        rights=rights(desired.predictions, parts),
         secrets=tls.secrets(settings),
     )
     parts.forget()
@@ -104,11 +107,14 @@ def referenced_clusters(routes: Json | None) -> set[str]:
     return found
 
 
-def discovery_file(resources: Iterable[Json]) -> tuple[str, str]:
-    """Return the text of a file of resources and its version, a digest of the content."""
-    body = text_of(list(resources))
-    version = hashlib.sha256(body.encode()).hexdigest()[:16]
-    return f'{{"version_info": "{version}", "resources": {body}}}', version
+def version_of(resources: Iterable[Json]) -> str:
+    """Return the version of a file of resources, a digest of the content."""
+    return digest_of(list(resources))[:16]
+
+
+def discovery_file(resources: Iterable[Json], version: str) -> str:
+    """Return the text of a file of resources."""
+    return text_of({"version_info": version, "resources": list(resources)})
 
 
 def bootstrap(settings: GatewaySettings) -> Json:
@@ -125,8 +131,8 @@ def bootstrap(settings: GatewaySettings) -> Json:
         },
         "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
         "dynamic_resources": {
-            "lds_config": _source(folder / LISTENERS_FILE),
-            "cds_config": _source(folder / CLUSTERS_FILE),
+            "lds_config": source(folder / LISTENERS_FILE),
+            "cds_config": source(folder / CLUSTERS_FILE),
         },
         "overload_manager": {
             "resource_monitors": [
@@ -143,10 +149,6 @@ def bootstrap(settings: GatewaySettings) -> Json:
     }
 
 
-def _source(path: Path) -> Json:
-    return {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}
-
-
 def static_candidate(configuration: Configuration) -> Json:
     """Return the configuration in one file without watched parts, for `envoy --mode validate`."""
     listeners = json.loads(json.dumps(configuration.listeners))
@@ -160,6 +162,10 @@ def static_candidate(configuration: Configuration) -> Json:
             routes = dict(configuration.routes or {"name": NAME})
             routes.pop("@type", None)
             manager["route_config"] = routes
+            for filter_ in manager["http_filters"]:
+                if filter_["name"] == RBAC and configuration.rights:
+                    del filter_["config_discovery"]
+                    filter_["typed_config"] = configuration.rights["typed_config"]
     clusters = [
         {key: value for key, value in cluster.items() if key != "@type"} for cluster in configuration.clusters
     ]

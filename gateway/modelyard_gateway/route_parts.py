@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from modelyard_gateway import rest
 from modelyard_gateway.clusters import DESK, TYPE
 from modelyard_gateway.descriptors import OIP_SERVICES, REST_SERVICE
-from modelyard_gateway.refusals import METADATA, route_metadata, too_large
+from modelyard_gateway.refusals import METADATA
 
 Json = dict[str, Any]
 
@@ -33,6 +33,11 @@ RATE_LIMIT = "envoy.filters.http.local_ratelimit"
 BANDWIDTH_LIMIT = "envoy.filters.http.bandwidth_limit"
 SET_METADATA = "envoy.filters.http.set_metadata"
 JWT = "envoy.filters.http.jwt_authn"
+
+SUBJECT, EXECUTE_DENIED = (JWT, "jwt_payload", "sub"), (JWT, "jwt_payload", "no_execute")
+"""Where dynamic metadata has the principal of a checked token, and whether the token gives no right to predict."""
+PRIVATE = (PRIVATE_NAME, "private")
+"""Where it says that a call came to the private listener."""
 
 NAME_FIELDS = {
     "ModelInfer": "model_",
@@ -71,22 +76,29 @@ def metadata(values: Json) -> Json:
     return {"filter_metadata": {METADATA: values}}
 
 
+def header_input(name: str) -> Json:
+    """Return what takes the value of a header to look something up by."""
+    kind = TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
+    return {"name": "header", "typed_config": {"@type": kind, "header_name": name}}
+
+
+def one_of(values: Sequence[str]) -> Json:
+    """Return what matches any of these values of metadata."""
+    exact = [{"string_match": {"exact": value}} for value in sorted(values)]
+    return exact[0] if len(exact) == 1 else {"or_match": {"value_matchers": exact}}
+
+
 def set_header(name: str, value: str) -> Json:
     """Return a header that replaces what is there."""
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-def unresolved_route(prefix: str, max_request_bytes: int) -> Json:
+def unresolved_route(prefix: str) -> Json:
     """Return the route of predictions whose deployment is not known yet, or does not exist: here the body is looked into."""
     return {
         "match": {"prefix": prefix},
         "route": NOWHERE,
-        "metadata": {
-            "filter_metadata": {
-                METADATA: route_metadata({"too_large": too_large(max_request_bytes)}),
-                LUA: {"unresolved": True},
-            }
-        },
+        "metadata": {"filter_metadata": {LUA: {"unresolved": True}}},
         "typed_per_filter_config": {RBAC: OPEN, **dict.fromkeys(_RESOLVERS, _ENABLED)},
     }
 

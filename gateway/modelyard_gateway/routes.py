@@ -1,6 +1,6 @@
 """Envoy's route table: what is where, who may, for how long, how large.
 
-Every route says by itself whom RBAC lets pass; a route that says nothing is denied. What most routes have in common, filters that are
+A route that says nothing of RBAC is for those who have the right to predict at the deployment that is named (`rights.py`). What most routes have in common, filters that are
 off and how predictions are repeated, stands once, because Envoy takes as long for a table as there is of it. Predictions that name their
 deployment are looked up by its name, so that many deployments cost a call no more than few.
 """
@@ -28,6 +28,7 @@ from modelyard_gateway.route_parts import (
     RBAC,
     USUAL_FILTERS,
     Json,
+    header_input,
     metadata,
     set_header,
     transcoded,
@@ -64,7 +65,7 @@ def route_configuration(
         origins: Whose pages may call from browsers, `https://console.example.com`; `*` for everybody's.
     """
     prefixes = (*PREDICTION_PREFIXES, *rest.PREFIXES)
-    unresolved = [unresolved_route(prefix, max_request_bytes) for prefix in prefixes]
+    unresolved = [unresolved_route(prefix) for prefix in prefixes]
     others = [*_desk_routes(), *_server_routes(), *_control_plane_routes(), *unresolved, _unknown_path()]
     by_name = _by_name(predictions, max_request_bytes, parts) if predictions else {}
     host: Json = {
@@ -84,13 +85,14 @@ def route_configuration(
 def _by_name(predictions: Predictions, max_request_bytes: int, parts: Parts) -> Json:
     made = {}
     for route in sorted(predictions.table.routes, key=lambda route: route.name):
-        principals = tuple(predictions.allowed.get(route.deployment[0].id, ()))
-        made[route.name] = parts.part(_deployment, route, principals, max_request_bytes)
+        # Those who may predict at what answers are no matter of its routes, so that a grant does not change them.
+        told = () if route.serving else tuple(predictions.allowed.get(route.deployment[0].id, ()))
+        made[route.name] = parts.part(_deployment, route, told, max_request_bytes)
     return made
 
 
-def _deployment(route: Route, principals: Sequence[str], max_request_bytes: int) -> Json:
-    return _routes(deployment_routes(route, principals, max_request_bytes))
+def _deployment(route: Route, told: Sequence[str], max_request_bytes: int) -> Json:
+    return _routes(deployment_routes(route, told, max_request_bytes))
 
 
 def by_deployment(routes: Json | None) -> Json:
@@ -119,11 +121,11 @@ def _choice(by_name: Json, unresolved: Json, others: Json) -> Json:
     if not by_name:
         return {"routes": others["action"]["typed_config"]["routes"]}
     named = {
-        "matcher_tree": {"input": _header(HEADER), "exact_match_map": {"map": by_name}},
+        "matcher_tree": {"input": header_input(HEADER), "exact_match_map": {"map": by_name}},
         "on_no_match": unresolved,
     }
     paths = {"safe_regex": {"google_re2": {}, "regex": "|".join(map(re.escape, PREDICTION_PATHS))}}
-    is_prediction = {"single_predicate": {"input": _header(":path"), "value_match": paths}}
+    is_prediction = {"single_predicate": {"input": header_input(":path"), "value_match": paths}}
     matchers = [{"predicate": is_prediction, "on_match": {"matcher": named}}]
     return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": others}}
 
@@ -140,11 +142,6 @@ def _routes(routes: Iterable[Json]) -> Json:
             "typed_config": {"@type": TYPE + "envoy.config.route.v3.RouteList", "routes": list(routes)},
         }
     }
-
-
-def _header(name: str) -> Json:
-    kind = TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
-    return {"name": "header", "typed_config": {"@type": kind, "header_name": name}}
 
 
 def _cors(origins: Sequence[str]) -> Json:

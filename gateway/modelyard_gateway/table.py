@@ -61,6 +61,11 @@ class Route:
         return self.deployment[0].name
 
     @property
+    def serving(self) -> tuple[Target, ...]:
+        """The targets that answer predictions."""
+        return tuple(t for t in self.targets if t.weight and t.addresses)
+
+    @property
     def mirror(self) -> Target | None:
         """The target that gets copies of predictions; None if nothing does."""
         return next((t for t in self.targets if t.shadow_percent and t.addresses), None)

@@ -1,8 +1,8 @@
-"""What Envoy is asked about before a configuration is written: the parts of it that it has not accepted yet. Pure.
+"""What Envoy is asked about before a configuration is written: what it has not accepted the like of yet. Pure.
 
 Starting an Envoy to validate takes as long as there is of the configuration, and with thousands of deployments longer than a change may
-take. Deployments and groups do not depend on each other, so each is asked about when it is new or another, some at a time. Who may predict
-changes often and is wanted at once: with one list of principals accepted, the same routes with other names in it are.
+take. Deployments and groups do not depend on each other, and most differ in nothing but names, which Envoy takes whatever they are: who
+may predict, where that leads and what a refusal says. So one of each shape is asked about, when the shape is new.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
+from modelyard_gateway import rights
 from modelyard_gateway.clusters import group_of_cluster
 from modelyard_gateway.parts import Part, text_of
 from modelyard_gateway.render import Configuration, referenced_clusters, static_candidate
-from modelyard_gateway.route_parts import RBAC, every_route
 from modelyard_gateway.routes import by_deployment, only
 
 Json = dict[str, Any]
 Marks = frozenset[str]
-"""Digests of parts that Envoy accepted."""
+"""Digests of shapes that Envoy accepted."""
 
 AT_ONCE = 500
 """Deployments, and groups, in one question."""
+_ANYTHING = frozenset(
+    {"cluster", "cluster_name", "pipe", "port_value", "filter_metadata", "dynamic_metadata", "exact"}
+)
+"""Fields whose values are not looked at: any text will do, or what can be wrong with it was seen when the route table came in."""
+_ANYBODY = frozenset({"name", "value"})
+"""The same of rights: ids of deployments and of principals."""
 
 
 def marks(configuration: Configuration) -> Marks:
@@ -40,42 +46,63 @@ def marks(configuration: Configuration) -> Marks:
 def candidates(configuration: Configuration, accepted: AbstractSet[str]) -> Iterator[tuple[Json, Marks]]:
     """Yield configurations to validate which together hold all that is not accepted, each with the marks of what it holds."""
     common = _common(configuration)
-    clusters = {name: mark for name, mark in _clusters(configuration).items() if mark not in accepted}
-    deployments = {name: mark for name, mark in _deployments(configuration).items() if mark not in accepted}
+    clusters = _one_of_each(_clusters(configuration), accepted)
+    deployments = _one_of_each(_deployments(configuration), accepted)
     most = max(len(clusters), len(deployments), common not in accepted)
     for start in range(0, most, AT_ONCE):
         groups, names = (list(each)[start : start + AT_ONCE] for each in (clusters, deployments))
         routes = only(configuration.routes, names)
         held = referenced_clusters(routes) | set(groups)
         some = [c for c in configuration.clusters if c["name"] in held or group_of_cluster(c["name"]) is None]
-        part = replace(configuration, routes=routes, clusters=tuple(some))
+        part = replace(
+            configuration,
+            routes=routes,
+            clusters=tuple(some),
+            rights=rights.only(configuration.rights, names),
+        )
         found = {common, *(clusters[name] for name in groups), *(deployments[name] for name in names)}
         yield static_candidate(part), frozenset(found)
 
 
+def _one_of_each(found: dict[str, str], accepted: AbstractSet[str]) -> dict[str, str]:
+    """Return one name of each mark that is not accepted, with its mark."""
+    names = {mark: name for name, mark in found.items() if mark not in accepted}
+    return {name: mark for mark, name in names.items()}
+
+
 def _common(configuration: Configuration) -> str:
-    others = only(configuration.routes, ())
+    others = only(configuration.routes, ()), rights.only(configuration.rights, ())
     return _mark([configuration.listeners, others, dict(configuration.secrets)])
 
 
 def _clusters(configuration: Configuration) -> dict[str, str]:
-    return {cluster["name"]: _marked(cluster, _mark) for cluster in configuration.clusters}
+    return {cluster["name"]: _marked(cluster, _cluster_mark) for cluster in configuration.clusters}
+
+
+def _cluster_mark(cluster: Json) -> str:
+    return _mark(_shape({**cluster, "name": ""}, _ANYTHING))
 
 
 def _deployments(configuration: Configuration) -> dict[str, str]:
-    found = by_deployment(configuration.routes)
-    return {name: _marked(given, _deployment_mark) for name, given in found.items()}
+    held = rights.by_deployment(configuration.rights)
+    return {
+        name: _marked(given, _routes_mark) + _marked(held[name], _rights_mark)
+        for name, given in by_deployment(configuration.routes).items()
+    }
 
 
-def _deployment_mark(given: Json) -> str:
-    return _mark(list(map(_without_principals, every_route([given]))))
+def _routes_mark(routes: Json) -> str:
+    return _mark(_shape(routes, _ANYTHING))
 
 
-def _without_principals(route: Json) -> Json:
-    filters = route["typed_per_filter_config"]
-    policies = filters[RBAC].get("rbac", {}).get("rules", {}).get("policies", {})
-    blank = {name: {**policy, "principals": []} for name, policy in policies.items()}
-    return {**route, "typed_per_filter_config": {**filters, RBAC: blank}}
+def _rights_mark(given: Json) -> str:
+    return _mark(_shape(given, _ANYBODY))
+
+
+def _shape(node: Any, free: AbstractSet[str]) -> Any:
+    if isinstance(node, dict):
+        return {key: "" if key in free else _shape(value, free) for key, value in node.items()}
+    return [_shape(item, free) for item in node] if isinstance(node, list | tuple) else node
 
 
 def _marked(part: Json, make: Callable[[Json], str]) -> str:

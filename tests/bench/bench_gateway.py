@@ -25,7 +25,7 @@ import grpc.aio
 from rich.console import Console
 from rich.table import Table
 
-from modelyard_gateway.render import CLUSTERS_FILE, LISTENERS_FILE, ROUTES_FILE
+from modelyard_gateway.render import CLUSTERS_FILE, LISTENERS_FILE, RIGHTS_FILE, ROUTES_FILE
 from modelyard_gateway.table import Limits, Route
 from modelyard_kit.access import SYSTEM_ID, Effect, Privilege, ResourceGrant
 from tests.bench.goals import Goal, machine
@@ -194,7 +194,8 @@ async def _prediction(bench: Bench, calls: int = 500) -> float:
 def _size(stack: GatewayStack) -> int:
     """Return the bytes of all that Envoy reads."""
     folder = stack.settings.envoy_directory
-    return sum((folder / name).stat().st_size for name in (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE))
+    files = (LISTENERS_FILE, CLUSTERS_FILE, ROUTES_FILE, RIGHTS_FILE)
+    return sum((folder / name).stat().st_size for name in files)
 
 
 def _memory(stack: GatewayStack) -> int:

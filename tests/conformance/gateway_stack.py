@@ -136,14 +136,20 @@ class GatewayStack:
 
     async def apply(
         self, routes: Sequence[Route], allowed: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
-        """Serve these routes; `allowed` maps a deployment's name to ids, by default Ada may everything."""
+    ) -> bool:
+        """Serve these routes; `allowed` maps a deployment's name to ids, by default Ada may everything.
+
+        Returns whether clusters are left that nothing leads to.
+        """
         self.version += 1
         given = {item.name: (ADA.id,) for item in routes} if allowed is None else allowed
         ids = {f"id-{name}": tuple(principals) for name, principals in given.items()}
         predictions = Predictions(RouteTable(self.version, tuple(routes)), ids)
-        await self.applier.apply(render(self.settings, Desired(signing_keys(self.issuer), predictions)))
+        left = await self.applier.apply(
+            render(self.settings, Desired(signing_keys(self.issuer), predictions))
+        )
         self.port = await self.admin.listen_port()
+        return left
 
     async def healthy(self, *groups: str) -> None:
         """Wait until Envoy would send predictions to these groups."""

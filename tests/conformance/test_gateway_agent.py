@@ -89,6 +89,21 @@ async def test_members_of_groups_may_predict_until_they_are_disabled(gateway: Ga
     assert await code_of(gateway.stack.infer(IRIS, ADA)) is grpc.StatusCode.OK
 
 
+async def test_a_group_that_nothing_leads_to_any_more_is_removed_without_a_further_change(
+    gateway: Gateway,
+) -> None:
+    inference, admin = gateway.plane.inference, gateway.stack.admin
+    (before,) = inference.table.value.routes
+    (target,) = before.targets
+    version = await inference.publish(replace(before, targets=(replace(target, group="g-next"),)))
+    await inference.until_confirmed(version, ["g-next"])
+
+    async def alone() -> bool:
+        return (await admin.hosts()).keys() == {"g-next"}
+
+    await eventually(alone)
+
+
 async def test_figures_are_reported_of_what_is_measured_and_only_grow(gateway: Gateway) -> None:
     """Also when Envoy counts anew, because it was restarted or the replicas of the group are others."""
     (one,) = gateway.stack._replicas

@@ -136,6 +136,7 @@ async def test_a_body_over_the_limit_is_refused(serving: GatewayStack, header: s
 async def test_a_body_over_the_limit_of_the_listener_is_refused(serving: GatewayStack, header: str) -> None:
     error = await refused(serving.infer(IRIS, header=header, size=5 * 2**20))
     assert error.code == "RESOURCE_EXHAUSTED"
+    assert error.metadata["maximum"] == str(2**20)
 
 
 async def test_an_unknown_path_is_unimplemented(serving: GatewayStack) -> None:

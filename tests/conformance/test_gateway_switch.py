@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -18,6 +19,7 @@ from modelyard_gateway import envoy
 from modelyard_gateway.admin import EnvoyUnreachableError
 from modelyard_gateway.apply import ApplyFailedError
 from modelyard_gateway.render import Configuration
+from modelyard_kit.auth import Principal
 from tests.conformance.gateway_stack import (
     ADA,
     BOB,
@@ -28,7 +30,7 @@ from tests.conformance.gateway_stack import (
 )
 from tests.framework.waiting import eventually
 
-IRIS = "prod.ml.iris"
+IRIS, OTHER = "prod.ml.iris", "prod.ml.other"
 ROOT = Path(__file__).parents[2]
 
 
@@ -85,6 +87,17 @@ async def test_groups_are_switched_under_load_without_a_failure(stack: GatewaySt
         await stack.apply([route(IRIS, ("g2", 1, [second.address]))])
         await first.stop(5)
         await until(answers, "two", 50)
+
+
+async def test_a_group_that_was_switched_away_from_goes_with_the_next_change(stack: GatewayStack) -> None:
+    """Nobody waits until it is gone; among thousands of groups that takes seconds."""
+    replica = await stack.replica("one")
+    assert not await stack.apply([route(IRIS, ("g1", 1, [replica.address]))])
+    after = [route(IRIS, ("g2", 1, [replica.address]))]
+    assert await stack.apply(after)
+    assert (await stack.admin.hosts()).keys() == {"g1", "g2"}
+    assert not await stack.apply(after)
+    assert (await stack.admin.hosts()).keys() == {"g2"}
 
 
 async def test_a_group_that_appears_and_serves_at_once_fails_nobody(stack: GatewayStack) -> None:
@@ -159,6 +172,37 @@ async def test_a_revoked_right_ends_at_once(stack: GatewayStack, monkeypatch: py
         await stack.infer_on(channel, IRIS, ADA)
 
 
+async def test_a_name_that_becomes_another_deployment_lets_nobody_into_the_wrong_one(
+    stack: GatewayStack,
+) -> None:
+    """Rights and routes are two files: no version of one may meet the other's."""
+    one, two = await stack.replica("one"), await stack.replica("two")
+    of_one = route(IRIS, ("g1", 1, [one.address]))
+    chain = (replace(of_one.deployment[0], id=f"id-{OTHER}"), *of_one.deployment[1:])
+    of_two = replace(route(IRIS, ("g2", 1, [two.address])), deployment=chain)
+    allowed = {IRIS: [ADA.id], OTHER: [BOB.id]}
+    answers: Counter[tuple[str, str]] = Counter()
+
+    async def call(channel: grpc.aio.Channel, principal: Principal) -> None:
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                answer = await stack.infer_on(channel, IRIS, principal, header=IRIS)
+                answers[principal.name, answer.model_version] += 1
+
+    await stack.apply([of_one], allowed)
+    await stack.healthy("g1")
+    async with stack.channel() as channel:
+        callers = [asyncio.create_task(call(channel, who)) for who in (ADA, BOB)]
+        for _ in range(5):
+            for served, caller in ((of_two, (BOB.name, "two")), (of_one, (ADA.name, "one"))):
+                await stack.apply([served], allowed)
+                await eventually(lambda caller=caller, before=answers[caller]: answers[caller] > before)
+        for task in callers:
+            task.cancel()
+        await asyncio.wait(callers)
+    assert answers.keys() == {(ADA.name, "one"), (BOB.name, "two")}
+
+
 async def test_envoy_starts_again_from_its_files(stack: GatewayStack) -> None:
     replica = await stack.replica("one")
     await stack.apply([route(IRIS, ("g1", 1, [replica.address]))])
@@ -185,7 +229,7 @@ async def test_what_envoy_refuses_is_not_written(stack: GatewayStack) -> None:
     await stack.healthy("g1")
     bad = {"name": "bad", "connect_timeout": "never"}
     with pytest.raises(ApplyFailedError, match="connect_timeout|Duration|duration"):
-        await stack.applier.apply(Configuration((), (bad,), None))
+        await stack.applier.apply(Configuration((), (bad,), None, None))
     assert await stack.applier.lag() == ""
     await stack.infer(IRIS)
 

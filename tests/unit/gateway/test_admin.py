@@ -15,7 +15,7 @@ import pytest
 from modelyard_gateway import admin
 from modelyard_gateway.admin import Admin, EnvoyBusyError, EnvoyUnreachableError
 from modelyard_gateway.apply import Applier, ApplyFailedError
-from modelyard_gateway.render import CLUSTERS_FILE, LISTENERS_FILE, Configuration
+from modelyard_gateway.render import CLUSTERS_FILE, EMPTY, LISTENERS_FILE
 from modelyard_gateway.settings import GatewaySettings
 from tests.unit.gateway.samples import settings
 
@@ -71,7 +71,7 @@ async def test_a_configuration_is_waited_for_while_envoy_has_no_time(monkeypatch
     async with talker(apply_timeout_seconds=60) as (one, made):
         applier = Applier(made, Admin(made.admin_socket))
         applier.prepare()
-        applying = asyncio.create_task(applier.apply(Configuration((), (), None)))  # what is there already
+        applying = asyncio.create_task(applier.apply(EMPTY))  # what is there already
         async with asyncio.timeout(60):
             while one.asked < 3:
                 await asyncio.sleep(0.01)
@@ -91,7 +91,7 @@ async def test_it_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch)
         applier = Applier(made, Admin(made.admin_socket))
         applier.prepare()
         with pytest.raises(ApplyFailedError, match="no answer"):
-            await applier.apply(Configuration((), (), None))
+            await applier.apply(EMPTY)
 
 
 async def test_health_is_not_told_while_clusters_take_each_others_place() -> None:

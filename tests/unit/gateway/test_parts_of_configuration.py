@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from modelyard_gateway.parts import Parts, text_of
-from modelyard_gateway.render import discovery_file, render
+from modelyard_gateway.render import render, version_of
 from modelyard_gateway.routes import by_deployment
 from modelyard_gateway.table import Desired, Predictions
 from modelyard_gateway.validation import marks
@@ -47,7 +47,7 @@ def test_a_change_of_one_deployment_makes_that_one_alone() -> None:
         after, anew = render(settings(), wanted, parts), render(settings(), wanted)
         assert after == anew
         assert marks(after) == marks(anew)
-        assert discovery_file(after.clusters) == discovery_file(anew.clusters)
+        assert version_of(after.clusters) == version_of(anew.clusters)
         routes, old = by_deployment(after.routes), by_deployment(before.routes)
         assert {name for name in routes if routes[name] is not old[name]} <= {"prod.ml.m3"}
         before = render(settings(), many(5), parts)

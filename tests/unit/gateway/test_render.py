@@ -19,6 +19,7 @@ from modelyard_gateway.render import (
     bootstrap,
     discovery_file,
     render,
+    version_of,
 )
 from modelyard_gateway.route_parts import BANDWIDTH_LIMIT, BUFFER, LUA, NOWHERE, RATE_LIMIT, RBAC, every_route
 from modelyard_gateway.routes import CONTROL_PLANE, by_deployment
@@ -136,28 +137,6 @@ def test_without_traffic_the_answer_is_unavailable(targets: Any) -> None:
     assert route["direct_response"] == {"status": 503}
 
 
-def test_rights_become_rbac() -> None:
-    def policies(*allowed: str) -> Any:
-        route = prediction_routes(render(settings(), desired(target(), allowed=allowed)))[0]
-        return route["typed_per_filter_config"][RBAC]["rbac"]["rules"]
-
-    nobody = policies()
-    assert nobody == {"action": "ALLOW", "policies": {}}
-
-    def subject(*allowed: str) -> Any:
-        (principal,) = policies(*allowed)["policies"]["execute"]["principals"]
-        return principal["sourced_metadata"]["metadata_matcher"]["value"]
-
-    assert subject("p1") == {"string_match": {"exact": "p1"}}
-    both = [{"string_match": {"exact": "p1"}}, {"string_match": {"exact": "p2"}}]
-    assert subject("p2", "p1") == {"or_match": {"value_matchers": both}}
-
-
-def test_every_route_says_whom_it_lets_pass() -> None:
-    configuration = render(settings(), desired(target()))
-    assert all(RBAC in route["typed_per_filter_config"] for route in routes_of(configuration))
-
-
 def test_only_predictions_are_repeated_once_they_were_sent() -> None:
     """What the virtual host says of repeating is for those; a change that a service may have made already must not be sent again."""
     configuration = render(settings(), desired(target()))
@@ -208,8 +187,7 @@ def test_streams_go_where_predictions_go_and_last() -> None:
     assert streamed["match"]["headers"] == [*single["match"]["headers"], STREAMED]
     assert streamed["route"]["weighted_clusters"] == single["route"]["weighted_clusters"]
     assert streamed["route"]["max_stream_duration"] == {"grpc_timeout_header_max": "0s"}
-    rights = [route["typed_per_filter_config"][RBAC] for route in (streamed, single)]
-    assert rights[0] == rights[1]
+    assert RBAC not in streamed["typed_per_filter_config"] | single["typed_per_filter_config"]
     (host,) = (configuration.routes or {})["virtual_hosts"]
     assert host["typed_per_filter_config"][BUFFER]["disabled"]
     assert (BUFFER in streamed["typed_per_filter_config"], BUFFER in single["typed_per_filter_config"]) == (
@@ -254,18 +232,18 @@ def test_one_group_in_two_deployments_is_refused() -> None:
 
 def test_a_route_to_a_missing_cluster_is_refused() -> None:
     good = render(settings(), desired(target()))
-    bad = Configuration(good.listeners, (), good.routes)
+    bad = Configuration(good.listeners, (), good.routes, good.rights)
     with pytest.raises(InconsistentConfigurationError, match="group-g1"):
         rendering.check(bad)
 
 
 def test_the_same_state_gives_the_same_files() -> None:
     one, two = desired(target("a"), target("b")), desired(target("a"), target("b"), allowed=("p1",))
-    files = [discovery_file(render(settings(), wanted).clusters) for wanted in (one, two)]
-    assert files[0] == files[1]
-    text, version = files[0]
-    assert json.loads(text)["version_info"] == version
-    assert discovery_file([])[1] != version
+    first, second = (render(settings(), wanted).clusters for wanted in (one, two))
+    version = version_of(first)
+    assert version == version_of(second) != version_of([])
+    assert discovery_file(first, version) == discovery_file(second, version)
+    assert json.loads(discovery_file(first, version)) == {"version_info": version, "resources": [*first]}
 
 
 def test_deployments_and_rights_do_not_change_the_listener() -> None:
@@ -293,26 +271,35 @@ def test_the_bootstrap_watches_the_folder() -> None:
     assert paths == ["/run/m/envoy/listeners.json", "/run/m/envoy/clusters.json"]
 
 
-def test_the_names_of_who_may_are_all_that_envoy_need_not_be_asked_about() -> None:
-    accepted = marks(render(settings(), desired(target(), allowed=("p1",))))
-    assert not list(candidates(render(settings(), desired(target(), allowed=("p2", "p3"))), accepted))
+def test_envoy_is_asked_about_each_shape_and_not_about_names() -> None:
+    accepted = marks(render(settings(), desired(target("g1", 1, "unix:/a", "10.0.0.1:80"))))
+    for same in (
+        desired(target("g2", 1, "unix:/b", "10.0.0.1:81"), allowed=("p2", "p3")),
+        desired(
+            target("g1", 1, "unix:/a", "10.0.0.1:80"),
+            deployment=(Link(ResourceType.DEPLOYMENT, "d1", "prod.ml.other"), *CHAIN[1:]),
+        ),
+    ):
+        assert not list(candidates(render(settings(), same), accepted))
     for other in (
         desired(target(), allowed=()),
         desired(target(), target("g2")),
         desired(target("g1", 0)),
-        desired(target(), max_request_bytes=2000),
+        desired(target("g1", 1, "unix:/a", "10.0.0.2:80")),
+        desired(target("g1", 1, "unix:/a", "10.0.0.1:80"), max_request_bytes=2000),
+        desired(target("g1", 1, "unix:/a", "10.0.0.1:80"), private=True),
     ):
         assert list(candidates(render(settings(), other), accepted))
 
 
-def many(count: int, changed: int = -1) -> Desired:
-    """Deployments with a group each; that of `changed` is another one."""
+def many(count: int, changed: int = -1, varied: bool = False) -> Desired:
+    """Deployments with a group each; that of `changed` is another one. If they vary, each is of a shape of its own."""
     routes = tuple(
         Route(
             (Link(ResourceType.DEPLOYMENT, f"d{number}", f"prod.ml.m{number}"), *CHAIN[1:]),
             (target(f"g{number}{'-new' if number == changed else ''}"),),
-            1000,
-            60.0,
+            1000 + number * varied,
+            60.0 + (number == changed),
         )
         for number in range(count)
     )
@@ -320,16 +307,18 @@ def many(count: int, changed: int = -1) -> Desired:
 
 
 def test_envoy_is_asked_about_what_is_new_and_some_at_a_time() -> None:
-    before = render(settings(), many(AT_ONCE + 3))
+    before = render(settings(), many(AT_ONCE + 3, varied=True))
     asked = list(candidates(before, frozenset()))
     assert [len(deployments_in(candidate)) for candidate, _ in asked] == [AT_ONCE, 3]
     assert frozenset.union(*(held for _, held in asked)) == marks(before)
     assert not list(candidates(before, marks(before)))
-    (changed,) = candidates(render(settings(), many(AT_ONCE + 3, changed=7)), marks(before))
+    (changed,) = candidates(render(settings(), many(AT_ONCE + 3, changed=7, varied=True)), marks(before))
     assert deployments_in(changed[0]) == ["prod.ml.m7"]
     names = [cluster["name"] for cluster in changed[0]["static_resources"]["clusters"]]
     assert [name for name in names if name.startswith("group-")] == ["group-g7-new"]
     assert "service-catalog" in names
+    (alike,) = candidates(render(settings(), many(AT_ONCE + 3)), frozenset())
+    assert len(deployments_in(alike[0])) == 1
 
 
 def deployments_in(candidate: dict[str, Any]) -> list[str]:
