@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from modelyard import errors
+from modelyard._progress import TransferProgress
 from modelyard.aio import AsyncClient
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.types import FileEntry, UploadState
@@ -354,3 +355,19 @@ async def test_a_version_takes_only_what_was_committed_for_its_model(
         await admin.artifacts.get(digest, model=model)
     with pytest.raises(errors.InvalidState):
         await read(admin, pending.name)
+
+
+@pytest.mark.parametrize("size", [1000, 3 * MIB])
+async def test_a_file_that_changes_between_hashing_and_sending_is_refused_by_name(
+    admin: AsyncClient, model: str, tmp_path: Path, size: int
+) -> None:
+    (tmp_path / "other").write_bytes(noise(1000))
+    (tmp_path / "weights").write_bytes(noise(size))
+
+    def change(progress: TransferProgress) -> None:
+        if progress.action == "hash" and progress.done == progress.total:
+            (tmp_path / "weights").write_bytes(noise(size))
+
+    with pytest.raises(errors.DigestMismatch, match="weights changed while it was sent"):
+        await admin.artifacts.upload(model, tmp_path, progress=change)
+    assert (await admin.artifacts.upload(model, tmp_path, progress=False)).file_count == 2

@@ -105,7 +105,7 @@ class _Stream:
                 timeout=60 + left / _SLOWEST_BYTES_PER_SECOND,
             )
         except errors.DigestMismatch as error:
-            raise self._changed(error) from error
+            raise await asyncio.to_thread(self._changed, error) from error
         except CUT as error:
             return error
         finally:
@@ -171,17 +171,27 @@ class _Stream:
                 yield upload_chunk(data), len(data)
 
     def _whole(self, blob: MissingBlob) -> bytes:
+        """The content of a small blob; the service hashes it, and knows none that is not announced."""
         file = self._files[blob.sha256]
-        # Never more of a file that grew; of a part of a file something else follows.
-        data = read_at(file.source, file.offset, blob.size if file.offset else blob.size + 1)
-        if hashlib.sha256(data).hexdigest() != blob.sha256:
+        data = _read_whole(file)
+        if len(data) != blob.size:
             raise _not_as_announced(file)
         return data
 
     def _changed(self, error: errors.DigestMismatch) -> errors.DigestMismatch:
-        """The same refusal with the name of the file, if the service says which content it expected."""
-        file = self._files.get(error.metadata.get("expected", ""))
+        """The same refusal with the name of the file: the service says which content it expected, but not of small blobs."""
+        file = self._files.get(error.metadata.get("expected", "")) or next(self._changed_files(), None)
         return _not_as_announced(file) if file else error
+
+    def _changed_files(self) -> Iterator[LocalFile]:
+        for sha256, file in self._files.items():
+            if file.entry.size <= SMALL_BYTES and hashlib.sha256(_read_whole(file)).hexdigest() != sha256:
+                yield file
+
+
+def _read_whole(file: LocalFile) -> bytes:
+    """The content of a small file; one byte more of it if it grew, but not where something else follows."""
+    return read_at(file.source, file.offset, file.entry.size + (0 if file.offset else 1))
 
 
 def _not_as_announced(file: LocalFile) -> errors.DigestMismatch:

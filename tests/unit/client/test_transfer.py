@@ -85,6 +85,9 @@ class Store:
                     raise Refusal("UNAVAILABLE")
                 assert sum(map(len, piece.blobs.contents)) <= 1024 * 1024
                 for content in piece.blobs.contents:
+                    if sha(content) not in {f.sha256 for f in self.files}:
+                        of_some = {"expected": "the content of a file of this upload", "actual": sha(content)}
+                        raise Refusal("INVALID_ARGUMENT", "DIGEST_MISMATCH", metadata=of_some)
                     self.blobs[sha(content)] = content
                     self.received += len(content)
                 continue
