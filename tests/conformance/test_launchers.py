@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -119,6 +120,15 @@ def test_processes_are_known_by_their_start() -> None:
     assert processes.start_time(own) == processes.start_time(own)
     assert "python" in processes.command_line(own)
     assert processes.start_time(2**22 + 1) == processes.command_line(2**22 + 1) == ""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere ps tells")
+def test_the_command_of_a_process_that_becomes_another_is_known_all_the_time() -> None:
+    again = '[ "$1" -gt 0 ] && exec /bin/sh -c "$2" marker $(($1 - 1)) "$2"; read line'
+    with subprocess.Popen(["/bin/sh", "-c", again, "marker", "500", again], stdin=subprocess.PIPE) as process:
+        while "marker 0 " not in (command := processes.command_line(process.pid)):
+            assert "marker" in command
+        process.kill()
 
 
 def test_processes_without_proc_are_known_by_ps(monkeypatch: pytest.MonkeyPatch) -> None:

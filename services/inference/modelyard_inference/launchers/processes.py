@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 _PROC = Path("/proc/self/stat")
+_LOOKS = 100
 
 
 def start_time(process_id: int) -> str:
@@ -21,15 +23,15 @@ def start_time(process_id: int) -> str:
 
 
 def command_line(process_id: int) -> str:
-    """Return the command of a process with its arguments; empty if no such process lives."""
-    if _PROC.exists():
-        try:
-            return (
-                Path(f"/proc/{process_id}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            )
-        except OSError:
-            return ""
-    return _ps(process_id, "args=")
+    """Return the command of a process with its arguments; empty if no such process lives, or it has none, as the kernel's own."""
+    if not _PROC.exists():
+        return _ps(process_id, "args=")
+    for _ in range(_LOOKS):
+        found = _command_line_linux(process_id)
+        if found or not start_time(process_id):
+            return found
+        time.sleep(0.001)  # at the moment in which a process becomes another program it has none
+    return ""
 
 
 def collect(process_id: int) -> tuple[bool, int | None]:
@@ -44,6 +46,13 @@ def collect(process_id: int) -> tuple[bool, int | None]:
     except ChildProcessError:
         return False, None
     return (False, os.waitstatus_to_exitcode(status)) if found else (True, None)
+
+
+def _command_line_linux(process_id: int) -> str:
+    try:
+        return Path(f"/proc/{process_id}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _start_time_linux(process_id: int) -> str:
