@@ -164,9 +164,7 @@ async def test_a_version_takes_over_in_steps_under_load(processes: Processes) ->
         async with load(predictor(admin, endpoint)) as seen:
             await admin.deployments.update(name, targets=f"{name}/2")
             await admin.deployments.wait(name, timeout=120)
-            after = len(seen.versions)
-            await seen.more(20)
-            assert set(seen.versions[after:]) == {2}
+            assert await seen.of_now(20) == {2}
 
             slow = RolloutPolicy(steps=(50, 100), min_requests=10**9)
             await admin.deployments.update(name, targets=f"{name}/1", rollout_policy=slow)
@@ -176,9 +174,7 @@ async def test_a_version_takes_over_in_steps_under_load(processes: Processes) ->
             await admin.deployments.control_rollout(name, RolloutVerb.ABORT, reason="not now")
             with pytest.raises(errors.DeploymentFailed, match="aborted by .*: not now"):
                 await admin.deployments.wait(name, timeout=120)
-            after = len(seen.versions)
-            await seen.more(20)
-            assert set(seen.versions[after:]) == {2}
+            assert await seen.of_now(20) == {2}
         assert seen.failures == []
 
 

@@ -136,6 +136,9 @@ class Load:
 
     versions: list[int] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
+    begun: int = 0
+    numbers: list[int] = field(default_factory=list)
+    """Of the prediction of each answer, how many had begun before it."""
 
     async def more(self, count: int, *, version: int | None = None, timeout: float = 60.0) -> None:
         """Wait for `count` more answers, of one version if given.
@@ -152,6 +155,18 @@ class Load:
                 )
             await asyncio.sleep(0.02)
 
+    async def of_now(self, count: int) -> set[int]:
+        """Wait for `count` more answers, and return the versions of those whose prediction was not yet on its way.
+
+        Raises:
+            TimeoutError: they did not come.
+        """
+        first = self.begun
+        await self.more(count)
+        return {
+            version for version, number in zip(self.versions, self.numbers, strict=True) if number >= first
+        }
+
 
 @asynccontextmanager
 async def load(predict: Callable[[], Awaitable[int]], *, callers: int = 4) -> AsyncIterator[Load]:
@@ -161,8 +176,11 @@ async def load(predict: Callable[[], Awaitable[int]], *, callers: int = 4) -> As
 
     async def caller() -> None:
         while not stop.is_set():
+            number, seen.begun = seen.begun, seen.begun + 1
             try:
-                seen.versions.append(await predict())
+                version = await predict()
+                seen.versions.append(version)
+                seen.numbers.append(number)
             except Exception as error:  # noqa: BLE001 - each is counted, and the test looks at them
                 seen.failures.append(error)
                 await asyncio.sleep(0.01)
