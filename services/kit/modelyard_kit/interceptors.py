@@ -313,9 +313,11 @@ async def _hand_over(context: Any, response: Any) -> None:
         # Cancelled with its caller, the write would go on below grpc.aio, which would not know that the head of the answer
         # is on its way: to say why the watch ends would send it twice, and fail.
         await asyncio.wait({writing}, timeout=PATIENCE_SECONDS)
+        _let_go(writing)
         raise
     if writing.done():
-        return writing.result()  # type: ignore[no-any-return]
+        writing.result()  # raises what the write raised
+        return
     # Within a time of its own: what says so waits behind the answer that was not taken. Behind a first one it is refused.
     with contextlib.suppress(TimeoutError, grpc.aio.InternalError):
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -323,8 +325,14 @@ async def _hand_over(context: Any, response: Any) -> None:
                 grpc.StatusCode.UNAVAILABLE,
                 f"no answer was taken for {PATIENCE_SECONDS:g} s; watch again, from where you were",
             )
-    writing.cancel()
+    _let_go(writing)
     raise asyncio.CancelledError
+
+
+def _let_go(task: asyncio.Future[Any]) -> None:
+    """End a task of which nobody wants to know any more how it ends, or asyncio would log that."""
+    task.cancel()
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
 
 def grpc_code(number: int) -> grpc.StatusCode:

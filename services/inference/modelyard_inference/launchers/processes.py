@@ -9,6 +9,7 @@ from pathlib import Path
 
 _PROC = Path("/proc/self/stat")
 _LOOKS = 100
+"""How often to look for a command that is empty, a millisecond apart: to become another program takes a part of one."""
 
 
 def start_time(process_id: int) -> str:
