@@ -236,15 +236,6 @@ async def test_connections_that_the_server_closed_are_replaced(database: Databas
     assert await database.query(count) == 1
 
 
-async def test_calls_one_after_the_other_use_one_connection(database: Database) -> None:
-    async def served_by(connection: AsyncConnection) -> int:
-        return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
-
-    at_once = await asyncio.gather(*(database.query(served_by) for _ in range(5)))
-    assert len(set(at_once)) == 5
-    assert len({await database.query(served_by) for _ in range(5)}) == 1
-
-
 async def test_a_read_whose_connection_breaks_runs_again(database: Database) -> None:
     attempts = 0
 

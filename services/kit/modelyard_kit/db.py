@@ -71,7 +71,6 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=patience,
-            pool_use_lifo=True,  # the connection used last has its plans made, and its memory in the processor's cache
             json_deserializer=from_json,
             isolation_level="AUTOCOMMIT",
             connect_args={"server_settings": _SHORT_QUERIES},
