@@ -12,7 +12,7 @@ from unittest import mock
 import asyncpg
 import pytest
 from alembic import command
-from sqlalchemy import text
+from sqlalchemy import bindparam, func, literal_column, select, text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.event import listen, remove
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
@@ -23,7 +23,7 @@ from modelyard_kit.access import SYSTEM
 from modelyard_kit.auth import Principal
 from modelyard_kit.db import Database, Isolation
 from modelyard_kit.driver import PoolExhausted, driver_of, is_lost, translated
-from modelyard_kit.errors import Contention, LimitExceeded, PeerUnavailable, RequestIdReused
+from modelyard_kit.errors import Contention, LimitExceeded, NotFound, PeerUnavailable, RequestIdReused
 from modelyard_kit.limits import LIMITS
 from modelyard_kit.outbox import Event, Relay
 from modelyard_kit.prepared import Prepared
@@ -236,6 +236,15 @@ async def test_connections_that_the_server_closed_are_replaced(database: Databas
     assert await database.query(count) == 1
 
 
+async def test_calls_one_after_the_other_use_one_connection(database: Database) -> None:
+    async def served_by(connection: AsyncConnection) -> int:
+        return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+    at_once = await asyncio.gather(*(database.query(served_by) for _ in range(5)))
+    assert len(set(at_once)) == 5
+    assert len({await database.query(served_by) for _ in range(5)}) == 1
+
+
 async def test_a_read_whose_connection_breaks_runs_again(database: Database) -> None:
     attempts = 0
 
@@ -349,6 +358,61 @@ async def test_a_transaction_that_is_cancelled_anywhere_leaves_nothing_in_its_co
         before = await database.read(count)
         await database.in_tx(increment)  # another level: refused inside what is left of the other
         assert await database.query(count) == before + 1
+
+
+async def test_a_query_that_is_cancelled_anywhere_leaves_nothing_in_its_connection(
+    database: Database,
+) -> None:
+    elsewhere = Database.connect(database.dsn)
+    for steps in range(1, 30):
+        # Each is new to the connection, so that it is prepared there.
+        statement = Prepared(
+            select(func.count().label("rows")).where(literal_column(str(steps)) > bindparam("least", 0))
+        )
+
+        def ask(connection: AsyncConnection, statement: Prepared = statement) -> Awaitable[Sequence[Any]]:
+            return statement.execute(connection, {})
+
+        await elsewhere.query(ask)
+        task = asyncio.create_task(database.query(ask))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await database.read(count)  # another level: refused inside what is left of the query
+    await elsewhere.close()
+
+
+@pytest.mark.parametrize("value", ["one", 2**70])
+async def test_a_query_with_a_value_that_cannot_be_sent_leaves_nothing_in_its_connection(
+    database: Database, value: object
+) -> None:
+    async def ask(connection: AsyncConnection) -> None:
+        await connection.execute(
+            text("SELECT value FROM counter WHERE value = CAST(:value AS bigint)"), {"value": value}
+        )
+
+    with pytest.raises(DBAPIError, match="invalid input for query argument"):
+        await database.query(ask)
+    assert await database.read(count) == 0
+
+
+async def test_a_query_that_is_refused_keeps_its_connection(database: Database) -> None:
+    async def served_by(connection: AsyncConnection) -> int:
+        return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+    async def divide(connection: AsyncConnection) -> None:
+        await connection.execute(text("SELECT value / 0 FROM counter"))
+
+    async def miss(_connection: AsyncConnection) -> None:
+        raise NotFound("model", "prod.ml.iris")
+
+    before = await database.query(served_by)
+    with pytest.raises(DBAPIError, match="division by zero"):
+        await database.query(divide)
+    with pytest.raises(NotFound):
+        await database.query(miss)
+    assert await database.query(served_by) == before
 
 
 async def test_nobody_is_notified_of_what_was_rolled_back(database: Database) -> None:

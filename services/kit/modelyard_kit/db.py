@@ -21,7 +21,15 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from modelyard_kit.driver import PoolExhausted, driver_of, ended_if_it_fails, from_json, is_lost, translated
+from modelyard_kit.driver import (
+    PoolExhausted,
+    driver_of,
+    ended_if_it_fails,
+    ended_unless_whole,
+    from_json,
+    is_lost,
+    translated,
+)
 from modelyard_kit.errors import Contention
 from modelyard_kit.prepared import Prepared
 
@@ -71,6 +79,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=patience,
+            pool_use_lifo=True,  # the connection used last has its plans made, and its memory in the processor's cache
             json_deserializer=from_json,
             isolation_level="AUTOCOMMIT",
             connect_args={"server_settings": _SHORT_QUERIES},
@@ -146,7 +155,8 @@ class Database:
 
         async def once() -> T:
             async with self._connected() as connection:
-                return await work(connection)
+                with ended_unless_whole(driver_of(connection)):
+                    return await work(connection)
 
         return await _again_if_lost(once)
 

@@ -12,8 +12,13 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceE
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modelyard_kit.errors import DomainError
+
 from_json = pydantic_core.from_json
 """What `json.loads` does, in half the time."""
+
+# SQLSTATEs of what asyncpg raises by itself: none, or data_exception for a value that it cannot send.
+_NOT_POSTGRESQL_S = frozenset((None, "22000"))
 
 
 class PoolExhausted(PoolTimeout):
@@ -44,6 +49,26 @@ def ended_if_it_fails(driver: Any, unless: type[BaseException] | tuple[()] = ())
         if not isinstance(error, unless):
             driver.terminate()
         raise
+
+
+@contextmanager
+def ended_unless_whole(driver: Any) -> Iterator[None]:
+    """End a connection outside a transaction unless it is known that the statement within this block came to its end.
+
+    asyncpg prepares a statement with Flush and executes it with Sync. Cancelled in between, or refusing a value, it leaves
+    PostgreSQL in the transaction that the statement began by itself, and takes it for idle ("Extended Query" in PostgreSQL's
+    protocol). A refusal of ours comes before a statement or after it, and to one of PostgreSQL's asyncpg answers with Sync.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, DomainError) and not _is_refusal(error):
+            driver.terminate()
+        raise
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) not in _NOT_POSTGRESQL_S
 
 
 @contextmanager

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import asyncpg
 from opentelemetry import trace
 from sqlalchemy import Insert, Select, Update
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
-from modelyard_kit.driver import driver_of, ended_if_it_fails, from_json, translated
+from modelyard_kit.driver import driver_of, from_json, translated
 
 _Process = Callable[[Any], Any]
 
@@ -92,9 +91,8 @@ class Prepared:
         return _Form(str(compiled), parameters)
 
     async def _first(self, driver: Any, values: Sequence[Any]) -> tuple[Callable[[Any], Any], Sequence[Any]]:
-        """Find out how to read rows, then execute it: PostgreSQL waits for that inside what is prepared, and begins no transaction."""
-        with ended_if_it_fails(driver, unless=asyncpg.PostgresError):
-            return await self._reader(driver), await self.fetch(driver, values)
+        """Find out how to read rows, then execute it."""
+        return await self._reader(driver), await self.fetch(driver, values)
 
     async def _reader(self, driver: Any) -> Callable[[Any], Any]:
         """Return what makes a row of a record."""
