@@ -143,9 +143,10 @@ class TestCheckpoints:
         entries = await settled(admin)
         first = (await admin("CheckpointAudit")).checkpoint
         assert (first.sequence, first.hash) == (entries[-1].sequence, entries[-1].hash)
+        once = await admin("VerifyAudit")  # and perhaps one of an earlier end, which is signed at the start
+        assert (once.valid, once.checkpoint) == (True, first)
         assert (await admin("CheckpointAudit")).checkpoint == first
-        outcome = await admin("VerifyAudit")
-        assert (outcome.valid, outcome.checkpoints, outcome.checkpoint) == (True, 1, first)
+        assert (await admin("VerifyAudit")).checkpoints == once.checkpoints
 
     async def test_signed_by_themselves_while_entries_come(self, dsn: str, tmp_path: Path) -> None:
         async with stack(dsn, tmp_path, audit_checkpoint_seconds=1) as started:

@@ -7,20 +7,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest import mock
 
 import grpc
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from modelyard.api.catalog.v1 import catalog_service_pb2 as pb
 from modelyard.api.catalog.v1 import catalog_service_pb2_grpc as pb_grpc
+from modelyard_catalog.access import access_table
+from modelyard_kit import chassis
 from modelyard_kit.access import SYSTEM, Chain, Effect, Privilege, ResourceGrant
 from modelyard_kit.auth import Principal, current_call
 from modelyard_kit.authorization import AUTHENTICATED, PUBLIC, SERVICES, Requires, Rule
 from modelyard_kit.chassis import Service, check_access
+from modelyard_kit.config import Settings
 from modelyard_kit.driver import PoolExhausted
 from modelyard_kit.errors import DomainError, InvalidField, PolicyUnmet, Violation
 from modelyard_kit.grants import Grants
@@ -252,6 +257,23 @@ async def test_work_that_outlives_the_deadline_is_cancelled(server: Fixture) -> 
         await server.get(timeout=0.2)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(cancelled.wait(), 60)
+
+
+async def test_a_service_is_healthy_once_it_knows_the_grants(tmp_path: Path) -> None:
+    grants, states = Grants(), health_pb2.HealthCheckResponse
+    service = Service("catalog", FULL_NAME, lambda _server: None, access_table(cast("Any", None)))
+    settings = Settings.model_construct(listen=f"unix:{tmp_path}/s", drain_seconds=1)
+    serving = chassis._serving(service, settings, Issuer().verifier(), grants, cast("Any", mock.Mock()))
+    async with serving, grpc.aio.insecure_channel(settings.listen) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        for name in ("", FULL_NAME):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == states.NOT_SERVING
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=FULL_NAME))
+        assert (await watch.read()).status == states.NOT_SERVING
+        await grants.mark_fresh(1)
+        assert (await asyncio.wait_for(watch.read(), 30)).status == states.SERVING
+        watch.cancel()
 
 
 def test_a_service_with_an_rpc_that_nobody_ruled_does_not_start() -> None:

@@ -68,13 +68,14 @@ class TestLocalLauncher(LauncherSuite):
         monkeypatch.setenv("MODELYARD_TOKEN_FILE", "/secret")
         spec = replace(_spec(launcher), variables=(("LANG", "C.UTF-8"), ("LEVEL", "a b=c")))
         monkeypatch.setenv("LANG", "C")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
         handle = await launcher.start(spec)
         await _until_loaded(launcher, handle)
         environment = Path(f"/proc/{handle.process_id}/environ")
         if environment.exists():
             found = environment.read_bytes().split(b"\0")
             assert not [each for each in found if each.startswith(b"MODELYARD")]
-            assert {b"LEVEL=a b=c", b"LANG=C.UTF-8"} <= set(found)
+            assert {b"LEVEL=a b=c", b"LANG=C.UTF-8", b"CUDA_VISIBLE_DEVICES=1"} <= set(found)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="other systems bind no process to cores")
     async def test_bounds_hold_from_the_start(self, launcher: Launcher) -> None:

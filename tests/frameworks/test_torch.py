@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from modelyard import errors  # noqa: E402
 from modelyard.flavors import Prepared, prepare  # noqa: E402
-from modelyard_inference.runtimes import LoadError  # noqa: E402
+from modelyard_inference.runtimes import LoadError, devices  # noqa: E402
 from modelyard_inference.runtimes.signature import MethodSignature, Signature, TensorSpec  # noqa: E402
 from tests.conformance.replicas import iris_model, iris_rows  # noqa: E402
 from tests.conformance.runtime_suite import RuntimeSuite  # noqa: E402
@@ -95,6 +95,23 @@ class TestTorch(RuntimeSuite):
         np.testing.assert_array_equal(np.asarray(answers["positive"]), a > 0)
         expected = torch.from_numpy(a / 2).to(torch.bfloat16).float().numpy()
         np.testing.assert_array_equal(np.asarray(answers["half"]), expected)
+
+    def test_a_module_is_traced_where_it_is_and_saved_for_the_cpu(self, tmp_path: Path) -> None:
+        """That of the device without data gets as far as to be moved."""
+        with pytest.raises(errors.InvalidArgument, match="out of meta tensor"):
+            logged(Labels().to("meta"), tmp_path, iris_rows()[:1])
+
+    def test_all_of_it_goes_where_the_device_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There is no GPU here: PyTorch's device without data, which refuses to meet the CPU, takes its place."""
+        signature = self.write_iris(tmp_path)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert devices.device() == torch.device("cuda", 0)
+        monkeypatch.setattr("modelyard_inference.runtimes.torch.device", lambda: torch.device("meta"))
+        runtime = self.load(tmp_path, signature)
+        with pytest.raises(NotImplementedError, match="out of meta tensor"):  # the answer, on its way back
+            runtime.predict("predict", {"x": iris_rows()[:2]})
 
     @pytest.mark.parametrize(
         ("spec", "text"),

@@ -16,7 +16,7 @@ from modelyard._tls import NO_FILES, TlsFiles
 from modelyard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 DEFAULT_TARGET = "127.0.0.1:8080"
 DEFAULT_PORT = 8080
@@ -44,24 +44,33 @@ _REPEATABLE = {
         "ReviewVersion", "GetApproval", "ListAuditEntries", "VerifyAudit",
     ),
     f"{_API}.inference.v1.InferenceService": ("CreateDeployment", "GetDeployment", "ListDeployments", "ListReplicas"),
+}  # fmt: skip
+_PREDICTIONS = {
     "inference.GRPCInferenceService": (
         "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer",
     ),
 }  # fmt: skip
+
+
+def _repeated(calls: Mapping[str, Sequence[str]], *, attempts: int) -> dict[str, object]:
+    """Return a `MethodConfig` as gRPC's service config has it (proposal A6)."""
+    return {
+        "name": [{"service": service, "method": m} for service, methods in calls.items() for m in methods],
+        "retryPolicy": {
+            "maxAttempts": attempts,
+            "initialBackoff": "0.1s",
+            "maxBackoff": "2s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        },
+    }
+
+
 SERVICE_CONFIG = {
     "methodConfig": [
-        {
-            "name": [
-                {"service": service, "method": m} for service, methods in _REPEATABLE.items() for m in methods
-            ],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
+        # 1.5 s together, in which a service that was killed may be back; Envoy repeats predictions on other replicas itself.
+        _repeated(_REPEATABLE, attempts=5),
+        _repeated(_PREDICTIONS, attempts=4),
     ]
 }
 

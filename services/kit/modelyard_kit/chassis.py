@@ -165,21 +165,32 @@ async def _serving(
     service.register(server)
     check_access(service)
     status = health.aio.HealthServicer()
+    await _set_health(status, service, health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     add_reflection(server, (service.full_name, health.SERVICE_NAME), [_contract(service).file])
     _bind(server, settings)
     await server.start()
-    for name in ("", service.full_name):
-        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     log = structlog.get_logger()
     log.info("serving", address=settings.listen)
     try:
-        yield server
+        async with _background([lambda: _serve_once_known(status, service, grants)]):
+            yield server
     finally:
         await status.enter_graceful_shutdown()
         chain.end_watches()
         await server.stop(settings.drain_seconds)
         log.info("stopped")
+
+
+async def _serve_once_known(status: health.aio.HealthServicer, service: Service, grants: Grants) -> None:
+    """Say that calls are served when it can be decided whose are."""
+    await grants.received()
+    await _set_health(status, service, health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _set_health(status: health.aio.HealthServicer, service: Service, value: int) -> None:
+    for name in ("", service.full_name):
+        await status.set(name, value)
 
 
 def check_access(service: Service) -> None:

@@ -297,16 +297,21 @@ class PeerUnavailable(DomainError):
 
 
 class PermissionsStale(DomainError):
-    """Grants have not been refreshed for too long to decide from them."""
+    """Grants have not been refreshed for too long to decide from them, or never."""
 
     reason = "PERMISSIONS_STALE"
     code = "UNAVAILABLE"
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"grants were last confirmed {seconds:.0f} s ago, which is too long to decide from; repeat later",
-            metadata={"seconds": f"{seconds:.0f}"},
-        )
+    def __init__(self, seconds: float | None) -> None:
+        if seconds is None:
+            super().__init__(
+                "this service has just started and does not know the grants yet; repeat in a moment"
+            )
+        else:
+            super().__init__(
+                f"grants were last confirmed {seconds:.0f} s ago, which is too long to decide from; repeat later",
+                metadata={"seconds": f"{seconds:.0f}"},
+            )
 
 
 class DeadlineExceeded(DomainError):

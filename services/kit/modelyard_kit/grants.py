@@ -49,6 +49,11 @@ class Grants:
         """Whether everything was received at least once."""
         return self._confirmed is not None
 
+    async def received(self) -> None:
+        """Wait until everything was received at least once: before, nothing can be decided."""
+        async with self._condition:
+            await self._condition.wait_for(lambda: self.complete)
+
     @property
     def changes(self) -> int:
         """Number of changes seen so far; see `wait_change`."""
@@ -201,7 +206,7 @@ class Grants:
 
     def _require_fresh(self) -> None:
         if self._confirmed is None:
-            raise PermissionsStale(float(0))
+            raise PermissionsStale(None)
         age = self._monotonic() - self._confirmed
         if age > self._bound:
             raise PermissionsStale(age)

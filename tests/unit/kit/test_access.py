@@ -116,13 +116,13 @@ def test_seeing_a_container_needs_its_use_privilege_only_once() -> None:
 async def test_grants_fail_closed_when_they_grow_old() -> None:
     now = 0.0
     grants = Grants(bound=10.0, monotonic=lambda: now)
-    with pytest.raises(PermissionsStale):
+    with pytest.raises(PermissionsStale, match="has just started and does not know the grants yet"):
         grants.decide("ada", Privilege.EDIT, CHAIN)
     grants.replace("ada", "ada", USE + allow("m", Privilege.EDIT))
     await grants.mark_fresh(1)
     assert grants.decide("ada", Privilege.EDIT, CHAIN).allowed
     now = 10.5
-    with pytest.raises(PermissionsStale):
+    with pytest.raises(PermissionsStale, match="last confirmed 10 s ago"):
         grants.decide("ada", Privilege.EDIT, CHAIN)
 
 

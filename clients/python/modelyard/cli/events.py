@@ -58,7 +58,7 @@ def watch(
         finally:
             token = watching.resume_token
             watching.close()
-            if token:
+            if token != resume_token:
                 typer.echo(f"go on with: --resume-token {token}", err=True)
 
 

@@ -19,7 +19,9 @@ PACKAGES = ("torch", "numpy", "modelyard")
 
 
 def prepare(model: Any, folder: Path, *, example: Any, signature: Signature | None) -> Prepared:
-    """Save a module (traced with the example) or a program that was exported already as `model.pt2`.
+    """Save a module (traced with the example where it is) or a program that was exported already as `model.pt2`.
+
+    What is saved is for the CPU, so that it can be read anywhere; replicas bring it to a GPU.
 
     Args:
         model: A `torch.nn.Module` or a `torch.export.ExportedProgram`.
@@ -33,11 +35,11 @@ def prepare(model: Any, folder: Path, *, example: Any, signature: Signature | No
         raise MissingExtra("torch", RUNTIME) from error
     inputs = None if example is None else _inputs(example)
     name = type(model).__name__
-    if isinstance(model, torch.nn.Module):
-        model = _exported(torch, model, inputs)
+    path = folder / FILE_NAME
+    is_module = isinstance(model, torch.nn.Module)
+    model = _exported(torch, model, inputs) if is_module else _on_cpu(torch, model, path)
     if signature is None:
         signature = _infer(torch, model, inputs)
-    path = folder / FILE_NAME
     torch.export.save(model, path)
     metadata = ModelMetadata(
         framework="pytorch",
@@ -56,15 +58,32 @@ def _inputs(example: Any) -> dict[str, Any]:
     return {name: array.repeat(2, axis=0) if len(array) == 1 else array for name, array in arrays.items()}
 
 
+def _on_cpu(torch: Any, program: Any, path: Path) -> Any:
+    """Return a program for the CPU. What is moved is a copy, because moving changes a program and this one is the caller's."""
+    held = (*program.state_dict.values(), *program.constants.values())
+    if all(each.device.type == "cpu" for each in held if isinstance(each, torch.Tensor)):
+        return program
+    torch.export.save(program, path)
+    return _moved_to_cpu(torch.export.load(path))
+
+
+def _moved_to_cpu(program: Any) -> Any:
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(program, "cpu")
+
+
 def _exported(torch: Any, module: Any, inputs: dict[str, Any] | None) -> Any:
     if inputs is None:
         raise InvalidArgument("example: give some rows as the module takes them; it is traced with them")
-    tensors = tuple(torch.from_numpy(array.copy()) for array in inputs.values())
+    place = next((held.device for held in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    tensors = tuple(torch.from_numpy(array.copy()).to(place) for array in inputs.values())
     rows_vary = tuple({0: torch.export.Dim.AUTO} for _ in tensors)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about PyTorch's own insides
-            return torch.export.export(module.eval(), tensors, dynamic_shapes=rows_vary)
+            program = torch.export.export(module.eval(), tensors, dynamic_shapes=rows_vary)
+        return _moved_to_cpu(program)
     except Exception as error:
         raise InvalidArgument(
             f"model: {type(module).__name__} cannot be exported by torch.export with this example: {error}"

@@ -35,7 +35,7 @@ _TAIL = Wanted(tail=40)
 # What a replica may see of this service's environment: never its tokens and addresses.
 _ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH", "SSL_CERT_FILE",
+    "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
 # The shell bounds its memory, notes the process id and becomes the replica; $0 is the pid file, $1 the bound.
 _WRAPPER = '[ -z "$1" ] || ulimit -d "$1" && shift && echo $$ > "$0.new" && mv -f "$0.new" "$0" && exec "$@"'

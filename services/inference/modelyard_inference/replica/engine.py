@@ -25,12 +25,13 @@ from modelyard_inference.runtimes.signature import MethodSignature
 from modelyard_kit.errors import DomainError
 
 log: Any = structlog.get_logger()
-# As C++, ONNX Runtime and PyTorch say it.
+# As C++, ONNX Runtime and PyTorch (of the memory of a machine, and of a GPU) say it.
 _SHORT_OF_MEMORY: Final = (
     "bad_alloc",
     "bad allocation",
     "can't allocate memory",
     "Failed to allocate memory",
+    "out of memory. Tried to allocate",
 )
 
 

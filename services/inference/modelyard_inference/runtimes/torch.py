@@ -1,4 +1,6 @@
-"""PyTorch programs that `torch.export` made: `model.pt2` or the only `.pt2` at the artifact's root, run on the CPU.
+"""PyTorch programs that `torch.export` made: `model.pt2` or the only `.pt2` at the artifact's root.
+
+They run on a GPU where there is one, wherever they were exported, or else on the CPU.
 
 The one method is `predict`, the module's forward: the inputs in the order of the signature are its arguments; its outputs are
 named by the signature in order, or by the keys of a dict. PyTorch itself says not to read such files from people one does not
@@ -13,9 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from torch.export.passes import move_to_device_pass
 
 from modelyard_inference.runtimes import LoadError
 from modelyard_inference.runtimes.datatypes import Array
+from modelyard_inference.runtimes.devices import device
 from modelyard_inference.runtimes.estimators import first_line
 from modelyard_inference.runtimes.files import find_file
 from modelyard_inference.runtimes.signature import MethodSignature, Signature
@@ -39,14 +43,17 @@ _DTYPES: Final[Mapping[torch.dtype, str]] = {
 class TorchRuntime:
     """A loaded program."""
 
-    def __init__(self, module: Any, method: MethodSignature) -> None:
+    def __init__(self, module: Any, method: MethodSignature, where: torch.device) -> None:
         self._module = module
         self._method = method
+        self._device = where
 
     def predict(self, method: str, inputs: Mapping[str, Array]) -> Mapping[str, object]:
         """See `Runtime.predict`."""
         del method  # there is only one
-        arguments = [_tensor(inputs[spec.name], spec.datatype) for spec in self._method.inputs]
+        arguments = [
+            _tensor(inputs[spec.name], spec.datatype).to(self._device) for spec in self._method.inputs
+        ]
         with torch.inference_mode():
             result = self._module(*arguments)
         if isinstance(result, Mapping):
@@ -72,15 +79,16 @@ def load(directory: Path, signature: Signature, *, threads: int = 1) -> TorchRun
             f"the signature names {', '.join(names)}; a program of PyTorch has the one method {METHOD!r}"
         )
     torch.set_num_threads(threads)
+    where = device()
     try:
-        program = torch.export.load(path)
+        program = move_to_device_pass(torch.export.load(path), where)
         module = program.module()
     except Exception as error:  # a broken file raises many kinds
         raise LoadError(
             f"{path.name} cannot be loaded by PyTorch {torch.__version__}: {first_line(error)}"
         ) from error
     _check(program, signature.methods[0])
-    return TorchRuntime(module, signature.methods[0])
+    return TorchRuntime(module, signature.methods[0], where)
 
 
 def _check(program: Any, method: MethodSignature) -> None:
@@ -110,5 +118,5 @@ def _tensor(array: Array, datatype: str) -> torch.Tensor:
 
 
 def _array(tensor: torch.Tensor) -> Array:
-    array: Array = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+    array: Array = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
     return array

@@ -4,7 +4,7 @@ The artifact is what `pipeline.save_pretrained` wrote, with safetensors, and `pi
 "options": {...}}`; options are arguments of the pipeline's call. The one method is `predict`. Its first input is what the pipeline is called with, one BYTES for each text; further inputs are
 not taken. Each output is the value of that key in each row's answer (`label`, `score` ...); rows that are themselves lists of
 answers (`top_k`) give one list each. Weights are read from safetensors only, code from the artifact is never run, nothing is
-fetched. It runs on the CPU.
+fetched. It runs on a GPU where there is one, or else on the CPU.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import transformers
 
 from modelyard_inference.runtimes import LoadError
 from modelyard_inference.runtimes.datatypes import Array
+from modelyard_inference.runtimes.devices import device
 from modelyard_inference.runtimes.estimators import first_line, readable
 from modelyard_inference.runtimes.signature import MethodSignature, Signature
 
@@ -66,7 +67,7 @@ def load(directory: Path, signature: Signature, *, threads: int = 1) -> Transfor
         pipeline = transformers.pipeline(
             task,
             model=str(directory),
-            device="cpu",
+            device=device(),
             trust_remote_code=False,
             local_files_only=True,
             model_kwargs={"use_safetensors": True},

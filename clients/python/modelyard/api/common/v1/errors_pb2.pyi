@@ -123,7 +123,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason":"PEER_UNAVAILABLE","metadata":{"service":"catalog"}}
     """
     ERROR_REASON_PERMISSIONS_STALE: _ErrorReason.ValueType  # 21
-    """UNAVAILABLE. Grants have not been refreshed for longer than allowed, so nothing is decided from them.
+    """UNAVAILABLE. Grants have not been refreshed for longer than allowed, so nothing is decided from them; or not yet, by a service that has
+    just started, and then `seconds` is missing.
     Metadata: seconds.
     Example: {"reason":"PERMISSIONS_STALE","metadata":{"seconds":"30"}}
     """
@@ -311,7 +312,8 @@ Metadata: service.
 Example: {"reason":"PEER_UNAVAILABLE","metadata":{"service":"catalog"}}
 """
 ERROR_REASON_PERMISSIONS_STALE: ErrorReason.ValueType  # 21
-"""UNAVAILABLE. Grants have not been refreshed for longer than allowed, so nothing is decided from them.
+"""UNAVAILABLE. Grants have not been refreshed for longer than allowed, so nothing is decided from them; or not yet, by a service that has
+just started, and then `seconds` is missing.
 Metadata: seconds.
 Example: {"reason":"PERMISSIONS_STALE","metadata":{"seconds":"30"}}
 """
