@@ -10,9 +10,8 @@ import stat
 import threading
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from modelyard._ignore import ignored
 from modelyard._progress import report
@@ -40,8 +39,7 @@ _HASHERS = min(8, os.cpu_count() or 1)
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
 
 
-@dataclass(frozen=True)
-class LocalFile:
+class LocalFile(NamedTuple):
     """A file of this machine, or the part of one that begins at `offset`, and its entry in the manifest."""
 
     source: str
@@ -124,8 +122,7 @@ def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
         yield batch
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     path: str
     source: str
     size: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,16 +16,15 @@ MAX_WHOLE_BLOBS = 1_000
 """Most blobs in one piece of an upload."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+# What there is thousands of is made, compared and hashed in half the time as a NamedTuple.
+class Blob(NamedTuple):
     """Content, named by what it is."""
 
     sha256: str
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(NamedTuple):
     """One file of an artifact. The path is a label: it never names anything on the server's disk."""
 
     path: str
@@ -82,8 +81,7 @@ class Upload:
     update_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class MissingBlob:
+class MissingBlob(NamedTuple):
     """Content still to be sent, from `offset` on."""
 
     blob: Blob
