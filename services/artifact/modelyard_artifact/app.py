@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 
 from modelyard.api.artifact.v1.artifact_service_pb2_grpc import add_ArtifactServiceServicer_to_server
+from modelyard_artifact import heap
 from modelyard_artifact.access import access_table
 from modelyard_artifact.archives import Archives
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE
@@ -170,4 +171,5 @@ def _self(grants: Grants) -> Principal:
 
 def main() -> None:
     """Runs the service until it is told to stop."""
+    heap.keep_freed()
     chassis.main(ArtifactSettings, build, package="modelyard_artifact")

@@ -13,6 +13,9 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # What a stream may be ahead of its reader. Left to guess it from bandwidth and delay, gRPC took 200 MiB while a disk was slow.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 4 * 2**20),
     ("grpc.so_reuseport", 0),  # one process, one port: sharing a port pins connections
     # Envoy and clients ping more often than gRPC's default allows, which would end with "too_many_pings".
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
