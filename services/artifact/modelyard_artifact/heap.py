@@ -10,7 +10,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 KEPT_BYTES: Final = 32 << 20
 """Free memory that a heap keeps at its end. By itself the library gives back everything beyond 2 MiB once messages of 1 MiB have come."""
-_LARGEST_BYTES: Final = 32 << 20  # larger than any message, and the most that the library takes
+_LARGEST_BYTES: Final = 32 << 20  # larger than any message of content, and the most that the library takes
 
 
 def keep_freed() -> bool:
