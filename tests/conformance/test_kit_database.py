@@ -56,6 +56,10 @@ async def increment(connection: AsyncConnection) -> None:
     await connection.execute(text("UPDATE counter SET value = :value"), {"value": value + 1})
 
 
+async def served_by(connection: AsyncConnection) -> int:
+    return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+
 async def count(connection: AsyncConnection) -> int:
     return int((await connection.execute(text("SELECT value FROM counter"))).scalar_one())
 
@@ -237,9 +241,6 @@ async def test_connections_that_the_server_closed_are_replaced(database: Databas
 
 
 async def test_calls_one_after_the_other_use_one_connection(database: Database) -> None:
-    async def served_by(connection: AsyncConnection) -> int:
-        return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
-
     at_once = await asyncio.gather(*(database.query(served_by) for _ in range(5)))
     assert len(set(at_once)) == 5
     assert len({await database.query(served_by) for _ in range(5)}) == 1
@@ -398,9 +399,6 @@ async def test_a_query_with_a_value_that_cannot_be_sent_leaves_nothing_in_its_co
 
 
 async def test_a_query_that_is_refused_keeps_its_connection(database: Database) -> None:
-    async def served_by(connection: AsyncConnection) -> int:
-        return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
-
     async def divide(connection: AsyncConnection) -> None:
         await connection.execute(text("SELECT value / 0 FROM counter"))
 

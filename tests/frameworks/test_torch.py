@@ -101,6 +101,16 @@ class TestTorch(RuntimeSuite):
         with pytest.raises(errors.InvalidArgument, match="out of meta tensor"):
             logged(Labels().to("meta"), tmp_path, iris_rows()[:1])
 
+    def test_a_program_that_is_elsewhere_is_copied_to_the_cpu_and_stays(self, tmp_path: Path) -> None:
+        """As far as that goes with the device without data: the copy is written, read and moved."""
+        rows = torch.zeros(2, 4, device="meta")
+        program = torch.export.export(
+            Labels().to("meta"), (rows,), dynamic_shapes=({0: torch.export.Dim("n")},)
+        )
+        with pytest.raises(NotImplementedError, match="out of meta tensor"):
+            logged(program, tmp_path, iris_rows()[:1])
+        assert {each.device.type for each in program.state_dict.values()} == {"meta"}
+
     def test_all_of_it_goes_where_the_device_is(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -76,6 +76,17 @@ def test_answers_as_the_pipeline_itself(
     runtime.unload()
 
 
+def test_it_goes_where_the_device_is(artifact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here: PyTorch's device without data takes its place, and gives no answer."""
+    import torch
+
+    monkeypatch.setattr("modelyard_inference.runtimes.transformers.device", lambda: torch.device("meta"))
+    folder, signature = artifact
+    runtime = runtimes.find("transformers")(folder, signature)
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        runtime.predict("predict", {"text": texts(TEXTS)})
+
+
 def test_weights_that_are_pickles_are_not_read(artifact: Any) -> None:
     import torch
 

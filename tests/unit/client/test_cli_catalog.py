@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -107,6 +108,19 @@ def test_rename_move_and_update(connected: Fake) -> None:
         1,
         "error: nothing to change: give at least one of description, owner_id\n",
     )
+
+
+def test_a_watch_ends_with_the_token_to_go_on_with(connected: Fake) -> None:
+    def gone(token: str) -> Iterator[pb.WatchEventsResponse]:
+        if token:
+            yield pb.WatchEventsResponse(resume_token=token)
+        raise Refusal("PERMISSION_DENIED", "PERMISSION_DENIED")
+
+    connected.answers["WatchEvents"] = lambda _: gone("later")
+    assert "go on with: --resume-token later" in modelyard("events", "watch").stderr
+    connected.answers["WatchEvents"] = lambda _: gone("")
+    refused = modelyard("events", "watch", "--resume-token", "junk")  # which leads nowhere
+    assert (refused.exit_code, "go on with" in refused.stderr) == (1, False)
 
 
 def test_delete_tells_how_to_undo_it(connected: Fake) -> None:
