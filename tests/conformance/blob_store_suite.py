@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from modelyard_artifact.blobs import BlobStore
+from modelyard_artifact.blobs.marks import Mark
 from modelyard_artifact.errors import BlobLost, DigestMismatch, OffsetMismatch
 from modelyard_artifact.models import CHUNK_BYTES, Blob
 
@@ -49,10 +50,12 @@ async def read(store: BlobStore, blob: Blob, offset: int = 0, length: int | None
 class BlobStoreSuite(ABC):
     """The suite.
 
-    `large` is a size that makes the engine take its way for large blobs (parts), if it has one.
+    `large` is a size that makes the engine take its way for large blobs (parts), if it has one; `knows_conditions` is False for a
+    server that ignores `If-None-Match`.
     """
 
     large = 3 * CHUNK_BYTES + 17
+    knows_conditions = True
 
     @pytest.fixture
     @abstractmethod
@@ -281,3 +284,24 @@ class BlobStoreSuite(ABC):
         await open_still.close()
         await send(store, "u1", blob, data)
         assert await read(store, blob) == data
+
+    async def test_a_store_is_nobodys_until_it_is_marked(self, store: BlobStore) -> None:
+        assert await store.mark() is None
+        await store.write_mark(Mark("a", 0, complete=False), first=True)
+        assert await store.mark() == Mark("a", 0, complete=False)
+        await store.write_mark(Mark("a", 0, complete=True), first=False)
+        again = self.reopened(store)
+        await again.open()
+        assert await again.mark() == Mark("a", 0, complete=True)
+        await again.close()
+
+    async def test_the_mark_is_no_blob(self, store: BlobStore) -> None:
+        await store.write_mark(Mark("a", 0, complete=True), first=True)
+        later = datetime.now(UTC) + timedelta(days=1)
+        assert [blob async for blob in store.stored(later)] == []
+        assert list(await store.owners()) == []
+
+    async def test_of_two_who_mark_a_store_the_first_has_it(self, store: BlobStore) -> None:
+        await store.write_mark(Mark("a", 0, complete=True), first=True)
+        await store.write_mark(Mark("b", 0, complete=True), first=True)
+        assert await store.mark() == Mark("a" if self.knows_conditions else "b", 0, complete=True)

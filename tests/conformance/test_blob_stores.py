@@ -215,6 +215,8 @@ class TestS3Moto(S3Suite):
 
 
 class TestS3Rclone(S3Suite):
+    knows_conditions = False
+
     @pytest.fixture
     def server(self, rclone_server: s3.S3Server) -> s3.S3Server:
         return rclone_server

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Cli:
-    """Runs `modelyard` with `MODELYARD_HOME` set to this folder, and nothing else of the caller's settings.
+    """Runs `modelyard` with `MODELYARD_HOME` set to this folder, and with `settings`, but nothing else of the caller's.
 
     A process for each command costs a second of processor time before the command begins, so only those are given one whose
     tests are about processes: `apart`.
@@ -44,12 +44,14 @@ class Cli:
 
     home: Path
     apart: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> Mapping[str, str]:
         """The environment of the command."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MODELYARD_")}
-        return {**kept, "MODELYARD_HOME": str(self.home), "MODELYARD_CACHE": str(self.home / "cache")}
+        own = {"MODELYARD_HOME": str(self.home), "MODELYARD_CACHE": str(self.home / "cache")}
+        return {**kept, **own, **self.settings}
 
     def run(self, *arguments: str, stdin: str = "", **environment: str) -> Finished:
         """Run it to its end."""

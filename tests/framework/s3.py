@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelyard_artifact.blobs.marks import MARK_NAME
+
 KEY = "modelyardtestkey"
 SECRET = "modelyardtestsecret"
 BUCKET = "bucket"
@@ -155,7 +157,7 @@ def _free_port() -> int:
 
 
 def leftovers(endpoint: str, prefix: str) -> list[str]:
-    """Return every key below a prefix that is no blob, and every multipart upload that was not completed."""
+    """Return every key below a prefix that is neither blob nor mark, and every multipart upload that was not completed."""
     client = _client(endpoint)
     answer = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
     keys = [item["Key"] for item in answer.get("Contents", ())]
@@ -165,7 +167,8 @@ def leftovers(endpoint: str, prefix: str) -> list[str]:
         uploads = ()
     client.close()
     keys += [f"{each['Key']}?uploads" for each in uploads if each["Key"].startswith(prefix)]
-    return [key for key in keys if not key.startswith(f"{prefix}blobs/") or key.endswith("?uploads")]
+    meant = (f"{prefix}blobs/", f"{prefix}{MARK_NAME}")
+    return [key for key in keys if not key.startswith(meant) or key.endswith("?uploads")]
 
 
 def blobs(endpoint: str, prefix: str) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from modelyard.api.artifact.v1.artifact_service_pb2_grpc import add_ArtifactServ
 from modelyard_artifact import heap
 from modelyard_artifact.access import access_table
 from modelyard_artifact.archives import Archives
+from modelyard_artifact.belonging import claim
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE
 from modelyard_artifact.catalog_peer import CatalogPeer
 from modelyard_artifact.collection import Collected, Collector
@@ -111,7 +112,7 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
     """Wires the service on a chassis and lets go of the blob store at the end."""
     settings: ArtifactSettings = parts.settings
     blobs = blob_store(settings)
-    await blobs.open()
+    await _take(parts, blobs)
     catalog = CatalogPeer(parts.peers)
     signatures = Signatures(parts.db, blobs, catalog, GovernancePeer(parts.peers), parts.grants, parts.clock)
     expiry = timedelta(hours=settings.upload_expiry_hours)
@@ -161,6 +162,16 @@ async def build(parts: Chassis) -> AsyncIterator[Service]:
         )
     finally:
         await blobs.close()
+
+
+async def _take(parts: Chassis, blobs: BlobStore) -> None:
+    """Opens the blob store, if it can be used and is this installation's; else the process ends with the reason."""
+    try:
+        await blobs.open()
+        await claim(parts.db, blobs)
+    except (RuntimeError, OSError, ValueError, DomainError) as error:
+        await blobs.close()
+        raise SystemExit(f"MODELYARD_BLOBS={parts.settings.blobs}: {error}") from error
 
 
 def _self(grants: Grants) -> Principal:

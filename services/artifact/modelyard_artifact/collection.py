@@ -39,7 +39,7 @@ BATCH = 500
 UNSETTLED = timedelta(hours=48)
 """Age up to which a reference counts although no version has the artifact: twice the longest deadline of a call."""
 LISTING_PERIOD = timedelta(days=1)
-"""How often the blob store is asked for all it has, and the age from which content without a row counts as left over."""
+"""How often the blob store is asked for all it has; content without a row counts as left over from this age, or from that of grace."""
 CHECK_PERIOD = timedelta(hours=6)
 """How often the catalog is asked about an artifact."""
 
@@ -68,7 +68,7 @@ class Collector:
         blobs: where content lies.
         uses: asks the catalog.
         clock: the time.
-        grace: how long an artifact stays after its last reference.
+        grace: how long an artifact stays after its last reference, and content that the database does not know.
         unsettled: see UNSETTLED.
     """
 
@@ -193,12 +193,15 @@ class Collector:
             await self._database.in_tx(work, isolation="READ COMMITTED")
 
     async def _condemn_unrecorded(self, call: Call) -> None:
-        """Finds content without a row, which a crash between storing and recording leaves. A listing, so once a day."""
+        """Finds content without a row, which a crash between storing and recording leaves. A listing, so once a day.
+
+        It has its grace as well: after an older state of the database was restored, what came since has no row either.
+        """
         now = self._clock()
         if now - self._listed < LISTING_PERIOD:
             return
         batch: list[Blob] = []
-        async for blob in self._blobs.stored(now - LISTING_PERIOD):
+        async for blob in self._blobs.stored(now - max(LISTING_PERIOD, self._grace)):
             batch.append(blob)
             if len(batch) == BATCH:
                 await self._condemn_those(call, batch)

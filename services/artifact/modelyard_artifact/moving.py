@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelyard_artifact import store
+from modelyard_artifact import belonging, store
 from modelyard_artifact.errors import BlobLost, DigestMismatch
 from modelyard_kit.faults import failpoint
 
@@ -92,7 +92,9 @@ class Mover:
         Raises:
             StorageFull: the destination has no room.
             PeerUnavailable: an object store does not answer.
+            WrongBlobStoreError: the destination is another installation's.
         """
+        await belonging.begin_move(self._database, self._target)
         after = ""
         while page := await self._page(after):
             after = page[-1].sha256
@@ -105,7 +107,10 @@ class Mover:
                 raise failures.exceptions[0] from failures
         await self._target.discard(OWNER)
         late = (await self.total())[0] - self._blobs - len(self._problems)
-        return Moved(self._blobs, self._size, self._copied, max(late, 0), self._problems)
+        moved = Moved(self._blobs, self._size, self._copied, max(late, 0), self._problems)
+        if moved.complete:
+            await belonging.end_move(self._database, self._target)
+        return moved
 
     async def _move_group(self, group: Sequence[Blob]) -> None:
         try:

@@ -6,10 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.selectable import Select
 
+from modelyard_artifact.blobs.marks import Mark
 from modelyard_artifact.models import Blob
-from modelyard_artifact.tables import artifacts, blobs, condemned_blobs, manifest_files, uploads
+from modelyard_artifact.tables import (
+    artifacts,
+    blobs,
+    condemned_blobs,
+    installation,
+    manifest_files,
+    uploads,
+)
+from modelyard_kit.ids import new_id
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -58,6 +68,25 @@ async def statistics(connection: AsyncConnection) -> Statistics:
         unreferenced_blob_count=unnamed_count + condemned_count,
         unreferenced_size=unnamed_size + condemned_size,
     )
+
+
+async def read_installation(connection: AsyncConnection) -> Mark:
+    """What the mark of this installation's blob store says; the id is made when it is asked for the first time."""
+    await connection.execute(insert(installation).values(id=new_id()).on_conflict_do_nothing())
+    row = (await connection.execute(select(installation))).one()
+    return Mark(row.id, row.moves, complete=True)
+
+
+async def set_moves(connection: AsyncConnection, moves: int) -> None:
+    """Remembers how often the content has moved."""
+    await connection.execute(update(installation).values(moves=moves))
+
+
+async def newest(connection: AsyncConnection, limit: int) -> list[Blob]:
+    """The blobs that were stored last. Reads the whole table."""
+    query = select(blobs.c.sha256, blobs.c.size).where(~blobs.c.damaged)
+    rows = await connection.execute(query.order_by(blobs.c.create_time.desc()).limit(limit))
+    return [Blob(row.sha256, row.size) for row in rows]
 
 
 async def totals(connection: AsyncConnection, digest: str) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     ForeignKey,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     false,
     func,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -27,6 +29,16 @@ metadata = MetaData()
 
 outbox = outbox_table(metadata)
 requests = requests_table(metadata)
+
+# One row, made by whoever asks for it first.
+installation = Table(
+    "installation",
+    metadata,
+    Column("one", Boolean, CheckConstraint("one"), primary_key=True, server_default=true()),
+    Column("id", Text, nullable=False),
+    Column("moves", Integer, nullable=False, server_default="0"),
+    comment="Which installation this is, and how often its content has moved; the mark of its blob store says the same.",
+)
 
 blobs = Table(
     "blobs",

@@ -14,10 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from modelyard import contexts
 from modelyard_suite import plan, suite
 from modelyard_suite.artifacts_cli import artifacts
-from modelyard_suite.home import Home, State
+from modelyard_suite.home import Home, State, suite_home
 from modelyard_suite.supervisor import is_alive
 
 app = typer.Typer()
@@ -52,11 +51,6 @@ class Output(StrEnum):
 
     TABLE = "table"
     JSON = "json"
-
-
-def suite_home() -> Home:
-    """Return the suite's folder below the home directory of Modelyard."""
-    return Home(contexts.home() / "suite")
 
 
 @app.command()

@@ -4,6 +4,7 @@
       secrets/         0700: API tokens and the signing key, each 0600
       postgres/        the database
       blobs/ cache/    artifacts stored, artifacts unpacked for replicas
+      staging/         content on its way to S3, if that is where artifacts are stored
       logs/            one file for each process
       state.json       what runs, while it runs
 
@@ -23,6 +24,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from modelyard import contexts
 
 # Longest name below the run folder: `replicas/<uuid>/grpc.sock` and the like.
 _LONGEST_BELOW_RUN = 64
@@ -79,6 +82,11 @@ class Home:
     def blobs(self) -> Path:
         """The bytes of artifacts."""
         return self.root / "blobs"
+
+    @property
+    def staging(self) -> Path:
+        """Content on its way to S3."""
+        return self.root / "staging"
 
     @property
     def cache(self) -> Path:
@@ -194,3 +202,8 @@ class Home:
     def clear_state(self) -> None:
         """Forget the state."""
         (self.root / "state.json").unlink(missing_ok=True)
+
+
+def suite_home() -> Home:
+    """Return the suite's folder below the home directory of Modelyard."""
+    return Home(contexts.home() / "suite")

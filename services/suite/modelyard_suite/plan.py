@@ -34,6 +34,7 @@ TAKEN = (
     *("REQUIRE_SIGNATURE", "START_TIMEOUT_SECONDS"),
     *("PREDICTION_LOGS", "PREDICTION_LOGS_SECONDS", "PREDICTION_LOGS_DAYS", "S3_ENDPOINT"),
     *("CORS_ORIGINS", "PRIVATE_LISTEN", "MAX_REQUEST_BYTES"),
+    *("BLOBS", "S3_PUBLIC_ENDPOINT", "S3_DIRECT", "DIRECT_URL_MINUTES"),
     *("UPLOAD_EXPIRY_HOURS", "GARBAGE_GRACE_HOURS"),
     *("AUDIT_RETENTION_DAYS", "AUDIT_CHECKPOINT_SECONDS"),
     *("WEBHOOK_PRIVATE_TARGETS", "WEBHOOK_TIMEOUT_SECONDS"),
@@ -116,7 +117,10 @@ def _particular(home: Home, name: str) -> Mapping[str, str]:
             "bootstrap_directory": str(home.secrets),
         },
         "catalog": {},
-        "artifact": {"blobs": home.blobs.as_uri()},
+        "artifact": {
+            "blobs": os.environ.get(f"{PREFIX}BLOBS") or home.blobs.as_uri(),
+            "staging": str(home.staging),
+        },
         "inference": {
             "run_directory": str(home.run / "r"),
             "cache_directory": str(home.cache),

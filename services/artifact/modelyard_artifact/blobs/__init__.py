@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from modelyard_artifact.blobs.marks import Mark
     from modelyard_artifact.models import Blob, BlobUrls, SignedUrl
 
 __all__ = ["BlobStore", "DirectTransfer", "Partial"]
@@ -80,6 +81,14 @@ class BlobStore(ABC):
     def direct(self) -> DirectTransfer | None:
         """What lets clients send and read without passing the service; None where nothing does."""
         return None
+
+    @abstractmethod
+    async def mark(self) -> Mark | None:
+        """Whose the store is; None while it is nobody's."""
+
+    @abstractmethod
+    async def write_mark(self, mark: Mark, *, first: bool) -> None:
+        """Says whose the store is; with `first` only if it was nobody's, so that of two who try at once one is told by `mark`."""
 
     @abstractmethod
     async def tidy(self, older_than: datetime) -> None:

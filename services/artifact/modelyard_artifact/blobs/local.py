@@ -1,6 +1,6 @@
 """Blobs in a folder of the local disk.
 
-`blobs/ab/<sha256>` are complete and never written again; `partial/` holds what is arriving. A partial becomes a blob by
+`blobs/ab/<sha256>` are complete and never written again; `partial/` holds what is arriving; `installation.json` says whose they are. A partial becomes a blob by
 one rename on the same file system, after its content was synced and before its folder is. Small blobs that come together
 are synced and renamed together.
 """
@@ -13,6 +13,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from modelyard_artifact.blobs import BlobStore
+from modelyard_artifact.blobs.marks import MARK_NAME, Mark
 from modelyard_artifact.blobs.partials import (
     Disk,
     Partials,
@@ -24,6 +25,7 @@ from modelyard_artifact.blobs.partials import (
 from modelyard_artifact.errors import BlobLost
 from modelyard_artifact.models import CHUNK_BYTES, Blob
 from modelyard_kit.faults import failpoint
+from modelyard_kit.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -55,6 +57,17 @@ class LocalBlobStore(BlobStore):
     async def close(self) -> None:
         """See BlobStore."""
         self._disk.close()
+
+    async def mark(self) -> Mark | None:
+        """See BlobStore."""
+        try:
+            return Mark.parse(await self._disk.run((self._root / MARK_NAME).read_bytes))
+        except FileNotFoundError:
+            return None
+
+    async def write_mark(self, mark: Mark, *, first: bool) -> None:
+        """See BlobStore."""
+        await self._disk.run(self._write_mark, mark, first=first)
 
     async def size(self, sha256: str) -> int | None:
         """See BlobStore."""
@@ -151,6 +164,18 @@ class LocalBlobStore(BlobStore):
         for number in range(256):
             (self._root / "blobs" / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
         sync_folder(self._root / "blobs")
+
+    def _write_mark(self, mark: Mark, *, first: bool) -> None:
+        final, new = self._root / MARK_NAME, self._root / f"{MARK_NAME}.{new_id()}"
+        write_new(str(new), mark.content)
+        sync_many(self._root, [str(new)])
+        if first:
+            with contextlib.suppress(FileExistsError):
+                os.link(new, final)
+            new.unlink()
+        else:
+            new.replace(final)
+        sync_folder(self._root)
 
     def _take(self, files: Mapping[str, str]) -> set[str]:
         """Gives files the names of their content, and returns the folders to be synced for that.

@@ -13,6 +13,8 @@ from modelyard_artifact.models import CHUNK_BYTES, Blob
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
+    from modelyard_artifact.blobs.marks import Mark
+
 
 class MemoryBlobStore(BlobStore):
     """Keeps everything in dictionaries; `capacity` (bytes) plays a full disk."""
@@ -23,12 +25,22 @@ class MemoryBlobStore(BlobStore):
         self.partials: dict[tuple[str, str], bytearray] = {}
         self.holders: dict[tuple[str, str], _MemoryPartial] = {}
         self.capacity = capacity
+        self.marked: Mark | None = None
 
     async def open(self) -> None:
         """See BlobStore."""
 
     async def close(self) -> None:
         """See BlobStore."""
+
+    async def mark(self) -> Mark | None:
+        """See BlobStore."""
+        return self.marked
+
+    async def write_mark(self, mark: Mark, *, first: bool) -> None:
+        """See BlobStore."""
+        if not (first and self.marked):
+            self.marked = mark
 
     def room(self) -> int:
         """Bytes that still fit."""

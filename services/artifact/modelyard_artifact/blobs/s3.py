@@ -22,8 +22,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from modelyard_artifact.blobs import BlobStore
 from modelyard_artifact.blobs.direct import DirectTransfers
 from modelyard_artifact.blobs.local import DEFAULT_RESERVE
+from modelyard_artifact.blobs.marks import MARK_NAME, Mark
 from modelyard_artifact.blobs.partials import Disk, Partials, make_folder
-from modelyard_artifact.blobs.s3_calls import config, found, guarded, read_object, region, unfinished
+from modelyard_artifact.blobs.s3_calls import (
+    code,
+    config,
+    found,
+    guarded,
+    read_object,
+    region,
+    unfinished,
+)
 from modelyard_artifact.models import Blob
 from modelyard_kit.clock import Clock, utc_now
 from modelyard_kit.errors import DomainError
@@ -42,6 +51,7 @@ _PART_BYTES = 8 << 20
 _MAX_PARTS = 10_000
 _PARTS_IN_MEMORY = 64 << 20
 _PUTS_AT_ONCE = 16
+_ANOTHER_WAS_FIRST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 DEFAULT_EXPIRY = timedelta(hours=1)
 DEFAULT_TIMEOUT = 60.0
 
@@ -143,6 +153,24 @@ class S3BlobStore(BlobStore):
         await self._stack.aclose()
         self._disk.close()
 
+    async def mark(self) -> Mark | None:
+        """See BlobStore."""
+        answer = await found(self._s3.get_object(Bucket=self._bucket, Key=self._mark_key))
+        if answer is None:
+            return None
+        async with answer["Body"] as body:
+            return Mark.parse(await guarded(body.read()))
+
+    async def write_mark(self, mark: Mark, *, first: bool) -> None:
+        """See BlobStore. A server that knows no conditions takes the last of two who try at the same moment."""
+        where = {"Bucket": self._bucket, "Key": self._mark_key, "Body": mark.content}
+        condition = {"IfNoneMatch": "*"} if first else {}
+        try:
+            await guarded(self._s3.put_object(**where, **condition))
+        except ClientError as error:
+            if not (first and code(error) in _ANOTHER_WAS_FIRST):
+                raise
+
     async def size(self, sha256: str) -> int | None:
         """See BlobStore."""
         answer = await found(self._s3.head_object(Bucket=self._bucket, Key=self._key(sha256)))
@@ -210,6 +238,10 @@ class S3BlobStore(BlobStore):
     async def delete(self, sha256: str) -> None:
         """See BlobStore."""
         await guarded(self._s3.delete_object(Bucket=self._bucket, Key=self._key(sha256)))
+
+    @property
+    def _mark_key(self) -> str:
+        return f"{self._prefix}{MARK_NAME}"
 
     def _key(self, sha256: str) -> str:
         return f"{self._prefix}blobs/{sha256[:2]}/{sha256[2:4]}/{sha256}"
