@@ -107,6 +107,21 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(cli: Cli, listen: str) -
     assert cli.run("status", "--output", "json").json == {"running": False}
 
 
+def test_a_service_that_does_not_start_says_why_and_takes_the_others_along(cli: Cli, listen: str) -> None:
+    wrong = Cli(cli.home, apart=True, settings={"MODELYARD_BLOBS": "s3:bucket"})
+    cli.ok("up", "--detach", "--listen", listen)
+    cli.ok("down")
+    for detach in (["--detach"], []):
+        ended = wrong.run("up", *detach, "--listen", listen)
+        assert ended.code == 1
+        assert "artifact ended with status 1 while starting" in ended.err
+        assert "name the bucket, s3://bucket/prefix" in " ".join(ended.err.split())
+        assert "serving" not in ended.err  # what it said in its earlier life
+        assert "Traceback" not in ended.err
+        assert suite.processes_of(home_of(cli)) == []
+    assert cli.run("status", "--output", "json").json == {"running": False}
+
+
 def test_a_killed_process_is_started_again(cli: Cli, listen: str) -> None:
     cli.ok("up", "--detach", "--listen", listen)
     cli.ok("catalogs", "create", "kept")

@@ -57,6 +57,7 @@ class _Child:
     spec: ProcessSpec
     process: asyncio.subprocess.Process
     running: Running
+    log_begin: int
     started: float = field(default_factory=time.monotonic)
 
 
@@ -86,9 +87,12 @@ class Supervisor:
             self._stages.append([spec.name for spec in stage])
             for spec in stage:
                 await self._launch(spec, restarts=0)
-            async with asyncio.TaskGroup() as group:
-                for spec in stage:
-                    group.create_task(self._become_ready(spec, timeout))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for spec in stage:
+                        group.create_task(self._become_ready(spec, timeout))
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from failures
             for spec in stage:
                 self._watchers[spec.name] = asyncio.create_task(self._watch(spec.name))
 
@@ -104,6 +108,7 @@ class Supervisor:
 
     async def _launch(self, spec: ProcessSpec, *, restarts: int) -> None:
         with self._log(spec.name) as log:
+            log_begin = log.seek(0, os.SEEK_END)
             process = await asyncio.create_subprocess_exec(
                 *spec.command,
                 env=dict(spec.environment),
@@ -116,7 +121,9 @@ class Supervisor:
                 cwd=Path("/") if spec.user else None,
             )
         start_time = psutil.Process(process.pid).create_time()
-        self._children[spec.name] = _Child(spec, process, Running(process.pid, start_time, restarts))
+        self._children[spec.name] = _Child(
+            spec, process, Running(process.pid, start_time, restarts), log_begin
+        )
         self._report()
 
     async def _become_ready(self, spec: ProcessSpec, timeout: float) -> None:
@@ -168,8 +175,10 @@ class Supervisor:
         return (self._logs / f"{name}.log").open("ab")
 
     def _log_tail(self, name: str, lines: int = 20) -> str:
-        text = (self._logs / f"{name}.log").read_text(errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
+        """Return the end of what a process has said since it was started; its log holds earlier lives too."""
+        with (self._logs / f"{name}.log").open("rb") as log:
+            log.seek(self._children[name].log_begin)
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
 def is_alive(running: Running) -> bool:
