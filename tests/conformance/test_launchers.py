@@ -140,3 +140,14 @@ def test_processes_without_proc_are_known_by_ps(monkeypatch: pytest.MonkeyPatch)
     assert processes.start_time(own)
     assert "python" in processes.command_line(own)
     assert processes.start_time(2**22 + 1) == ""
+
+
+def test_another_service_does_not_work_in_the_same_folder(folder: Path) -> None:
+    first, second = (LocalLauncher(folder, COMMAND) for _ in range(2))
+    for each in (first, second):
+        each.prepare()
+    told = f"another inference service works in {folder}"
+    with first.alone(), pytest.raises(RunFolderUnusable, match=told), second.alone():
+        pass
+    with second.alone():
+        pass

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from modelyard import LineageNode, errors
 from modelyard.aio import AsyncClient
+from modelyard_suite import plan
 from modelyard_suite.supervisor import is_alive
 from tests.framework.deployed import Deployed, deployed, deployed_for_module, load, predictor
-from tests.framework.stack import Processes
+from tests.framework.stack import Processes, short_folder
 from tests.framework.waiting import eventually
 
 
@@ -115,3 +118,38 @@ async def test_a_killed_envoy_comes_back_and_serves_the_same_routes(
                 return False
 
         await eventually(answers, seconds=60)
+
+
+async def test_a_second_inference_service_waits_and_touches_nothing(
+    processes: Processes, endpoint: Deployed, tmp_path: Path
+) -> None:
+    services = plan.stages(processes.home, plan.Options(listen=processes.target))[1]
+    first = next(service for service in services if service.name == "inference")
+    with short_folder() as folder:
+        own = {
+            "MODELYARD_LISTEN": f"unix:{folder}/socket",
+            "MODELYARD_RUN_DIRECTORY": f"{folder}/run",
+            "MODELYARD_CACHE_DIRECTORY": f"{folder}/cache",
+        }
+        log = tmp_path / "log"
+        with log.open("wb") as output:
+            second = await asyncio.create_subprocess_exec(
+                *first.command, env={**first.environment, **own}, stdout=output, stderr=output
+            )
+        try:
+            await eventually(lambda: b"waiting_for_other_process" in log.read_bytes())
+            async with processes.admin() as admin:
+                before = await replica_pids(admin, endpoint.name)
+                async with load(predictor(admin, endpoint)) as seen:
+                    await seen.more(300)
+                assert seen.failures == []
+                assert await replica_pids(admin, endpoint.name) == before
+            assert list(folder.glob("run/replicas/*")) == []
+            assert second.returncode is None
+            second.terminate()
+            assert await asyncio.wait_for(second.wait(), 30) == 0
+        finally:
+            if second.returncode is None:
+                second.kill()
+                await second.wait()
+    assert "Traceback" not in log.read_text()

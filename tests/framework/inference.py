@@ -29,17 +29,18 @@ from modelyard_inference.followers import Followers
 from modelyard_inference.launchers.local import LocalLauncher
 from modelyard_inference.lineage import Lineage
 from modelyard_inference.lookups import Lookups
+from modelyard_inference.means import Means
 from modelyard_inference.models import Deployment, DeploymentState, TargetSpec, Version
 from modelyard_inference.notes import Note
 from modelyard_inference.planner.observed import Gateway
 from modelyard_inference.probe import ReplicaProber
-from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.reconciler import Reconciler
 from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.route_table import RouteTable
 from modelyard_inference.routes import Routes
 from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
-from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
+from modelyard_inference.steps.replicas import ReplicaDefaults
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.watching import Watching
 from modelyard_kit.access import (
@@ -57,6 +58,7 @@ from modelyard_kit.clock import utc_now
 from modelyard_kit.db import Database
 from modelyard_kit.errors import InvalidState, NotFound, PeerUnavailable, PolicyUnmet
 from modelyard_kit.grants import Grants
+from modelyard_kit.sole import Sole
 from tests.framework import folders
 from tests.framework.waiting import eventually
 
@@ -410,34 +412,28 @@ class Site:
         cache.prepare()
         environments = EnvironmentCache(self.folder / "environments", enabled=self.build_environments)
         environments.prepare()
-        admission = Admission(self.upstream, wake.set)
-        signers = Signers(db, store, self.upstream)
-        prober = ReplicaProber()
         routes = Routes(await db.read(store.routes), wake.set)
         grants = await all_grants()
         watching = Watching(db, store, grants)
-        steps = Steps(
-            StepParts(
-                db,
-                store,
-                cache,
-                environments,
-                admission,
-                signers,
-                launcher,
-                prober,
-                utc_now,
-                lambda: SERVICE,
-                self._note_flushed,
-            ),
-            ReplicaDefaults(drain_seconds=2.0),
-            wake.set,
+        prober = ReplicaProber()
+        means = Means(
+            db=db,
+            store=store,
+            artifacts=cache,
+            environments=environments,
+            admission=Admission(self.upstream, wake.set),
+            signers=Signers(db, store, self.upstream),
+            launcher=launcher,
+            prober=prober,
+            clock=utc_now,
+            actor=lambda: SERVICE,
+            flush_logs=self._note_flushed,
         )
+        steps = Steps(means, ReplicaDefaults(drain_seconds=2.0), wake.set)
+        sole = Sole(self.dsn, "inference")
+        await sole.take()
         timeout = timedelta(seconds=self.start_timeout)
-        parts = Parts(
-            db, store, cache, environments, admission, signers, launcher, prober, routes, watching, utc_now
-        )
-        reconciler = Reconciler(parts, steps, wake, start_timeout=timeout)
+        reconciler = Reconciler(means, steps, routes, watching, sole=sole, wake=wake, start_timeout=timeout)
         followers = Followers(db, store, self.upstream, wake.set, lambda: reconciler.seen)
         lookups = Lookups(db, store, self.upstream, grants)
         deployments = Deployments(
@@ -467,11 +463,9 @@ class Site:
         finally:
             await inference.end_loops()
             await steps.close()
-            await cache.close()
-            await environments.close()
-            await admission.close()
-            await signers.close()
+            await means.close()
             await prober.close()
+            await sole.close()
             await db.close()
 
     async def stop_replicas(self) -> None:

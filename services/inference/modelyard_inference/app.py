@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +29,12 @@ from modelyard_inference.log_retention import LogRetention
 from modelyard_inference.log_shipping import LogShipping
 from modelyard_inference.log_switching import LogSwitching
 from modelyard_inference.lookups import Lookups
+from modelyard_inference.means import Means
 from modelyard_inference.owners import Owners
 from modelyard_inference.parquet_logs import AddressUnusable, ParquetLogs
+from modelyard_inference.ports import Prober
 from modelyard_inference.probe import ReplicaProber
-from modelyard_inference.reconciler import Parts, Reconciler
+from modelyard_inference.reconciler import Reconciler
 from modelyard_inference.replica_logs import ReplicaLogs
 from modelyard_inference.rollouts import Rollouts
 from modelyard_inference.routes import Routes
@@ -41,7 +43,7 @@ from modelyard_inference.shadows import Shadows
 from modelyard_inference.signers import Signers
 from modelyard_inference.statistics import Statistics
 from modelyard_inference.steps import Steps
-from modelyard_inference.steps.replicas import ReplicaDefaults, StepParts
+from modelyard_inference.steps.replicas import ReplicaDefaults
 from modelyard_inference.store import InferenceStore
 from modelyard_inference.upstream import PeerUpstream
 from modelyard_inference.watching import Watching
@@ -51,6 +53,7 @@ from modelyard_kit.clock import Clock
 from modelyard_kit.config import Settings
 from modelyard_kit.db import Database
 from modelyard_kit.grants import Grants
+from modelyard_kit.sole import Sole
 from modelyard_kit.watches import Watches
 
 if TYPE_CHECKING:
@@ -113,18 +116,112 @@ class InferenceSettings(Settings):
 
 @asynccontextmanager
 async def build(chassis: Chassis) -> AsyncIterator[Service]:
-    """Yield the service; at the end leave or stop the replicas, as the settings say."""
+    """Yield the service; at the end leave or stop the replicas, as the settings say.
+
+    Only one process at a time makes deployments true: another one waits here for the end of the first.
+    """
     settings: InferenceSettings = chassis.settings
-    activator_address = f"unix:{settings.run_directory}/s/activator"
-    store, wake = InferenceStore(activator_address), asyncio.Event()
+    async with AsyncExitStack() as stack:
+        sole = Sole(settings.database, SERVICE_NAME)
+        stack.push_async_callback(sole.close)
+        await sole.take()
+        wake, watches, prober = asyncio.Event(), Watches(), ReplicaProber()
+        stack.push_async_callback(prober.close)
+        launcher = stack.enter_context(_launcher(settings))
+        shippings = _log_shippings(settings, chassis.db, launcher)
+        means = _means(chassis, launcher, prober, shippings, wake.set)
+        stack.push_async_callback(means.close)
+        db, store, upstream = means.db, means.store, PeerUpstream(chassis.peers)
+        statistics = Statistics(db, store, prober, chassis.clock)
+        carriers: list[LogShipping | MetricsPush] = [
+            *shippings.values(),
+            *_metrics_push(settings, statistics),
+        ]
+        for each in carriers:
+            stack.push_async_callback(each.close)
+        # Read before anybody can watch: a gateway must never see an emptier table than it serves.
+        routes = Routes(await db.read(store.routes), wake.set)
+        steps = Steps(means, _defaults(settings), wake.set)
+        watching = Watching(db, store, chassis.grants, watches)
+        start_timeout = timedelta(seconds=settings.start_timeout_seconds)
+        reconciler = Reconciler(
+            means, steps, routes, watching, sole=sole, wake=wake, start_timeout=start_timeout
+        )
+        if settings.stop_replicas_on_exit:
+            stack.push_async_callback(reconciler.stop_all, settings.drain_grace_seconds)
+        stack.push_async_callback(steps.close)
+        activator = Activator(_activator_address(settings), routes, patience=settings.start_timeout_seconds)
+        await activator.start()
+        stack.push_async_callback(activator.stop)
+        lookups = Lookups(db, store, upstream, chassis.grants)
+        deployments = Deployments(
+            db,
+            store,
+            lookups,
+            upstream,
+            chassis.grants,
+            chassis.clock,
+            wake.set,
+            log_destinations=shippings.keys(),
+            builds_environments=settings.build_environments,
+        )
+        servicer = InferenceServicer(
+            lookups,
+            deployments,
+            Rollouts(db, store, chassis.clock, wake.set),
+            watching,
+            routes,
+            ReplicaLogs(db, store, launcher, chassis.grants, watches),
+            statistics,
+        )
+        if settings.metrics_listen:
+            stack.enter_context(scrape.offered(statistics))
+        yield Service(
+            name=SERVICE_NAME,
+            full_name=FULL_NAME,
+            register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
+            access=access_table(lookups),
+            background=(
+                sole.keep,
+                reconciler.run,
+                Followers(db, store, upstream, wake.set, lambda: reconciler.seen).run,
+                Owners(db, store, upstream, wake.set, lambda: reconciler.seen).run,
+                Lineage(db, upstream).run,
+                Shadows(db, prober).run,
+                LogSwitching(db, prober).run,
+                *(each.run for each in carriers),
+                *_log_retention(settings, chassis.clock),
+            ),
+        )
+
+
+def _activator_address(settings: InferenceSettings) -> str:
+    return f"unix:{settings.run_directory}/s/activator"
+
+
+@contextmanager
+def _launcher(settings: InferenceSettings) -> Iterator[LocalLauncher]:
+    """Give what starts replicas, for this process alone; the process ends if the run folder cannot be used."""
     launcher = LocalLauncher(
         settings.run_directory, (settings.python_executable, "-m", "modelyard_inference.replica")
     )
     try:
         launcher.prepare()
+        with launcher.alone():
+            yield launcher
     except RunFolderUnusable as error:
         raise SystemExit(str(error)) from error
-    upstream = PeerUpstream(chassis.peers)
+
+
+def _means(
+    chassis: Chassis,
+    launcher: Launcher,
+    prober: Prober,
+    shippings: Mapping[str, LogShipping],
+    wake: Callable[[], None],
+) -> Means:
+    settings: InferenceSettings = chassis.settings
+    store, upstream = InferenceStore(_activator_address(settings)), PeerUpstream(chassis.peers)
     artifacts = ArtifactCache(
         upstream, settings.cache_directory / "artifacts", BlobCache(settings.blob_cache_directory)
     )
@@ -138,117 +235,43 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         clock=chassis.clock,
     )
     environments.prepare()
-    admission = Admission(upstream, wake.set)
-    signers = Signers(chassis.db, store, upstream)
-    prober = ReplicaProber()
-    shippings = _log_shippings(settings, chassis.db, launcher)
 
     async def flush_logs(replica_id: str) -> None:
         await asyncio.gather(*(each.flush(replica_id) for each in shippings.values()))
 
-    # Read before anybody can watch: a gateway must never see an emptier table than it serves.
-    routes = Routes(await chassis.db.read(store.routes), wake.set)
-    steps = Steps(
-        StepParts(
-            chassis.db,
-            store,
-            artifacts,
-            environments,
-            admission,
-            signers,
-            launcher,
-            prober,
-            chassis.clock,
-            lambda: _self(chassis.grants),
-            flush_logs,
-        ),
-        ReplicaDefaults(
-            settings.drain_grace_seconds,
-            settings.log_level,
-            settings.log_format,
-            settings.otlp_endpoint,
-            settings.require_signature,
-            settings.allow_model_code,
-            str(settings.backends_file.absolute()) if settings.backends_file else "",
-        ),
-        wake.set,
+    return Means(
+        db=chassis.db,
+        store=store,
+        artifacts=artifacts,
+        environments=environments,
+        admission=Admission(upstream, wake),
+        signers=Signers(chassis.db, store, upstream),
+        launcher=launcher,
+        prober=prober,
+        clock=chassis.clock,
+        actor=lambda: _self(chassis.grants),
+        flush_logs=flush_logs,
     )
-    watches = Watches()
-    watching = Watching(chassis.db, store, chassis.grants, watches)
-    parts = Parts(
-        chassis.db,
-        store,
-        artifacts,
-        environments,
-        admission,
-        signers,
-        launcher,
-        prober,
-        routes,
-        watching,
-        chassis.clock,
+
+
+def _defaults(settings: InferenceSettings) -> ReplicaDefaults:
+    return ReplicaDefaults(
+        drain_seconds=settings.drain_grace_seconds,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+        otlp_endpoint=settings.otlp_endpoint,
+        require_signature=settings.require_signature,
+        allow_code=settings.allow_model_code,
+        backends_file=str(settings.backends_file.absolute()) if settings.backends_file else "",
     )
-    reconciler = Reconciler(
-        parts, steps, wake, start_timeout=timedelta(seconds=settings.start_timeout_seconds)
-    )
-    followers = Followers(chassis.db, store, upstream, wake.set, lambda: reconciler.seen)
-    owners = Owners(chassis.db, store, upstream, wake.set, lambda: reconciler.seen)
-    lineage = Lineage(chassis.db, upstream)
-    shadows = Shadows(chassis.db, prober)
-    log_switching = LogSwitching(chassis.db, prober)
-    lookups = Lookups(chassis.db, store, upstream, chassis.grants)
-    deployments = Deployments(
-        chassis.db,
-        store,
-        lookups,
-        upstream,
-        chassis.grants,
-        chassis.clock,
-        wake.set,
-        log_destinations=shippings.keys(),
-        builds_environments=settings.build_environments,
-    )
-    rollouts = Rollouts(chassis.db, store, chassis.clock, wake.set)
-    replica_logs = ReplicaLogs(chassis.db, store, launcher, chassis.grants, watches)
-    statistics = Statistics(chassis.db, store, prober, chassis.clock)
-    carriers: list[LogShipping | MetricsPush] = list(shippings.values())
+
+
+def _metrics_push(settings: InferenceSettings, statistics: Statistics) -> Iterator[MetricsPush]:
+    """Yield what sends the figures of replicas to a collector, if there is one."""
     if settings.otlp_endpoint:
         from modelyard_inference.push import MetricsPush
 
-        carriers.append(MetricsPush(statistics, settings.otlp_endpoint))
-    servicer = InferenceServicer(lookups, deployments, rollouts, watching, routes, replica_logs, statistics)
-    service = Service(
-        name=SERVICE_NAME,
-        full_name=FULL_NAME,
-        register=lambda server: add_InferenceServiceServicer_to_server(servicer, server),
-        access=access_table(lookups),
-        background=(
-            reconciler.run,
-            followers.run,
-            owners.run,
-            lineage.run,
-            shadows.run,
-            log_switching.run,
-            *(each.run for each in carriers),
-            *_log_retention(settings, chassis.clock),
-        ),
-    )
-    activator = Activator(activator_address, routes, patience=settings.start_timeout_seconds)
-    await activator.start()
-    try:
-        with scrape.offered(statistics) if settings.metrics_listen else nullcontext():
-            yield service
-    finally:
-        await activator.stop()
-        await steps.close()
-        if settings.stop_replicas_on_exit:
-            await reconciler.stop_all(settings.drain_grace_seconds)
-        await asyncio.gather(*(each.close() for each in carriers))
-        await artifacts.close()
-        await environments.close()
-        await admission.close()
-        await signers.close()
-        await prober.close()
+        yield MetricsPush(statistics, settings.otlp_endpoint)
 
 
 def _log_shippings(

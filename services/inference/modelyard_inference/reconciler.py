@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from modelyard_inference.admission import Admission
-from modelyard_inference.artifacts import ArtifactCache
-from modelyard_inference.environments.cache import EnvironmentCache
-from modelyard_inference.launchers import Handle, Launcher
+from modelyard_inference.launchers import Handle
+from modelyard_inference.means import Means
 from modelyard_inference.models import Deployment, Replica, ReplicaState
 from modelyard_inference.planner import plan
 from modelyard_inference.planner.observed import Observed, Process
-from modelyard_inference.ports import Prober
 from modelyard_inference.routes import Routes
-from modelyard_inference.signers import Signers
 from modelyard_inference.steps import Steps
-from modelyard_inference.store import InferenceStore, World
+from modelyard_inference.store import World
 from modelyard_inference.watching import Watching
-from modelyard_kit.clock import Clock
-from modelyard_kit.db import Database
 from modelyard_kit.errors import DomainError
 from modelyard_kit.faults import InjectedFault
+from modelyard_kit.sole import Sole
 
 PERIOD_SECONDS = 0.5
 _PARALLEL = 16
@@ -39,36 +33,35 @@ _STOP_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What the reconciler works with."""
-
-    db: Database
-    store: InferenceStore
-    artifacts: ArtifactCache
-    environments: EnvironmentCache
-    admission: Admission
-    signers: Signers
-    launcher: Launcher
-    prober: Prober
-    routes: Routes
-    watching: Watching
-    clock: Clock
-
-
 class Reconciler:
     """One loop over all deployments.
 
     Args:
-        parts: its collaborators.
+        means: its collaborators.
         steps: what carries out the planner's actions.
+        routes: what gateways are told.
+        watching: who watches deployments.
+        sole: the right to do so, which one process has at a time.
         wake: set by whoever changed something.
         start_timeout: longest time from the start of a process until it answers.
     """
 
-    def __init__(self, parts: Parts, steps: Steps, wake: asyncio.Event, *, start_timeout: timedelta) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        means: Means,
+        steps: Steps,
+        routes: Routes,
+        watching: Watching,
+        *,
+        sole: Sole,
+        wake: asyncio.Event,
+        start_timeout: timedelta,
+    ) -> None:
+        self._means = means
         self._steps = steps
+        self._routes = routes
+        self._watching = watching
+        self._sole = sole
         self._wake = wake
         self._start_timeout = start_timeout
         self._slots = asyncio.Semaphore(_PARALLEL)
@@ -84,6 +77,7 @@ class Reconciler:
         """Reconcile for ever."""
         await self._end_strangers()
         while True:
+            await self._sole.held()
             self._wake.clear()
             try:
                 busy = await self.look()
@@ -95,10 +89,10 @@ class Reconciler:
 
     async def look(self) -> bool:
         """Look once at everything and take the next steps; return whether there will be more to do at once."""
-        parts = self._parts
-        world = await parts.db.read(parts.store.world)
+        means = self._means
+        world = await means.db.read(means.store.world)
         self._seen = world.deployments
-        parts.watching.publish(world.deployments)
+        self._watching.publish(world.deployments)
         processes = await self._processes(world.replicas)
         busy = False
         for deployment in world.deployments:
@@ -107,19 +101,19 @@ class Reconciler:
                 busy |= await self._steps.take(observed, plan(observed))
             except Exception:  # noqa: BLE001 - one deployment must not hold up the others; the next look tries again
                 _log.exception("deployment_step_failed", deployment=deployment.name)
-        table = await parts.db.query(parts.store.table_version)
-        if table != parts.routes.table.version:
-            await parts.routes.publish(await parts.db.read(parts.store.routes))
+        table = await means.db.query(means.store.table_version)
+        if table != self._routes.table.version:
+            await self._routes.publish(await means.db.read(means.store.routes))
         await self._prune(world)
-        parts.admission.keep(world.deployments)
-        parts.signers.keep({group.version.id for group in world.groups})
+        means.admission.keep(world.deployments)
+        means.signers.keep({group.version.id for group in world.groups})
         return busy
 
     async def stop_all(self, grace: float) -> None:
         """Stop every replica process; for an installation that ends as a whole."""
         await self._steps.close()
-        handles = await self._parts.launcher.list()
-        await asyncio.gather(*(self._parts.launcher.stop(handle, grace) for handle in handles))
+        handles = await self._means.launcher.list()
+        await asyncio.gather(*(self._means.launcher.stop(handle, grace) for handle in handles))
 
     async def _rest(self) -> None:
         try:
@@ -133,9 +127,9 @@ class Reconciler:
         used = _digests(world), _environments(world)
         if used != self._used:
             digests, environments = used
-            self._parts.environments.stop_unwanted(environments)
-            await asyncio.to_thread(self._parts.artifacts.prune, digests)
-            await asyncio.to_thread(self._parts.environments.prune, environments)
+            self._means.environments.stop_unwanted(environments)
+            await asyncio.to_thread(self._means.artifacts.prune, digests)
+            await asyncio.to_thread(self._means.environments.prune, environments)
             self._used = used
 
     def _observe(self, world: World, deployment: Deployment, processes: dict[str, Process]) -> Observed:
@@ -147,14 +141,14 @@ class Reconciler:
             groups=groups,
             replicas=replicas,
             processes={r.id: processes[r.id] for r in replicas if r.id in processes},
-            artifacts={digest: self._parts.artifacts.status(digest) for digest in digests},
-            evidence={g.version.id: self._parts.signers.status(g.version.id) for g in groups},
-            gateways=self._parts.routes.gateways(),
-            now=self._parts.clock(),
+            artifacts={digest: self._means.artifacts.status(digest) for digest in digests},
+            evidence={g.version.id: self._means.signers.status(g.version.id) for g in groups},
+            gateways=self._routes.gateways(),
+            now=self._means.clock(),
             start_timeout=self._start_timeout,
-            admitted=self._parts.admission.answers(deployment),
+            admitted=self._means.admission.answers(deployment),
             builds={
-                g.id: found for g in groups if (found := self._parts.environments.building(g.environment_use))
+                g.id: found for g in groups if (found := self._means.environments.building(g.environment_use))
             },
         )
 
@@ -167,9 +161,9 @@ class Reconciler:
         async with self._slots:
             ready = replica.state is ReplicaState.READY
             if replica.state is ReplicaState.STARTING:
-                ready = await self._parts.prober.ready(replica.address)
+                ready = await self._means.prober.ready(replica.address)
             # After the question whether it answers, because what it says about signatures it says before it does.
-            found = await self._parts.launcher.status(handle_of(replica))
+            found = await self._means.launcher.status(handle_of(replica))
             return Process(
                 found.running,
                 ready=found.running and ready,
@@ -180,12 +174,12 @@ class Reconciler:
 
     async def _end_strangers(self) -> None:
         """Stop replica processes that the database does not know, as after it was replaced."""
-        world = await self._parts.db.read(self._parts.store.world)
+        world = await self._means.db.read(self._means.store.world)
         known = {replica.id for replica in world.replicas}
-        strangers = [h for h in await self._parts.launcher.list() if h.replica_id not in known]
+        strangers = [h for h in await self._means.launcher.list() if h.replica_id not in known]
         for handle in strangers:
             _log.warning("unknown_replica_stopped", replica=handle.replica_id, process_id=handle.process_id)
-        await asyncio.gather(*(self._parts.launcher.stop(handle, _STOP_SECONDS) for handle in strangers))
+        await asyncio.gather(*(self._means.launcher.stop(handle, _STOP_SECONDS) for handle in strangers))
 
 
 def handle_of(replica: Replica) -> Handle:

@@ -92,9 +92,24 @@ async def _run(settings: Settings, build: Build, package: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings, build, package):
-        garbage.settle()
-        await stop.wait()
+    started = asyncio.Event()
+
+    async def serve() -> None:
+        async with running(settings, build, package):
+            started.set()
+            garbage.settle()
+            await stop.wait()
+
+    serving = asyncio.create_task(serve())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not (started.is_set() or serving.done()):
+        serving.cancel()  # a start may wait for long, for another process to end
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        return
+    await serving
 
 
 @asynccontextmanager

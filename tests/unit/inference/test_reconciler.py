@@ -16,7 +16,8 @@ async def test_an_end_that_comes_with_news_is_heard(turns: int) -> None:
     """Whichever turn of the loop it comes in, after something woke it."""
     nothing: Any = None
     wake = asyncio.Event()
-    reconciler = Reconciler(nothing, nothing, wake, start_timeout=timedelta(seconds=1))
+    second = timedelta(seconds=1)
+    reconciler = Reconciler(nothing, nothing, nothing, nothing, sole=nothing, wake=wake, start_timeout=second)
     resting = asyncio.create_task(reconciler._rest())
     for _ in range(3):
         await asyncio.sleep(0)

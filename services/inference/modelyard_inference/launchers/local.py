@@ -11,12 +11,14 @@ becomes the replica, so that it is found even if this service dies the moment af
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -81,6 +83,23 @@ class LocalLauncher:
                     f"{folder} belongs to another user: set MODELYARD_RUN_DIRECTORY to an own folder"
                 )
             folder.chmod(0o700)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other services out of the run folder within this block: each would end replicas that it does not know.
+
+        Raises:
+            RunFolderUnusable: another one works in it.
+        """
+        with (self._run_folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFolderUnusable(
+                    f"another inference service works in {self._run_folder}: stop it, or set MODELYARD_RUN_DIRECTORY to a"
+                    " folder of its own"
+                ) from error
+            yield
 
     def address(self, replica_id: str) -> str:
         """Return the socket of a replica."""

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard_inference import actions as a
 from modelyard_inference import notes
+from modelyard_inference.means import Means
 from modelyard_inference.models import (
     Condition,
     DeploymentState,
@@ -28,7 +29,7 @@ from modelyard_inference.planner.observed import Observed
 from modelyard_inference.rows import idle
 from modelyard_inference.scale_rows import set_scale
 from modelyard_inference.scaling import Cause, Scale
-from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, StepParts, Verb
+from modelyard_inference.steps.replicas import ReplicaDefaults, ReplicaSteps, Verb
 from modelyard_inference.steps.traffic import TrafficSteps, append
 from modelyard_kit.faults import failpoint
 from modelyard_kit.ids import new_id
@@ -40,17 +41,17 @@ class Steps:
     """One method for each kind of action.
 
     Args:
-        parts: its collaborators.
+        means: its collaborators.
         defaults: what every replica is told.
         wake: called when something that runs in the background has ended.
     """
 
-    def __init__(self, parts: StepParts, defaults: ReplicaDefaults, wake: Callable[[], None]) -> None:
-        self._parts = parts
-        self._replicas = ReplicaSteps(parts, defaults, wake)
+    def __init__(self, means: Means, defaults: ReplicaDefaults, wake: Callable[[], None]) -> None:
+        self._means = means
+        self._replicas = ReplicaSteps(means, defaults, wake)
         self._verbs: Mapping[type[a.Action], Verb] = {
             **self._replicas.verbs,
-            **TrafficSteps(parts).verbs,
+            **TrafficSteps(means).verbs,
             a.AskUse: self._ask_use,
             a.AddGroup: self._add_group,
             a.AddReplicas: self._add_replicas,
@@ -88,7 +89,7 @@ class Steps:
     # ---- groups
 
     async def _ask_use(self, observed: Observed, action: a.AskUse) -> bool:
-        self._parts.admission.ask(observed.deployment, action.version)
+        self._means.admission.ask(observed.deployment, action.version)
         return False
 
     async def _add_group(self, observed: Observed, action: a.AddGroup) -> bool:
@@ -104,7 +105,7 @@ class Steps:
             state=GroupState.STARTING,
             weight=0,
             table_version=0,
-            create_time=self._parts.clock(),
+            create_time=self._means.clock(),
             require_signature=action.require_signature,
             shadow=action.shadow,
             resources=action.resources,
@@ -116,18 +117,18 @@ class Steps:
         replicas = [self._new_replica(group, ordinal) for ordinal in range(action.replicas)]
 
         async def work(connection: AsyncConnection) -> bool:
-            now = await self._parts.store.deployment_by_id(connection, deployment.id)
-            others = await self._parts.store.groups(connection, deployment.id)
+            now = await self._means.store.deployment_by_id(connection, deployment.id)
+            others = await self._means.store.groups(connection, deployment.id)
             taken = any(other.key == group.key and other.state is not GroupState.STOPPING for other in others)
             if now is None or now.revision != deployment.revision or taken:
                 return False
             if version.id not in {target.wanted.id for target in now.targets}:
                 return False  # an alias moved on since: nobody was asked about it for later
-            await self._parts.store.insert_group(connection, group)
-            await self._parts.store.insert_replicas(connection, replicas)
+            await self._means.store.insert_group(connection, group)
+            await self._means.store.insert_replicas(connection, replicas)
             return True
 
-        made = await self._parts.db.in_tx(work)
+        made = await self._means.db.in_tx(work)
         if made:
             _log.info("group_added", deployment=deployment.name, version=version.name, group=group.name)
         return made
@@ -136,11 +137,11 @@ class Steps:
         group = observed.group(action.group_id)
 
         async def work(connection: AsyncConnection) -> None:
-            first = await self._parts.store.next_ordinal(connection, group.id)
+            first = await self._means.store.next_ordinal(connection, group.id)
             replicas = [self._new_replica(group, first + offset) for offset in range(action.count)]
-            await self._parts.store.insert_replicas(connection, replicas)
+            await self._means.store.insert_replicas(connection, replicas)
 
-        await self._parts.db.in_tx(work)
+        await self._means.db.in_tx(work)
         return True
 
     async def _scale_group(self, observed: Observed, action: a.ScaleGroup) -> bool:
@@ -158,9 +159,9 @@ class Steps:
         async def work(connection: AsyncConnection) -> None:
             await set_scale(connection, group.id, wanted)
             if after != before:
-                await append(self._parts, connection, "scaled", observed.deployment, told)
+                await append(self._means, connection, "scaled", observed.deployment, told)
 
-        await self._parts.db.in_tx(work)
+        await self._means.db.in_tx(work)
         if after == before:
             return False
         _log.info("group_scaled", group=group.name, replicas=after, in_flight=told["in_flight"])
@@ -168,19 +169,19 @@ class Steps:
 
     async def _admit_group(self, _observed: Observed, action: a.AdmitGroup) -> bool:
         async def work(connection: AsyncConnection) -> None:
-            table = await self._parts.store.next_table(connection)
-            await self._parts.store.set_group(
+            table = await self._means.store.next_table(connection)
+            await self._means.store.set_group(
                 connection, action.group_id, GroupState.WARM, weight=0, table_version=table
             )
-            await self._parts.store.route_replicas(connection, action.replica_ids, table_version=table)
+            await self._means.store.route_replicas(connection, action.replica_ids, table_version=table)
 
-        await self._parts.db.in_tx(work)
+        await self._means.db.in_tx(work)
         return True
 
     async def _revive_group(self, observed: Observed, action: a.ReviveGroup) -> bool:
         group = observed.group(action.group_id)
-        await self._parts.db.in_tx(
-            lambda connection: self._parts.store.set_group(
+        await self._means.db.in_tx(
+            lambda connection: self._means.store.set_group(
                 connection, group.id, GroupState.WARM, weight=0, table_version=group.table_version
             )
         )
@@ -192,60 +193,60 @@ class Steps:
 
         async def work(connection: AsyncConnection) -> None:
             routed = group.state is not GroupState.STARTING
-            table = await self._parts.store.next_table(connection) if routed else 0
-            await self._parts.store.set_group(
+            table = await self._means.store.next_table(connection) if routed else 0
+            await self._means.store.set_group(
                 connection, group.id, GroupState.STOPPING, weight=0, table_version=table
             )
-            await self._parts.store.drain_replicas(connection, replica_ids, table_version=table)
+            await self._means.store.drain_replicas(connection, replica_ids, table_version=table)
 
-        await self._parts.db.in_tx(work)
+        await self._means.db.in_tx(work)
         _log.info(
             "group_ended", deployment=observed.deployment.name, version=group.version.name, group=group.name
         )
         return True
 
     async def _remove_group(self, _observed: Observed, action: a.RemoveGroup) -> bool:
-        await self._parts.db.in_tx(
-            lambda connection: self._parts.store.delete_group(connection, action.group_id)
+        await self._means.db.in_tx(
+            lambda connection: self._means.store.delete_group(connection, action.group_id)
         )
         return True
 
     async def _route_replicas(self, _observed: Observed, action: a.RouteReplicas) -> bool:
         async def work(connection: AsyncConnection) -> None:
-            table = await self._parts.store.next_table(connection)
-            await self._parts.store.route_replicas(connection, action.replica_ids, table_version=table)
+            table = await self._means.store.next_table(connection)
+            await self._means.store.route_replicas(connection, action.replica_ids, table_version=table)
 
-        await self._parts.db.in_tx(work)
+        await self._means.db.in_tx(work)
         return True
 
     async def _unroute_replicas(self, observed: Observed, action: a.UnrouteReplicas) -> bool:
         routed = any(r.routed for r in observed.replicas if r.id in action.replica_ids)
 
         async def work(connection: AsyncConnection) -> None:
-            table = await self._parts.store.next_table(connection) if routed else 0
-            await self._parts.store.drain_replicas(connection, action.replica_ids, table_version=table)
+            table = await self._means.store.next_table(connection) if routed else 0
+            await self._means.store.drain_replicas(connection, action.replica_ids, table_version=table)
 
-        await self._parts.db.in_tx(work)
+        await self._means.db.in_tx(work)
         return True
 
     # ---- traffic and state
 
     async def _report(self, observed: Observed, action: a.Report) -> bool:
         deployment = observed.deployment
-        conditions = _dated(action.conditions, deployment.conditions, self._parts.clock())
+        conditions = _dated(action.conditions, deployment.conditions, self._means.clock())
 
         async def work(connection: AsyncConnection) -> bool:
-            written = await self._parts.store.set_state(
+            written = await self._means.store.set_state(
                 connection, deployment, action.state, action.message, conditions
             )
             if written and idle(deployment) is not idle(replace(deployment, state=action.state)):
-                await self._parts.store.next_table(connection)  # gateways say why nothing answers
+                await self._means.store.next_table(connection)  # gateways say why nothing answers
             failed = action.state is DeploymentState.FAILED
             if written and failed and deployment.state is not DeploymentState.FAILED:
-                await append(self._parts, connection, "failed", deployment, {"reason": action.message})
+                await append(self._means, connection, "failed", deployment, {"reason": action.message})
             return written
 
-        told = await self._parts.db.in_tx(work)
+        told = await self._means.db.in_tx(work)
         if action.state is not deployment.state:
             _log.info(
                 "deployment_state", deployment=deployment.name, state=action.state, reason=action.message
@@ -256,11 +257,11 @@ class Steps:
         deployment = observed.deployment
 
         async def work(connection: AsyncConnection) -> None:
-            await self._parts.store.delete_deployment(connection, deployment.id)
-            await notes.removed(connection, deployment, self._parts.clock())
-            await append(self._parts, connection, "removed", deployment, {})
+            await self._means.store.delete_deployment(connection, deployment.id)
+            await notes.removed(connection, deployment, self._means.clock())
+            await append(self._means, connection, "removed", deployment, {})
 
-        await self._parts.db.in_tx(work)
+        await self._means.db.in_tx(work)
         _log.info("deployment_removed", deployment=deployment.name)
         return False
 
@@ -273,7 +274,7 @@ class Steps:
             group_id=group.id,
             deployment_id=group.deployment_id,
             ordinal=ordinal,
-            address=self._parts.launcher.address(replica_id),
+            address=self._means.launcher.address(replica_id),
             state=ReplicaState.STARTING,
             routed=False,
             table_version=0,
@@ -282,7 +283,7 @@ class Steps:
             restarts=0,
             failures=0,
             message="",
-            create_time=self._parts.clock(),
+            create_time=self._means.clock(),
         )
 
 

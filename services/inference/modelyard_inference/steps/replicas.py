@@ -10,23 +10,15 @@ from typing import Any
 import structlog
 
 from modelyard_inference import actions as a
-from modelyard_inference.admission import Admission
-from modelyard_inference.artifacts import ArtifactCache
 from modelyard_inference.environments import EnvironmentFailed
-from modelyard_inference.environments.cache import EnvironmentCache
-from modelyard_inference.launchers import Handle, Launcher, LaunchFailed, ReplicaSpec
+from modelyard_inference.launchers import Handle, LaunchFailed, ReplicaSpec
+from modelyard_inference.means import Means
 from modelyard_inference.models import Deployment, Group, Replica, ReplicaState
 from modelyard_inference.planner.endings import end_of
 from modelyard_inference.planner.observed import Observed
-from modelyard_inference.ports import Prober
 from modelyard_inference.replica.config import ReplicaConfig
 from modelyard_inference.runtimes import RUN_CODE
 from modelyard_inference.runtimes.signature import Signature
-from modelyard_inference.signers import Signers
-from modelyard_inference.store import InferenceStore
-from modelyard_kit.auth import Principal
-from modelyard_kit.clock import Clock
-from modelyard_kit.db import Database
 from modelyard_kit.faults import failpoint
 
 ABORT_SECONDS = 2.0
@@ -52,36 +44,17 @@ class ReplicaDefaults:
     backends_file: str = ""
 
 
-@dataclass(frozen=True)
-class StepParts:
-    """What steps work with."""
-
-    db: Database
-    store: InferenceStore
-    artifacts: ArtifactCache
-    environments: EnvironmentCache
-    admission: Admission
-    signers: Signers
-    launcher: Launcher
-    prober: Prober
-    clock: Clock
-    actor: Callable[[], Principal]
-    """Returns who is named in events: this service."""
-    flush_logs: Callable[[str], Awaitable[None]]
-    """Carries what is left of the logs of a replica that has ended to where they are wanted, before its files go."""
-
-
 class ReplicaSteps:
     """One method for each kind of action on a replica.
 
     Args:
-        parts: its collaborators.
+        means: its collaborators.
         defaults: what every replica is told.
         wake: called when something that runs in the background has ended.
     """
 
-    def __init__(self, parts: StepParts, defaults: ReplicaDefaults, wake: Callable[[], None]) -> None:
-        self._parts = parts
+    def __init__(self, means: Means, defaults: ReplicaDefaults, wake: Callable[[], None]) -> None:
+        self._means = means
         self._defaults = defaults
         self._wake = wake
         self._stopping: dict[str, asyncio.Task[None]] = {}
@@ -108,11 +81,11 @@ class ReplicaSteps:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _fetch(self, _observed: Observed, action: a.Fetch) -> bool:
-        self._parts.artifacts.fetch(action.version, self._wake)
+        self._means.artifacts.fetch(action.version, self._wake)
         return False
 
     async def _ask_evidence(self, _observed: Observed, action: a.AskEvidence) -> bool:
-        self._parts.signers.ask(action.version, self._wake)
+        self._means.signers.ask(action.version, self._wake)
         return False
 
     async def _start(self, observed: Observed, action: a.Start) -> bool:
@@ -124,7 +97,7 @@ class ReplicaSteps:
             if python is None:
                 return False  # whoever builds it calls `wake`
             spec = ReplicaSpec(replica.id, config, python, group.environment_variables)
-            handle = await self._parts.launcher.start(spec)
+            handle = await self._means.launcher.start(spec)
         except (LaunchFailed, EnvironmentFailed, ValueError) as error:
             return await self._record_end(observed, end_of(observed, replica, str(error)))
         await failpoint("inference.start.launched")
@@ -134,7 +107,7 @@ class ReplicaSteps:
             process_id=handle.process_id,
             process_started=handle.started,
             restarts=replica.restarts + (replica.start_time is not None),
-            start_time=self._parts.clock(),
+            start_time=self._means.clock(),
             ready_time=None,
             not_before=None,
             signature_state="",
@@ -155,7 +128,7 @@ class ReplicaSteps:
         await self._change(
             action.replica_id,
             state=ReplicaState.READY,
-            ready_time=self._parts.clock(),
+            ready_time=self._means.clock(),
             message="",
             signature_state=verdict.state if verdict else "",
             **found,
@@ -173,12 +146,12 @@ class ReplicaSteps:
             "failures": action.failures,
             "not_before": action.not_before,
         }
-        written = await self._parts.db.in_tx(
-            lambda connection: self._parts.store.end_replica(connection, replica, **values)
+        written = await self._means.db.in_tx(
+            lambda connection: self._means.store.end_replica(connection, replica, **values)
         )
         if not written:  # it was found before another step, such as an abort, noted its end and why
             return True
-        self._parts.signers.forget(observed.group(replica.group_id).version.id)
+        self._means.signers.forget(observed.group(replica.group_id).version.id)
         _log.warning(
             "replica_ended",
             deployment=observed.deployment.name,
@@ -191,7 +164,7 @@ class ReplicaSteps:
         replica = observed.replica(action.replica_id)
 
         async def abort() -> None:
-            await self._parts.launcher.stop(_handle(replica), ABORT_SECONDS)
+            await self._means.launcher.stop(_handle(replica), ABORT_SECONDS)
             await self._record_end(observed, action.end)
 
         self._in_background(replica.id, abort())
@@ -200,16 +173,16 @@ class ReplicaSteps:
     async def _stop(self, observed: Observed, action: a.Stop) -> bool:
         replica = observed.replica(action.replica_id)
         grace = self._defaults.drain_seconds + KILL_MARGIN_SECONDS
-        self._in_background(replica.id, self._parts.launcher.stop(_handle(replica), grace))
+        self._in_background(replica.id, self._means.launcher.stop(_handle(replica), grace))
         return False
 
     async def _remove_replica(self, observed: Observed, action: a.RemoveReplica) -> bool:
         replica = observed.replica(action.replica_id)
-        await self._parts.prober.forget(replica.address)
-        await self._parts.flush_logs(replica.id)
-        await self._parts.launcher.forget(replica.id)
-        await self._parts.db.in_tx(
-            lambda connection: self._parts.store.delete_replica(connection, replica.id)
+        await self._means.prober.forget(replica.address)
+        await self._means.flush_logs(replica.id)
+        await self._means.launcher.forget(replica.id)
+        await self._means.db.in_tx(
+            lambda connection: self._means.store.delete_replica(connection, replica.id)
         )
         _log.info("replica_removed", deployment=observed.deployment.name, replica=replica.id)
         return True
@@ -223,11 +196,11 @@ class ReplicaSteps:
             model=version.model,
             version=version.number,
             artifact_digest=version.artifact_digest,
-            model_directory=self._parts.artifacts.path(version.artifact_digest),
+            model_directory=self._means.artifacts.path(version.artifact_digest),
             runtime=version.runtime,
             signature=Signature.from_json(version.signature),
             listen=replica.address,
-            evidence=self._parts.signers.evidence(version.id),
+            evidence=self._means.signers.evidence(version.id),
             require_signature=group.require_signature or self._defaults.require_signature,
             allow_code=self._defaults.allow_code,
             backends_file=self._defaults.backends_file,
@@ -247,7 +220,7 @@ class ReplicaSteps:
         )
 
     async def _python(self, group: Group, config: ReplicaConfig) -> str | None:
-        return await self._parts.environments.python(
+        return await self._means.environments.python(
             group.environment,
             group.version.artifact_digest,
             config.model_directory,
@@ -257,8 +230,8 @@ class ReplicaSteps:
         )
 
     async def _change(self, replica_id: str, **values: Any) -> None:
-        await self._parts.db.in_tx(
-            lambda connection: self._parts.store.change_replica(connection, replica_id, **values)
+        await self._means.db.in_tx(
+            lambda connection: self._means.store.change_replica(connection, replica_id, **values)
         )
 
     def _in_background(self, replica_id: str, work: Coroutine[Any, Any, None]) -> None:

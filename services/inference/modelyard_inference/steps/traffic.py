@@ -14,10 +14,11 @@ from modelyard_inference import notes, origins
 from modelyard_inference.canary import Rejection
 from modelyard_inference.deeds import Deed, content, remember
 from modelyard_inference.failures import LAST_FAILURES, last_failure
+from modelyard_inference.means import Means
 from modelyard_inference.models import Change, Deployment, Group, GroupKey, GroupState, Target
 from modelyard_inference.planner.desired import key_of
 from modelyard_inference.planner.observed import Observed
-from modelyard_inference.steps.replicas import StepParts, Verb
+from modelyard_inference.steps.replicas import Verb
 from modelyard_kit import outbox
 from modelyard_kit.auth import Call
 
@@ -31,11 +32,11 @@ class TrafficSteps:
     """One method for each kind of action on the traffic.
 
     Args:
-        parts: its collaborators.
+        means: its collaborators.
     """
 
-    def __init__(self, parts: StepParts) -> None:
-        self._parts = parts
+    def __init__(self, means: Means) -> None:
+        self._means = means
         self.verbs: Mapping[type[a.Action], Verb] = {a.Shift: self._shift, a.TakeBack: self._take_back}
 
     async def _shift(self, observed: Observed, action: a.Shift) -> bool:
@@ -45,37 +46,37 @@ class TrafficSteps:
             now = await self._unchanged(connection, deployment)
             if now is None:
                 return False
-            groups = await self._parts.store.groups(connection, deployment.id)
+            groups = await self._means.store.groups(connection, deployment.id)
             await self._set_weights(connection, groups, action)
             watch = action.rollout if action.rollout and action.rollout.watching else None
             if action.rollout is watch:
                 serving = _now_serving if action.weights else _nothing_serving
-                await self._parts.store.replace_targets(connection, now.id, map(serving, now.targets))
+                await self._means.store.replace_targets(connection, now.id, map(serving, now.targets))
                 if action.weights:
                     begins = watch is not None and watch != now.rollout
                     await origins.remember(connection, now, replaces=begins)
             if action.rollout != now.rollout:
                 await origins.set_rollout(connection, now.id, action.rollout)
             answering = {g.version.id for g in groups if g.id in action.weights and not g.shadow}
-            await notes.answering(connection, deployment, sorted(answering), self._parts.clock())
-            await append(self._parts, connection, "shifted", deployment, _told(groups, action))
+            await notes.answering(connection, deployment, sorted(answering), self._means.clock())
+            await append(self._means, connection, "shifted", deployment, _told(groups, action))
             return True
 
-        shifted = await self._parts.db.in_tx(work)
+        shifted = await self._means.db.in_tx(work)
         if shifted:
             step = _step(action)
             _log.info("traffic_shifted", deployment=deployment.name, groups=len(action.weights), step=step)
         return shifted
 
     async def _set_weights(self, connection: AsyncConnection, groups: list[Group], action: a.Shift) -> None:
-        table = await self._parts.store.next_table(connection)
+        table = await self._means.store.next_table(connection)
         kept = action.rollout.kept if action.rollout else ()
         for group in groups:
             weight = action.weights.get(group.id, 0)
             if not weight and group.state is not GroupState.SERVING:
                 continue
             state = GroupState.WARM if group.id in kept else GroupState.DRAINING
-            await self._parts.store.set_group(
+            await self._means.store.set_group(
                 connection,
                 group.id,
                 GroupState.SERVING if weight else state,
@@ -94,16 +95,16 @@ class TrafficSteps:
                 return False
             rejection = Rejection(reason, action.versions)
             back = origins.taken_back(now, origin, rejection)
-            after = replace(back, update_time=self._parts.clock())
-            await self._parts.store.update_deployment(connection, after)
-            await self._parts.store.replace_targets(connection, after.id, after.targets)
-            await self._parts.store.route_changed(connection, after.id)  # the size limit may be another again
+            after = replace(back, update_time=self._means.clock())
+            await self._means.store.update_deployment(connection, after)
+            await self._means.store.replace_targets(connection, after.id, after.targets)
+            await self._means.store.route_changed(connection, after.id)  # the size limit may be another again
             deed = Deed(Change.ROLLED_BACK, reason[-MAX_REASON:])
-            call = Call(self._parts.actor(), "")
+            call = Call(self._means.actor(), "")
             await remember(connection, call, deed, after, {"before": content(now), "after": content(after)})
             return True
 
-        taken = await self._parts.db.in_tx(work)
+        taken = await self._means.db.in_tx(work)
         if taken:
             _log.warning("rollout_taken_back", deployment=deployment.name, reason=reason)
         return taken
@@ -113,28 +114,28 @@ class TrafficSteps:
         going = {group.id for group in observed.groups if group.version.id in version_ids}
         for replica in observed.replicas:
             if replica.group_id in going:
-                piece = await self._parts.launcher.log_tail(replica.id, LAST_FAILURES)
+                piece = await self._means.launcher.log_tail(replica.id, LAST_FAILURES)
                 if told := last_failure(piece.lines):
                     return f"; the model failed last with {told}"
         return ""
 
     async def _unchanged(self, connection: AsyncConnection, deployment: Deployment) -> Deployment | None:
         """Return a deployment as it is now, if it wants what the decision was made from."""
-        now = await self._parts.store.deployment_by_id(connection, deployment.id)
+        now = await self._means.store.deployment_by_id(connection, deployment.id)
         if now is None or now.revision != deployment.revision or now.rollout != deployment.rollout:
             return None
         return now if _wanted(now) == _wanted(deployment) else None
 
 
 async def append(
-    parts: StepParts,
+    means: Means,
     connection: AsyncConnection,
     verb: str,
     deployment: Deployment,
     data: Mapping[str, object],
 ) -> None:
     """Write an event of what the service did by itself."""
-    event = outbox.Event(f"inference.deployment.{verb}", deployment.chain[0], parts.actor(), "", data)
+    event = outbox.Event(f"inference.deployment.{verb}", deployment.chain[0], means.actor(), "", data)
     await outbox.append(connection, event)
 
 
