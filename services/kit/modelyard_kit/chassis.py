@@ -88,28 +88,24 @@ def main(settings_type: type[S], build: Build, *, package: str) -> None:
 
 
 async def _run(settings: Settings, build: Build, package: str) -> None:
-    stop = asyncio.Event()
+    stop, starting = asyncio.Event(), asyncio.current_task()
+
+    def end() -> None:
+        stop.set()
+        if starting:  # may take long, as it waits for another process to end
+            starting.cancel()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    started = asyncio.Event()
-
-    async def serve() -> None:
+        loop.add_signal_handler(number, end)
+    try:
         async with running(settings, build, package):
-            started.set()
+            starting = None
             garbage.settle()
             await stop.wait()
-
-    serving = asyncio.create_task(serve())
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not (started.is_set() or serving.done()):
-        serving.cancel()  # a start may wait for long, for another process to end
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
-        return
-    await serving
+    except asyncio.CancelledError:
+        if starting is None or not stop.is_set():
+            raise
 
 
 @asynccontextmanager
