@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import shutil
@@ -53,6 +54,17 @@ def floor(source: Path, target: Path, place: Place) -> float:
     script = 'cp -r "$0" "$1" && sync -f "$1" && find "$1" -type f -print0 | xargs -0 sha256sum > /dev/null'
     with place(target):
         return timed(["sh", "-c", script, str(source), str(target)])
+
+
+def have_memory_given(size: int) -> None:
+    """Use so much memory once and free it, so that whoever is measured next need not wait for the host of a virtual machine.
+
+    Many hosts give a page when it is used for the first time, which takes six times as long as using one that they have given, and
+    take pages back that were freed for some seconds. What is stored is new memory each time (the page cache of it), what plain
+    commands copy and remove is not, so without this one of them measures the host.
+    """
+    with mmap.mmap(-1, size) as memory:
+        memory[:: mmap.PAGESIZE] = bytes(-(-size // mmap.PAGESIZE))
 
 
 def timed(command: list[str]) -> float:

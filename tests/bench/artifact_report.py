@@ -79,8 +79,8 @@ def goals(results: Results, size: int) -> Iterator[Goal]:
         f"artifacts-local-download-{large}": ("floor large", "download large", FLOOR),
         "artifacts-local-small-upload": ("floor small", "upload small", FLOOR),
         "artifacts-local-small-download": ("floor small", "download small", FLOOR),
-        "artifacts-s3-direct-up": ("plain S3 upload", "upload S3", PLAIN_S3),
-        "artifacts-s3-direct-down": ("plain S3 download", "download S3", PLAIN_S3),
+        "artifacts-s3-direct-up": ("plain upload S3", "upload S3", PLAIN_S3),
+        "artifacts-s3-direct-down": ("plain download S3", "download S3", PLAIN_S3),
         **{
             f"artifacts-vs-mlflow-{kind}-{action}": (f"MLflow {action} {kind}", f"{action} {kind}", MLFLOW)
             for kind in ("large", "small")

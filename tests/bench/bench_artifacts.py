@@ -39,6 +39,7 @@ from tests.bench.artifact_files import (
     MIB,
     Place,
     floor,
+    have_memory_given,
     kept,
     many_files,
     one_file,
@@ -53,6 +54,7 @@ from tests.framework.stack import Processes
 
 MODEL = "bench.ml.model"
 _CHANGED_PERCENT = 1
+_MEMORY_SHARE = 2  # pages of what is written, and of what it is read from or sent through
 
 
 @dataclass
@@ -67,6 +69,19 @@ class Bench:
     def where(self) -> str:
         """Folder on the disk that is measured."""
         return str(self.arguments.folder)
+
+    def give_memory(self, kind: str) -> None:
+        """Make everybody's measurement of something large begin with memory that the host has given."""
+        if kind != "small":
+            have_memory_given(_MEMORY_SHARE * self.arguments.size)
+
+    @contextmanager
+    def measured(self, what: str, kind: str) -> Iterator[None]:
+        """Time what is done within the block."""
+        self.give_memory(kind)
+        start = time.perf_counter()
+        yield
+        self.results.add(f"{what} {kind}", time.perf_counter() - start)
 
     def say(self, text: str) -> None:
         """Tell what is done at the moment."""
@@ -156,6 +171,7 @@ async def _local_rounds(bench: Bench, processes: Processes, mlflow: artifact_mlf
                 with place(folder / "source") as source:
                     await asyncio.to_thread(make, source)
                     os.sync()
+                    bench.give_memory(kind)
                     seconds = await asyncio.to_thread(floor, source, folder / "floor", place)
                     bench.results.add(f"floor {kind}", seconds)
                     await _ours(bench, client, kind, source, place)
@@ -174,25 +190,25 @@ async def _prepare(client: AsyncClient) -> None:
 
 
 async def _ours(bench: Bench, client: AsyncClient, kind: str, source: Path, place: Place) -> None:
-    start = time.perf_counter()
-    artifact = await client.artifacts.upload(MODEL, source, progress=False)
-    bench.results.add(f"upload {kind}", time.perf_counter() - start)
+    with bench.measured("upload", kind):
+        artifact = await client.artifacts.upload(MODEL, source, progress=False)
     version = await client.versions.create(MODEL, artifact.digest)
     await client.inspections.wait(
         artifact.digest, model=MODEL
     )  # it follows every commit, and is no part of either
     with place(source.parent / "target") as target, _empty_cache(source.parent / "cache", place):
-        start = time.perf_counter()
-        await client.artifacts.download(version.name, target, progress=False)
-        bench.results.add(f"download {kind}", time.perf_counter() - start)
+        with bench.measured("download", kind):
+            await client.artifacts.download(version.name, target, progress=False)
         if not await asyncio.to_thread(same, source, target):
             sys.exit(f"{kind}: what came back is not what was sent")
 
 
 def _theirs(bench: Bench, mlflow: artifact_mlflow.Mlflow, kind: str, source: Path, place: Place) -> None:
+    bench.give_memory(kind)
     seconds, run = mlflow.upload(source)
     bench.results.add(f"MLflow upload {kind}", seconds)
     with place(source.parent / "theirs") as target:
+        bench.give_memory(kind)
         bench.results.add(f"MLflow download {kind}", mlflow.download(run, target))
 
 
@@ -289,14 +305,12 @@ def _plain_s3(bench: Bench, server: S3Server, path: Path) -> None:
         aws_access_key_id=KEY,
         aws_secret_access_key=SECRET,
     )
-    start = time.perf_counter()
-    client.upload_file(str(path), BUCKET, "plain")
-    bench.results.add("plain S3 upload", time.perf_counter() - start)
+    with bench.measured("plain upload", "S3"):
+        client.upload_file(str(path), BUCKET, "plain")
     with removed(bench.folder / "plain") as target:
         target.mkdir()
-        start = time.perf_counter()
-        client.download_file(BUCKET, "plain", str(target / "model.bin"))
-        bench.results.add("plain S3 download", time.perf_counter() - start)
+        with bench.measured("plain download", "S3"):
+            client.download_file(BUCKET, "plain", str(target / "model.bin"))
     client.delete_object(Bucket=BUCKET, Key="plain")
     client.close()
 
