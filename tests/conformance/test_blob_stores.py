@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from modelyard_artifact.blobs import BlobStore
+from modelyard_artifact.blobs import BlobStore, partials
 from modelyard_artifact.blobs.local import LocalBlobStore
 from modelyard_artifact.blobs.memory import MemoryBlobStore
 from modelyard_artifact.blobs.s3 import S3BlobStore
@@ -21,7 +25,7 @@ from modelyard_kit import faults
 from modelyard_kit.errors import InvalidState, PeerUnavailable
 from modelyard_kit.ids import new_id
 from tests.conformance.blob_store_suite import PIECE, BlobStoreSuite, begin, content, read, send
-from tests.framework import s3
+from tests.framework import folders, s3
 
 
 class TestMemory(BlobStoreSuite):
@@ -122,6 +126,46 @@ class TestLocal(BlobStoreSuite):
         with pytest.raises(Exception, match="thrown away"):
             await store.resume("u1", blob)
         await send(store, "u1", blob, data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which pages of a file are in memory")
+@pytest.mark.parametrize(("size", "stays"), [((32 << 20) - 5, True), (32 << 20, False)])
+async def test_only_large_content_leaves_the_page_cache(
+    monkeypatch: pytest.MonkeyPatch, size: int, stays: bool
+) -> None:
+    monkeypatch.setattr(partials, "_LARGE_BYTES", 32 << 20)
+    data, blob = content(size)
+    with tempfile.TemporaryDirectory(
+        dir=folders.ON_DISK, prefix="my-"
+    ) as folder:  # what is in memory alone has no such cache
+        store = LocalBlobStore(Path(folder), reserve=0)
+        await store.open()
+        await send(store, "u1", blob, data, piece=CHUNK_BYTES)
+        path = Path(folder) / "blobs" / blob.sha256[:2] / blob.sha256
+        share = in_memory(path)
+        assert share > 0.9 if stays else share < 0.1 or is_of_memory(path)
+        assert await read(store, blob) == data
+        await store.close()
+
+
+def is_of_memory(path: Path) -> bool:
+    """Return whether the file system keeps a file in memory whatever it is told, as tmpfs does."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return in_memory(path) > 0.9
+
+
+def in_memory(path: Path) -> float:
+    """Return the share of a file's pages that are in the page cache (mincore(2))."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as mapped:
+        pages = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        begin = ctypes.c_char.from_buffer(mapped)
+        failed = ctypes.CDLL(None).mincore(
+            ctypes.c_void_p(ctypes.addressof(begin)), ctypes.c_size_t(len(mapped)), pages
+        )
+        del begin
+    assert not failed
+    return sum(page & 1 for page in pages) / len(pages)
 
 
 @pytest.fixture(scope="module")

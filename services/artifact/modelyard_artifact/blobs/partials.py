@@ -40,6 +40,9 @@ _SYNCFS = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)  # Linux; P
 _FEW = 8  # files up to which one sync each is quicker than one of the whole file system
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRITEBACK_BYTES = 8 << 20  # so much is handed to the disk at once while more is arriving
+_BEHIND_BYTES = 64 << 20  # so far behind what is arriving the disk may be
+_LARGE_BYTES = 256 << 20
+"""Size from which content does not stay in the page cache: it would push out what is read more often than once for each machine."""
 _REHASH_BYTES = 64 << 20  # per visit to a thread, so that one huge partial does not hold a thread for long
 
 
@@ -76,13 +79,17 @@ class Partials:
         disk: threads to use.
         publish: makes a verified partial a blob.
         reserve: bytes of the file system that uploads must leave free.
+        read_next: whether the file is read again at once, to be sent elsewhere: then also a large one stays in the page cache.
     """
 
-    def __init__(self, root: Path, disk: Disk, publish: Publish, *, reserve: int) -> None:
+    def __init__(
+        self, root: Path, disk: Disk, publish: Publish, *, reserve: int, read_next: bool = False
+    ) -> None:
         self._root = root
         self._disk = disk
         self._publish = publish
         self._reserve = reserve
+        self._read_next = read_next
         self._open: dict[Path, _FilePartial] = {}
 
     async def received(self, owner: str) -> Mapping[str, int]:
@@ -97,7 +104,10 @@ class Partials:
         """
         path = self._root / owner / blob.sha256
         older = self._open.get(path)
-        partial = self._open[path] = _FilePartial(path, blob, self._disk, self._publish, self._forget)
+        passing = blob.size >= _LARGE_BYTES and not self._read_next
+        partial = self._open[path] = _FilePartial(
+            path, blob, self._disk, self._publish, self._forget, passing=passing
+        )
         try:
             await partial.begin(older)
             await self._disk.run(self.check_room, blob.size - partial.offset)
@@ -147,12 +157,15 @@ class _FilePartial(Partial):
         disk: Disk,
         publish: Publish,
         on_close: Callable[[Path, _FilePartial], None],
+        *,
+        passing: bool,
     ) -> None:
         self._path = path
         self._blob = blob
         self._disk = disk
         self._publish = publish
         self._on_close = on_close
+        self._passing = passing  # through the page cache, instead of staying there
         self._hash = hashlib.sha256()
         self._offset = 0
         self._descriptor: int | None = None
@@ -236,13 +249,17 @@ class _FilePartial(Partial):
                 os.ftruncate(handle, self._offset)  # the file stays what the hash has seen
                 raise
             self._hash.update(data)
-            begun, self._offset = self._offset // _WRITEBACK_BYTES, self._offset + len(data)
-            if self._offset // _WRITEBACK_BYTES > begun:
-                start_writeback(handle, begun * _WRITEBACK_BYTES, _WRITEBACK_BYTES)
+            begin, self._offset = self._offset, self._offset + len(data)
+            begin -= begin % _WRITEBACK_BYTES
+            if self._offset >= begin + _WRITEBACK_BYTES:
+                first = max(0, begin - _BEHIND_BYTES) if self._passing else begin
+                let_go(handle, first, begin + _WRITEBACK_BYTES - first)
 
     def _sync(self) -> str:
         with self._lock:
             os.fsync(self._handle())
+            if self._passing:
+                let_go(self._handle(), 0, self._offset)
             self._dirty = False
             return self._hash.hexdigest()
 
@@ -299,8 +316,8 @@ def sync_many(root: Path, paths: Collection[str]) -> None:
             os.close(descriptor)
 
 
-def start_writeback(descriptor: int, offset: int, length: int) -> None:
-    """Lets the disk begin with what was written, so that the sync at the end finds little left to do."""
+def let_go(descriptor: int, offset: int, length: int) -> None:
+    """Lets the disk begin with what was written, so that the sync at the end finds little left to do, and frees the memory of what it has."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
 

@@ -96,7 +96,7 @@ class S3BlobStore(BlobStore):
         self._part_bytes = part_bytes
         self._disk = Disk()
         self._staging = staging / "partial"
-        self._partials = Partials(self._staging, self._disk, self._publish, reserve=reserve)
+        self._partials = Partials(self._staging, self._disk, self._publish, reserve=reserve, read_next=True)
         self._stack = AsyncExitStack()
         self._s3: Any = None
         self._wants_direct = direct
