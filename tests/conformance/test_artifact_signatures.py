@@ -21,6 +21,7 @@ from modelyard_kit.ids import new_id
 from modelyard_kit.limits import LIMITS
 from tests.framework.artifact import (
     ADA,
+    BOB,
     MODEL,
     NOBODY_KNOWN,
     OTHER_MODEL,
@@ -55,9 +56,11 @@ def trust(service: ArtifactService, key: Key) -> None:
     service.governance.trust_roots = [TrustRoot(name="team", kind=kind, pem=key.pem)]
 
 
-async def listed(service: ArtifactService, digest: str, model: str = MODEL) -> list[Any]:
+async def listed(
+    service: ArtifactService, digest: str, model: str = MODEL, principal: Principal = ADA
+) -> list[Any]:
     request = pb.CheckSignaturesRequest(digest=digest, model=model)
-    return list((await service.client().call("CheckSignatures", request)).signatures)
+    return list((await service.client(principal).call("CheckSignatures", request)).signatures)
 
 
 async def add(service: ArtifactService, digest: str, bundle: str, model: str = MODEL) -> Any:
@@ -75,6 +78,20 @@ async def test_a_signature_that_comes_with_the_commit(service: ArtifactService, 
     (found,) = await listed(service, digest)
     assert (found.trust, found.trust_root) == (Signature.TRUST_TRUSTED, "team")
     assert found.bundle == bundle
+
+
+async def test_who_may_not_read_the_files_does_not_learn_their_hashes(
+    service: ArtifactService, key: Key
+) -> None:
+    trust(service, key)
+    digest = await service.client().upload(FILES)
+    await add(service, digest, signed(key))
+    (mine,) = await listed(service, digest)
+    (theirs,) = await listed(service, digest, principal=BOB)
+    assert mine.bundle
+    assert theirs == Signature(
+        **{field.name: value for field, value in mine.ListFields() if field.name != "bundle"}
+    )
 
 
 async def test_a_signature_of_other_files_stops_the_commit_but_not_the_upload(

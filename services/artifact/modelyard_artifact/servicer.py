@@ -163,7 +163,7 @@ class ArtifactServicer(ArtifactServiceServicer):
         self, request: pb.CheckSignaturesRequest, context: Any
     ) -> pb.CheckSignaturesResponse:
         digest, model = messages.parse_digest(request.digest), messages.parse_model(request.model)
-        found = await self._signatures.of_artifact(digest, model)
+        found = await self._signatures.of_artifact(current_call(), digest, model)
         return pb.CheckSignaturesResponse(signatures=map(signature_messages.signature_to_proto, found))
 
     async def GetSbom(self, request: pb.GetSbomRequest, context: Any) -> pb.GetSbomResponse:

@@ -143,8 +143,11 @@ class Signatures:
                 Privilege.EDIT, ResourceType.MODEL, "", "another one has the same artifact"
             )
 
-    async def of_artifact(self, digest: str, model: str) -> list[Signature]:
+    async def of_artifact(self, call: Call, digest: str, model: str) -> list[Signature]:
         """Returns the signatures of an artifact, oldest first, checked against the trust roots of this moment.
+
+        A bundle names the hash of every file, and whoever knows those can make an artifact of them. So callers without
+        READ_ARTIFACT get signatures without their bundles.
 
         Raises:
             NotFound: no such model, or nothing with that digest was committed for it.
@@ -157,7 +160,14 @@ class Signatures:
 
         stored = await self._database.read(work)
         roots = await self._roots.of_model(model) if stored else ()
-        return [await asyncio.to_thread(_reconsidered, each, files, roots) for each in stored]
+        found = [await asyncio.to_thread(_reconsidered, each, files, roots) for each in stored]
+        return found if self._may_read(call) else [replace(each, bundle="") for each in found]
+
+    def _may_read(self, call: Call) -> bool:
+        """Whether the caller may read the files of the model that the call is about."""
+        if call.permit is None:
+            return True
+        return self._grants.decide(call.principal.id, Privilege.READ_ARTIFACT, call.permit.chain).allowed
 
     async def of_upload(self, upload: Upload, bundles: Sequence[str]) -> list[Signature]:
         """Examines the signatures that come with an upload: those given, and `model.sig` among its files.

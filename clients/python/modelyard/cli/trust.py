@@ -11,6 +11,7 @@ import typer
 from modelyard.cli._output import TABLE, Output, show_one, show_rows
 from modelyard.cli._session import connect
 from modelyard.cli.catalog import Reference
+from modelyard.errors import PermissionDenied
 
 trust = typer.Typer(help="Keys and certificates whose model signatures count.", no_args_is_help=True)
 
@@ -91,7 +92,11 @@ def sign(
 def signatures(
     reference: Reference,
     bundle: Annotated[
-        bool, typer.Option("--bundle", help="Print the newest one as `model_signing verify` reads it.")
+        bool,
+        typer.Option(
+            "--bundle",
+            help="Print the newest one as `model_signing verify` reads it; needs READ_ARTIFACT on the model.",
+        ),
     ] = False,
     output: Output = TABLE,
 ) -> None:
@@ -99,6 +104,10 @@ def signatures(
     with connect() as client:
         found = client.signatures.list(reference)
     if bundle and found:
+        if not found[-1].bundle:
+            raise PermissionDenied(
+                "a signature names the hash of every file: ask for READ_ARTIFACT on the model"
+            )
         typer.echo(found[-1].bundle)
     else:
         show_rows(found, ("signer", "trust", "trust_root", "create_time", "id"), output, empty="not signed")

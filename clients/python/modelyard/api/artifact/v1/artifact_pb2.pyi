@@ -702,7 +702,9 @@ class Signature(_message.Message):
     trust_root: _builtins.str
     """Name of the trust root that made it trusted."""
     bundle: _builtins.str
-    """The bundle, JSON as `model_signing` writes it."""
+    """The bundle, JSON as `model_signing` writes it. Empty for callers without READ_ARTIFACT on the model, since it names the hash of
+    every file.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was added."""

@@ -328,7 +328,7 @@ class ArtifactServiceServicer(object):
 
     def CheckSignatures(self, request, context):
         """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
-        Needs READ_METADATA on the model.
+        Needs READ_METADATA on the model, and READ_ARTIFACT to see their bundles.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -126,7 +126,7 @@ class ArtifactServiceStub:
     """
     CheckSignatures: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.CheckSignaturesRequest, _artifact_service_pb2.CheckSignaturesResponse]
     """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
-    Needs READ_METADATA on the model.
+    Needs READ_METADATA on the model, and READ_ARTIFACT to see their bundles.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
     GetSbom: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.GetSbomRequest, _artifact_service_pb2.GetSbomResponse]
@@ -250,7 +250,7 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """
     CheckSignatures: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.CheckSignaturesRequest, _artifact_service_pb2.CheckSignaturesResponse]  # type: ignore[assignment]
     """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
-    Needs READ_METADATA on the model.
+    Needs READ_METADATA on the model, and READ_ARTIFACT to see their bundles.
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
     """
     GetSbom: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.GetSbomRequest, _artifact_service_pb2.GetSbomResponse]  # type: ignore[assignment]
@@ -485,7 +485,7 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.CheckSignaturesResponse, _abc.Awaitable[_artifact_service_pb2.CheckSignaturesResponse]]:
         """CheckSignatures reads the signatures of an artifact, each checked again against the trust roots of the model.
-        Needs READ_METADATA on the model.
+        Needs READ_METADATA on the model, and READ_ARTIFACT to see their bundles.
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, PEER_UNAVAILABLE.
         """
 
