@@ -12,9 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import psutil
+
 MIB = 1 << 20
 SMALL = (1024, 16 * 1024)
 _PER_FOLDER = 100
+_BLOCK_BYTES = MIB
+_LEFT_BYTES = 3 << 30
+_STEADY_BYTES = 32 << 30
 
 Place = Callable[[Path], AbstractContextManager[Path]]
 """What becomes of a folder after it was measured: `removed` or `kept`."""
@@ -56,15 +61,24 @@ def floor(source: Path, target: Path, place: Place) -> float:
         return timed(["sh", "-c", script, str(source), str(target)])
 
 
-def have_memory_given(size: int) -> None:
-    """Use so much memory once and free it, so that whoever is measured next need not wait for the host of a virtual machine.
+@contextmanager
+def steady_memory() -> Iterator[None]:
+    """Have the host of a virtual machine give all free memory, and keep it from taking it back within this block.
 
-    Many hosts give a page when it is used for the first time, which takes six times as long as using one that they have given, and
-    take pages back that were freed for some seconds. What is stored is new memory each time (the page cache of it), what plain
-    commands copy and remove is not, so without this one of them measures the host.
+    Many hosts give a page when it is used for the first time, which takes six times as long as using one that was given, and take back
+    large blocks that are free for two seconds (free page reporting). So whoever writes a file pays for 1 GiB up to 3 s or nothing,
+    by chance. Here every free page is used once, and then all but one of each megabyte are freed: such blocks are too small to be taken.
     """
+    size = min(psutil.virtual_memory().available - _LEFT_BYTES, _STEADY_BYTES) // _BLOCK_BYTES * _BLOCK_BYTES
+    if size <= 0 or not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        yield
+        return
     with mmap.mmap(-1, size) as memory:
-        memory[:: mmap.PAGESIZE] = bytes(-(-size // mmap.PAGESIZE))
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        memory[:: mmap.PAGESIZE] = bytes(size // mmap.PAGESIZE)
+        for begin in range(0, size, _BLOCK_BYTES):
+            memory.madvise(mmap.MADV_DONTNEED, begin + mmap.PAGESIZE, _BLOCK_BYTES - mmap.PAGESIZE)
+        yield
 
 
 def timed(command: list[str]) -> float:

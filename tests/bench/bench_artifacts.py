@@ -39,13 +39,13 @@ from tests.bench.artifact_files import (
     MIB,
     Place,
     floor,
-    have_memory_given,
     kept,
     many_files,
     one_file,
     removed,
     same,
     sparse_file,
+    steady_memory,
 )
 from tests.bench.artifact_report import Results, report
 from tests.framework import folders
@@ -54,7 +54,6 @@ from tests.framework.stack import Processes
 
 MODEL = "bench.ml.model"
 _CHANGED_PERCENT = 1
-_MEMORY_SHARE = 2  # pages of what is written, and of what it is read from or sent through
 
 
 @dataclass
@@ -70,18 +69,12 @@ class Bench:
         """Folder on the disk that is measured."""
         return str(self.arguments.folder)
 
-    def give_memory(self, kind: str) -> None:
-        """Make everybody's measurement of something large begin with memory that the host has given."""
-        if kind != "small":
-            have_memory_given(_MEMORY_SHARE * self.arguments.size)
-
     @contextmanager
-    def measured(self, what: str, kind: str) -> Iterator[None]:
+    def measured(self, name: str) -> Iterator[None]:
         """Time what is done within the block."""
-        self.give_memory(kind)
         start = time.perf_counter()
         yield
-        self.results.add(f"{what} {kind}", time.perf_counter() - start)
+        self.results.add(name, time.perf_counter() - start)
 
     def say(self, text: str) -> None:
         """Tell what is done at the moment."""
@@ -104,7 +97,10 @@ def main() -> None:
     # A client alone has a seventh of the objects that this process has loaded for the services: they shall not be looked at for what it makes.
     gc.collect()
     gc.freeze()
-    with tempfile.TemporaryDirectory(prefix="modelyard-bench-", dir=arguments.folder) as folder:
+    with (
+        steady_memory(),
+        tempfile.TemporaryDirectory(prefix="modelyard-bench-", dir=arguments.folder) as folder,
+    ):
         bench = Bench(arguments, Path(folder))
         if arguments.only != "S3":
             _local(bench)
@@ -171,7 +167,6 @@ async def _local_rounds(bench: Bench, processes: Processes, mlflow: artifact_mlf
                 with place(folder / "source") as source:
                     await asyncio.to_thread(make, source)
                     os.sync()
-                    bench.give_memory(kind)
                     seconds = await asyncio.to_thread(floor, source, folder / "floor", place)
                     bench.results.add(f"floor {kind}", seconds)
                     await _ours(bench, client, kind, source, place)
@@ -190,25 +185,23 @@ async def _prepare(client: AsyncClient) -> None:
 
 
 async def _ours(bench: Bench, client: AsyncClient, kind: str, source: Path, place: Place) -> None:
-    with bench.measured("upload", kind):
+    with bench.measured(f"upload {kind}"):
         artifact = await client.artifacts.upload(MODEL, source, progress=False)
     version = await client.versions.create(MODEL, artifact.digest)
     await client.inspections.wait(
         artifact.digest, model=MODEL
     )  # it follows every commit, and is no part of either
     with place(source.parent / "target") as target, _empty_cache(source.parent / "cache", place):
-        with bench.measured("download", kind):
+        with bench.measured(f"download {kind}"):
             await client.artifacts.download(version.name, target, progress=False)
         if not await asyncio.to_thread(same, source, target):
             sys.exit(f"{kind}: what came back is not what was sent")
 
 
 def _theirs(bench: Bench, mlflow: artifact_mlflow.Mlflow, kind: str, source: Path, place: Place) -> None:
-    bench.give_memory(kind)
     seconds, run = mlflow.upload(source)
     bench.results.add(f"MLflow upload {kind}", seconds)
     with place(source.parent / "theirs") as target:
-        bench.give_memory(kind)
         bench.results.add(f"MLflow download {kind}", mlflow.download(run, target))
 
 
@@ -305,11 +298,11 @@ def _plain_s3(bench: Bench, server: S3Server, path: Path) -> None:
         aws_access_key_id=KEY,
         aws_secret_access_key=SECRET,
     )
-    with bench.measured("plain upload", "S3"):
+    with bench.measured("plain upload S3"):
         client.upload_file(str(path), BUCKET, "plain")
     with removed(bench.folder / "plain") as target:
         target.mkdir()
-        with bench.measured("plain download", "S3"):
+        with bench.measured("plain download S3"):
             client.download_file(BUCKET, "plain", str(target / "model.bin"))
     client.delete_object(Bucket=BUCKET, Key="plain")
     client.close()
