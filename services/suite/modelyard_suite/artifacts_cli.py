@@ -30,6 +30,7 @@ def _migrate(
         typer.Option(
             "--from",
             help="Blob store to copy from, of the same forms; by default the folder that `modelyard up` has here.",
+            envvar="MODELYARD_BLOBS",
         ),
     ] = "",
     database: Annotated[
@@ -66,7 +67,9 @@ def _migrate(
     from modelyard_suite.migration import migrate
 
     if source == target and source_endpoint == target_endpoint:
-        _refuse("--from and --to are the same place")
+        _refuse(
+            "--from (or MODELYARD_BLOBS) and --to are the same place: name the store that is in use with --from"
+        )
     try:
         moved = asyncio.run(
             migrate(database, (source, source_endpoint), (target, target_endpoint), parallel, _errors)
