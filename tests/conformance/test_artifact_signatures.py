@@ -89,6 +89,9 @@ async def test_who_may_not_read_the_files_does_not_learn_their_hashes(
     (mine,) = await listed(service, digest)
     (theirs,) = await listed(service, digest, principal=BOB)
     assert mine.bundle
+    # Nor by what is told of the signature, whose own content may be a file among them.
+    (told,) = await service.events("artifact.artifact.signed")
+    assert sha(mine.bundle.encode()) not in str(told.data)
     assert theirs == Signature(
         **{field.name: value for field, value in mine.ListFields() if field.name != "bundle"}
     )

@@ -8,7 +8,6 @@ depends on the model: those that share an artifact share its signatures, and eac
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -260,7 +259,6 @@ def _event(verb: str, call: Call, signature: Signature, now: datetime) -> outbox
             "signer": signature.signer,
             "trust": str(signature.standing),
             "trust_root": signature.trust_root,
-            "bundle_sha256": hashlib.sha256(signature.bundle.encode()).hexdigest(),
         },
         time=now,
     )
