@@ -18,6 +18,7 @@ from botocore.retries.standard import ExponentialBackoff
 
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard_artifact.blobs import s3_calls
+from modelyard_artifact.blobs.marks import Mark
 from modelyard_artifact.blobs.s3 import S3BlobStore
 from modelyard_artifact.errors import BlobLost
 from modelyard_artifact.models import CHUNK_BYTES
@@ -93,6 +94,15 @@ async def test_a_fault_that_passes_is_not_noticed(
     await send(store, "u1", blob, data, piece=CHUNK_BYTES)
     assert rule.seen == 2
     assert await read(store, blob) == data
+
+
+async def test_a_server_that_refuses_conditions_is_marked_without(
+    store: S3BlobStore, between: S3Proxy
+) -> None:
+    rule = between.fail("no conditions", "PUT")
+    await store.write_mark(Mark("a", 0, complete=True), first=True)
+    assert await store.mark() == Mark("a", 0, complete=True)
+    assert rule.seen > 1
 
 
 @pytest.mark.parametrize("fault", ["503", "reset"])

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-Fault = Literal["500", "503", "hang", "cut", "reset"]
+Fault = Literal["500", "503", "no conditions", "hang", "cut", "reset"]
 _HOP = {"transfer-encoding", "connection", "content-length", "content-encoding", "date", "server"}
 
 
@@ -67,6 +67,8 @@ class S3Proxy:
             rule.seen += 1
             if rule.fault in ("500", "503"):
                 return web.Response(status=int(rule.fault), text="<Error><Code>SlowDown</Code></Error>")
+            if rule.fault == "no conditions" and "If-None-Match" in request.headers:
+                return web.Response(status=501, text="<Error><Code>NotImplemented</Code></Error>")
             if rule.fault == "hang":
                 await asyncio.sleep(3600)
             if rule.fault == "reset":

@@ -25,6 +25,7 @@ from modelyard_artifact.blobs.local import DEFAULT_RESERVE
 from modelyard_artifact.blobs.marks import MARK_NAME, Mark
 from modelyard_artifact.blobs.partials import Disk, Partials, make_folder
 from modelyard_artifact.blobs.s3_calls import (
+    NOT_IMPLEMENTED,
     code,
     config,
     found,
@@ -162,13 +163,15 @@ class S3BlobStore(BlobStore):
             return Mark.parse(await guarded(body.read()))
 
     async def write_mark(self, mark: Mark, *, first: bool) -> None:
-        """See BlobStore. A server that knows no conditions takes the last of two who try at the same moment."""
+        """See BlobStore. A server that knows no conditions, or refuses them, takes the last of two who try at the same moment."""
         where = {"Bucket": self._bucket, "Key": self._mark_key, "Body": mark.content}
         condition = {"IfNoneMatch": "*"} if first else {}
         try:
             await guarded(self._s3.put_object(**where, **condition))
         except ClientError as error:
-            if not (first and code(error) in _ANOTHER_WAS_FIRST):
+            if first and code(error) == NOT_IMPLEMENTED:
+                await self.write_mark(mark, first=False)
+            elif not (first and code(error) in _ANOTHER_WAS_FIRST):
                 raise
 
     async def size(self, sha256: str) -> int | None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NOT_IMPLEMENTED = "NotImplemented"
+"""The code of 501: the server does not know what it is asked for, and never will."""
 _SERVER_FAULT = 500
 _ABSENT = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _NO_ROOM = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
@@ -43,7 +45,8 @@ async def guarded(call: Coroutine[Any, Any, T]) -> T:
     except ClientError as error:
         if code(error) in _NO_ROOM:
             raise StorageFull from error
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_FAULT:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= _SERVER_FAULT and code(error) != NOT_IMPLEMENTED:
             raise PeerUnavailable("blob store") from error
         raise
     except (HTTPClientError, UnreachableError) as error:
