@@ -72,7 +72,7 @@ async def test_nor_if_the_store_has_no_mark_yet(fresh_database: NewDatabase, tmp
     await upload(mine, tmp_path)
     (tmp_path / MARK_NAME).unlink()
     age(tmp_path, TWO_DAYS)
-    assert "the database of this installation knows of none" in await refusal(other, tmp_path)
+    assert "none of the 0 blobs that this installation stored last" in await refusal(other, tmp_path)
     assert not (tmp_path / MARK_NAME).exists()
     await upload(mine, tmp_path)  # whose it is gives it its mark
     assert "belongs to another installation" in await refusal(other, tmp_path)
@@ -200,6 +200,13 @@ async def test_nothing_is_moved_to_where_another_would_delete_it(
     with pytest.raises(WrongBlobStoreError, match="another installation"):
         await Mover(database, mine, theirs, at_once=1, advance=lambda _: None).move()
     assert theirs.blobs == {}
+    theirs.marked = None  # as before there were marks
+    data, other = content(10, seed=2)
+    theirs.put(other.sha256, data)
+    with pytest.raises(WrongBlobStoreError, match="has content, and none of the 1 blobs"):
+        await Mover(database, mine, theirs, at_once=1, advance=lambda _: None).move()
+    assert theirs.blobs == {other.sha256: data}
+    assert theirs.marked is None
     await database.close()
 
 

@@ -39,7 +39,7 @@ async def claim(database: Database, blobs: BlobStore) -> None:
     """
     ours, mark = await _installation(database), await blobs.mark()
     if mark is None:
-        await _refuse_strange(database, blobs)
+        await _refuse_strange(database, blobs, may_be_empty=False)
         mark = await _write_first(blobs, ours)
     _require_ours(mark, ours)
     if mark.moves < ours.moves:
@@ -65,6 +65,7 @@ async def begin_move(database: Database, target: BlobStore) -> None:
     ours, mark = await _installation(database), await target.mark()
     following = Mark(ours.installation, ours.moves + 1, complete=False)
     if mark is None:
+        await _refuse_strange(database, target, may_be_empty=True)
         mark = await _write_first(target, following)
     _require_ours(mark, ours)
     if mark.moves <= ours.moves:  # was left before, and is to be had again
@@ -88,15 +89,17 @@ async def _arrive(database: Database, blobs: BlobStore, mark: Mark) -> None:
     await database.in_tx(lambda connection: storage_store.set_moves(connection, mark.moves))
 
 
-async def _refuse_strange(database: Database, blobs: BlobStore) -> None:
+async def _refuse_strange(database: Database, blobs: BlobStore, *, may_be_empty: bool) -> None:
     """Refuses a store without a mark that cannot be this installation's. Single blobs may have been lost, but not all."""
     known = await _newest(database)
-    if not known and await _has_content(blobs):
+    if len(await _missing(blobs, known)) < len(known):
+        return
+    if await _has_content(blobs):
         raise WrongBlobStoreError(
-            "the blob store has content, and the database of this installation knows of none: it belongs to another, or"
-            " the database is not the right one; give this installation a folder, bucket or prefix of its own"
+            f"the blob store has content, and none of the {len(known)} blobs that this installation stored last: it belongs"
+            " to another, or the database is not the right one; give this installation a folder, bucket or prefix of its own"
         )
-    if known and len(await _missing(blobs, known)) == len(known):
+    if known and not may_be_empty:
         raise WrongBlobStoreError(
             f"the blob store has none of {len(known)} blobs that were looked for, such as {known[0].sha256}: is the"
             " volume mounted, and is this the store of before? `modelyard artifacts migrate` brings everything to another"

@@ -129,9 +129,10 @@ async def build(chassis: Chassis) -> AsyncIterator[Service]:
         stack.push_async_callback(prober.close)
         launcher = stack.enter_context(_launcher(settings))
         shippings = _log_shippings(settings, chassis.db, launcher)
-        means = _means(chassis, launcher, prober, shippings, wake.set)
+        upstream = PeerUpstream(chassis.peers)
+        means = _means(chassis, upstream, launcher, prober, shippings, wake.set)
         stack.push_async_callback(means.close)
-        db, store, upstream = means.db, means.store, PeerUpstream(chassis.peers)
+        db, store = means.db, means.store
         statistics = Statistics(db, store, prober, chassis.clock)
         carriers: list[LogShipping | MetricsPush] = [
             *shippings.values(),
@@ -215,13 +216,14 @@ def _launcher(settings: InferenceSettings) -> Iterator[LocalLauncher]:
 
 def _means(
     chassis: Chassis,
+    upstream: PeerUpstream,
     launcher: Launcher,
     prober: Prober,
     shippings: Mapping[str, LogShipping],
     wake: Callable[[], None],
 ) -> Means:
     settings: InferenceSettings = chassis.settings
-    store, upstream = InferenceStore(_activator_address(settings)), PeerUpstream(chassis.peers)
+    store = InferenceStore(_activator_address(settings))
     artifacts = ArtifactCache(
         upstream, settings.cache_directory / "artifacts", BlobCache(settings.blob_cache_directory)
     )
