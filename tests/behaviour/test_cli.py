@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from modelyard import Client
 from tests.framework.cli import PROGRAM, Cli
+from tests.framework.keys import Key
 from tests.framework.stack import Processes
 from tests.framework.waiting import wait_until
 
@@ -221,6 +222,28 @@ def test_a_policy_is_explained_and_an_approval_opens_it(
     wait_until(movers)
     assert movers() == ["admin"]
     assert ["valid", "yes"] in lines(admin.ok("audit", "verify").out)
+
+
+def test_a_signature_is_seen_but_its_hashes_only_by_who_may_read_the_files(
+    client: Client, admin: Cli, user: tuple[str, Cli], schema: str, tmp_path: Path
+) -> None:
+    name, ada = user
+    model, key = f"{schema}.signed", Key(tmp_path)
+    (tmp_path / "weights").write_text("anything")
+    client.models.create(model)
+    digest = client.artifacts.upload(model, tmp_path / "weights").digest
+    client.versions.create(model, digest)
+    admin.ok("artifacts", "sign", f"{model}/1", "--key", str(key.private))
+    for privilege in ("USE_CATALOG", "USE_SCHEMA", "READ_METADATA"):
+        client.grants.create(name, privilege, schema.partition(".")[0])
+    shown = ("artifacts", "signatures", f"{model}/1")
+    assert "sha256:" in ada.ok(*shown).out
+    assert "READ_ARTIFACT" in ada.refused(*shown, "--bundle")
+    assert "payload" in admin.ok(*shown, "--bundle").out
+    client.grants.create(name, "READ_ARTIFACT", model, resource_type="MODEL")
+    wait_until(lambda: ada.run(*shown, "--bundle").code == 0)
+    client.versions.create(model)
+    assert "has no artifact" in admin.refused("artifacts", "signatures", f"{model}/2")
 
 
 @pytest.mark.parametrize(

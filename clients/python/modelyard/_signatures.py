@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelyard import errors
 from modelyard._artifacts import AsyncArtifacts
 from modelyard._convert import from_proto, rows
 from modelyard._namespace import Namespace, resource_name, version_reference
+from modelyard._versions import AsyncVersions
 from modelyard.api.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.references import parse_version_reference
 from modelyard.signing import sign
-from modelyard.types import ArtifactSignature
+from modelyard.types import ArtifactSignature, VersionState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,18 +65,33 @@ class AsyncSignatures(Namespace):
         return from_proto(ArtifactSignature, answer.signature)
 
     async def remove(self, reference: str, signature_id: str) -> bool:
-        """Take a signature away from a version's artifact, wherever that is used; False if it had none with this id."""
-        name = version_reference(reference)
-        digest = await AsyncArtifacts(self._connection).digest_of(name)
-        model = parse_version_reference(name).model
+        """Take a signature away from a version's artifact, wherever that is used; False if it had none with this id.
+
+        Raises:
+            InvalidState: the version has no artifact.
+        """
+        digest, model = await self._artifact_of(reference)
         request = pb.RemoveSignatureRequest(digest=digest, model=model, signature_id=signature_id)
         answer = await self._connection.call(self._connection.artifact.RemoveSignature, request)
         return answer.removed
 
     async def list(self, reference: str) -> tuple[ArtifactSignature, ...]:
-        """The signatures of a version's artifact, oldest first, with whether they are trusted now."""
-        name = version_reference(reference)
-        digest = await AsyncArtifacts(self._connection).digest_of(name)
-        request = pb.CheckSignaturesRequest(digest=digest, model=parse_version_reference(name).model)
+        """The signatures of a version's artifact, oldest first, with whether they are trusted now.
+
+        `bundle` is empty for callers who may not read the files, whose hashes it names.
+
+        Raises:
+            InvalidState: the version has no artifact.
+        """
+        digest, model = await self._artifact_of(reference)
+        request = pb.CheckSignaturesRequest(digest=digest, model=model)
         answer = await self._connection.call(self._connection.artifact.CheckSignatures, request, timeout=60.0)
         return tuple(rows(ArtifactSignature, answer.signatures))
+
+    async def _artifact_of(self, reference: str) -> tuple[str, str]:
+        """Digest and model of a version, from the catalog: it asks for no right to read the files."""
+        name = version_reference(reference)
+        version = await AsyncVersions(self._connection).get(name)
+        if version.state in (VersionState.PENDING, VersionState.FAILED):
+            raise errors.InvalidState(f"{name} has no artifact, and so no signatures: it is {version.state}")
+        return version.artifact_digest, parse_version_reference(name).model

@@ -46,7 +46,7 @@ class ArtifactSignature:
     """An OpenSSF model signature of an artifact.
 
     `signer` is `sha256:` and the SHA-256 of the PEM of the key, or the subject of the certificate; `trust_root` vouches for
-    it, or did; `bundle` is the JSON that `model_signing verify` reads.
+    it, or did; `bundle` is the JSON that `model_signing verify` reads, empty for who may not read the files.
     """
 
     id: str = ""
