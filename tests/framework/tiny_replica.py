@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,11 +37,11 @@ def main(path: Path) -> int:
         write_status(path, "failed", str(error))
         return 1
     write_status(path, "loading", verdict=verdict)
-    stop = threading.Event()
     if runtime == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        # Kept until somebody waits for it. A handler that sets an Event hangs for ever when it comes while `wait` takes the same lock.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     server = grpc.server(ThreadPoolExecutor(2))
     state = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
@@ -56,7 +55,9 @@ def main(path: Path) -> int:
     server.start()
     states = {"stuck": ("loading",), "waiting": (WAITING, "the other server is away")}
     write_status(path, *states.get(runtime, ("ready",)), verdict=verdict)
-    stop.wait()
+    while runtime == "stubborn":
+        signal.pause()
+    signal.sigwait({signal.SIGTERM})
     write_status(path, "draining")
     server.stop(1).wait()
     return 0
